@@ -1,0 +1,3 @@
+"""geoframe: geometry-first dense correspondence."""
+
+__version__ = "0.1.0"

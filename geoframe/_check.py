@@ -1,0 +1,93 @@
+"""Checks of arguments, and the one way they complain: argument, expected, found, remedy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_tensor(x: Any, name: str) -> Tensor:
+    """Return `x` if it is a torch tensor, else raise `TypeError` naming `name`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"{name}: expected a torch.Tensor, found {type(x).__name__}; convert with torch.as_tensor(...)"
+        )
+    return x
+
+
+def check_shape(x: Any, pattern: str, name: str) -> dict[str, int]:
+    """Check `x.shape` against a pattern such as ``"V 3"`` or ``"... V 3"`` and return the named sizes.
+
+    Numbers must match, letters bind (a letter used twice must agree), a leading ``...`` allows any batch.
+    Works on tensors and arrays. Raises `ValueError` naming `name`, the pattern and the shape found.
+    """
+    want = pattern.split()
+    shape = tuple(x.shape)
+    batched = bool(want) and want[0] == "..."
+    want = want[1:] if batched else want
+    tail = shape[len(shape) - len(want) :] if batched and len(shape) >= len(want) else shape
+    sizes: dict[str, int] = {}
+    ok = len(tail) == len(want) and (batched or len(shape) == len(want))
+    for w, n in zip(want, tail, strict=False):
+        if w.isdigit():
+            ok = ok and int(w) == n
+        else:
+            ok = ok and sizes.setdefault(w, n) == n
+    if not ok:
+        raise ValueError(f"{name}: expected shape ({', '.join(pattern.split())}), found {shape}")
+    return sizes
+
+
+def check_float(x: Any, name: str) -> Tensor:
+    """Require a floating-point tensor (`TypeError` otherwise)."""
+    check_tensor(x, name)
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating dtype, found {x.dtype}; convert with .double() or .float()")
+    return x
+
+
+def check_finite(x: Tensor, name: str) -> None:
+    """Raise `ValueError` naming the first row of `x` that holds NaN or infinity."""
+    finite = torch.isfinite(x)
+    if not bool(finite.all()):
+        first = torch.nonzero(~finite)[0].tolist()
+        n = int((~finite).sum())
+        raise ValueError(
+            f"{name}: expected finite numbers, found {n} NaN or infinite entries, the first at index {first}; "
+            "remove or repair them first (geoframe.surface.repair drops such vertices)"
+        )
+
+
+def check_index(x: Any, n: int, name: str, *, what: str = "entries") -> Tensor:
+    """Require an integer tensor with values in [0, n); `what` names the things counted by `n`."""
+    check_tensor(x, name)
+    if x.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8):
+        raise TypeError(f"{name}: expected an integer dtype (int64), found {x.dtype}; convert with .long()")
+    if x.numel():
+        lo, hi = int(x.min()), int(x.max())
+        if lo < 0 or hi >= n:
+            bad = lo if lo < 0 else hi
+            raise ValueError(
+                f"{name}: expected indices in [0, {n - 1}] ({n} {what}), found {bad}; indices are 0-based"
+            )
+    return x
+
+
+def check_int(x: Any, name: str, *, low: int, high: int | None = None) -> int:
+    """Require a plain integer in [low, high]."""
+    if isinstance(x, bool) or not hasattr(x, "__index__"):
+        raise TypeError(f"{name}: expected an integer, found {type(x).__name__}")
+    x = int(x)
+    if x < low or (high is not None and x > high):
+        bound = f"at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name}: expected an integer {bound}, found {x}")
+    return x
+
+
+def check_choice(x: Any, choices: tuple[str, ...], name: str) -> str:
+    """Require one of a few words."""
+    if x not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, found {x!r}")
+    return x

@@ -1,0 +1,4 @@
+"""Spectra: eigenbases of the Laplace-Beltrami operator and the signatures made from them."""
+
+from geoframe.spectral.basis import Eigenbasis as Eigenbasis
+from geoframe.spectral.basis import eigenbasis as eigenbasis
