@@ -1,0 +1,52 @@
+# Two commands do all the set-up: `make demo` and `make test`. Nothing here needs root or a compiler.
+PYTHON ?= python3
+JOBS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+BENCH := .venv-bench
+PIP_FLAGS := --quiet --disable-pip-version-check --only-binary :all: -c constraints.txt
+
+.PHONY: demo test test-slow lint format bench bench-env gallery clean
+
+demo: $(INSTALLED)  ## match the two quadrupeds of meshes/ from their landmarks, write out/demo/
+	$(BIN)/python -m experiments.gallery.demo --out out/demo
+
+test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+
+test-slow: $(INSTALLED)  ## what takes minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)  ## the linters alone
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gallery: $(INSTALLED)  ## the README's picture
+	$(BIN)/python -m experiments.gallery.readme
+
+bench: bench-env  ## ours beside pyFM, in an environment of its own (needs the data of GEOFRAME_DATA)
+	$(BENCH)/bin/python -m experiments.bench.eigenbasis --json out/bench/eigenbasis.json
+	$(BENCH)/bin/python -m experiments.bench.zoomout --json out/bench/zoomout.json
+
+bench-env: $(BENCH)/.installed
+
+# A stamp file makes the second run instant; a changed pyproject.toml or constraints.txt installs again.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing geoframe into $(VENV) (one to three minutes the first time)"
+	$(BIN)/pip install $(PIP_FLAGS) -e '.[dev]'
+	@touch $@
+
+$(BENCH)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install $(PIP_FLAGS) -e '.[dev]' pyfmaps==1.3.1
+	@touch $@
+
+clean:
+	rm -rf out build .pytest_cache .ruff_cache .mypy_cache
