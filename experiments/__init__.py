@@ -1,0 +1,1 @@
+"""Papers and questions re-run with geoframe; one folder each. Not installed with the library."""
