@@ -1,3 +1,64 @@
-"""geoframe: geometry-first dense correspondence."""
+"""geoframe: geometry-first dense correspondence.
+
+The names below are the ones to count on. They are loaded when first used, so that `import geoframe` and the
+command line stay quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from geoframe.maps import Match as Match
+    from geoframe.maps import match as match
+    from geoframe.maps import zoomout as zoomout
+    from geoframe.report import write_report as write_report
+    from geoframe.spectral import Eigenbasis as Eigenbasis
+    from geoframe.spectral import eigenbasis as eigenbasis
+    from geoframe.surface import Mesh as Mesh
+    from geoframe.surface import PointCloud as PointCloud
+    from geoframe.surface import health as health
+    from geoframe.surface import load as load
+    from geoframe.surface import read_landmarks as read_landmarks
+    from geoframe.surface import repair as repair
+    from geoframe.surface import save as save
+    from geoframe.templates import template as template
+    from geoframe.templates import template_landmarks as template_landmarks
+    from geoframe.templates import templates as templates
+    from geoframe.viz import draw_match as draw_match
+
+_HOME = {
+    "Eigenbasis": "geoframe.spectral",
+    "Match": "geoframe.maps",
+    "Mesh": "geoframe.surface",
+    "PointCloud": "geoframe.surface",
+    "draw_match": "geoframe.viz",
+    "eigenbasis": "geoframe.spectral",
+    "health": "geoframe.surface",
+    "load": "geoframe.surface",
+    "match": "geoframe.maps",
+    "read_landmarks": "geoframe.surface",
+    "repair": "geoframe.surface",
+    "save": "geoframe.surface",
+    "template": "geoframe.templates",
+    "template_landmarks": "geoframe.templates",
+    "templates": "geoframe.templates",
+    "write_report": "geoframe.report",
+    "zoomout": "geoframe.maps",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'geoframe' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,3 +35,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def staged_folder(path: str | Path) -> Iterator[Path]:
+    """Give an empty temporary folder; on success its files move into `path` one by one, else nothing is left.
+
+    An existing `path` keeps its other files. The temporary folder lies in `path`, or in the nearest folder above
+    it that exists, so that a move is a rename.
+
+    Raises:
+        ValueError: `path` is a file, or cannot be made or written to. Told before any work is done.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise NotADirectoryError(20, "it is not a folder")
+        base = path.absolute()
+        while not base.exists():
+            base = base.parent
+        temporary = Path(tempfile.mkdtemp(prefix=".geoframe-", dir=base))
+    except OSError as err:
+        raise ValueError(f"cannot write to {path}: {err.strerror or err}; choose a writable folder") from err
+    try:
+        yield temporary
+        path.mkdir(parents=True, exist_ok=True)
+        for file in sorted(temporary.iterdir()):
+            os.replace(file, path / file.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

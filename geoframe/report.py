@@ -125,7 +125,7 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
     if match.landmarks is not None:
         rows = "".join(f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in _numpy(match.landmarks))
         head = f"<tr><th class='n'>{names[0]}</th><th class='n'>{names[1]}</th></tr>"
-        cards.append(_card("Landmarks (vertex numbers)", f"<table>{head}{rows}</table>"))
+        cards.append(_card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>"))
     cards.append(_card("Settings", _table(match.settings)))
     return cards
 

@@ -141,6 +141,12 @@ def _srgb_to_linear(x: Array) -> Array:
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
+def _twice_area(screen: Array, faces: Array) -> Array:
+    """(F,) twice the signed area of each face in the picture plane."""
+    a, b, c = screen[faces][..., :2].transpose(1, 0, 2)
+    return (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
+
+
 def rasterize_depth(screen: Array, faces: Array, height: int, width: int) -> tuple[Array, Array, Array]:
     """Orthographic z-buffer; the nearest face (largest depth) wins in every pixel.
 
@@ -152,7 +158,7 @@ def rasterize_depth(screen: Array, faces: Array, height: int, width: int) -> tup
         (H, W) face index or -1, (H, W, 3) barycentric coordinates, (H, W) depth (-inf where empty).
     """
     a, b, c = screen[faces].transpose(1, 0, 2)
-    twice = (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
+    twice = _twice_area(screen, faces)
     corners = screen[faces][..., :2]
     low = np.clip(np.ceil(corners.min(1) - 0.5), 0, (width, height)).astype(np.int64)
     high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, (width, height)).astype(np.int64)
@@ -218,7 +224,7 @@ def render(
     weights = bary[hit][:, :, None]
     normal = (weights * (_normals(verts, faces) @ view.T)[corners]).sum(1)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
-    normal[np.cross(*np.diff(screen[corners][..., :2], axis=1).transpose(1, 0, 2)) > 0] *= -1  # seen from inside
+    normal[_twice_area(screen, corners) > 0] *= -1  # seen from the inside (y points down)
     albedo = _srgb_to_linear((weights * colors[corners]).sum(1).clip(0, 1))
     image = np.ones((height * over, width * over, 3))
     occlusion = _occlusion(depth[over // 2 :: over, over // 2 :: over]).repeat(over, 0).repeat(over, 1)
