@@ -108,7 +108,9 @@ def _unit_ball(points: Array) -> Array:
 
 def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> list[str]:
     """The boxes under the two views, as HTML."""
-    curves = {k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)}
+    curves = {
+        k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)
+    }
     numbers = {k: v for k, v in measures.items() if k not in curves}
     cards = [_card("Measures", _table({**match.energies, **numbers}))]
     cards += [_card(_words(name), _curve(curve)) for name, curve in curves.items()]
@@ -117,15 +119,25 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         f"<p class='dim'>C_12, {C_12.shape[0]} x {C_12.shape[1]}: a column holds an eigenfunction of {names[0]} in the "
         f"eigenfunctions of {names[1]}. Blue is negative, red positive.</p>"
     )
-    picture = f"<img class='map' alt='functional map C_12' src='data:image/png;base64,{_functional_map_png(C_12)}'>"
+    picture = (
+        f"<img class='map' alt='functional map C_12' src='data:image/png;base64,{_functional_map_png(C_12)}'>"
+    )
     cards.append(_card("Functional map", picture + note))
     if match.candidates:
-        doubt = "" if match.ambiguity is None else f"<p>Ambiguity of the choice: {_number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
+        doubt = (
+            ""
+            if match.ambiguity is None
+            else f"<p>Ambiguity of the choice: {_number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
+        )
         cards.append(_card("Candidates, best first", doubt + _candidates(match.candidates)))
     if match.landmarks is not None:
-        rows = "".join(f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in _numpy(match.landmarks))
+        rows = "".join(
+            f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in _numpy(match.landmarks)
+        )
         head = f"<tr><th class='n'>{names[0]}</th><th class='n'>{names[1]}</th></tr>"
-        cards.append(_card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>"))
+        cards.append(
+            _card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>")
+        )
     cards.append(_card("Settings", _table(match.settings)))
     return cards
 
@@ -145,7 +157,9 @@ def _number(value: Any) -> str:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    rows = (f"<tr><td>{html.escape(str(k))}</td><td class='n'>{_number(v)}</td></tr>" for k, v in values.items())
+    rows = (
+        f"<tr><td>{html.escape(str(k))}</td><td class='n'>{_number(v)}</td></tr>" for k, v in values.items()
+    )
     return f"<table>{''.join(rows)}</table>"
 
 

@@ -6,7 +6,6 @@ along a map as any function does: ``colors2 = colors1[p2p_21]``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def _geometry(mesh: Mesh) -> tuple[Array, Array]:
     """(V, 3) float64 positions, NaN rows moved to the centroid, and (F, 3) faces that touch none of them."""
     check_shape(mesh.verts, "V 3", "verts")
     verts, faces = _numpy(mesh.verts).astype(np.float64), _numpy(mesh.faces)
-    good = np.isfinite(verts).all(1)
+    good = np.asarray(np.isfinite(verts).all(axis=1))
     if not good.all():
         verts = np.where(good[:, None], verts, verts[good].mean(0) if good.any() else 0.0)
         faces = faces[good[faces].all(1)]
@@ -120,7 +119,11 @@ def position_colors(verts: Array, view: Array) -> Array:
 def _oklab_to_srgb(lab: Array) -> Array:
     """(..., 3) OKLab to sRGB in [0, 1], clipped. Source: Ottosson 2020, "A perceptual color space"."""
     to_lms = np.array(
-        [[1, 0.3963377774, 0.2158037573], [1, -0.1055613458, -0.0638541728], [1, -0.0894841775, -1.2914855480]]
+        [
+            [1, 0.3963377774, 0.2158037573],
+            [1, -0.1055613458, -0.0638541728],
+            [1, -0.0894841775, -1.2914855480],
+        ]
     )
     to_rgb = np.array(
         [
@@ -195,7 +198,7 @@ def render(
     colors: Any = None,
     view: Array | None = None,
     size: tuple[int, int] = (640, 640),
-    dots: Sequence[int] = (),
+    dots: Any = (),
 ) -> Array:
     """Draw one surface, lit, on white.
 
@@ -204,7 +207,7 @@ def render(
         colors: (V, 3) sRGB in [0, 1]; None takes the mesh's own, else a light grey.
         view: (3, 3) rotation, rows right, up, towards the viewer; None takes `good_view`.
         size: (height, width) in pixels.
-        dots: vertex indices to mark; those hidden from the viewer are small specks.
+        dots: (n,) vertex indices to mark; those hidden from the viewer are small specks.
 
     Returns:
         (H, W, 3) uint8 sRGB.

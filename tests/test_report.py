@@ -99,7 +99,17 @@ def test_the_functional_map_is_drawn_entry_by_entry(pair, tmp_path):
 def test_measures_candidates_and_settings_are_told(pair, tmp_path):
     curve = {"threshold": [0.0, 0.1, 0.2], "share": [0.0, 0.5, 1.0]}
     page = _write(pair, tmp_path / "report.html", measures={"mean_error": 0.0301234, "error_curve": curve})
-    for text in ("dirichlet", ">2.5<", "mean_error", ">0.03012<", "flipped", ">0.25<", "Ambiguity", "<polyline", "k</td>"):
+    for text in (
+        "dirichlet",
+        ">2.5<",
+        "mean_error",
+        ">0.03012<",
+        "flipped",
+        ">0.25<",
+        "Ambiguity",
+        "<polyline",
+        "k</td>",
+    ):
         assert text in page
     pair[2].candidates, pair[2].landmarks = [], None
     page = _write(pair, tmp_path / "report.html")
@@ -136,7 +146,9 @@ def test_a_browser_draws_both_surfaces_and_links_them(pair, tmp_path):
     command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
     run = subprocess.run([*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
     console = [line for line in run.stderr.splitlines() if "CONSOLE" in line]
-    assert not [line for line in console if "Uncaught" in line or "Error" in line or "Failed" in line], console
+    assert not [line for line in console if "Uncaught" in line or "Error" in line or "Failed" in line], (
+        console
+    )
     root = re.search(r"<html[^>]*>", run.stdout)[0]
     assert 'data-errors=""' in root
     shares = {k: float(re.search(rf'data-{k}="([^"]*)"', root)[1]) for k in ("drawn1", "drawn2")}

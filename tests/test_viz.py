@@ -25,7 +25,9 @@ def _sphere(n: int = 24, stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)) 
     return Mesh(torch.tensor(verts), torch.tensor(faces))
 
 
-def _naive_depth(screen: np.ndarray, faces: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _naive_depth(
+    screen: np.ndarray, faces: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
     owner, depth = np.full((height, width), -1), np.full((height, width), -np.inf)
     for i, (a, b, c) in enumerate(screen[faces]):
         M = np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]], [1, 1, 1]])
@@ -106,7 +108,9 @@ def test_inside_out_faces_are_drawn_alike():
     mesh = _sphere()
     inverted = Mesh(mesh.verts, mesh.faces.flip(1))
     view = np.eye(3)
-    difference = viz.render(mesh, view=view, size=(60, 60)).astype(int) - viz.render(inverted, view=view, size=(60, 60))
+    difference = viz.render(mesh, view=view, size=(60, 60)).astype(int) - viz.render(
+        inverted, view=view, size=(60, 60)
+    )
     assert np.abs(difference).max() <= 1
 
 

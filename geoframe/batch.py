@@ -1,0 +1,303 @@
+"""Match a whole set of surfaces, pair by pair, in parallel, resumably.
+
+One seam to other people's engines: joblib's `parallel_config` with loky (this machine), dask or ray (this
+machine or a cluster that is already running and shares the file system). The state of a run is its result
+files and nothing else: ``<a>--<b>.npz`` with the map and ``<a>--<b>.json``, written last, with the measures and
+the digests that make both files prove themselves. A run that was killed at any moment goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import glob
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geoframe._check import check_choice, check_int
+from geoframe._files import atomic_path
+from geoframe._optional import require
+
+ENGINES = ("loky", "dask", "ray")
+MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+_FORMAT = 1  # part of every key: raise it when the meaning of a result file changes
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pair to match.
+
+    Attributes:
+        source, target: mesh files; `p2p_21` gives each target vertex a source vertex.
+        landmarks: pairs (source vertex, target vertex), or None.
+    """
+
+    source: Path
+    target: Path
+    landmarks: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Stem of the result files."""
+        return f"{self.source.stem}--{self.target.stem}"
+
+
+def match_all(
+    pairs: Sequence[Pair],
+    out: str | Path,
+    *,
+    k: int | None = None,
+    engine: str = "loky",
+    jobs: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Match every pair; finished pairs of an earlier run with the same surfaces and settings are not redone.
+
+    Args:
+        pairs: what to match. A pair that fails is recorded in its JSON file and the others go on; the next run
+            tries it again.
+        out: folder of the result files, ``summary.json`` and ``summary.csv``.
+        k: basis size, as in `match`; None leaves it to `match`.
+        engine: ``"loky"``, ``"dask"`` or ``"ray"``. dask uses the cluster of its configuration
+            (``DASK_SCHEDULER_ADDRESS``) or starts workers here.
+        jobs: how many at once; None is one a core. Each works with one thread, unless jobs is 1.
+        progress: called with what was just finished and the share done in [0, 1].
+
+    Returns:
+        One record a pair, in the order of `pairs`: ``source``, ``target``, ``status`` (``"done"`` or
+        ``"error"``), ``measures`` or ``error``. The result files do not depend on the engine, the order
+        of work, or interruptions.
+
+    Raises:
+        ValueError: no pairs, two pairs with one name, a missing file, unknown engine, unwritable `out`.
+    """
+    out = Path(out)
+    check_choice(engine, ENGINES, "engine")
+    if k is not None:
+        check_int(k, "k", low=1)
+    if jobs is not None:
+        check_int(jobs, "jobs", low=1)
+    digests = _check_pairs(pairs)
+    keys = [_key(pair, digests, k) for pair in pairs]
+    _make_folder(out, pairs)
+    todo = [i for i, pair in enumerate(pairs) if read_result(out, pair, keys[i]) is None]
+    with _engine(engine, jobs):
+        files = sorted({f for i in todo for f in (pairs[i].source, pairs[i].target)})
+        n = len(files) + len(todo)
+        steps = _run(engine, _prepare, [(f, k) for f in files])
+        for done, file in enumerate(steps, 1):
+            _tell(progress, f"basis of {Path(file).stem}", done / n)
+        steps = _run(engine, _match_pair, [(pairs[i], out, keys[i], k) for i in todo])
+        for done, name in enumerate(steps, len(files) + 1):
+            _tell(progress, name, done / n)
+    records = [_record(out, pair, key) for pair, key in zip(pairs, keys, strict=True)]
+    write_summary(records, out)
+    return records
+
+
+def all_pairs(folder: str | Path, landmarks_of: Callable[[Path], dict[str, int] | None]) -> list[Pair]:
+    """All ordered pairs of the meshes in a folder, by name.
+
+    Args:
+        folder: holds mesh files with different stems.
+        landmarks_of: mesh file -> its named landmarks, or None. Names that both surfaces have are paired.
+
+    Raises:
+        ValueError: fewer than two meshes, or two files with one stem.
+    """
+    files = sorted(f for f in Path(folder).iterdir() if f.suffix.lower() in MESH_SUFFIXES)
+    if len(files) < 2:
+        raise ValueError(
+            f"{folder}: expected at least two meshes ({', '.join(MESH_SUFFIXES)}), found {len(files)}"
+        )
+    named = {f: landmarks_of(f) for f in files}
+    return [Pair(a, b, pair_landmarks(named[a], named[b])) for a in files for b in files if a != b]
+
+
+def pair_landmarks(
+    landmarks1: dict[str, int] | None, landmarks2: dict[str, int] | None
+) -> tuple[tuple[int, int], ...] | None:
+    """The pairs of the names that both have, sorted by name; None if there are none."""
+    if not landmarks1 or not landmarks2:
+        return None
+    return (
+        tuple((landmarks1[n], landmarks2[n]) for n in sorted(landmarks1.keys() & landmarks2.keys())) or None
+    )
+
+
+def read_result(out: Path, pair: Pair, key: str) -> dict[str, Any] | None:
+    """The record of a finished pair, or None if its files are absent, damaged or of other inputs."""
+    try:
+        record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
+        proof = _sha256(out / f"{pair.name}.npz")
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or record.get("key") != key or record.get("npz_sha256") != proof:
+        return None
+    return record
+
+
+def write_summary(records: list[dict[str, Any]], out: Path) -> None:
+    """``summary.json`` (the records) and ``summary.csv`` (a row a pair), each written whole."""
+    with atomic_path(out / "summary.json") as temporary:
+        temporary.write_text(_to_json(records), encoding="utf-8")
+    names = list(dict.fromkeys(n for r in records for n in r.get("measures", {})))
+    with (
+        atomic_path(out / "summary.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["source", "target", "status", *names, "error"])
+        for r in records:
+            measures = r.get("measures", {})
+            row = [measures.get(n, "") for n in names]
+            writer.writerow([r["source"], r["target"], r["status"], *row, r.get("error", "")])
+
+
+def _check_pairs(pairs: Sequence[Pair]) -> dict[Path, str]:
+    """Digest of every mesh file; complains about what would make the whole run meaningless."""
+    if not pairs:
+        raise ValueError("pairs: expected at least one pair, found none")
+    seen: dict[str, Pair] = {}
+    for pair in pairs:
+        other = seen.setdefault(pair.name, pair)
+        if other is not pair:
+            files = f"{other.source}, {other.target} and {pair.source}, {pair.target}"
+            raise ValueError(
+                f"pairs: two pairs would share the result {pair.name}: {files}; rename the files"
+            )
+    digests = {}
+    for file in sorted({f for p in pairs for f in (p.source, p.target)}):
+        try:
+            digests[file] = _sha256(file)
+        except OSError as err:
+            raise ValueError(f"cannot read {file}: {err.strerror or err}") from err
+    return digests
+
+
+def _make_folder(out: Path, pairs: Sequence[Pair]) -> None:
+    """Make `out`, see that it can be written to before any work is done, and clear what a killed run left."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as err:
+        raise ValueError(f"cannot write to {out}: {err.strerror or err}; choose a writable folder") from err
+    for pair in pairs:
+        for stale in out.glob(f".{glob.escape(pair.name)}-*"):
+            stale.unlink(missing_ok=True)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _key(pair: Pair, digests: dict[Path, str], k: int | None) -> str:
+    from geoframe import __version__
+
+    parts = [_FORMAT, __version__, digests[pair.source], digests[pair.target], pair.landmarks, k]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def _engine(engine: str, jobs: int | None) -> Iterator[None]:
+    """Set up joblib for the engine, and take down what was started here."""
+    import joblib
+
+    jobs = jobs or joblib.cpu_count()
+    if engine == "loky":
+        with joblib.parallel_config(backend="loky", n_jobs=jobs, inner_max_num_threads=1):
+            yield
+    elif engine == "dask":
+        distributed = require("distributed", extra="distributed")
+        config = require("dask", extra="distributed").config
+        local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+        running = config.get("scheduler-address", None)
+        with distributed.Client(**({} if running else local)), joblib.parallel_config(backend="dask"):
+            yield
+    else:
+        require("ray.util.joblib", extra="ray").register_ray()
+        with joblib.parallel_config(backend="ray", n_jobs=jobs):
+            yield
+
+
+def _run(engine: str, fn: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> Iterator[Any]:
+    """`fn` over `arguments` in parallel; results as they come where the engine can, else all at the end."""
+    import joblib
+
+    if not arguments:
+        return iter(())
+    return_as = "list" if engine == "ray" else "generator_unordered"
+    return iter(joblib.Parallel(return_as=return_as)(joblib.delayed(fn)(*a) for a in arguments))
+
+
+def _tell(progress: Callable[[str, float], None] | None, what: str, share: float) -> None:
+    if progress is not None:
+        progress(what, share)
+
+
+def _prepare(file: Path, k: int | None) -> str:
+    """Put the surface's basis into the disk cache; what is wrong with the surface is told by its pairs."""
+    from geoframe.maps import prepare
+    from geoframe.surface import load
+
+    with contextlib.suppress(Exception):
+        prepare(load(file), **({} if k is None else {"k": k}))
+    return str(file)
+
+
+def _match_pair(pair: Pair, out: Path, key: str, k: int | None) -> str:
+    """Match one pair and write its two files, or the JSON that says why not."""
+    head = {"source": pair.source.stem, "target": pair.target.stem, "key": key}
+    npz = out / f"{pair.name}.npz"
+    try:
+        arrays, found = _compute(pair, k)
+        with atomic_path(npz) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        record = {**head, "status": "done", "npz_sha256": _sha256(npz), **found}
+    except Exception as err:  # noqa: BLE001  whatever it is, it is this pair's and is recorded with it
+        npz.unlink(missing_ok=True)
+        record = {**head, "status": "error", "error": f"{type(err).__name__}: {err}"}
+    with atomic_path(out / f"{pair.name}.json") as temporary:
+        temporary.write_text(_to_json(record), encoding="utf-8")
+    return pair.name
+
+
+def _compute(pair: Pair, k: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays for the npz, entries for the JSON."""
+    import torch
+
+    from geoframe.maps import match
+    from geoframe.surface import load
+
+    landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
+    found = match(load(pair.source), load(pair.target), landmarks, **({} if k is None else {"k": k}))
+    arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
+    measures = dict(found.energies)
+    if found.ambiguity is not None:
+        measures["ambiguity"] = found.ambiguity
+    return arrays, {
+        "measures": measures,
+        "settings": found.settings,
+        "n_landmarks": len(pair.landmarks or ()),
+    }
+
+
+def _record(out: Path, pair: Pair, key: str) -> dict[str, Any]:
+    """What the files say of a pair, without the bookkeeping."""
+    record = read_result(out, pair, key)
+    if record is None:
+        record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
+    return {n: record[n] for n in ("source", "target", "status", "measures", "error") if n in record}
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, default=float) + "\n"

@@ -1,0 +1,225 @@
+"""The rules of the house: who may import whom, what loads lazily, what every public name owes its reader."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import geoframe
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
+NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
+FLOORS = {
+    **dict.fromkeys(("_check", "_optional", "_files", "linalg", "nearest"), 0),
+    **{"_cache": 0.5, "surface": 1, "templates": 1.5, "spectral": 2, "maps": 3},
+    **{"viz": 9, "report": 9.5, "batch": 9, "cli": 10, "__main__": 11},
+}
+SLOW = (
+    *(
+        "trimesh",
+        "torch_geometric",
+        "potpourri3d",
+        "robust_laplacian",
+        "cholespy",
+        "igl",
+        "pygeodesic",
+        "roma",
+    ),
+    *("matplotlib", "PIL", "tyro", "rich", "joblib", "distributed", "ray", "networkx", "sklearn", "pyFM"),
+)
+
+
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _geoframe_imports(path: Path) -> set[str]:
+    """Modules of geoframe that a file imports, anywhere in it but under TYPE_CHECKING."""
+    tree, found = _tree(path), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {f"{node.module}.{a.name}" for a in node.names}
+    return {f for f in found if f.startswith("geoframe.")}
+
+
+def _owner(dotted: str) -> str:
+    return dotted.split(".")[1]
+
+
+def test_every_module_has_a_floor():
+    owners = {_owner(n) for n in NAMES.values() if n != "geoframe"}
+    assert owners <= FLOORS.keys(), f"new top-level modules: {owners - FLOORS.keys()}; give them a floor"
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if NAMES[p] != "geoframe"], ids=lambda p: NAMES[p])
+def test_a_module_imports_only_from_lower_floors(path):
+    mine = _owner(NAMES[path])
+    for name in _geoframe_imports(path):
+        theirs = _owner(name)
+        if theirs != mine and theirs != "__version__":
+            assert FLOORS[theirs] < FLOORS[mine], f"{NAMES[path]} (floor {FLOORS[mine]}) imports {name}"
+
+
+def _loaded(code: str) -> set[str]:
+    """Top-level packages in `sys.modules` after `code` ran in a fresh interpreter."""
+    show = "import sys; print('\\n'.join({m.split('.')[0] for m in sys.modules}))"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.splitlines())
+
+
+def test_import_geoframe_is_free():
+    assert not _loaded("import geoframe") & {"torch", "numpy", "scipy", *SLOW}
+
+
+def test_the_public_names_load_nothing_optional_or_slow():
+    assert not _loaded("from geoframe import *") & set(SLOW)
+
+
+def test_help_is_quick_and_loads_no_torch():
+    script = "from geoframe.cli import main\nassert main(['--help']) == 0"
+    assert not _loaded(script) & {"torch", "numpy", *SLOW}
+    took = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "geoframe", "--help"], check=True, capture_output=True)
+        took.append(time.perf_counter() - start)
+    assert min(took) < 0.3, took
+
+
+def test_public_names_are_the_announced_ones():
+    listed = """__version__ Eigenbasis Match Mesh PointCloud draw_match eigenbasis health load match read_landmarks
+        repair save template template_landmarks templates write_report zoomout"""
+    assert geoframe.__all__ == listed.split()
+    for name in geoframe.__all__:
+        assert getattr(geoframe, name) is not None
+        assert name in dir(geoframe)
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        geoframe.nonsense  # noqa: B018
+
+
+def test_lazy_names_and_type_checked_names_agree():
+    block = next(n for n in _tree(ROOT / "geoframe/__init__.py").body if isinstance(n, ast.If))
+    typed = {a.name: n.module for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
+    assert typed == geoframe._HOME
+
+
+def _public_definitions(path: Path):
+    """(dotted name, node) of the public functions, classes and methods of a module."""
+    for node in _tree(path).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield f"{NAMES[path]}.{node.name}", node
+            for inner in node.body if isinstance(node, ast.ClassDef) else ():
+                if isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_"):
+                    yield f"{NAMES[path]}.{node.name}.{inner.name}", inner
+
+
+def test_every_public_name_has_a_docstring():
+    bare = [NAMES[p] for p in MODULES if ast.get_docstring(_tree(p)) is None]
+    bare += [
+        name for p in MODULES for name, node in _public_definitions(p) if ast.get_docstring(node) is None
+    ]
+    assert not bare
+
+
+def test_sizes_stay_readable():
+    long_modules = {NAMES[p]: n for p in MODULES if (n := len(p.read_text().splitlines())) > 500}
+    long_functions = {
+        f"{NAMES[p]}.{node.name}": n
+        for p in MODULES
+        for node in ast.walk(_tree(p))
+        if isinstance(node, ast.FunctionDef) and (n := _code_lines(node)) > 70
+    }
+    assert not long_modules and not long_functions
+
+
+def _code_lines(node: ast.FunctionDef) -> int:
+    """Lines of a function, less its docstring."""
+    last = node.end_lineno or node.lineno
+    doc = node.body[0] if ast.get_docstring(node) else None
+    return last - node.lineno + 1 - ((doc.end_lineno or 0) - doc.lineno + 1 if doc else 0)
+
+
+def test_nothing_unsafe_is_loaded():
+    for path in MODULES:
+        text = path.read_text()
+        assert "allow_pickle=True" not in text, path
+        for call in re.findall(r"torch\.load\([^)]*\)", text):
+            assert "weights_only=True" in call, path
+
+
+def _tracked() -> list[Path]:
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("needs the git checkout")
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listing.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def test_no_machine_is_named():
+    pattern = re.compile(r"(?<![\w.])/(work|home|Users|mnt|root|nfs)/|\.\./shared")
+    for path in _tracked():
+        if path.suffix in {".py", ".md", ".toml", ".txt", ".yaml", ".html", ".json", ""} and path != Path(
+            __file__
+        ):
+            if path.relative_to(ROOT).as_posix() == ".ci/run":
+                continue  # the one place that knows where the data lies
+            assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_two_commands_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in ("demo", "test", "lint", "bench"):
+        assert re.search(rf"^{target}:", makefile, re.M), target
+    readme = (ROOT / "README.md").read_text()
+    assert "make demo" in readme and "make test" in readme
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def _readme_blocks() -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+
+
+def test_readme_code_runs(tmp_path):
+    blocks = _readme_blocks()
+    assert blocks and all(len(b.splitlines()) <= 25 for b in blocks)
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=240
+    )
+    assert run.returncode == 0, run.stderr
+
+
+def test_readme_pictures_are_here():
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert pictures
+    for picture in pictures:
+        assert (ROOT / picture).is_file(), picture
+
+
+@pytest.mark.parametrize("tool", ["ruff check .", "ruff format --check .", "mypy"])
+def test_linters(tool):
+    pytest.importorskip(tool.split()[0])
+    run = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_templates_are_package_data():
+    files = importlib.import_module("geoframe.templates").templates()
+    assert len(files) >= 2
