@@ -117,19 +117,12 @@ def all_pairs(folder: str | Path, landmarks_of: Callable[[Path], dict[str, int] 
         raise ValueError(
             f"{folder}: expected at least two meshes ({', '.join(MESH_SUFFIXES)}), found {len(files)}"
         )
-    named = {f: landmarks_of(f) for f in files}
-    return [Pair(a, b, pair_landmarks(named[a], named[b])) for a in files for b in files if a != b]
+    named = {f: landmarks_of(f) or {} for f in files}
 
+    def shared(a: Path, b: Path) -> tuple[tuple[int, int], ...] | None:
+        return tuple((v, named[b][name]) for name, v in named[a].items() if name in named[b]) or None
 
-def pair_landmarks(
-    landmarks1: dict[str, int] | None, landmarks2: dict[str, int] | None
-) -> tuple[tuple[int, int], ...] | None:
-    """The pairs of the names that both have, sorted by name; None if there are none."""
-    if not landmarks1 or not landmarks2:
-        return None
-    return (
-        tuple((landmarks1[n], landmarks2[n]) for n in sorted(landmarks1.keys() & landmarks2.keys())) or None
-    )
+    return [Pair(a, b, shared(a, b)) for a in files for b in files if a != b]
 
 
 def read_result(out: Path, pair: Pair, key: str) -> dict[str, Any] | None:
