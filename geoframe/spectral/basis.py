@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from geoframe._check import check_float, check_int, check_shape
-from geoframe.surface.mesh import Mesh
+from geoframe._cache import cached_arrays
+from geoframe._check import check_choice, check_float, check_int, check_shape
+from geoframe.spectral._lanczos import lowest_pairs
+from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.operators import laplacian
+
+Floats = NDArray[np.float64]
+REPEATED = 1e-9  # eigenvalues closer than this, relatively, count as one repeated eigenvalue
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,25 +74,131 @@ class Eigenbasis:
         return Eigenbasis(*(x.to(*args, **kwargs) for x in (self.vals, self.vecs, self.mass)))
 
 
-def eigenbasis(mesh: Mesh, k: int = 128) -> Eigenbasis:
-    """The k lowest eigenpairs of a mesh."""
-    import scipy.sparse as sp
-    import scipy.sparse.linalg as sla
+def eigenbasis(
+    surface: Mesh | PointCloud,
+    k: int = 128,
+    *,
+    kind: str = "auto",
+    mass: str = "barycentric",
+    method: str = "exact",
+    cache: bool = True,
+) -> Eigenbasis:
+    """The k lowest eigenpairs of ``W u = lambda M u`` on a mesh or point cloud, ``vecs^T diag(mass) vecs = I``.
 
-    W, m = laplacian(mesh)
-    s = 1e-8 * W.diagonal().sum() / m.sum()
-    from cholespy import CholeskySolverD, MatrixType
+    Args:
+        surface: V vertices or points. k: from 1 to the number of vertices with area.
+        kind, mass: the Laplacian, see `geoframe.surface.laplacian`.
+        method: "exact", every pair to a relative residual of 1e-6 or better (eigenvalues to about 1e-12) and
+            none missing, certified by inertia; "approximate", see `geoframe.spectral.approximate`.
+        cache: keep the result on disk, keyed on W, M and k (see `geoframe._cache`).
 
-    A = (W + s * sp.diags(m)).tocoo()
-    solver = CholeskySolverD(W.shape[0], A.row, A.col, A.data, MatrixType.COO)
+    Returns:
+        Eigenbasis with vals (k,) ascending and vecs (V, k), in the dtype and on the device of the surface.
 
-    def solve(b: np.ndarray) -> np.ndarray:
-        b = np.ascontiguousarray(b, dtype=np.float64).reshape(-1)
-        x = np.zeros_like(b)
-        solver.solve(b, x)
-        return x
+    Several components are solved one by one and merged: each vector lives on one component, and of equal
+    eigenvalues those of the larger component come first. Vertices without area (unreferenced ones) have zero
+    rows; all else is as if they were not there. Signs: the entry of largest magnitude is positive (of several
+    within 1e-4, the first). Of a repeated eigenvalue only the eigenspace is defined: its basis is chosen by
+    projecting fixed pseudo-random functions of the vertex index, so it does not depend on the solver, the
+    number of threads or the start vector beyond rounding, but it does depend on the order of the vertices.
 
-    op = sla.LinearOperator(W.shape, matvec=solve, dtype=np.float64)
-    vals, vecs = sla.eigsh(W, k, M=sp.diags(m).tocsc(), sigma=-s, OPinv=op)
-    to = {"dtype": mesh.dtype, "device": mesh.device}
-    return Eigenbasis(*(torch.as_tensor(x).to(**to) for x in (vals, vecs, m)))
+    Raises:
+        ValueError: k out of range, a batch, NaN, or no certified result.
+    """
+    check_choice(method, ("exact", "approximate"), "method")
+    W, M = laplacian(surface, kind=kind, mass=mass)
+    used = np.flatnonzero(M > 0)
+    if not used.size:
+        raise ValueError("surface: no vertex has any area; expected at least one proper triangle")
+    if check_int(k, "k", low=1) > used.size:
+        raise ValueError(
+            f"k: expected at most {used.size}, the number of vertices with area, found {k}; "
+            "use fewer eigenpairs or subdivide"
+        )
+    W = W.tocsr()
+
+    def compute() -> dict[str, np.ndarray]:
+        V = W[used][:, used] if used.size < len(M) else W
+        vals, vecs = _lowest_of_all(V, M[used], k)
+        if used.size < len(M):
+            vecs, part = np.zeros((len(M), k)), vecs
+            vecs[used] = part
+        return {"vals": vals, "vecs": vecs}
+
+    parts = ("eigenbasis", method, k, W.data, W.indices, W.indptr, M)
+    found = cached_arrays(parts, compute) if cache else compute()
+    x = surface.points if isinstance(surface, PointCloud) else surface.verts
+    arrays = (found["vals"], found["vecs"], M)
+    return Eigenbasis(*(torch.as_tensor(a).to(dtype=x.dtype, device=x.device) for a in arrays))
+
+
+def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats]:
+    """The k lowest pairs, vals (k,) and vecs (n, k), of a surface that may fall into components."""
+    members = _components(W, mass)[:k]  # each has an eigenvalue zero: no more than k can matter
+    areas = np.array([mass[i].sum() for i in members])
+    caps = np.array([min(len(i), k - len(members) + 1) for i in members])
+    wanted = np.minimum(caps, np.ceil(1.1 * k * areas / areas.sum() + 4).astype(int))
+    pairs: list[tuple[Floats, Floats]] = [(np.zeros(0), np.zeros((0, 0)))] * len(members)
+    while True:
+        for c, i in enumerate(members):
+            if len(pairs[c][0]) < wanted[c]:
+                part = W if len(i) == len(mass) else W[i][:, i]
+                vals, vecs = lowest_pairs(part, mass[i], int(wanted[c]))
+                pairs[c] = vals, _canonical(vals, vecs, mass[i])
+        limit = np.sort(np.concatenate([vals for vals, _ in pairs]))[k - 1 :][:1]
+        short = [
+            c
+            for c, (vals, _) in enumerate(pairs)
+            if len(vals) < caps[c] and (not limit.size or vals[-1] < limit[0])
+        ]
+        if not short:
+            return _merge(pairs, members, len(mass), k)
+        wanted[short] = np.minimum(caps[short], 2 * wanted[short])
+
+
+def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
+    """Vertex indices of the connected components, the largest area first, then by first vertex."""
+    linked = sp.csr_array((W.data != 0, W.indices, W.indptr), shape=W.shape)
+    linked.eliminate_zeros()
+    n, label = sp.csgraph.connected_components(linked, directed=False)
+    members = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
+    area = np.bincount(label, mass, minlength=n)
+    return [members[c] for c in np.lexsort((np.arange(n), -area))]
+
+
+def _merge(
+    pairs: list[tuple[Floats, Floats]], members: list[NDArray[np.int64]], n: int, k: int
+) -> tuple[Floats, Floats]:
+    """The k lowest of all components' pairs; equal eigenvalues in the order of the components."""
+    vals = np.concatenate([v for v, _ in pairs])
+    component = np.repeat(np.arange(len(pairs)), [len(v) for v, _ in pairs])
+    column = np.concatenate([np.arange(len(v)) for v, _ in pairs])
+    order = np.argsort(vals, kind="stable")
+    cluster = np.empty(len(vals), dtype=np.int64)
+    cluster[order] = _clusters(vals[order])
+    chosen = np.lexsort((column, component, cluster))[:k]
+    vecs = np.zeros((n, k))
+    for c in np.unique(component[chosen]):
+        of_c = np.flatnonzero(component[chosen] == c)
+        vecs[np.ix_(members[c], of_c)] = pairs[c][1][:, column[chosen][of_c]]
+    return np.sort(vals[chosen]), vecs
+
+
+def _clusters(vals: Floats) -> NDArray[np.int64]:
+    """Number the groups of equal (to REPEATED) eigenvalues among ascending `vals`."""
+    return np.cumsum(np.r_[False, np.diff(vals) > REPEATED * vals[1:]])
+
+
+def _canonical(vals: Floats, vecs: Floats, mass: Floats) -> Floats:
+    """The same eigenspaces (n, j) with the basis that `eigenbasis` documents."""
+    out = vecs.copy()
+    peak = np.abs(vecs).max(0)
+    first = np.argmax(np.abs(vecs) >= (1 - 1e-4) * peak, axis=0)
+    out *= np.where(vecs[first, np.arange(vecs.shape[1])] < 0, -1.0, 1.0)
+    cluster = _clusters(vals)
+    for c in np.flatnonzero(np.bincount(cluster) > 1):
+        of_c = np.flatnonzero(cluster == c)
+        probes = np.random.default_rng(0).standard_normal((len(mass), len(of_c)))
+        Q, R = np.linalg.qr(vecs[:, of_c].T @ (mass[:, None] * probes))
+        out[:, of_c] = vecs[:, of_c] @ (Q * np.where(R.diagonal() < 0, -1.0, 1.0))
+    return out
