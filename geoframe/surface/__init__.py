@@ -1,5 +1,11 @@
 """Surfaces: meshes and point clouds, their files, health, operators, distances and symmetry."""
 
+from geoframe.surface.bridges import from_pytorch3d as from_pytorch3d
+from geoframe.surface.bridges import from_torch_geometric as from_torch_geometric
+from geoframe.surface.bridges import from_trimesh as from_trimesh
+from geoframe.surface.bridges import to_pytorch3d as to_pytorch3d
+from geoframe.surface.bridges import to_torch_geometric as to_torch_geometric
+from geoframe.surface.bridges import to_trimesh as to_trimesh
 from geoframe.surface.health import Health as Health
 from geoframe.surface.health import health as health
 from geoframe.surface.io import load as load

@@ -20,6 +20,7 @@ from geoframe.surface._obj import read_obj, write_obj
 from geoframe.surface._off import read_off, write_off
 from geoframe.surface._ply import read_ply, write_ply
 from geoframe.surface._raw import Raw, check_corners, unit_colors
+from geoframe.surface.bridges import colors_and_uv
 from geoframe.surface.mesh import Mesh, PointCloud
 
 _READERS = {".obj": read_obj, ".off": read_off, ".ply": read_ply}
@@ -183,25 +184,8 @@ def _part(geometry: Any, matrix: np.ndarray) -> Raw | None:
         verts = verts @ matrix[:3, :3].T + matrix[:3, 3]
         if np.linalg.det(matrix[:3, :3]) < 0:
             faces = faces[:, [0, 2, 1]]
-    visual = getattr(geometry, "visual", None)
-    uv = getattr(visual, "uv", None)
-    colors = getattr(geometry, "colors", None)  # of a point cloud
-    if visual is not None and getattr(visual, "kind", None) == "vertex":
-        colors = visual.vertex_colors
-    elif visual is not None and hasattr(visual, "vertex_attributes"):
-        colors = visual.vertex_attributes.get("color")
-    colors = _colors_01(colors, len(verts))
-    return Raw(
-        verts, faces, colors, None, None if uv is None or len(uv) != len(verts) else np.array(uv, float)
-    )
-
-
-def _colors_01(colors: Any, n: int) -> np.ndarray | None:
-    if colors is None or np.shape(colors) not in ((n, 3), (n, 4)):
-        return None
-    colors = np.asarray(colors)
-    scale = np.iinfo(colors.dtype).max if colors.dtype.kind in "iu" else 1
-    return unit_colors(colors / scale)
+    colors, uv = colors_and_uv(geometry)
+    return Raw(verts, faces, colors, None, uv)
 
 
 def _join(parts: list[Raw]) -> Raw:
