@@ -1,0 +1,221 @@
+"""Exact nearest neighbours in any dimension, with memory bounded by a block size.
+
+`nearest` is what one usually wants. `lowest_score` is its core for many dimensions: the `k` smallest of
+``bias_j - 2 query_i . points_j``, one matrix product; with ``bias_j = |points_j|^2`` it is the nearest
+neighbour, with other biases a weighted one.
+
+How an answer in float32 is made exact. Let ``e`` bound the rounding error of every float32 score of a row and
+``t`` be the k-th smallest score seen. A point whose exact score is among the k smallest has a float32 score of
+at most ``t + 2 e``, so the points below that line are certain to hold the answer; they are few, and only
+they are scored again in float64. Ties go to the lowest index, in every path.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from geoframe._check import check_finite, check_float, check_int, check_shape
+
+_BLOCK = 2**23
+_GROUP = 16  # scores per group: minima of groups are one pass, single scores are looked at in few groups
+
+
+def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -> tuple[Tensor, Tensor]:
+    """The `k` nearest of `points` for every row of `query`, as if computed in float64 by brute force.
+
+    Args:
+        query: (Q, D) floating. points: (N, D) on the same device, N >= k.
+        k: how many neighbours. block: number of scores held at a time (4 bytes each).
+
+    Returns:
+        index: (Q,) int64 into `points`, or (Q, k) nearest first when k > 1; equal distances by lower index.
+        distance: Euclidean, same shape, in the dtype of `query`, without gradient (gather and subtract
+            for one).
+
+    Raises:
+        TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
+    """
+    _check(query, points, k, block)
+    with torch.no_grad():
+        if query.device.type == "cpu" and query.shape[1] <= 3:
+            index, square = _nearest_tree(query.double(), points.double(), k)
+        else:
+            index, square = _lowest(query.double(), points.double(), None, k, block)
+        distance = square.clamp(min=0).sqrt().to(query.dtype)
+    return (index[:, 0], distance[:, 0]) if k == 1 else (index, distance)
+
+
+def lowest_score(
+    query: Tensor, points: Tensor, bias: Tensor, *, k: int = 1, block: int = _BLOCK
+) -> tuple[Tensor, Tensor]:
+    """The `k` points with the smallest ``bias_j - 2 query_i . points_j``, as if computed in float64.
+
+    Args:
+        query: (Q, D) floating. points: (N, D) on the same device, N >= k. bias: (N,).
+        k: how many. block: number of scores held at a time (4 bytes each).
+
+    Returns:
+        index: (Q,) int64 into `points`, or (Q, k) lowest first when k > 1; equal scores by lower index.
+        score: same shape, float64.
+
+    Raises:
+        TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
+    """
+    _check(query, points, k, block)
+    if check_float(bias, "bias").shape != (len(points),):
+        raise ValueError(f"bias: expected shape ({len(points)},), one a point, found {tuple(bias.shape)}")
+    check_finite(bias, "bias")
+    with torch.no_grad():
+        index, score = _lowest(query.double(), points.double(), bias.double(), k, block)
+    return (index[:, 0], score[:, 0]) if k == 1 else (index, score)
+
+
+def _check(query: Tensor, points: Tensor, k: int, block: int) -> None:
+    D = check_shape(check_float(query, "query"), "Q D", "query")["D"]
+    N = check_shape(check_float(points, "points"), "N D", "points")["N"]
+    if points.shape[1] != D:
+        raise ValueError(f"points: expected {D} columns as query, found {points.shape[1]}")
+    if points.device != query.device:
+        raise ValueError(f"points: expected device {query.device} as query, found {points.device}; use .to()")
+    if N == 0:
+        raise ValueError("points: expected at least one point, found none")
+    check_int(k, "k", low=1, high=N)
+    check_int(block, "block", low=1)
+    check_finite(query, "query")
+    check_finite(points, "points")
+
+
+def _nearest_tree(q: Tensor, p: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Index and squared distance (Q, k) by a k-d tree; more neighbours are asked for while the last one ties."""
+    N, Q = len(p), len(q)
+    tree = cKDTree(p.numpy())
+    index, square = np.empty((Q, k), np.int64), np.empty((Q, k))
+    rows, m = np.arange(Q), min(k + 1, N)
+    while len(rows):
+        d, i = tree.query(q.numpy()[rows], m, workers=torch.get_num_threads())
+        d, i = d.reshape(len(rows), m), i.reshape(len(rows), m)
+        d_sq = ((q.numpy()[rows, None] - p.numpy()[i]) ** 2).sum(-1)
+        order = np.lexsort((i, d_sq))[:, :k]
+        index[rows] = np.take_along_axis(i, order, 1)
+        square[rows] = np.take_along_axis(d_sq, order, 1)
+        if m == N:
+            break
+        rows = rows[d[:, -1] <= d[:, k - 1] * (1 + 1e-12)]
+        m = min(2 * m, N)
+    return torch.as_tensor(index), torch.as_tensor(square)
+
+
+def _lowest(q: Tensor, p: Tensor, bias: Tensor | None, k: int, block: int) -> tuple[Tensor, Tensor]:
+    """Core of both, on float64: (Q, k) index and score; without `bias` the score is the squared distance."""
+    Q, N = len(q), len(p)
+    group = _GROUP if N >= 4 * _GROUP * k else 1
+    q_low, p_low, b_low, error = _rounded(q, p, bias)
+    p_low, b_low = _pad(p_low, group, 0.0), _pad(b_low, group, torch.inf)
+    columns = min(len(p_low), max(block // 512 // group, 1) * group)
+    rows = max(block // columns, 1)
+    buffer = q_low.new_empty(min(rows, Q) * columns)
+    index = torch.empty(Q, k, dtype=torch.int64, device=q.device)
+    score = torch.empty(Q, k, dtype=torch.float64, device=q.device)
+    for start in range(0, Q, rows):
+        part = slice(start, start + rows)
+        i, j = _candidates(q_low[part], p_low, b_low, 2 * error[part], k, group, columns, buffer)
+        i, j = i[j < N], j[j < N]
+        s = _score_pairs(q[part], p, bias, i, j, block)
+        index[part], score[part] = _select(i, j, s, len(q_low[part]), k)
+    return index, score
+
+
+def _rounded(q: Tensor, p: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Query, points and bias in float32 such that ``bias - 2 q p`` is, up to a shift and a factor of each row,
+    the score; and for each row a bound (Q,) of its error, that of the float64 scores included."""
+    dtype, D = _score_dtype(q.device), q.shape[1]
+    # Shifts that change all scores of a row alike: smaller numbers have smaller rounding errors.
+    q_near, p_near = (q - p.mean(0) if bias is None else q), p - p.mean(0)
+    b = (p_near * p_near).sum(1) if bias is None else bias
+    b_near = b - (b.max() + b.min()) / 2
+    scale_q = _scale(q_near)
+    scale_p = max(_scale(p_near), _scale(b_near) / scale_q)  # float32 does not overflow, whatever the unit
+    q_low, p_low, b_low = q_near / scale_q, p_near / scale_p, b_near / scale_q / scale_p
+    # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D products, D + 1 sums, in any order.
+    error = torch.finfo(dtype).eps / 2 * (2 * q_low.norm(dim=1) * p_low.norm(dim=1).max() + b_low.abs().max())
+    size = (
+        (q_near.norm(dim=1) + p_near.norm(dim=1).max()) ** 2
+        if bias is None
+        else 2 * q.norm(dim=1) * p.norm(dim=1).max() + bias.abs().max()
+    )
+    error = 1.02 * (D + 5) * (error + 2.0**-52 * size / scale_q / scale_p) + 1e-30
+    return q_low.to(dtype), p_low.to(dtype), b_low.to(dtype), error.to(dtype) * (1 + 1e-6)
+
+
+def _scale(x: Tensor) -> float:
+    """Largest magnitude, kept away from zero."""
+    return max(float(x.abs().max()), 1e-150) if x.numel() else 1.0
+
+
+def _pad(x: Tensor, group: int, value: float) -> Tensor:
+    """Rows appended until their number is a multiple of `group`."""
+    missing = -len(x) % group
+    return torch.cat([x, x.new_full((missing, *x.shape[1:]), value)]) if missing else x
+
+
+def _score_dtype(device: torch.device) -> torch.dtype:
+    """float32, unless float32 products are allowed to use fewer bits, where the error bound would not hold."""
+    reduced = torch.get_float32_matmul_precision() != "highest"
+    if device.type == "cuda":
+        reduced = reduced or torch.backends.cuda.matmul.allow_tf32
+    return torch.float64 if reduced else torch.float32
+
+
+def _candidates(
+    q: Tensor, p: Tensor, b: Tensor, slack: Tensor, k: int, group: int, columns: int, buffer: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Pairs (row, point) that are certain to hold the k lowest scores of every row of `q`."""
+    R = len(q)
+    best = q.new_full((R, k), torch.inf)
+    found = []
+    for start in range(0, len(p), columns):
+        b_part, p_part = b[start : start + columns], p[start : start + columns]
+        n = len(p_part)
+        scores = buffer[: R * n].view(R, n)
+        torch.addmm(b_part, q, p_part.T, alpha=-2, out=scores)
+        # k lowest group minima are scores of k different points: the k-th lowest score is not above them
+        grouped = scores.view(R, group, n // group)
+        minima = grouped.amin(1)
+        best = torch.cat([best, minima if k == 1 else _smallest(minima, k)], 1)
+        best = best.amin(1, keepdim=True) if k == 1 else _smallest(best, k)
+        limit = best[:, -1] + slack
+        i, g = (minima <= limit[:, None]).nonzero().unbind(1)
+        few = grouped[i, :, g]
+        pair, member = (few <= limit[i, None]).nonzero().unbind(1)
+        found.append((i[pair], g[pair] + member * (n // group) + start, few[pair, member]))
+    i, j, s = (torch.cat(x) for x in zip(*found, strict=True))
+    keep = s <= limit[i]  # the line of the last tile is the lowest
+    return i[keep], j[keep]
+
+
+def _smallest(x: Tensor, k: int) -> Tensor:
+    """The (at most) k smallest of every row, ascending."""
+    return x.topk(min(k, x.shape[1]), dim=1, largest=False).values
+
+
+def _score_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor, block: int) -> Tensor:
+    """Float64 scores of pairs, a few at a time."""
+    step = max(block // 2 // max(q.shape[1], 1), 1)
+    out = []
+    for a in range(0, len(i), step):
+        x, y, y_index = q[i[a : a + step]], p[j[a : a + step]], j[a : a + step]
+        out.append(((x - y) ** 2).sum(1) if bias is None else bias[y_index] - 2 * (x * y).sum(1))
+    return torch.cat(out) if out else q.new_empty(0)
+
+
+def _select(i: Tensor, j: Tensor, s: Tensor, n_rows: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k lowest pairs of every row, ordered by score and then by index."""
+    for column in (1, 2, 0):  # stable sorts: the last key counts most
+        order = torch.argsort((i, j, s)[column], stable=True)
+        i, j, s = i[order], j[order], s[order]
+    first = torch.searchsorted(i, torch.arange(n_rows, device=i.device))
+    at = first[:, None] + torch.arange(k, device=i.device)
+    return j[at], s[at]
