@@ -1,0 +1,430 @@
+"""load and save: order and count as in the file, exact round trips, and one clear line for every bad file."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from geoframe.surface import Mesh, PointCloud, load, save
+
+DATA = os.environ.get("GEOFRAME_DATA")
+TRIANGLE = "0 0 0\n1 0 0\n0 1 0\n"
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def ply(rows: str, n_verts: int, n_faces: int, properties: str = "", face: str = "") -> str:
+    return (
+        f"ply\nformat ascii 1.0\ncomment made by a test\nelement vertex {n_verts}\nproperty float x\n"
+        f"property float y\nproperty float z\n{properties}element face {n_faces}\n"
+        f"property list uchar int vertex_indices\n{face}end_header\n{rows}"
+    )
+
+
+def random_mesh(dtype: torch.dtype, n: int = 20) -> Mesh:
+    """Random numbers of all sizes, with an unreferenced vertex, twins, colours and a texture seam."""
+    g = torch.Generator().manual_seed(0)
+    verts = torch.randn(n, 3, generator=g, dtype=torch.float64) * 10.0 ** torch.arange(-10, n - 10)[:, None]
+    verts[5] = verts[4]
+    faces = torch.randint(0, n - 1, (31, 3), generator=g)
+    uv, uv_faces = torch.rand(40, 2, generator=g), torch.randint(0, 40, (31, 3), generator=g)
+    colors = torch.rand(n, 4, generator=g).to(dtype)
+    return Mesh(verts.to(dtype), faces, colors, uv.to(dtype), uv_faces)
+
+
+# --- the file's order
+
+
+@pytest.mark.skipif(not DATA, reason="GEOFRAME_DATA is not set: real meshes are not there")
+@pytest.mark.parametrize(
+    "name", ["animals/cat_lion/cat-00.off", "animals/camel_gallop/camel-gallop-01.off", "objects/penguin.obj",
+             "objects/spot_low_resolution.obj"]
+)  # fmt: skip
+def test_vertices_and_faces_are_the_lines_of_the_file(name: str) -> None:
+    path = Path(str(DATA)) / name
+    mesh = load(path)
+    assert isinstance(mesh, Mesh)
+    lines = path.read_text().split("\n")
+    if path.suffix == ".off":
+        n_verts, n_faces = map(int, lines[1].split()[:2])
+        vertex_lines = [line.split() for line in lines[2 : 2 + n_verts]]
+        face_lines = [
+            [int(i) for i in line.split()[1:4]] for line in lines[2 + n_verts : 2 + n_verts + n_faces]
+        ]
+    else:
+        vertex_lines = [line.split()[1:4] for line in lines if line.startswith("v ")]
+        face_lines = [
+            [int(c.split("/")[0]) - 1 for c in line.split()[1:]] for line in lines if line[:2] == "f "
+        ]
+    assert mesh.verts.tolist() == [[float(x) for x in row] for row in vertex_lines]
+    assert mesh.faces.tolist() == face_lines
+
+
+def test_obj_keeps_unreferenced_vertices_and_seams(tmp_path: Path) -> None:
+    text = (
+        "mtllib nowhere.mtl\no thing\nv 9 9 9\nv 0 0 0\nv 1 0 0\nv 0 1 0\n"
+        "vt 0 0\nvt 1 0\nvt 0 1\nvt .5 .5\nusemtl a\nf 2/1 3/2 4/3\nusemtl b\nf 4/4/1 3/2/1 2/1/1 # turned\n"
+    )
+    mesh = load(write(tmp_path, "a.OBJ", text))
+    assert isinstance(mesh, Mesh) and mesh.uv is not None and mesh.uv_faces is not None
+    assert mesh.verts.tolist() == [[9, 9, 9], [0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert mesh.faces.tolist() == [[1, 2, 3], [3, 2, 1]]
+    assert mesh.uv.tolist() == [[0, 0], [1, 0], [0, 1], [0.5, 0.5]]
+    assert mesh.uv_faces.tolist() == [[0, 1, 2], [3, 1, 0]]
+
+
+def test_obj_negative_indices_count_back_from_the_face(tmp_path: Path) -> None:
+    text = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\nv 0 0 1\nv 1 0 1\nv 0 1 1\nf -3 -1 -2\nf 1 -1 2\n"
+    mesh = load(write(tmp_path, "a.obj", text))
+    assert isinstance(mesh, Mesh)
+    assert mesh.faces.tolist() == [[0, 1, 2], [3, 5, 4], [0, 5, 1]]
+
+
+def test_obj_corner_without_texture_points_to_a_row_of_nan(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.obj", "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt .25 .5\nf 1/1 2/1 3/1\nf 3//7 2 1/1\n")
+    mesh = load(path)
+    assert isinstance(mesh, Mesh) and mesh.uv is not None and mesh.uv_faces is not None
+    assert mesh.uv_faces.tolist() == [[0, 0, 0], [1, 1, 0]]
+    assert mesh.uv[0].tolist() == [0.25, 0.5] and mesh.uv[1].isnan().all()
+    save(mesh, path)
+    again = load(path)
+    assert isinstance(again, Mesh) and again.uv is not None and again.uv_faces is not None
+    assert torch.equal(again.uv_faces, mesh.uv_faces) and again.uv.shape == mesh.uv.shape
+    assert b"nan" not in path.read_bytes()
+
+
+def test_obj_continued_lines_and_byte_colours(tmp_path: Path) -> None:
+    text = "v 0 0 0 255 0 0\nv 1 0 0 0 255 0\r\nv 0 1 0 0 0 51\nf 1 \\\n 2 3\n"
+    mesh = load(write(tmp_path, "a.obj", text))
+    assert isinstance(mesh, Mesh) and mesh.colors is not None
+    assert mesh.faces.tolist() == [[0, 1, 2]]
+    assert torch.allclose(mesh.colors, torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 0.2]]).double())
+
+
+PENTAGON = np.array([[np.cos(t), np.sin(t), 0] for t in 2 * np.pi * np.arange(5) / 5])
+
+
+@pytest.mark.parametrize("suffix", ["obj", "off", "ply", "binary.ply", "big.ply"])
+def test_polygons_become_fans(tmp_path: Path, suffix: str) -> None:
+    rows = "".join(f"{x!r} {y!r} {z!r}\n" for x, y, z in PENTAGON.tolist())
+    if suffix == "obj":
+        content: str | bytes = (
+            "v " + rows.strip().replace("\n", "\nv ") + "\nf 1 2 3 4 5\nf 1 2 3\nf 2 3 4 5\n"
+        )
+    elif suffix == "off":
+        content = f"OFF\n5 3 0\n{rows}5 0 1 2 3 4\n3 0 1 2\n4 1 2 3 4\n"
+    elif suffix == "ply":
+        content = ply(rows + "5 0 1 2 3 4\n3 0 1 2\n4 1 2 3 4\n", 5, 3)
+    else:
+        o, word = ("<", "little") if suffix == "binary.ply" else (">", "big")
+        header = ply("", 5, 3).replace("ascii", f"binary_{word}_endian").replace("float", "double")
+        faces = [(0, 1, 2, 3, 4), (0, 1, 2), (1, 2, 3, 4)]
+        rows_b = b"".join(struct.pack(f"{o}B{len(f)}i", len(f), *f) for f in faces)
+        content = header.encode() + PENTAGON.astype(f"{o}f8").tobytes() + rows_b
+    mesh = load(write(tmp_path, f"a.{suffix}", content))
+    assert isinstance(mesh, Mesh)
+    assert mesh.faces.tolist() == [[0, 1, 2], [0, 2, 3], [0, 3, 4], [0, 1, 2], [1, 2, 3], [1, 3, 4]]
+    assert np.array_equal(mesh.verts.numpy(), PENTAGON)
+    assert mesh.face_areas[:3].sum().item() == pytest.approx(2.5 * np.sin(2 * np.pi / 5))
+
+
+def test_off_dialects(tmp_path: Path) -> None:
+    glued = load(write(tmp_path, "a.off", f"OFF3 1 0 # ModelNet\n\n{TRIANGLE}3 0 1 2 255 0 0\n"))
+    assert isinstance(glued, Mesh) and glued.faces.tolist() == [[0, 1, 2]]
+    coff = load(
+        write(tmp_path, "b.off", "COFF\n3 1 0\n0 0 0 255 0 0 255\n1 0 0 0 51 0 255\n0 1 0 0 0 0 255\n3 0 1 2")
+    )
+    assert isinstance(coff, Mesh) and coff.colors is not None
+    assert torch.allclose(coff.colors, torch.tensor([[1, 0, 0], [0, 0.2, 0], [0, 0, 0]]).double(), atol=1e-7)
+    noff = load(write(tmp_path, "c.off", "NOFF\n2 0 0\n0 0 0 0 0 1\n1 0 0 1 0 0\n"))
+    assert isinstance(noff, PointCloud) and noff.normals is not None
+    assert noff.normals.tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_ply_colours_and_texture_of_vertices_and_corners(tmp_path: Path) -> None:
+    rows = "0 0 0 255 0 1 0 0\n1 0 0 0 255 1 1 0\n0 1 0 0 0 1 0 1\n3 0 1 2\n"
+    colour = (
+        "".join(f"property uchar {c}\n" for c in ("red", "green", "blue"))
+        + "property float s\nproperty float t\n"
+    )
+    mesh = load(write(tmp_path, "a.ply", ply(rows, 3, 1, colour)))
+    assert isinstance(mesh, Mesh) and mesh.colors is not None and mesh.uv is not None
+    assert torch.allclose(mesh.colors, torch.tensor([[255, 0, 1], [0, 255, 1], [0, 0, 1]]).double() / 255)
+    assert mesh.uv.tolist() == [[0, 0], [1, 0], [0, 1]] and mesh.uv_faces is None
+    rows = TRIANGLE + "1 1 0\n4 0 1 3 2 8 0 0 .5 0 1 1 0 1\n"
+    mesh = load(write(tmp_path, "b.ply", ply(rows, 4, 1, face="property list uchar float texcoord\n")))
+    assert isinstance(mesh, Mesh) and mesh.uv is not None and mesh.uv_faces is not None
+    assert mesh.uv[mesh.uv_faces].tolist() == [[[0, 0], [0.5, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]]
+
+
+def test_stl_gives_three_vertices_a_triangle(tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    box = trimesh.creation.box()
+    for kind in ("stl", "stl_ascii"):
+        mesh = load(write(tmp_path, "a.stl", box.export(file_type=kind)))
+        assert isinstance(mesh, Mesh) and mesh.n_verts == 3 * mesh.n_faces == 36
+        assert np.array_equal(mesh.verts[mesh.faces].numpy(), box.triangles)
+
+
+def test_glb_scene_keeps_order_transforms_colours_and_texture(tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    tetra = np.array([[9.0, 9, 9], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    faces = np.array([[1, 3, 2], [1, 2, 4], [2, 3, 4], [5, 4, 3]])
+    scene = trimesh.Scene()
+    moves = [np.eye(4) for _ in range(4)]
+    for k, move in enumerate(moves):
+        move[0, 3] = 10 * k
+        part = trimesh.Trimesh(tetra, faces, process=False)
+        if k == 1:
+            part.visual.vertex_colors = np.tile([255, 0, 51, 255], (6, 1))
+        if k == 2:
+            move[2, 2] = -1
+            uv = np.linspace(0, 1, 12).reshape(6, 2)
+            part.visual = trimesh.visual.TextureVisuals(uv=uv, material=trimesh.visual.material.PBRMaterial())
+        scene.add_geometry(part, geom_name=f"part{9 - k}", transform=move)
+    mesh = load(write(tmp_path, "a.glb", scene.export(file_type="glb")))
+    assert isinstance(mesh, Mesh) and mesh.n_verts == 24 and mesh.colors is not None and mesh.uv is not None
+    expected = np.concatenate([tetra @ m[:3, :3].T + m[:3, 3] for m in moves])
+    assert np.allclose(mesh.verts.numpy(), expected, atol=1e-6)
+    turned = [f[:, [0, 2, 1]] + 6 * k if k == 2 else f + 6 * k for k, f in enumerate([faces] * 4)]
+    assert mesh.faces.tolist() == np.concatenate(turned).tolist()  # a mirrored part still faces outward
+    assert torch.allclose(mesh.colors[6:12], torch.tensor([1, 0, 0.2], dtype=torch.float64))
+    assert (mesh.colors[:6] == 1).all()
+    assert np.allclose(mesh.uv[12:18].numpy(), np.linspace(0, 1, 12).reshape(6, 2), atol=1e-6)
+    assert mesh.uv[:12].isnan().all()
+
+
+def test_gltf_text_with_its_own_buffer(tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    box = trimesh.creation.box()
+    for name, data in box.export(file_type="gltf").items():
+        write(tmp_path, name, data)
+    mesh = load(tmp_path / "model.gltf")
+    assert isinstance(mesh, Mesh)
+    assert np.allclose(mesh.verts.numpy(), box.vertices) and mesh.faces.tolist() == box.faces.tolist()
+
+
+# --- round trips
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("suffix", ["obj", "off", "ply"])
+def test_round_trip_is_exact(tmp_path: Path, suffix: str, dtype: torch.dtype) -> None:
+    mesh = random_mesh(dtype)
+    path = tmp_path / "new" / f"a.{suffix}"
+    save(mesh, path)
+    again = load(path, dtype=dtype)
+    assert (
+        isinstance(again, Mesh)
+        and again.dtype == dtype
+        and again.colors is not None
+        and mesh.colors is not None
+    )
+    assert torch.equal(again.verts, mesh.verts) and torch.equal(again.faces, mesh.faces)
+    assert (again.colors - mesh.colors).abs().max() <= (0.5 / 255 + 1e-6 if suffix == "ply" else 0)
+    if suffix == "off":
+        assert again.uv is None
+    else:
+        assert again.uv is not None and again.uv_faces is not None
+        assert mesh.uv is not None and mesh.uv_faces is not None
+        assert torch.equal(again.uv[again.uv_faces], mesh.uv[mesh.uv_faces])
+    if suffix == "obj":
+        assert torch.equal(again.uv_faces, mesh.uv_faces) and torch.equal(again.uv, mesh.uv)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "ply"])
+def test_round_trip_of_a_texture_coordinate_a_vertex(tmp_path: Path, suffix: str) -> None:
+    mesh = random_mesh(torch.float64)
+    mesh = Mesh(mesh.verts, mesh.faces, uv=torch.rand(20, 2, dtype=torch.float64))
+    save(mesh, tmp_path / f"a.{suffix}")
+    again = load(tmp_path / f"a.{suffix}")
+    assert isinstance(again, Mesh) and again.uv_faces is None and again.colors is None
+    assert again.uv is not None and mesh.uv is not None and torch.equal(again.uv, mesh.uv)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "off", "ply"])
+def test_round_trip_of_a_cloud(tmp_path: Path, suffix: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    points, normals = torch.randn(2, 17, 3, generator=g, dtype=torch.float64)
+    colors = (torch.rand(17, 3, generator=g, dtype=torch.float64) * 255).round() / 255
+    save(PointCloud(points, normals, colors), tmp_path / f"a.{suffix}")
+    again = load(tmp_path / f"a.{suffix}")
+    assert isinstance(again, PointCloud) and again.colors is not None
+    assert torch.equal(again.points, points) and torch.allclose(again.colors, colors, atol=1e-15)
+    assert again.normals is None if suffix == "off" else torch.equal(again.normals, normals)  # type: ignore[arg-type]
+
+
+def test_nan_vertices_pass_through(tmp_path: Path) -> None:
+    for name, content in (
+        ("a.off", "OFF\n3 1 0\n0 0 0\n1 nan 0\n0 1 0\n3 0 1 2\n"),
+        ("a.obj", "v 0 0 0\nv 1 nan 0\nv 0 1 0\nf 1 2 3\n"),
+        ("a.ply", ply("0 0 0\n1 nan 0\n0 1 0\n3 0 1 2\n", 3, 1)),
+    ):
+        mesh = load(write(tmp_path, name, content))
+        assert isinstance(mesh, Mesh)
+        assert mesh.verts.isnan().tolist() == [[False] * 3, [False, True, False], [False] * 3]
+        save(mesh, tmp_path / name)
+        again = load(tmp_path / name)
+        assert isinstance(again, Mesh) and torch.equal(again.verts.nan_to_num(7), mesh.verts.nan_to_num(7))
+
+
+def test_dtype_and_device(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.off", f"OFF\n3 1 0\n{TRIANGLE}3 0 1 2\n")
+    mesh = load(path, dtype=torch.float32, device="cpu")
+    assert isinstance(mesh, Mesh) and mesh.dtype == torch.float32 and mesh.faces.dtype == torch.int64
+    with pytest.raises(TypeError, match="dtype: expected a floating dtype"):
+        load(path, dtype=torch.int64)
+
+
+# --- bad files
+
+
+BAD = {
+    "empty.off": ("", "empty"),
+    "blank.obj": ("  \n \n", "empty"),
+    "empty.ply": ("", "empty"),
+    "empty.stl": ("", "empty"),
+    "no_vertices.obj": ("# nothing\n", "no vertices"),
+    "header.off": ("OFFF\n1 0 0\n", "expected the header OFF|counts"),
+    "words.off": ("solid a\n", "expected the header OFF"),
+    "binary.off": ("OFF BINARY\n1 0 0\n", "text OFF"),
+    "counts.off": ("OFF\nmany\n", "expected the counts"),
+    "negative_counts.off": ("OFF\n-3 1 0\n", "expected the counts"),
+    "truncated.off": (f"OFF\n3 4 0\n{TRIANGLE}3 0 1 2\n", "announces 3 vertices and 4 faces, but 4 lines"),
+    "cut.off": ("OFF\n300 4 0\n0 0 0\n1 0", "truncated"),
+    "lies.off": (f"OFF\n3 1 0\n{TRIANGLE}3 0 1 2\n3 0 2 1\n", "counts are wrong"),
+    "huge.off": ("OFF\n99999999999999 1 0\n0 0 0\n", "truncated"),
+    "short_vertex.off": ("OFF\n3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n", "line 4: expected 3 numbers"),
+    "word.off": ("OFF\n3 1 0\n0 0 0\n# no\n1 x 0\n0 1 0\n3 0 1 2\n", "line 5: .*'1 x 0'"),
+    "range.off": (f"OFF\n3 2 0\n{TRIANGLE}3 0 1 2\n3 0 1 3\n", r"line 7: .*\[0, 2\].*found 3"),
+    "negative.off": (f"OFF\n3 1 0\n{TRIANGLE}3 0 -1 2\n", r"line 6: .*found -1"),
+    "fraction.off": (f"OFF\n3 1 0\n{TRIANGLE}3 0 1.5 2\n", "line 6: expected whole numbers"),
+    "edge.off": (f"OFF\n3 1 0\n{TRIANGLE}2 0 1\n", "line 6: expected a face of 3 or more"),
+    "mixed.off": (f"OFF\n3 2 0\n{TRIANGLE}3 0 1 2\n4 0 1 2\n", "line 7: expected a face of 3 or more"),
+    "range.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 9\n", "line 5: face index 9 points outside the 3"),
+    "zero.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 0 1 2\n", "line 4: face index 0"),
+    "negative.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf -1 -2 -4\n", "line 4: face index -4"),
+    "texture.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nf 1/1 2/1 3/2\n", "index 2 .* 1 texture coordinates"),
+    "word.obj": ("v 0 0 0\nv 1 y 0\nv 0 1 0\nf 1 2 3\n", "line 2: expected 3 numbers"),
+    "short.obj": ("v 0 0 0\nv 1 0\nv 0 1 0\nf 1 2 3\n", "line 2: expected 3 numbers"),
+    "corner.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 b\n", "line 4: expected face corners"),
+    "long.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999999999999\n", "line 4: expected face corners"),
+    "edge.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2\n", "line 4: expected a face of 3"),
+    "no_header.ply": ("hello\n", "PLY header"),
+    "no_format.ply": ("ply\nelement vertex 1\nproperty float x\nend_header\n0\n", "line 'format"),
+    "type.ply": ("ply\nformat ascii 1.0\nelement vertex 1\nproperty real x\nend_header\n0\n", "line 4"),
+    "negative.ply": ("ply\nformat ascii 1.0\nelement vertex -1\nend_header\n0\n", "line 3"),
+    "flat.ply": ("ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n", "x, y and z"),
+    "truncated.ply": (ply(f"{TRIANGLE}3 0 1 2\n", 3, 2), "announces 5 lines, but 4"),
+    "lies.ply": (ply(f"{TRIANGLE}3 0 1 2\n3 0 2 1\n", 3, 1), "counts are wrong"),
+    "range.ply": (ply(f"{TRIANGLE}3 0 1 7\n", 3, 1), r"face 0: .*\[0, 2\].*found 7"),
+    "word.ply": (ply("0 0 0\n1 q 0\n0 1 0\n3 0 1 2\n", 3, 1), "expected 3 numbers for a vertex"),
+    "list.ply": (ply(f"{TRIANGLE}4 0 1 2\n", 3, 1), "face 0: cannot read property vertex_indices"),
+    "two.ply": (ply(f"{TRIANGLE}2 0 1\n", 3, 1), "face 0: expected 3 or more corners"),
+    "binary.ply": (ply("abc", 3, 1).replace("ascii", "binary_little_endian"), "ends inside the 3 rows"),
+    "huge.ply": (ply("abc", 10**15, 1).replace("ascii", "binary_little_endian"), "truncated"),
+    "longer.ply": (
+        ply("", 0, 0).replace("ascii", "binary_little_endian") + "abc", "3 bytes follow"),
+    "unreadable.stl": ("solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "no triangles found"),
+    "number.stl": (
+        "solid a\nfacet\nouter loop\nvertex 0 x 0\nvertex 1 0 0\nvertex 0 1 0\nendsolid a\n", "not a readable STL"),
+    "text.glb": ("hello", "not that of a glTF file"),
+    "empty.gltf": ("{}", "no triangles found|not a readable GLTF"),
+    "draco.gltf": ('{"asset": {"version": "2.0"}, "accessors": [{"count": 3}]}', "compressed"),
+    "a.fbx": ("x", "unknown suffix '.fbx'; expected one of .obj, .off"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    content, message = BAD[name]
+    path = write(tmp_path, name, content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load(path)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+
+
+def test_missing_file_folder_and_truncated_glb(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read .*nothing.off: no such file"):
+        load(tmp_path / "nothing.off")
+    (tmp_path / "folder.off").mkdir()
+    with pytest.raises(ValueError, match=r"not a regular file"):
+        load(tmp_path / "folder.off")
+    trimesh = pytest.importorskip("trimesh")
+    data = trimesh.creation.box().export(file_type="glb")
+    for n in (10, 30, len(data) // 2, len(data) - 8):
+        with pytest.raises(ValueError, match=r"cannot read .*cut.glb"):
+            load(write(tmp_path, "cut.glb", data[:n]))
+
+
+def test_glb_with_an_index_out_of_range(tmp_path: Path) -> None:
+    trimesh = pytest.importorskip("trimesh")
+    data = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]], process=False).export(
+        file_type="glb"
+    )
+    at = data.index(struct.pack("<3I", 0, 1, 2))
+    bad = data[:at] + struct.pack("<3I", 0, 1, 7) + data[at + 12 :]
+    with pytest.raises(ValueError, match=r"face 0: expected vertex indices in \[0, 2\].*found 7"):
+        load(write(tmp_path, "a.glb", bad))
+
+
+def test_latin_comments_and_binary_noise(tmp_path: Path) -> None:
+    mesh = load(
+        write(
+            tmp_path, "a.obj", "# gr\xfc\xdfe\n".encode("latin-1") + b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+        )
+    )
+    assert isinstance(mesh, Mesh) and mesh.n_faces == 1
+    noise = np.random.default_rng(0).integers(0, 256, 4000).astype(np.uint8).tobytes()
+    for name in ("a.off", "a.obj", "a.ply", "a.stl", "a.glb", "a.gltf"):
+        with pytest.raises(ValueError, match="cannot read"):
+            load(write(tmp_path, name, noise))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["obj", "off", "ply"]), st.data())
+def test_a_damaged_file_gives_a_value_error_or_a_mesh(
+    tmp_path: Path, suffix: str, data: st.DataObject
+) -> None:
+    path = tmp_path / f"a.{suffix}"
+    save(random_mesh(torch.float64, n=8), path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    path.write_bytes(content)
+    try:
+        surface = load(path)
+    except ValueError as err:
+        assert str(path) in str(err)
+    else:
+        assert isinstance(surface, Mesh | PointCloud)
+
+
+def test_save_refuses_and_leaves_the_old_file(tmp_path: Path) -> None:
+    mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
+    with pytest.raises(ValueError, match=r"expected one of '.obj', '.off', '.ply', found '.stl'"):
+        save(mesh, tmp_path / "a.stl")
+    with pytest.raises(ValueError, match=r"expected one pose \(V, 3\), found \(2, 3, 3\)"):
+        save(mesh.with_verts(torch.stack([mesh.verts] * 2)), tmp_path / "a.obj")
+    with pytest.raises(TypeError, match="expected a Mesh or PointCloud, found dict"):
+        save({}, tmp_path / "a.obj")  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(ValueError, match=r"cannot write .*a.obj"):
+        save(mesh, tmp_path / "file" / "a.obj")
+    (tmp_path / "taken.obj").mkdir()
+    with pytest.raises(ValueError, match=r"cannot write .*taken.obj"):
+        save(mesh, tmp_path / "taken.obj")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.obj"]
