@@ -239,11 +239,11 @@ def _tell(progress: Callable[[str, float], None] | None, what: str, share: float
 
 def _prepare(file: Path, k: int | None) -> str:
     """Put the surface's basis into the disk cache; what is wrong with the surface is told by its pairs."""
-    from geoframe.maps import prepare
+    from geoframe.spectral import eigenbasis
     from geoframe.surface import load
 
     with contextlib.suppress(Exception):
-        prepare(load(file), **({} if k is None else {"k": k}))
+        eigenbasis(load(file), **({} if k is None else {"k": k}))
     return str(file)
 
 

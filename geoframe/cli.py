@@ -129,8 +129,10 @@ def match_all(
     with _progress(f"{len(pairs)} pairs") as progress:
         records = batch.match_all(pairs, out, k=k, engine=engine, jobs=jobs, progress=progress)
     _print_summary(records)
-    failed = sum(r["status"] == "error" for r in records)
-    print(f"{len(records) - failed} of {len(records)} pairs done; wrote {out / 'summary.csv'}")
+    done = sum(r["status"] == "done" for r in records)
+    print(f"{done} of {len(records)} pairs done; wrote {out / 'summary.csv'}")
+    if not done:
+        raise RuntimeError("no pair could be matched; each one's JSON file says why")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"info": info, "match": match, "match-all": match_all}
@@ -347,19 +349,19 @@ def _listed_pairs(file: Path) -> list[Any]:
 
 
 def _print_summary(records: list[dict[str, Any]]) -> None:
-    """A table of the first pairs and of every pair that failed."""
+    """A table of the pairs that are done (the first 50) and a line for every one that failed."""
     from rich.console import Console
     from rich.table import Table
 
-    names = list(dict.fromkeys(n for r in records for n in r.get("measures", {})))
+    done = [r for r in records if r["status"] == "done"]
+    names = list(dict.fromkeys(n for r in done for n in r["measures"]))
     table = Table("source", "target", *names)
-    shown = [r for i, r in enumerate(records) if i < 50 or r["status"] == "error"]
-    for r in shown:
+    for r in done[:50]:
+        table.add_row(r["source"], r["target"], *(f"{r['measures'].get(n, float('nan')):.4f}" for n in names))
+    if done:
+        Console().print(table)
+    if len(done) > 50:
+        print(f"({len(done) - 50} more in the files)")
+    for r in records:
         if r["status"] == "error":
-            table.add_row(r["source"], r["target"], f"[red]{r['error']}")
-        else:
-            values = (r["measures"].get(n) for n in names)
-            table.add_row(r["source"], r["target"], *("" if v is None else f"{v:.4f}" for v in values))
-    Console().print(table)
-    if len(shown) < len(records):
-        print(f"({len(records) - len(shown)} more pairs in the files)")
+            print(f"failed: {r['source']} to {r['target']}: {' '.join(r['error'].split())}")

@@ -160,36 +160,48 @@ def rasterize_depth(screen: Array, faces: Array, height: int, width: int) -> tup
     Returns:
         (H, W) face index or -1, (H, W, 3) barycentric coordinates, (H, W) depth (-inf where empty).
     """
-    a, b, c = screen[faces].transpose(1, 0, 2)
     twice = _twice_area(screen, faces)
-    corners = screen[faces][..., :2]
-    low = np.clip(np.ceil(corners.min(1) - 0.5), 0, (width, height)).astype(np.int64)
-    high = np.clip(np.floor(corners.max(1) - 0.5) + 1, 0, (width, height)).astype(np.int64)
+    corners = screen[faces]
+    low = np.clip(np.ceil(corners[..., :2].min(1) - 0.5), 0, (width, height)).astype(np.int64)
+    high = np.clip(np.floor(corners[..., :2].max(1) - 0.5) + 1, 0, (width, height)).astype(np.int64)
     size = np.maximum(high - low, 0) * (twice != 0)[:, None]
     counts = size.prod(1)
+    weights = _plane_coordinates(corners, np.where(twice == 0, 1.0, twice))
     depth = np.full(height * width, -np.inf)
     owner = np.full(height * width, -1, dtype=np.int64)
-    bary = np.zeros((height * width, 3))
     chunk = np.cumsum(counts) // _FRAGMENTS
     for part in np.split(np.arange(len(faces)), np.flatnonzero(np.diff(chunk)) + 1):
         f = np.repeat(part, counts[part])
-        if not len(f):
-            continue
         k = np.arange(len(f)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
-        x, y = low[f, 0] + k % size[f, 0], low[f, 1] + k // size[f, 0]
-        px, py = x + 0.5, y + 0.5
-        w1 = ((px - a[f, 0]) * (c[f, 1] - a[f, 1]) - (c[f, 0] - a[f, 0]) * (py - a[f, 1])) / twice[f]
-        w2 = ((b[f, 0] - a[f, 0]) * (py - a[f, 1]) - (px - a[f, 0]) * (b[f, 1] - a[f, 1])) / twice[f]
+        row = k // size[f, 0]
+        x, y = low[f, 0] + k - row * size[f, 0], low[f, 1] + row
+        w1, w2 = (w[f, 0] * (x + 0.5) + w[f, 1] * (y + 0.5) + w[f, 2] for w in weights)
         inside = (w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)
         f, pixel, w1, w2 = f[inside], (y * width + x)[inside], w1[inside], w2[inside]
-        w = np.stack([1 - w1 - w2, w1, w2], 1)
-        d = (w * screen[faces[f], 2]).sum(1)
-        order = np.lexsort((d, pixel))
-        last = order[np.flatnonzero(np.diff(pixel[order], append=-1))]  # the nearest fragment of each pixel
-        last = last[d[last] > depth[pixel[last]]]
-        depth[pixel[last]], owner[pixel[last]], bary[pixel[last]] = d[last], f[last], w[last]
+        z = corners[f, :, 2]
+        d = z[:, 0] + w1 * (z[:, 1] - z[:, 0]) + w2 * (z[:, 2] - z[:, 0])
+        order = np.argsort(d)
+        order = order[d[order] > depth[pixel[order]]]
+        depth[pixel[order]], owner[pixel[order]] = (
+            d[order],
+            f[order],
+        )  # of one pixel's fragments the last stays
+    bary = np.zeros((height * width, 3))
+    pixel = np.flatnonzero(owner >= 0)
+    f, x, y = owner[pixel], pixel % width + 0.5, pixel // width + 0.5
+    for i, w in enumerate(weights, 1):
+        bary[pixel, i] = w[f, 0] * x + w[f, 1] * y + w[f, 2]
+    bary[pixel, 0] = 1 - bary[pixel, 1] - bary[pixel, 2]
     shape = (height, width)
     return owner.reshape(shape), bary.reshape(*shape, 3), depth.reshape(shape)
+
+
+def _plane_coordinates(corners: Array, twice: Array) -> tuple[Array, Array]:
+    """Two (F, 3) arrays: the weight of corner 1 (of corner 2) at (x, y) is the row's product with (x, y, 1)."""
+    (ax, ay), (bx, by), (cx, cy) = corners[..., :2].transpose(1, 2, 0)
+    one = np.stack([cy - ay, ax - cx, cx * ay - ax * cy], 1) / twice[:, None]
+    two = np.stack([ay - by, bx - ax, ax * by - bx * ay], 1) / twice[:, None]
+    return one, two
 
 
 def render(
@@ -227,7 +239,7 @@ def render(
     weights = bary[hit][:, :, None]
     normal = (weights * (_normals(verts, faces) @ view.T)[corners]).sum(1)
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
-    normal[_twice_area(screen, corners) > 0] *= -1  # seen from the inside (y points down)
+    normal[(_twice_area(screen, faces) > 0)[owner[hit]]] *= -1  # seen from the inside (y points down)
     albedo = _srgb_to_linear((weights * colors[corners]).sum(1).clip(0, 1))
     image = np.ones((height * over, width * over, 3))
     occlusion = _occlusion(depth[over // 2 :: over, over // 2 :: over]).repeat(over, 0).repeat(over, 1)

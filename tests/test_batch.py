@@ -1,0 +1,224 @@
+"""match-all: resumable after SIGKILL, the same files on every engine, failures recorded, damage noticed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geoframe import batch
+from geoframe.surface import Mesh, save
+
+K = 12
+
+
+def _blob(seed: int, n: int = 12) -> Mesh:
+    """A smooth, lopsided closed surface; all seeds share their connectivity, so vertex i is vertex i."""
+    theta, phi = np.meshgrid(
+        np.linspace(0, np.pi, n + 1)[1:-1], np.linspace(0, 2 * np.pi, n, False), indexing="ij"
+    )
+    t, p = theta.ravel(), phi.ravel()
+    sphere = np.stack([np.sin(t) * np.cos(p), np.sin(t) * np.sin(p), np.cos(t)], 1)
+    sphere = np.concatenate([sphere, [[0, 0, 1], [0, 0, -1]]])
+    grow = 1 + 0.3 * np.sin(2 * sphere @ [0.9, 0.3, 0.2] + 1) + 0.02 * seed * sphere[:, 1]
+    at = np.arange(len(t)).reshape(n - 1, n)
+    a, b, c, d = at[:-1], np.roll(at, -1, 1)[:-1], at[1:], np.roll(at, -1, 1)[1:]
+    top, low = np.full(n, len(t)), np.full(n, len(t) + 1)
+    faces = [(a, c, b), (b, c, d), (top, at[0], np.roll(at[0], -1)), (low, np.roll(at[-1], -1), at[-1])]
+    stacked = np.concatenate([np.stack([x.ravel() for x in f], 1) for f in faces])
+    return Mesh(torch.tensor(sphere * grow[:, None] * (1.6, 1.0, 0.8)), torch.tensor(stacked))
+
+
+def _make_set(folder: Path, n: int) -> Path:
+    folder.mkdir()
+    for i in range(n):
+        save(_blob(i), folder / f"s{i}.off")
+        names = {"front": 5, "back": 60, "top": 132, "low": 133, f"own{i}": 7}
+        (folder / f"s{i}.json").write_text(json.dumps(names))
+    return folder
+
+
+@pytest.fixture
+def trio(tmp_path):
+    return _make_set(tmp_path / "set", 3)
+
+
+def _pairs(folder: Path) -> list[batch.Pair]:
+    return batch.all_pairs(folder, lambda mesh: json.loads(mesh.with_suffix(".json").read_text()))
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {f.name: f.read_bytes() for f in folder.iterdir()}
+
+
+def _times(folder: Path) -> dict[str, int]:
+    return {f.name: f.stat().st_mtime_ns for f in folder.glob("s?--s?.*")}
+
+
+def _run(folder: Path, out: Path, engine: str, cache: Path) -> subprocess.Popen:
+    words = [sys.executable, "-m", "geoframe", "match-all", folder, "--out", out, "--engine", engine]
+    words += ["--jobs", 2, "--k", K]
+    env = {**os.environ, "GEOFRAME_CACHE": str(cache)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(w) for w in words], env=env, start_new_session=True, **pipes)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Six surfaces and what one quiet run on loky makes of their 30 pairs."""
+    base = tmp_path_factory.mktemp("six")
+    folder = _make_set(base / "set", 6)
+    run = _run(folder, base / "out", "loky", base / "cache")
+    said, complaints = run.communicate(timeout=200)
+    assert run.returncode == 0, complaints
+    assert "30 of 30 pairs done" in said
+    return folder, _contents(base / "out")
+
+
+@pytest.mark.parametrize("engine", ["loky", "dask"])
+def test_killed_half_way_and_restarted_gives_the_files_of_a_quiet_run(engine, undisturbed, tmp_path):
+    if engine == "dask":
+        pytest.importorskip("distributed")
+    folder, expected = undisturbed
+    out = tmp_path / "out"
+    run = _run(folder, out, engine, tmp_path / "cache")
+    deadline = time.time() + 120
+    while len(list(out.glob("s?--s?.json"))) < 10:
+        assert run.poll() is None and time.time() < deadline, run.communicate()
+        time.sleep(0.01)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.communicate()
+    finished = {f.stem for f in out.glob("s?--s?.json")}
+    assert 10 <= len(finished) < 30
+    before = {n: t for n, t in _times(out).items() if n.rsplit(".", 1)[0] in finished}
+    again = _run(folder, out, engine, tmp_path / "cache")
+    _, complaints = again.communicate(timeout=200)
+    assert again.returncode == 0, complaints
+    assert _contents(out) == expected
+    after = _times(out)
+    assert {n: after[n] for n in before} == before  # finished pairs were not done again
+
+
+def test_ray_gives_the_same_files(trio, tmp_path):
+    pytest.importorskip("ray")
+    pairs = _pairs(trio)
+    batch.match_all(pairs, tmp_path / "loky", k=K, jobs=2)
+    batch.match_all(pairs, tmp_path / "ray", k=K, engine="ray", jobs=2)
+    assert _contents(tmp_path / "loky") == _contents(tmp_path / "ray")
+
+
+def test_all_ordered_pairs_with_the_landmarks_both_have(trio):
+    pairs = _pairs(trio)
+    assert [p.name for p in pairs] == ["s0--s1", "s0--s2", "s1--s0", "s1--s2", "s2--s0", "s2--s1"]
+    assert all(p.landmarks == ((5, 5), (60, 60), (132, 132), (133, 133)) for p in pairs)
+    assert all(p.landmarks is None for p in batch.all_pairs(trio, lambda mesh: None))
+
+
+def test_results_hold_the_map_in_the_stated_direction(trio, tmp_path):
+    steps: list[tuple[str, float]] = []
+    pair = _pairs(trio)[0]
+    records = batch.match_all([pair], tmp_path / "out", k=K, jobs=1, progress=lambda *s: steps.append(s))
+    assert [r["status"] for r in records] == ["done"]
+    with np.load(tmp_path / "out" / "s0--s1.npz") as found:
+        assert found["p2p_21"].shape == (134,) and found["p2p_21"].dtype == np.int64
+        moved = (found["p2p_21"] == np.arange(134)).mean()  # vertex i is vertex i
+    assert moved > 0.5
+    assert steps[-1] == ("s0--s1", 1.0) and [s for _, s in steps] == sorted(s for _, s in steps)
+
+
+def test_a_failing_pair_is_recorded_and_tried_again(trio, tmp_path):
+    out, good = tmp_path / "out", (trio / "s1.off").read_bytes()
+    (trio / "s1.off").write_bytes(good[: len(good) // 2])
+    records = batch.match_all(_pairs(trio), out, k=K, jobs=1)
+    assert [r["status"] for r in records] == ["error", "done", "error", "error", "done", "error"]
+    told = json.loads((out / "s0--s1.json").read_text())
+    assert "s1.off" in told["error"] and told["error"].startswith("ValueError")
+    assert not (out / "s0--s1.npz").exists()
+    with (out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["status"] for r in rows] == [r["status"] for r in records]
+    assert rows[0]["error"] == told["error"] and not rows[1]["error"]
+    kept = _times(out)
+    (trio / "s1.off").write_bytes(good)
+    assert all(r["status"] == "done" for r in batch.match_all(_pairs(trio), out, k=K, jobs=1))
+    assert {n: t for n, t in _times(out).items() if "s1" not in n} == {
+        n: t for n, t in kept.items() if "s1" not in n
+    }
+
+
+def _truncate(out: Path) -> None:
+    file = out / "s0--s1.npz"
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+def _forge(out: Path) -> None:
+    (out / "s0--s1.npz").write_bytes((out / "s1--s0.npz").read_bytes())
+
+
+def _garble(out: Path) -> None:
+    (out / "s0--s1.json").write_text("{")
+
+
+def _drop(out: Path) -> None:
+    (out / "s0--s1.npz").unlink()
+
+
+@pytest.mark.parametrize("damage", [_truncate, _forge, _garble, _drop])
+def test_a_damaged_result_is_noticed_and_redone(damage, trio, tmp_path):
+    pairs, out = _pairs(trio)[::2][:2], tmp_path / "out"
+    pairs = [pairs[0], batch.Pair(pairs[0].target, pairs[0].source)]
+    batch.match_all(pairs, out, k=K, jobs=1)
+    whole, times = _contents(out), _times(out)
+    damage(out)
+    (out / ".s0--s1-abcd1234.npz").write_bytes(b"left by a killed run")
+    batch.match_all(pairs, out, k=K, jobs=1)
+    assert _contents(out) == whole
+    assert _times(out)["s1--s0.npz"] == times["s1--s0.npz"]
+
+
+def test_other_settings_or_surfaces_are_not_taken_for_done(trio, tmp_path):
+    pair, out = _pairs(trio)[0], tmp_path / "out"
+    batch.match_all([pair], out, k=K, jobs=1)
+
+    def key() -> str:
+        return json.loads((out / "s0--s1.json").read_text())["key"]
+
+    keys = [key()]
+    batch.match_all([pair], out, k=K - 2, jobs=1)
+    keys.append(key())
+    batch.match_all([batch.Pair(pair.source, pair.target, pair.landmarks[:3])], out, k=K - 2, jobs=1)
+    keys.append(key())
+    save(_blob(9), pair.source)
+    batch.match_all([pair], out, k=K, jobs=1)
+    keys.append(key())
+    assert len(set(keys)) == 4
+
+
+def test_bad_input(trio, tmp_path):
+    pairs = _pairs(trio)
+    with pytest.raises(ValueError, match="pairs: expected at least one"):
+        batch.match_all([], tmp_path / "out")
+    with pytest.raises(ValueError, match="engine: expected one of 'loky', 'dask', 'ray', found 'spark'"):
+        batch.match_all(pairs, tmp_path / "out", engine="spark")
+    with pytest.raises(ValueError, match="jobs: expected an integer at least 1"):
+        batch.match_all(pairs, tmp_path / "out", jobs=0)
+    with pytest.raises(ValueError, match=r"cannot read .*nope\.off: No such file"):
+        batch.match_all([batch.Pair(trio / "s0.off", trio / "nope.off")], tmp_path / "out")
+    elsewhere = batch.Pair(tmp_path / "s0.off", trio / "s1.off")
+    with pytest.raises(ValueError, match="two pairs would share the result s0--s1"):
+        batch.match_all([pairs[0], elsewhere], tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write to .*file"):
+        batch.match_all(pairs, tmp_path / "file" / "out")
+    with pytest.raises(ValueError, match="expected at least two meshes"):
+        batch.all_pairs(tmp_path, lambda mesh: None)
+    assert not (tmp_path / "out").exists()
