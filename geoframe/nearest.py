@@ -2,12 +2,12 @@
 
 `nearest` is what one usually wants. `lowest_score` is its core for many dimensions: the `k` smallest of
 ``bias_j - 2 query_i . points_j``, one matrix product; with ``bias_j = |points_j|^2`` it is the nearest
-neighbour, with other biases a weighted one.
+neighbour, with other biases a weighted one. It returns indices only, and is the faster for it.
 
 How an answer in float32 is made exact. Let ``e`` bound the rounding error of every float32 score of a row and
 ``t`` be the k-th smallest score seen. A point whose exact score is among the k smallest has a float32 score of
-at most ``t + 2 e``, so the points below that line are certain to hold the answer; they are few, and only
-they are scored again in float64. Ties go to the lowest index, in every path.
+at most ``t + 2 e``, so the points below that line are certain to hold the answer; where they are more than
+one, float64 decides between them. Ties go to the lowest index, in every path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from geoframe._check import check_finite, check_float, check_int, check_shape
 
 _BLOCK = 2**23
-_GROUP = 16  # scores per group: minima of groups are one pass, single scores are looked at in few groups
+_GROUP = 16  # the minima of groups of scores take one pass; single scores are looked at in few groups
 
 
 def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -> tuple[Tensor, Tensor]:
@@ -40,37 +40,41 @@ def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -
     """
     _check(query, points, k, block)
     with torch.no_grad():
+        q, p = query.double(), points.double()
         if query.device.type == "cpu" and query.shape[1] <= 3:
-            index, square = _nearest_tree(query.double(), points.double(), k)
+            index = _nearest_tree(q, p, k)
         else:
-            index, square = _lowest(query.double(), points.double(), None, k, block)
-        distance = square.clamp(min=0).sqrt().to(query.dtype)
+            index = _lowest(q, p, None, k, block)
+        row = torch.arange(len(q), device=q.device).repeat_interleave(k)
+        distance = _score_pairs(q, p, None, row, index.reshape(-1), block).sqrt().to(query.dtype).view(-1, k)
     return (index[:, 0], distance[:, 0]) if k == 1 else (index, distance)
 
 
 def lowest_score(
-    query: Tensor, points: Tensor, bias: Tensor, *, k: int = 1, block: int = _BLOCK
-) -> tuple[Tensor, Tensor]:
+    query: Tensor, points: Tensor, bias: Tensor | None = None, *, k: int = 1, block: int = _BLOCK
+) -> Tensor:
     """The `k` points with the smallest ``bias_j - 2 query_i . points_j``, as if computed in float64.
 
     Args:
-        query: (Q, D) floating. points: (N, D) on the same device, N >= k. bias: (N,).
+        query: (Q, D) floating. points: (N, D) on the same device, N >= k.
+        bias: (N,) floating; None stands for ``|points_j|^2``, which gives the nearest.
         k: how many. block: number of scores held at a time (4 bytes each).
 
     Returns:
-        index: (Q,) int64 into `points`, or (Q, k) lowest first when k > 1; equal scores by lower index.
-        score: same shape, float64.
+        (Q,) int64 into `points`, or (Q, k) lowest first when k > 1; equal scores by lower index.
 
     Raises:
         TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
     """
     _check(query, points, k, block)
-    if check_float(bias, "bias").shape != (len(points),):
-        raise ValueError(f"bias: expected shape ({len(points)},), one a point, found {tuple(bias.shape)}")
-    check_finite(bias, "bias")
+    if bias is not None:
+        if check_float(bias, "bias").shape != (len(points),):
+            raise ValueError(f"bias: expected shape ({len(points)},), one a point, found {tuple(bias.shape)}")
+        check_finite(bias, "bias")
+        bias = bias.double()
     with torch.no_grad():
-        index, score = _lowest(query.double(), points.double(), bias.double(), k, block)
-    return (index[:, 0], score[:, 0]) if k == 1 else (index, score)
+        index = _lowest(query.double(), points.double(), bias, k, block)
+    return index[:, 0] if k == 1 else index
 
 
 def _check(query: Tensor, points: Tensor, k: int, block: int) -> None:
@@ -84,75 +88,86 @@ def _check(query: Tensor, points: Tensor, k: int, block: int) -> None:
         raise ValueError("points: expected at least one point, found none")
     check_int(k, "k", low=1, high=N)
     check_int(block, "block", low=1)
-    check_finite(query, "query")
-    check_finite(points, "points")
+    for x, name in ((query, "query"), (points, "points")):
+        if x.numel() and not all(bool(v.isfinite()) for v in x.aminmax()):  # one pass, nothing allocated
+            check_finite(x, name)
 
 
-def _nearest_tree(q: Tensor, p: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Index and squared distance (Q, k) by a k-d tree; more neighbours are asked for while the last one ties."""
+def _nearest_tree(q: Tensor, p: Tensor, k: int) -> Tensor:
+    """Index (Q, k) by a k-d tree; more neighbours are asked for while the last one ties with the k-th."""
     N, Q = len(p), len(q)
-    tree = cKDTree(p.numpy())
-    index, square = np.empty((Q, k), np.int64), np.empty((Q, k))
+    x, y = q.numpy(), p.numpy()
+    tree = cKDTree(y)
+    index = np.empty((Q, k), np.int64)
     rows, m = np.arange(Q), min(k + 1, N)
     while len(rows):
-        d, i = tree.query(q.numpy()[rows], m, workers=torch.get_num_threads())
-        d, i = d.reshape(len(rows), m), i.reshape(len(rows), m)
-        d_sq = ((q.numpy()[rows, None] - p.numpy()[i]) ** 2).sum(-1)
-        order = np.lexsort((i, d_sq))[:, :k]
-        index[rows] = np.take_along_axis(i, order, 1)
-        square[rows] = np.take_along_axis(d_sq, order, 1)
+        d, i = (out.reshape(len(rows), m) for out in tree.query(x[rows], m, workers=torch.get_num_threads()))
+        d_sq = ((x[rows, None] - y[i]) ** 2).sum(-1)
+        index[rows] = np.take_along_axis(i, np.lexsort((i, d_sq))[:, :k], 1)
         if m == N:
             break
         rows = rows[d[:, -1] <= d[:, k - 1] * (1 + 1e-12)]
         m = min(2 * m, N)
-    return torch.as_tensor(index), torch.as_tensor(square)
+    return torch.as_tensor(index)
 
 
-def _lowest(q: Tensor, p: Tensor, bias: Tensor | None, k: int, block: int) -> tuple[Tensor, Tensor]:
-    """Core of both, on float64: (Q, k) index and score; without `bias` the score is the squared distance."""
+def _lowest(
+    q: Tensor, p: Tensor, bias: Tensor | None, k: int, block: int, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Core of both, on float64: (Q, k) index; without `bias` the score is the squared distance.
+
+    Where products in `dtype` leave many candidates (a far outlier among the points makes the error bound
+    large), the rows are sieved once more by products in float64.
+    """
     Q, N = len(q), len(p)
-    group = _GROUP if N >= 4 * _GROUP * k else 1
-    q_low, p_low, b_low, error = _rounded(q, p, bias)
+    dtype = dtype or _score_dtype(q.device)
+    group = _GROUP if 4 * _GROUP * k <= N else 1
+    q_low, p_low, b_low, error = _rounded(q, p, bias, dtype)
     p_low, b_low = _pad(p_low, group, 0.0), _pad(b_low, group, torch.inf)
     columns = min(len(p_low), max(block // 512 // group, 1) * group)
     rows = max(block // columns, 1)
     buffer = q_low.new_empty(min(rows, Q) * columns)
     index = torch.empty(Q, k, dtype=torch.int64, device=q.device)
-    score = torch.empty(Q, k, dtype=torch.float64, device=q.device)
     for start in range(0, Q, rows):
         part = slice(start, start + rows)
         i, j = _candidates(q_low[part], p_low, b_low, 2 * error[part], k, group, columns, buffer)
         i, j = i[j < N], j[j < N]
-        s = _score_pairs(q[part], p, bias, i, j, block)
-        index[part], score[part] = _select(i, j, s, len(q_low[part]), k)
-    return index, score
+        if len(i) > 16 * k * len(q[part]) and dtype != torch.float64:
+            index[part] = _lowest(q[part], p, bias, k, block, torch.float64)
+            continue
+        if k == 1:  # rows with one candidate are done
+            index[start + i, 0] = j
+            several = torch.bincount(i, minlength=len(q_low[part]))[i] > 1
+            i, j = i[several], j[several]
+        row, best = _decide(i, j, _score_pairs(q[part], p, bias, i, j, block), k)
+        index[start + row] = best
+    return index
 
 
-def _rounded(q: Tensor, p: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Query, points and bias in float32 such that ``bias - 2 q p`` is, up to a shift and a factor of each row,
+def _rounded(
+    q: Tensor, p: Tensor, bias: Tensor | None, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Query, points and bias in `dtype` such that ``bias - 2 q p`` is, up to a shift and a factor of each row,
     the score; and for each row a bound (Q,) of its error, that of the float64 scores included."""
-    dtype, D = _score_dtype(q.device), q.shape[1]
+    D = q.shape[1]
     # Shifts that change all scores of a row alike: smaller numbers have smaller rounding errors.
-    q_near, p_near = (q - p.mean(0) if bias is None else q), p - p.mean(0)
-    b = (p_near * p_near).sum(1) if bias is None else bias
-    b_near = b - (b.max() + b.min()) / 2
-    scale_q = _scale(q_near)
-    scale_p = max(_scale(p_near), _scale(b_near) / scale_q)  # float32 does not overflow, whatever the unit
-    q_low, p_low, b_low = q_near / scale_q, p_near / scale_p, b_near / scale_q / scale_p
+    centre = p.mean(0)
+    q_near, p_near = (q - centre if bias is None else q), p - centre
+    q_norm, p_norm = q_near.norm(dim=1), p_near.norm(dim=1)
+    b = p_norm**2 if bias is None else bias
+    b = b - (b.max() + b.min()) / 2
+    q_size, p_size, b_size = (float(x.abs().max()) if len(x) else 0.0 for x in (q_norm, p_norm, b))
+    scale_q = max(q_size, 1e-150)  # so that float32 does not overflow, whatever the unit
+    scale_p = max(p_size, b_size / scale_q, 1e-150)
     # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D products, D + 1 sums, in any order.
-    error = torch.finfo(dtype).eps / 2 * (2 * q_low.norm(dim=1) * p_low.norm(dim=1).max() + b_low.abs().max())
-    size = (
-        (q_near.norm(dim=1) + p_near.norm(dim=1).max()) ** 2
-        if bias is None
-        else 2 * q.norm(dim=1) * p.norm(dim=1).max() + bias.abs().max()
-    )
-    error = 1.02 * (D + 5) * (error + 2.0**-52 * size / scale_q / scale_p) + 1e-30
-    return q_low.to(dtype), p_low.to(dtype), b_low.to(dtype), error.to(dtype) * (1 + 1e-6)
-
-
-def _scale(x: Tensor) -> float:
-    """Largest magnitude, kept away from zero."""
-    return max(float(x.abs().max()), 1e-150) if x.numel() else 1.0
+    error = torch.finfo(dtype).eps / 2 * (2 * q_norm * p_size + b_size)
+    if bias is None:
+        error += 2.0**-52 * (q_norm + p_size) ** 2
+    else:
+        error += 2.0**-52 * (2 * q_norm * p.norm(dim=1).max() + bias.abs().max())
+    error *= 1.02 * (D + 5) / scale_q / scale_p
+    low = [(q_near / scale_q).to(dtype), (p_near / scale_p).to(dtype), (b / scale_q / scale_p).to(dtype)]
+    return low[0], low[1], low[2], ((error + 1e-30) * (1 + 1e-6)).to(dtype)
 
 
 def _pad(x: Tensor, group: int, value: float) -> Tensor:
@@ -206,16 +221,17 @@ def _score_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor
     step = max(block // 2 // max(q.shape[1], 1), 1)
     out = []
     for a in range(0, len(i), step):
-        x, y, y_index = q[i[a : a + step]], p[j[a : a + step]], j[a : a + step]
-        out.append(((x - y) ** 2).sum(1) if bias is None else bias[y_index] - 2 * (x * y).sum(1))
+        rows, columns = i[a : a + step], j[a : a + step]
+        x, y = q[rows], p[columns]
+        out.append(x.sub_(y).square_().sum(1) if bias is None else bias[columns] - 2 * x.mul_(y).sum(1))
     return torch.cat(out) if out else q.new_empty(0)
 
 
-def _select(i: Tensor, j: Tensor, s: Tensor, n_rows: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k lowest pairs of every row, ordered by score and then by index."""
+def _decide(i: Tensor, j: Tensor, s: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Rows (R,) that occur in `i`, and for each the k lowest pairs (R, k) by score and then by index."""
     for column in (1, 2, 0):  # stable sorts: the last key counts most
         order = torch.argsort((i, j, s)[column], stable=True)
         i, j, s = i[order], j[order], s[order]
-    first = torch.searchsorted(i, torch.arange(n_rows, device=i.device))
-    at = first[:, None] + torch.arange(k, device=i.device)
-    return j[at], s[at]
+    row, count = torch.unique_consecutive(i, return_counts=True)
+    first = count.cumsum(0) - count
+    return row, j[first[:, None] + torch.arange(k, device=i.device)]
