@@ -159,13 +159,14 @@ def _rounded(
     q_size, p_size, b_size = (float(x.abs().max()) if len(x) else 0.0 for x in (q_norm, p_norm, b))
     scale_q = max(q_size, 1e-150)  # so that float32 does not overflow, whatever the unit
     scale_p = max(p_size, b_size / scale_q, 1e-150)
-    # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D products, D + 1 sums, in any order.
+    # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D products, D + 1 sums, in any order;
+    # two more for the comparison itself.
     error = torch.finfo(dtype).eps / 2 * (2 * q_norm * p_size + b_size)
     if bias is None:
         error += 2.0**-52 * (q_norm + p_size) ** 2
     else:
         error += 2.0**-52 * (2 * q_norm * p.norm(dim=1).max() + bias.abs().max())
-    error *= 1.02 * (D + 5) / scale_q / scale_p
+    error *= 1.02 * (D + 7) / scale_q / scale_p
     low = [(q_near / scale_q).to(dtype), (p_near / scale_p).to(dtype), (b / scale_q / scale_p).to(dtype)]
     return low[0], low[1], low[2], ((error + 1e-30) * (1 + 1e-6)).to(dtype)
 

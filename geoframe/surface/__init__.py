@@ -18,3 +18,7 @@ from geoframe.surface.mesh import Mesh as Mesh
 from geoframe.surface.mesh import PointCloud as PointCloud
 from geoframe.surface.repair import Repair as Repair
 from geoframe.surface.repair import repair as repair
+from geoframe.surface.sampling import SurfaceSamples as SurfaceSamples
+from geoframe.surface.sampling import farthest_points as farthest_points
+from geoframe.surface.sampling import knn as knn
+from geoframe.surface.sampling import sample_surface as sample_surface
