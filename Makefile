@@ -9,8 +9,9 @@ PIP_FLAGS := --quiet --disable-pip-version-check --only-binary :all: -c constrai
 
 .PHONY: demo test test-slow lint format bench bench-env gallery clean
 
-demo: $(INSTALLED)  ## match the two quadrupeds of meshes/ from their landmarks, write out/demo/
-	$(BIN)/python -m experiments.gallery.demo --out out/demo
+demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write out/demo/
+	$(BIN)/geoframe match $(wordlist 1,2,$(sort $(wildcard meshes/*.obj))) --landmarks meshes --out out/demo
+	@echo "look at out/demo/match.png, and open out/demo/report.html in a browser"
 
 test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
@@ -45,7 +46,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(BENCH)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(BENCH)
-	$(BENCH)/bin/pip install $(PIP_FLAGS) -e '.[dev]' pyfmaps==1.3.1
+	$(BENCH)/bin/pip install $(PIP_FLAGS) -e '.[dev]' pyfmaps
 	@touch $@
 
 clean:

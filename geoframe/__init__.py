@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from geoframe.surface import PointCloud as PointCloud
     from geoframe.surface import health as health
     from geoframe.surface import load as load
+    from geoframe.surface import pair_landmarks as pair_landmarks
     from geoframe.surface import read_landmarks as read_landmarks
     from geoframe.surface import repair as repair
     from geoframe.surface import save as save
@@ -40,6 +41,7 @@ _HOME = {
     "health": "geoframe.surface",
     "load": "geoframe.surface",
     "match": "geoframe.maps",
+    "pair_landmarks": "geoframe.surface",
     "read_landmarks": "geoframe.surface",
     "repair": "geoframe.surface",
     "save": "geoframe.surface",

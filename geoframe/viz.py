@@ -19,7 +19,7 @@ from geoframe.surface.mesh import Mesh
 
 Array = NDArray[Any]
 
-_FRAGMENTS = 4_000_000  # fragments in flight at once: bounds the memory of the z-buffer
+_FRAGMENTS = 200_000  # fragments in flight at once: bounds the memory of the z-buffer, and fits the caches
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength
 _AMBIENT = 0.34
 _DOT, _DOT_RIM = (225, 30, 75), (255, 255, 255)
@@ -235,21 +235,25 @@ def render(
     screen = _to_screen(verts, faces, view, height * over, width * over)
     owner, bary, depth = rasterize_depth(screen, faces, height * over, width * over)
     hit = owner >= 0
-    corners = faces[owner[hit]]
-    weights = bary[hit][:, :, None]
-    normal = (weights * (_normals(verts, faces) @ view.T)[corners]).sum(1)
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
+    corners, weights = faces[owner[hit]], bary[hit].astype(np.float32)
+    normal = _blend(weights, (_normals(verts, faces) @ view.T)[corners])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
     normal[(_twice_area(screen, faces) > 0)[owner[hit]]] *= -1  # seen from the inside (y points down)
-    albedo = _srgb_to_linear((weights * colors[corners]).sum(1).clip(0, 1))
-    image = np.ones((height * over, width * over, 3))
+    albedo = _blend(weights, _srgb_to_linear(colors.clip(0, 1))[corners])
     occlusion = _occlusion(depth[over // 2 :: over, over // 2 :: over]).repeat(over, 0).repeat(over, 1)
-    image[hit] = _shade(albedo, normal, occlusion[hit])
-    image = image.reshape(height, over, width, over, 3).mean((1, 3))
+    image = np.ones((height * over, width * over, 3), np.float32)
+    image[hit] = _shade(albedo, normal, occlusion[hit].astype(np.float32))
+    image = np.mean([image[i::over, j::over] for i in range(over) for j in range(over)], axis=0)
     picture = (_linear_to_srgb(image) * 255 + 0.5).astype(np.uint8)
     if len(dots):
         reach = 0.02 * np.ptp(screen[faces.ravel()], axis=0).max() if len(faces) else 0.0
         picture = _draw_dots(picture, screen[_numpy(dots).astype(np.int64)], depth, over, reach)
     return picture
+
+
+def _blend(weights: Array, values: Array) -> Array:
+    """(n, C) float32: the three corners' values (n, 3, C) by their weights (n, 3)."""
+    return np.einsum("nk,nkc->nc", weights, values.astype(np.float32))
 
 
 def _to_screen(verts: Array, faces: Array, view: Array, height: int, width: int) -> Array:

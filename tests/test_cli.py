@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe import cli, maps
+from geoframe import cli, maps, viz
 from geoframe.surface import Mesh, load, save
 
 OFF_HEAD = "OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n"
@@ -49,6 +49,12 @@ def _words(files, text: str) -> list[str]:
     return [str(files / w[1:]) if w.startswith("@") else w for w in text.split()]
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Spare the picture where the test is about something else."""
+    monkeypatch.setattr(viz, "draw_match", lambda *args, **kwargs: np.zeros((2, 2, 3), np.uint8))
+
+
 def _listing(folder) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*")}
 
@@ -77,7 +83,7 @@ def test_match_writes_its_four_files(files, capsys):
     assert "geodesic_error_mean" in page and "<polyline" in page
 
 
-def test_match_keeps_the_other_files_of_an_existing_folder(files):
+def test_match_keeps_the_other_files_of_an_existing_folder(files, undrawn):
     out = files / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
@@ -86,7 +92,7 @@ def test_match_keeps_the_other_files_of_an_existing_folder(files):
     assert len(list(out.iterdir())) == 5
 
 
-def test_landmarks_by_name_from_a_folder(files):
+def test_landmarks_by_name_from_a_folder(files, undrawn):
     (files / "a.json").write_text(json.dumps({"x": 5, "y": 60, "only a": 3, "z": 130}))
     (files / "b.json").write_text(json.dumps({"z": 130, "y": 60, "x": 5}))
     assert cli.main(_words(files, "match @a.off @b.obj --landmarks @ --k 12 --out @out")) == 0

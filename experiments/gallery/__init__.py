@@ -1,0 +1,1 @@
+"""Pictures of the README, each made by a script of its own."""
