@@ -38,7 +38,7 @@ class Health:
         euler_characteristic: V - E + F over what is in use.
         genus: handles over all components, holes taken as filled; None where not manifold or orientable.
         area: of all faces. volume: enclosed, signed; None where the mesh is not closed and oriented.
-        size: (3,) edge lengths of the bounding box.
+        size: (3,) edge lengths of the bounding box, NaN where no vertex is finite.
     """
 
     n_verts: int
@@ -116,9 +116,7 @@ class Health:
             if isinstance(value, np.ndarray):
                 value = len(value)
             elif isinstance(value, tuple):
-                value = list(value)
-            elif isinstance(value, float) and not np.isfinite(value):
-                value = None
+                value = [x if np.isfinite(x) else None for x in value]
             out[field.name] = value
         return {
             **out,
@@ -173,7 +171,7 @@ def health(mesh: Mesh) -> Health:
     if F and not loops and turn.is_consistent and sound.all():
         volume = float(_patch_volumes(verts, faces, np.zeros(F, np.int64)).sum())
     nonmanifold = topology.nonmanifold_vertices(faces, table)
-    n_components = topology.vertex_components(faces[~collapsed], V)[0]
+    n_components = topology.vertex_components(faces, V)[0]
     euler, genus = topology.euler_characteristic(faces, table), None
     if n_components and not len(nonmanifold) and not turn.one_sided.any():
         genus = topology.genus_from_counts(n_components, len(loops), euler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ def repair(
 ) -> Repair:
     """Mend what the switches name, in this order; with none set the mesh comes back as it is.
 
-    What stays keeps its order; repairing twice with the same switches changes nothing the second time.
+    What stays keeps its order. Repairing twice with the same switches changes nothing the second time, unless
+    they join `merge_vertices` with `split_nonmanifold`: the copies that one makes are twins for the other.
 
     Args:
         mesh: one pose, (V, 3).
@@ -95,7 +97,8 @@ def repair(
         orient: turn faces so that neighbours agree, and pieces so that they face outward (also the inner
             walls of hollow solids). One-sided pieces stay.
         fill_holes: close boundary loops of at most this many edges without adding vertices, by the
-            triangulation of least area; loops that meet themselves, or that no new edge can cross, stay.
+            triangulation of least area; loops that meet themselves, or that only flat faces or edges already
+            there could close, stay.
         drop_unreferenced: remove vertices of no face.
 
     Raises:
@@ -227,24 +230,27 @@ def _split_nonmanifold(work: _Work) -> _Work:
     target = vertex.copy()
     target[extra] = len(work.verts) + np.arange(extra.sum())
     copied = vertex[extra]
+    faces = work.faces.copy()
+    faces[whole] = target[fans[whole]]
     return replace(
         work,
         verts=np.concatenate([work.verts, work.verts[copied]]),
         source=np.concatenate([work.source, work.source[copied]]),
         is_dropped=np.concatenate([work.is_dropped, np.zeros(len(copied), bool)]),
-        faces=np.where(whole, target[fans], work.faces),
+        faces=faces,
     )
 
 
 def _keep_largest(work: _Work) -> _Work:
     n, label = topology.vertex_components(work.faces, len(work.verts))
-    if n < 2:
+    if not n:
         return work
     a, b, c = (work.verts[work.faces[:, i]] for i in range(3))
     area = np.nan_to_num(np.linalg.norm(np.cross(b - a, c - a), axis=1))
-    best = int(np.argmax(np.bincount(label[work.faces[:, 0]], area, minlength=n)))
+    of_face = label[work.faces].min(1)
+    best = int(np.argmax(np.bincount(of_face[of_face >= 0], area[of_face >= 0], minlength=n)))
     gone = (label >= 0) & (label != best)
-    return replace(work.keep(label[work.faces[:, 0]] == best), is_dropped=work.is_dropped | gone)
+    return replace(work.keep((label[work.faces] == best).all(1)), is_dropped=work.is_dropped | gone)
 
 
 def _make_consistent(work: _Work) -> _Work:
@@ -267,18 +273,23 @@ def _drop_unreferenced(work: _Work) -> _Work:
 def _fill_holes(work: _Work, longest: int) -> _Work:
     table = topology.edges(work.faces)
     free = {(int(i), int(j)) for i, j in table.verts[table.n_faces == 1]}
-    known = set(map(tuple, table.verts.tolist()))
-    existing = {tuple(sorted(f)) for f in work.faces.tolist()}
+    place = topology.first_equal_rows(work.verts)  # edges and faces count as known also between twin vertices
+    known = {(min(i, j), max(i, j)) for i, j in place[table.verts].tolist()}
+    existing = {tuple(sorted(f)) for f in place[work.faces].tolist()}
     patches: list[list[int]] = []
     for loop in topology.boundary_loops(work.faces, table):
+        spots = place[loop].tolist()
         closing = (int(min(loop[0], loop[-1])), int(max(loop[0], loop[-1])))
-        if not 3 <= len(loop) <= longest or len(set(loop.tolist())) < len(loop) or closing not in free:
+        if not 3 <= len(loop) <= longest or len(set(spots)) < len(loop) or closing not in free:
             continue
-        patch = _least_area_patch(work.verts, loop, known)
-        if patch is None or (len(patch) == 1 and tuple(sorted(patch[0])) in existing):
+        patch = _least_area_patch(work.verts[loop], spots, known)
+        if patch is None or (len(loop) == 3 and tuple(sorted(spots)) in existing):
             continue
-        patches += patch
-        known |= {(min(f[i], f[i - 1]), max(f[i], f[i - 1])) for f in patch for i in range(3)}
+        patches += [loop[f].tolist() for f in patch]
+        known |= {
+            (min(spots[i], spots[j]), max(spots[i], spots[j])) for f in patch for i, j in combinations(f, 2)
+        }
+        existing |= {tuple(sorted(spots[i] for i in f)) for f in patch}
     if not patches:
         return work
     new = np.array(patches)
@@ -291,24 +302,23 @@ def _fill_holes(work: _Work, longest: int) -> _Work:
     )
 
 
-def _least_area_patch(verts: Floats, loop: Ints, known: set[tuple[int, int]]) -> list[list[int]] | None:
-    """Triangles that close a loop of vertices, running it backwards; None where none fits.
+def _least_area_patch(p: Floats, spots: list[int], known: set[tuple[int, int]]) -> list[list[int]] | None:
+    """Triangles, as positions in a loop of points p (n, 3), that close it, running it backwards; None if none do.
 
-    Least sum of areas (and, a thousandth of it, of squared edge lengths: among equals short edges win) over
-    all triangulations of the loop, by dynamic programming over its sub-chains; O(n^3). New edges must not be
-    `known`, faces not flat.
+    Least sum of areas (and, a thousandth of it, of squared lengths of new edges: among equals short ones win)
+    over all triangulations of the loop, by dynamic programming over its sub-chains; O(n^3). No new edge joins
+    two `spots` whose pair is `known`, no face is flat.
     """
-    n, p = len(loop), verts[loop]
+    n = len(p)
     length2 = ((p[:, None] - p[None]) ** 2).sum(-1)
     cost = np.full((n, n), np.inf)
     middle = np.zeros((n, n), np.int64)
     cost[np.arange(n - 1), np.arange(1, n)] = 0
-    ids = loop.tolist()
     for span in range(2, n):
         for i in range(n - span):
             j = i + span
-            inner = (i, j) != (0, n - 1)
-            if inner and (min(ids[i], ids[j]), max(ids[i], ids[j])) in known:
+            inner = span < n - 1
+            if inner and (min(spots[i], spots[j]), max(spots[i], spots[j])) in known:
                 continue
             m = np.arange(i + 1, j)
             corners = np.stack([np.full_like(m, i), m, np.full_like(m, j)], axis=1)
@@ -324,6 +334,6 @@ def _least_area_patch(verts: Floats, loop: Ints, known: set[tuple[int, int]]) ->
         i, j = chains.pop()
         if j - i > 1:
             k = int(middle[i, j])
-            triangles.append([ids[j], ids[k], ids[i]])
+            triangles.append([j, k, i])
             chains += [(i, k), (k, j)]
     return triangles

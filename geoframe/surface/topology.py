@@ -96,6 +96,7 @@ def vertex_components(faces: Ints, n_verts: int) -> tuple[int, Ints]:
 
     Components hang together through shared vertices and are numbered by their lowest vertex.
     """
+    faces = faces[~collapsed_faces(faces)]
     a, b, c = faces.T
     i, j = np.r_[a, b], np.r_[b, c]
     used = np.zeros(n_verts, bool)
@@ -141,8 +142,7 @@ def boundary_loops(faces: Ints, table: Edges | None = None) -> list[Ints]:
     faces is an open list. Sorted by first vertex.
     """
     table = edges(faces) if table is None else table
-    is_boundary = (table.n_faces == 1)[table.face_edges] & (table.face_edges >= 0)
-    face, corner = np.nonzero(is_boundary)
+    face, corner = np.nonzero(np.isin(table.face_edges, np.flatnonzero(table.n_faces == 1)))
     if not len(face):
         return []
     fans = corner_fans(faces, table)[1]
@@ -222,10 +222,13 @@ def euler_characteristic(faces: Ints, table: Edges | None = None) -> int:
 def genus(faces: Ints, table: Edges | None = None) -> int | None:
     """Number of handles, summed over components, holes taken as filled; None where not manifold or one-sided."""
     table = edges(faces) if table is None else table
-    whole = faces[~collapsed_faces(faces)]
-    if not len(whole) or len(nonmanifold_vertices(faces, table)) or orientation(faces, table).one_sided.any():
+    n_components = vertex_components(faces, int(faces.max(initial=0)) + 1)[0]
+    if (
+        not n_components
+        or len(nonmanifold_vertices(faces, table))
+        or orientation(faces, table).one_sided.any()
+    ):
         return None
-    n_components = vertex_components(whole, int(whole.max()) + 1)[0]
     return genus_from_counts(
         n_components, len(boundary_loops(faces, table)), euler_characteristic(faces, table)
     )
