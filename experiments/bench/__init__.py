@@ -1,1 +1,1 @@
-"""Side-by-side speed: ours and a peer in one process, at equal accuracy. Run as `python -m experiments.bench.NAME`."""
+"""Side-by-side speed, at equal accuracy: `python -m experiments.bench.NAME [--json FILE]`."""

@@ -6,6 +6,9 @@ from geoframe.surface.bridges import from_trimesh as from_trimesh
 from geoframe.surface.bridges import to_pytorch3d as to_pytorch3d
 from geoframe.surface.bridges import to_torch_geometric as to_torch_geometric
 from geoframe.surface.bridges import to_trimesh as to_trimesh
+from geoframe.surface.geodesics import HeatGeodesics as HeatGeodesics
+from geoframe.surface.geodesics import geodesic_distances as geodesic_distances
+from geoframe.surface.geodesics import geodesic_pairs as geodesic_pairs
 from geoframe.surface.health import Health as Health
 from geoframe.surface.health import health as health
 from geoframe.surface.io import load as load
@@ -16,6 +19,9 @@ from geoframe.surface.landmarks import read_landmarks as read_landmarks
 from geoframe.surface.landmarks import read_named_landmarks as read_named_landmarks
 from geoframe.surface.mesh import Mesh as Mesh
 from geoframe.surface.mesh import PointCloud as PointCloud
+from geoframe.surface.operators import divergence as divergence
+from geoframe.surface.operators import gradient as gradient
+from geoframe.surface.operators import laplacian as laplacian
 from geoframe.surface.repair import Repair as Repair
 from geoframe.surface.repair import repair as repair
 from geoframe.surface.sampling import SurfaceSamples as SurfaceSamples
