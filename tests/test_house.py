@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -229,6 +229,14 @@ def test_linters(tool):
     assert run.returncode == 0, run.stdout + run.stderr
 
 
-def test_templates_are_package_data():
-    files = importlib.import_module("geoframe.templates").templates()
-    assert len(files) >= 2
+def test_everything_is_installed():
+    """Each package is listed, and so are the animals of meshes/ (a wheel has them in geoframe/meshes)."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packages = {NAMES[p] for p in MODULES if p.name == "__init__.py"}
+    assert set(settings["packages"]) == packages | {"geoframe.meshes"}
+    assert (ROOT / settings["package-dir"]["geoframe.meshes"]).is_dir()
+    kept = [pattern for patterns in settings["package-data"].values() for pattern in patterns]
+    data = [p for folder in ("geoframe", "meshes") for p in (ROOT / folder).rglob("*.*") if p.suffix != ".py"]
+    lost = [p for p in data if "__pycache__" not in p.parts and not any(p.match(k) for k in kept)]
+    assert not lost
+    assert len(geoframe.templates()) >= 2
