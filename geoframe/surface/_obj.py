@@ -6,6 +6,7 @@ parses the lines itself: v (with colours), vt, vn and f. Groups, materials, line
 
 from __future__ import annotations
 
+import re
 from itertools import accumulate
 from typing import Any
 
@@ -23,6 +24,16 @@ from geoframe.surface._raw import (
     pad_uv,
     rows_text,
     unit_colors,
+)
+
+# texts whose corners are all of one form: v, v/vt, v/vt/vn or v//vn
+_CORNERS = tuple(
+    re.compile(rf"(?:\s*+{corner}(?=\s|$))++\s*")
+    for corner in (
+        r"-?[0-9]{1,18}",
+        r"-?[0-9]{1,18}/-?[0-9]{1,18}",
+        r"-?[0-9]{1,18}/(?:-?[0-9]{1,18})?/-?[0-9]{1,18}",
+    )
 )
 
 
@@ -72,29 +83,23 @@ def _corners(lines: list[str], numbers: list[int]) -> tuple[Ints, Ints, Ints]:
         raise ValueError(
             f"line {numbers[at]}: expected a face of 3 or more corners, found 'f{lines[at][:60]}'"
         )
-    words = " ".join(lines).split()
-    try:
-        parts = [word.split("/", 2) for word in words]
-        vertex = np.array([int(p[0]) for p in parts], np.int64)
-        texture = np.array([int(p[1]) if len(p) > 1 and p[1] else 0 for p in parts], np.int64)
-    except (ValueError, OverflowError):
-        for line, number in zip(lines, numbers, strict=True):
-            if not all(_is_corner(word) for word in line.split()):
-                raise ValueError(
-                    f"line {number}: expected face corners like 3, 3/1 or 3/1/2, found 'f{line[:60]}'"
-                ) from None
-        raise
+    text = " ".join(lines)
+    for slashes, corner in enumerate(_CORNERS):
+        if corner.fullmatch(text):
+            table = np.fromstring(text.replace("//", "/0/").replace("/", " "), np.int64, sep=" ")
+            table = table.reshape(-1, slashes + 1)
+            return table[:, 0], table[:, 1] if slashes else np.zeros(len(table), np.int64), counts
+    words = text.split()
+    wrong = [word for word in words if not any(corner.fullmatch(word) for corner in _CORNERS)]
+    if wrong:
+        at = next(i for i, line in enumerate(lines) if wrong[0] in line.split())
+        raise ValueError(
+            f"line {numbers[at]}: expected face corners like 3, 3/1 or 3/1/2, found 'f{lines[at][:60]}'"
+        )
+    parts = [word.split("/") for word in words]
+    vertex = np.array([int(p[0]) for p in parts], np.int64)
+    texture = np.array([int(p[1]) if len(p) > 1 and p[1] else 0 for p in parts], np.int64)
     return vertex, texture, counts
-
-
-def _is_corner(word: str) -> bool:
-    vertex, _, rest = word.partition("/")
-    texture = rest.partition("/")[0]
-    return (
-        vertex.lstrip("-").isdecimal()
-        and len(vertex) < 18
-        and (not texture or texture.lstrip("-").isdecimal())
-    )
 
 
 def _resolve(

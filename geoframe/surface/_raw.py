@@ -137,5 +137,5 @@ def number_format(dtype: np.dtype) -> str:
 
 def rows_text(rows: NDArray, fmt: str, prefix: str = "") -> str:
     """Lines of text, one a row of `rows`, each column printed with `fmt`."""
-    line = prefix + " ".join([fmt] * rows.shape[1])
-    return "".join([line % tuple(row) + "\n" for row in rows.tolist()])
+    line = prefix + " ".join([fmt] * rows.shape[1]) + "\n"
+    return (line * len(rows)) % tuple(rows.ravel().tolist())
