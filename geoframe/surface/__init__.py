@@ -28,3 +28,4 @@ from geoframe.surface.sampling import SurfaceSamples as SurfaceSamples
 from geoframe.surface.sampling import farthest_points as farthest_points
 from geoframe.surface.sampling import knn as knn
 from geoframe.surface.sampling import sample_surface as sample_surface
+from geoframe.surface.subdivide import subdivide as subdivide

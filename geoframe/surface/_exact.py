@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from geoframe._optional import require
-from geoframe.surface.operators import is_edge_manifold
+from geoframe.surface.topology import collapsed_faces, duplicate_faces, nonmanifold_vertices
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -33,7 +33,7 @@ class ExactPiece:
     def __init__(self, verts: Floats, faces: Ints) -> None:
         module = require("pygeodesic.geodesic", extra="geometry")
         same, faces = _merge_equal(verts, faces)
-        if not is_edge_manifold(faces, len(verts)) or not is_vertex_manifold(faces, len(verts)):
+        if len(nonmanifold_vertices(faces)):
             raise ValueError(
                 "faces: expected a manifold mesh for method='exact', found edges or vertices shared by several "
                 "sheets; use method='heat' or 'dijkstra', or repair it first (geoframe.surface.repair)"
@@ -70,28 +70,6 @@ class ExactPiece:
         return d
 
 
-def is_vertex_manifold(faces: Ints, n_verts: int) -> bool:
-    """Whether the triangles around every vertex form one fan: their corners hang together through edges."""
-    F = len(faces)
-    corner = np.arange(3 * F).reshape(F, 3)
-    a, b = np.roll(faces, -1, 1).ravel(), np.roll(faces, -2, 1).ravel()  # edge opposite to each corner
-    at_a, at_b = np.roll(corner, -1, 1).ravel(), np.roll(corner, -2, 1).ravel()
-    swap = a > b
-    a, b, at_a, at_b = np.where(swap, [b, a, at_b, at_a], [a, b, at_a, at_b])
-    key = a * n_verts + b
-    order = np.argsort(key, kind="stable")
-    twin = np.flatnonzero(key[order][1:] == key[order][:-1])
-    one, two = order[twin], order[twin + 1]
-    return _count_groups(3 * F, np.r_[at_a[one], at_b[one]], np.r_[at_a[two], at_b[two]]) == len(
-        np.unique(faces)
-    )
-
-
-def _count_groups(n: int, i: Ints, j: Ints) -> int:
-    graph = sp.coo_matrix((np.ones(len(i)), (i, j)), shape=(n, n))
-    return int(connected_components(graph, directed=False)[0])
-
-
 def _merge_equal(verts: Floats, faces: Ints) -> tuple[Ints, Ints]:
     """For each vertex the first of those that edges of length zero join to it; the triangles that remain.
 
@@ -106,9 +84,8 @@ def _merge_equal(verts: Floats, faces: Ints) -> tuple[Ints, Ints]:
         labels = connected_components(graph, directed=False)[1]
         same = np.unique(labels, return_index=True)[1][labels]
         faces = same[faces]
-        faces = faces[(faces != faces[:, [1, 2, 0]]).all(1)]
-    _, keep = np.unique(np.sort(faces, axis=1), axis=0, return_index=True)
-    return same, faces[np.sort(keep)]
+        faces = faces[~collapsed_faces(faces)]
+    return same, np.delete(faces, duplicate_faces(faces), axis=0)
 
 
 def _flip_caps(verts: Floats, faces: Ints) -> Ints:

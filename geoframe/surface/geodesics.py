@@ -22,7 +22,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import connected_components, dijkstra
+from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -30,6 +30,7 @@ from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_finite, check_index, check_shape
 from geoframe.surface._exact import ExactPiece
 from geoframe.surface.mesh import Mesh
+from geoframe.surface.topology import collapsed_faces, edges, vertex_components
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -219,21 +220,15 @@ class _Pieces:
         check_finite(mesh.verts, "verts")
         v = mesh.verts.detach().double().cpu().numpy()
         f = mesh.faces.cpu().numpy()
-        f = f[(f != f[:, [1, 2, 0]]).all(1)]
+        f = f[~collapsed_faces(f)]
         if len(f) == 0:
             raise ValueError("faces: expected at least one triangle with three different corners, found none")
         mean_edge = np.linalg.norm(v[f] - v[f[:, [1, 2, 0]]], axis=-1).mean()
         unit = 2.0 ** np.round(np.log2(mean_edge)) if mean_edge > 0 else 1.0
-        i, j = f[:, [0, 1]].ravel(), f[:, [1, 2]].ravel()
-        graph = sp.coo_matrix((np.ones(len(i)), (i, j)), shape=(len(v), len(v)))
-        labels = connected_components(graph, directed=False)[1].astype(np.int64)
+        labels = vertex_components(f, len(v))[1]
         order = np.argsort(labels, kind="stable")
-        first = np.searchsorted(labels[order], labels[order])
         local = np.empty(len(v), dtype=np.int64)
-        local[order] = np.arange(len(v)) - first
-        used = np.zeros(len(v), dtype=bool)
-        used[f] = True
-        labels[~used] = -1
+        local[order] = np.arange(len(v)) - np.searchsorted(labels[order], labels[order])
         return cls(v / unit, f, labels, local, float(unit))
 
     def members(self, label: int) -> Ints:
@@ -292,13 +287,11 @@ def _row_solver(mesh: Mesh, pieces: _Pieces, method: str) -> Callable[[Ints], Fl
 
 def _edge_graph(pieces: _Pieces) -> sp.csr_matrix:
     """(V, V) symmetric edge lengths in mesh units; an edge of length zero stays an edge."""
-    V, f = pieces.n_verts, pieces.faces
-    i, j = f.ravel(), f[:, [1, 2, 0]].ravel()
-    key = np.unique(np.r_[i * V + j, j * V + i])
-    i, j = key // V, key % V
-    length = np.linalg.norm(pieces.verts[i] - pieces.verts[j], axis=1) * pieces.unit
-    indptr = np.searchsorted(i, np.arange(V + 1))
-    return sp.csr_matrix((length, j, indptr), shape=(V, V))
+    V = pieces.n_verts
+    ij = edges(pieces.faces).verts
+    length = np.linalg.norm(pieces.verts[ij[:, 0]] - pieces.verts[ij[:, 1]], axis=1) * pieces.unit
+    i, j = np.concatenate([ij, ij[:, ::-1]]).T
+    return sp.csr_matrix((np.r_[length, length], (i, j)), shape=(V, V))
 
 
 def _straight(verts: Floats, sources: Floats) -> Floats:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geoframe._check import check_choice, check_finite, check_shape
 from geoframe.surface.mesh import Mesh, PointCloud
+from geoframe.surface.topology import collapsed_faces
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -73,7 +74,7 @@ def gradient(mesh: Mesh) -> sp.csr_matrix:
     """
     faces, v = mesh.faces.cpu().numpy(), _positions(mesh)
     F = len(faces)
-    proper = ~_names_twice(faces)
+    proper = ~collapsed_faces(faces)
     l_sq = mollify_intrinsic(edge_lengths_squared(mesh))
     # Lay each triangle out in the plane, its longest edge from (0, 0) to (base, 0), the third corner at (x, y).
     turn = (l_sq.argmax(1)[:, None] + np.array([1, 2, 0])) % 3
@@ -194,14 +195,10 @@ def _positions(mesh: Mesh) -> Floats:
     return mesh.verts.detach().double().cpu().numpy()
 
 
-def _names_twice(faces: Ints) -> NDArray[np.bool_]:
-    return (faces == faces[:, [1, 2, 0]]).any(1)
-
-
 def _proper_faces(mesh: Mesh) -> Ints:
     """The triangles with three different corners."""
     faces = mesh.faces.cpu().numpy()
-    bad = _names_twice(faces)
+    bad = collapsed_faces(faces)
     return faces[~bad] if bad.any() else faces
 
 
