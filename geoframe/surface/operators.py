@@ -243,10 +243,16 @@ def _laplacian_of_points(cloud: PointCloud, kind: str, mass: str) -> tuple[sp.cs
         raise ValueError("mass: a point cloud has no triangles for 'voronoi'; use 'barycentric'")
     N = check_shape(cloud.points, "N 3", "points")["N"]
     check_finite(cloud.points, "points")
-    if N < 3:
-        raise ValueError(f"points: expected at least 3 points for a Laplacian, found {N}")
+    if N < 4:
+        raise ValueError(f"points: expected at least 4 points for a Laplacian, found {N}")
     import robust_laplacian
 
     points = cloud.points.detach().double().cpu().numpy()
-    W, M = robust_laplacian.point_cloud_laplacian(points, n_neighbors=min(NEIGHBORS, N - 1))
+    try:
+        W, M = robust_laplacian.point_cloud_laplacian(points, n_neighbors=min(NEIGHBORS, N - 1))
+    except RuntimeError as err:
+        raise ValueError(
+            "points: expected points that spread over a surface, found none to triangulate around some of them; "
+            "points on a line or at one place have no Laplacian"
+        ) from err
     return W.tocsr(), M.diagonal()
