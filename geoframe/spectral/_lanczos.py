@@ -1,11 +1,11 @@
 """The lowest eigenpairs of one connected surface: block Lanczos in one pass, with a certificate.
 
-Shift-invert turns ``W u = lambda M u`` into the ordinary symmetric problem of ``B = R A^-1 R``, ``A = W + s M``,
-``R = M^(1/2)``, with eigenvalues ``nu = 1 / (lambda + s)``; the constant function, the known kernel of W, is
-projected out. Lanczos is run without restart. Two things make it fast: blocks of vectors (the triangular
-solves are memory-bound), and orthogonality only to the square root of the precision, restored when a
-recurrence says it is being lost, which is enough for eigenvalues to full precision (Simon 1984; Grimes, Lewis
-& Simon 1994). One inverse iteration on the result and a Cholesky step give the vectors full accuracy.
+Shift-invert turns ``W u = lambda M u`` into the largest eigenpairs of ``B = A^-1 M``, ``A = W + s M``, which is
+symmetric in the inner product of M and has the eigenvalues ``nu = 1 / (lambda + s)``; the constant function, the
+known kernel of W, is projected out. Lanczos is run without restart. Two things make it fast: blocks of vectors
+(the triangular solves are memory-bound), and orthogonality only to the square root of the precision, restored
+when a recurrence says it is being lost, which is enough for eigenvalues to full precision (Simon 1984; Grimes,
+Lewis & Simon 1994). One inverse iteration on the result and a Cholesky step give the vectors full accuracy.
 
 Lanczos may miss copies of repeated eigenvalues without any sign of it. So the count is certified by inertia in
 a gap of the spectrum; where that fails the run is repeated with larger blocks, which find the copies.
@@ -33,7 +33,7 @@ SHIFT = 0.05  # s in units of the k-th eigenvalue expected: larger costs steps, 
 TOLERANCE = 1e-10  # of the Lanczos residual, relative to nu
 GAP = 1e-6  # relative width of a gap of the spectrum in which eigenvalues are counted
 RESIDUAL = 1e-6  # of W u - lambda M u in the norm of M^-1, relative to lambda + s
-DENSE_FALLBACK = 4000
+DENSE_FALLBACK = (1500, 2500, 4000)  # numbers of vertices up to which a dense solver is the next resort
 _SEMI = 1e-8  # loss of orthogonality at which it is restored
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -63,8 +63,8 @@ def lowest_pairs(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats
         if pairs is not None:
             return pairs
         log.info("eigenbasis: blocks of %d missed eigenvalues, trying larger ones", b)
-    if n <= DENSE_FALLBACK:
-        return _dense_pairs(W, mass, k)
+        if n <= DENSE_FALLBACK[i]:
+            return _dense_pairs(W, mass, k)
     raise ValueError(
         f"eigenbasis: could not certify the {k} lowest eigenpairs of {n} vertices; "
         "repair the mesh, or use kind='tufted'"
@@ -97,47 +97,64 @@ def _lanczos_pairs(
     W: sp.csr_matrix, mass: Floats, k: int, *, factor: SpdFactor, s: float, b: int, seed: int
 ) -> tuple[Floats, Floats] | None:
     """`lowest_pairs` by one Lanczos run; None where it did not converge or did not pass the checks."""
-    r = np.sqrt(mass)
-    root, q = torch.from_numpy(r), torch.from_numpy(r / np.linalg.norm(r))
-
-    def op(X: Tensor) -> Tensor:
-        out = torch.from_numpy(factor.solve((X * root).T.numpy())).T * root
-        return out - (out @ q)[:, None] * q
-
-    start = torch.from_numpy(np.random.default_rng(seed).standard_normal((b, len(mass))))
-    lanczos = BlockLanczos(op, start - (start @ q)[:, None] * q, capacity=4 * k + 60)
-    found = _converge(lanczos, k - 1)
+    weight = torch.from_numpy(mass)
+    found = ritz_pairs(factor, lambda X: X * weight, k, b=b, seed=seed)
     if found is None:
         return None
-    nu, error, rows = found  # without the constant, one more eigenvalue than vectors
+    nu, error, rows = found
     j = len(rows)
     counted = _certify(W, mass, 1 / (nu[j - 1] - error[j - 1]) - s, 1 / (nu[j] + error[j]) - s)
     if counted != j + 1:
         return None
     vals = np.r_[0.0, np.maximum(1 / nu[:j] - s, 0.0)]
-    vecs = _polish(rows / r, mass, nu[:j], factor)
+    vecs = _polish(rows, mass, nu[:j], factor)
     return (vals, vecs) if residuals_pass(W, mass, vals, vecs, s) else None
 
 
-def _converge(lanczos: BlockLanczos, k: int) -> tuple[Floats, Floats, Floats] | None:
-    """Run until the k largest Ritz values have converged and a gap follows the j-th, j >= k.
+def ritz_pairs(
+    factor: SpdFactor,
+    dual: Callable[[Tensor], Tensor],
+    k: int,
+    *,
+    b: int = 4,
+    seed: int = 0,
+    tolerance: float = TOLERANCE,
+) -> tuple[Floats, Floats, Floats] | None:
+    """The largest eigenpairs of ``B = A^-1 M`` other than the constants, by one run of `BlockLanczos`.
 
-    Returns j + 1 Ritz values, their error bounds, and j Ritz vectors (j, n), one a row.
+    It ends when the k - 1 largest have converged and a gap follows the j-th, j >= k - 1; nothing is certified.
+
+    Args:
+        factor: of A (n, n). dual: rows (b, n) times M. k: wanted pairs, counting the constants.
+
+    Returns:
+        j + 1 eigenvalues, descending, their error bounds, and j vectors (j, n), one a row; None where the
+        capacity was not enough.
     """
-    check = 2 * k + 20
+    n = factor.shape[0]
+    one = torch.ones(1, n, dtype=torch.float64)
+    flux = dual(one)[0] / dual(one).sum()
+
+    def op(X: Tensor) -> Tensor:
+        out = torch.from_numpy(factor.solve(dual(X).T.numpy())).T
+        return (out - (out @ flux)[:, None]).contiguous()
+
+    start = torch.from_numpy(np.random.default_rng(seed).standard_normal((b, n)))
+    lanczos = BlockLanczos(op, dual, op(start), capacity=min(4 * k + 60 + 12 * b, n - 1 - b))
+    check, k = min(2 * k + 20, lanczos.capacity), k - 1
     while lanczos.m < lanczos.capacity:
         lanczos.step()
         m = lanczos.m
         if m < check:
             continue
-        nu, S, error = lanczos.ritz_pairs()
-        missing = int((error[:k] > TOLERANCE * nu[:k]).sum())
+        nu, S, error = lanczos.ritz()
         clear = (nu - error)[k - 1 : -1] - (nu + error)[k:] > GAP * nu[k - 1 : -1]
+        j = k + int(np.argmax(clear))  # k where there is no gap yet
+        missing = int((error[:j] > tolerance * nu[:j]).sum())
         if not missing and clear.any():
-            j = k + int(np.argmax(clear))
             rows = torch.from_numpy(np.ascontiguousarray(S[:, :j].T)) @ lanczos.Q[:m]
             return nu[: j + 1], error[: j + 1], rows.numpy()
-        check = m + max(2 * lanczos.b, 2 * missing)
+        check = min(m + max(2 * b, min(2 * missing, k // 4)), lanczos.capacity)
     return None
 
 
@@ -188,62 +205,71 @@ def residuals_pass(W: sp.csr_matrix, mass: Floats, vals: Floats, vecs: Floats, s
 
 
 class BlockLanczos:
-    """Orthonormal rows Q (m, n) with ``Q B Q^T = T`` block tridiagonal, grown by one block a step.
+    """M-orthonormal rows Q (m, n), ``Q M Q^T = I``, with ``Q M B Q^T = T`` block tridiagonal, for M B symmetric.
 
     Attributes:
         Q: (capacity + b, n); the first `m` rows are the Krylov basis, the next b the block to come.
-        m: rows of the basis. b: block size.
+        m: rows of the basis. b: block size. diagonal, coupling: the blocks (b, b) of T.
 
     Orthogonality is kept to about 1e-8, which gives T to full precision. Its loss is followed by the
-    recurrence that it obeys, in blocks `(J, b, b)` of ``Q_i Q_j^T``; where it gets too large, two blocks in
-    turn are orthogonalised against all others.
+    recurrence that it obeys, in blocks (b, b) of ``Q_i M Q_j^T``; where it gets too large, two blocks in turn
+    are orthogonalised against all others.
+
+    Args:
+        op: rows (b, n) to ``B`` applied to each. dual: rows (b, n) times M. start: (b, n) independent rows.
 
     Source: Simon 1984, The Lanczos algorithm with partial reorthogonalization; Grimes, Lewis & Simon 1994.
     """
 
-    def __init__(self, op: Callable[[Tensor], Tensor], start: Tensor, *, capacity: int) -> None:
-        self.op = op
+    def __init__(
+        self,
+        op: Callable[[Tensor], Tensor],
+        dual: Callable[[Tensor], Tensor],
+        start: Tensor,
+        *,
+        capacity: int,
+    ) -> None:
+        self.op, self.dual = op, dual
         self.b, n = start.shape
-        self.capacity = -(-capacity // self.b) * self.b
+        self.capacity = capacity // self.b * self.b
         J, b = self.capacity // self.b, self.b
-        self.Q = torch.empty((self.capacity + b, n), dtype=torch.float64)
-        self.Q[:b] = torch.linalg.qr(start.T)[0].T
         self.m = 0
-        self.diagonal = np.zeros((J, b, b))  # Q_j B Q_j^T
-        self.coupling = np.zeros((J, b, b))  # Q_j+1 B Q_j^T
-        self._omega = np.zeros((J + 1, b, b))  # Q_i Q_j^T, estimated, for the newest block j
+        self.Q = torch.empty((self.capacity + b, n), dtype=torch.float64)
+        self.diagonal = np.zeros((J, b, b))  # Q_j M B Q_j^T
+        self.coupling = np.zeros((J, b, b))  # Q_j+1 M B Q_j^T
+        self._omega = np.zeros((J + 1, b, b))  # Q_i M Q_j^T, estimated, for the newest block j
         self._omega[0] = np.eye(b)
         self._omega_before = np.zeros((J + 1, b, b))
         self._again = False
         self._rng = np.random.default_rng(0)
+        self.Q[:b] = self._orthonormalise(start)[0]
 
     def step(self) -> None:
         """Add the waiting block to the basis and compute the next one."""
-        Q, b, m = self.Q, self.b, self.m + self.b
-        j = self.m // b
-        Y = self.op(Q[m - b : m])
+        Q, b, j = self.Q, self.b, self.m // self.b
+        self.m = m = self.m + b
+        newest = Q[m - b : m]
+        Y = self.op(newest)
         if j:
             Y -= torch.from_numpy(self.coupling[j - 1]) @ Q[m - 2 * b : m - b]
-        A = Q[m - b : m] @ Y.T
+        A = newest @ self.dual(Y).T
         A = (A + A.T) / 2
-        Y -= A @ Q[m - b : m]
+        Y -= A @ newest
         near = Q[max(0, m - 2 * b) : m]
-        Y -= (Y @ near.T) @ near
-        Y, C = self._orthonormalise(Y, m)
+        Y -= (self.dual(Y) @ near.T) @ near
         self.diagonal[j] = A.numpy()
+        P, C = self._orthonormalise(Y)
         omega = self._next_omega(j, C)
-        if self._again or np.abs(omega[: j + 1]).max() > _SEMI:
-            Y -= (Q[:m] @ Y.T).T @ Q[:m]
-            Y, C_more = self._orthonormalise(Y, m)
-            C = C_more @ C
+        if self._again or not np.abs(omega[: j + 1]).max() < _SEMI:
+            P, more = self._orthonormalise(P - (Q[:m] @ self.dual(P).T).T @ Q[:m])
+            C = more @ C
             omega[: j + 1] = _EPS * self._rng.standard_normal((j + 1, b, b))
             self._again = not self._again
-        self._omega_before, self._omega = self._omega, omega
+        Q[m : m + b] = P
         self.coupling[j] = C
-        Q[m : m + b] = Y
-        self.m = m
+        self._omega_before, self._omega = self._omega, omega
 
-    def ritz_pairs(self) -> tuple[Floats, Floats, Floats]:
+    def ritz(self) -> tuple[Floats, Floats, Floats]:
         """Ritz values (m,) descending, eigenvectors of T (m, m) one a column, and residual norms (m,)."""
         b, J = self.b, self.m // self.b
         T = np.zeros((self.m, self.m))
@@ -256,45 +282,64 @@ class BlockLanczos:
         vals, S = vals[::-1], S[:, ::-1]
         return vals, S, np.linalg.norm(self.coupling[J - 1] @ S[-b:], axis=0)
 
-    def _orthonormalise(self, Y: Tensor, m: int) -> tuple[Tensor, Floats]:
-        """Orthonormal rows P and C with ``Y = C^T P``, by Cholesky QR twice."""
-        P, C = Y, np.eye(self.b)
-        for _ in range(2):
-            try:
-                L = np.linalg.cholesky((P @ P.T).numpy())
-            except np.linalg.LinAlgError:
-                return self._refill(Y, m)
-            if L.diagonal().min() < 1e-6 * L.diagonal().max():
-                return self._refill(Y, m)
-            P, C = torch.from_numpy(np.linalg.inv(L)) @ P, L.T @ C
-        return P, C
-
-    def _refill(self, Y: Tensor, m: int) -> tuple[Tensor, Floats]:
-        """`_orthonormalise` of rows that are nearly dependent: where nothing new is left, random rows enter."""
-        basis, C = torch.linalg.qr(Y.T)
-        spent = C.diagonal().abs() <= 1e-13 * np.abs(self.diagonal[0]).max()
-        C[spent] = 0
-        fresh = torch.from_numpy(self._rng.standard_normal(Y.shape))
-        P = torch.where(spent[:, None], self.op(fresh), basis.T)
-        for _ in range(2):
-            P = P - (self.Q[:m] @ P.T).T @ self.Q[:m]
-            basis, R = torch.linalg.qr(P.T)
-            P, C = basis.T, R @ C
-        return P.contiguous(), C.numpy()
-
     def _next_omega(self, j: int, C: Floats) -> Floats:
-        """Inner products of the basis with the next block, from ``Q_i (B Q_j^T) = (B Q_i^T)^T Q_j^T``."""
+        """Inner products of the basis with the next block; infinite where nothing is known about them.
+
+        They follow from ``Q_i M (B Q_j^T) = (B Q_i^T)^T M Q_j^T`` with the three-term recurrence on both sides.
+        """
         J, b = j + 1, self.b
         D, E, omega = self.diagonal, self.coupling, self._omega
+        out = np.zeros_like(omega)
+        out[J] = np.eye(b)
+        smallest = np.abs(C.diagonal()).min()
+        if smallest == 0:
+            out[:J] = np.inf
+            return out
         new = D[:J] @ omega[:J] - omega[:J] @ D[j]
         new[1:] += E[: J - 1] @ omega[: J - 1]
         new[: J - 1] += E[: J - 1].transpose(0, 2, 1) @ omega[1:J]
         if j:
             new -= self._omega_before[:J] @ E[j - 1].T
         new[max(0, j - 1) :] = 0  # orthogonalised explicitly
-        new = np.linalg.solve(C.T, new.transpose(0, 2, 1)).transpose(0, 2, 1)
-        noise = _EPS * np.abs(D[0]).max() / np.abs(np.diag(C)).min()
-        out = np.zeros_like(omega)
-        out[:J] = new + noise * self._rng.standard_normal((J, b, b))
-        out[J] = np.eye(b)
+        out[:J] = np.linalg.solve(C.T, new.transpose(0, 2, 1)).transpose(0, 2, 1)
+        out[:J] += _EPS * np.abs(D[0]).max() / smallest * self._rng.standard_normal((J, b, b))
         return out
+
+    def _orthonormalise(self, Y: Tensor) -> tuple[Tensor, Floats]:
+        """M-orthonormal rows P and C with ``Y = C^T P``, by Cholesky QR twice."""
+        P, C = Y, np.eye(self.b)
+        for _ in range(2):
+            try:
+                L = np.linalg.cholesky((P @ self.dual(P).T).numpy())
+            except np.linalg.LinAlgError:
+                return self._refill(Y)
+            if not L.diagonal().min() > 1e-6 * L.diagonal().max():
+                return self._refill(Y)
+            P, C = torch.from_numpy(np.linalg.inv(L)) @ P, L.T @ C
+        return P, C
+
+    def _refill(self, Y: Tensor) -> tuple[Tensor, Floats]:
+        """`_orthonormalise` of nearly dependent rows, against the whole basis, by Gram-Schmidt.
+
+        Where a row holds nothing new (an invariant subspace is complete) a random one enters, with zeros in C.
+        """
+        b, m = self.b, self.m
+        C, P = np.zeros((b, b)), torch.zeros_like(Y)
+        spent = 1e-13 * (np.abs(self.diagonal[0]).max() if m else 0.0)
+        for i in range(b):
+            y, own = Y[i : i + 1], True
+            while True:
+                length = float((y @ self.dual(y).T).sqrt())
+                for _ in range(2):
+                    y = y - (self.dual(y) @ self.Q[:m].T) @ self.Q[:m]
+                    c = self.dual(y) @ P[:i].T
+                    y = y - c @ P[:i]
+                    if own:
+                        C[:i, i] += c[0].numpy()
+                norm = float((y @ self.dual(y).T).sqrt())
+                if norm > spent and norm > 1e-12 * length:
+                    break
+                y, own = self.op(torch.from_numpy(self._rng.standard_normal((1, Y.shape[1])))), False
+            P[i] = y[0] / norm
+            C[i, i] = norm if own else 0.0
+        return P, C

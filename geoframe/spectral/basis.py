@@ -14,6 +14,7 @@ from torch import Tensor
 from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_float, check_int, check_shape
 from geoframe.spectral._lanczos import lowest_pairs
+from geoframe.spectral.approximate import approximate_pairs
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.operators import laplacian
 
@@ -116,10 +117,11 @@ def eigenbasis(
             "use fewer eigenpairs or subdivide"
         )
     W = W.tocsr()
+    x = surface.points if isinstance(surface, PointCloud) else surface.verts
 
     def compute() -> dict[str, np.ndarray]:
-        V = W[used][:, used] if used.size < len(M) else W
-        vals, vecs = _lowest_of_all(V, M[used], k)
+        points = x.detach().double().cpu().numpy()[used] if method == "approximate" else None
+        vals, vecs = _lowest_of_all(W[used][:, used] if used.size < len(M) else W, M[used], k, points)
         if used.size < len(M):
             vecs, part = np.zeros((len(M), k)), vecs
             vecs[used] = part
@@ -127,13 +129,15 @@ def eigenbasis(
 
     parts = ("eigenbasis", method, k, W.data, W.indices, W.indptr, M)
     found = cached_arrays(parts, compute) if cache else compute()
-    x = surface.points if isinstance(surface, PointCloud) else surface.verts
     arrays = (found["vals"], found["vecs"], M)
     return Eigenbasis(*(torch.as_tensor(a).to(dtype=x.dtype, device=x.device) for a in arrays))
 
 
-def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats]:
-    """The k lowest pairs, vals (k,) and vecs (n, k), of a surface that may fall into components."""
+def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None) -> tuple[Floats, Floats]:
+    """The k lowest pairs, vals (k,) and vecs (n, k), of a surface that may fall into components.
+
+    They are exact, or approximate where positions (n, 3) are given.
+    """
     members = _components(W, mass)[:k]  # each has an eigenvalue zero: no more than k can matter
     areas = np.array([mass[i].sum() for i in members])
     caps = np.array([min(len(i), k - len(members) + 1) for i in members])
@@ -143,7 +147,10 @@ def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floa
         for c, i in enumerate(members):
             if len(pairs[c][0]) < wanted[c]:
                 part = W if len(i) == len(mass) else W[i][:, i]
-                vals, vecs = lowest_pairs(part, mass[i], int(wanted[c]))
+                if points is None:
+                    vals, vecs = lowest_pairs(part, mass[i], int(wanted[c]))
+                else:
+                    vals, vecs = approximate_pairs(part, mass[i], points[i], int(wanted[c]))
                 pairs[c] = vals, _canonical(vals, vecs, mass[i])
         limit = np.sort(np.concatenate([vals for vals, _ in pairs]))[k - 1 :][:1]
         short = [
