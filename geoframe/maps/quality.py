@@ -1,0 +1,178 @@
+"""How good a vertex map is: against ground truth, and by itself.
+
+All measures are free of units: lengths are divided by the square root of the surface's area, areas by the area.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoframe._check import check_finite, check_float, check_index, check_shape, check_tensor
+from geoframe.surface.geodesics import geodesic_pairs
+from geoframe.surface.mesh import Mesh
+from geoframe.surface.operators import laplacian
+
+
+def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = "exact") -> Tensor:
+    """(N,) geodesic distances on surface 1 between where vertices of 2 are sent and where they belong.
+
+    Args:
+        mesh1: the surface the distances are measured on.
+        p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
+        truth: (N, 2) integers, rows (vertex of 1, vertex of 2) as in a landmark file; or (V2,), the true vertex
+            of surface 1 for every vertex of surface 2.
+        method: of `geodesic_pairs`: "exact" (extra `geometry`), "heat" or "dijkstra".
+
+    Returns:
+        Distances over ``sqrt(area of mesh1)``, in the order of `truth`; infinite across components. Their mean
+        is the usual single figure.
+
+    Raises:
+        TypeError, ValueError: not integers, shapes or indices that do not fit, no area.
+    """
+    _check_map(p2p_21, mesh1, None, "p2p_21")
+    check_tensor(truth, "truth")
+    if truth.ndim == 1:
+        if truth.shape != p2p_21.shape:
+            raise ValueError(
+                f"truth: expected shape ({len(p2p_21)},) as p2p_21 or (N, 2), found {tuple(truth.shape)}"
+            )
+        true, found = truth, p2p_21
+    else:
+        check_shape(truth, "N 2", "truth")
+        check_index(truth[:, 1], len(p2p_21), "truth[:, 1]", what="vertices of surface 2")
+        true, found = truth[:, 0], p2p_21[truth[:, 1].long()]
+    check_index(true, mesh1.n_verts, "truth", what="vertices of surface 1")
+    return _relative_distances(mesh1, true, found, method)
+
+
+def round_trip(
+    mesh2: Mesh, p2p_21: Tensor, p2p_12: Tensor, *, vertices: Tensor | None = None, method: str = "dijkstra"
+) -> Tensor:
+    """(N,) geodesic distances on surface 2 between vertices and where they come back to: 2 -> 1 -> 2.
+
+    Args:
+        mesh2: the surface to come back to.
+        p2p_21: (V2,) integers, vertices of 2 to 1. p2p_12: (V1,) integers, vertices of 1 to 2.
+        vertices: (N,) vertices of 2 to send round; None for all.
+        method: of `geodesic_pairs`; "dijkstra" is too long by 4 to 6 %, which a mean may bear.
+
+    Returns:
+        Distances over ``sqrt(area of mesh2)``. Zero everywhere means that `p2p_21` is injective and `p2p_12`
+        its inverse.
+
+    Raises:
+        TypeError, ValueError: not integers, or shapes and indices that do not fit.
+    """
+    _check_map(p2p_12, mesh2, None, "p2p_12")
+    check_index(p2p_21, len(p2p_12), "p2p_21", what="entries of p2p_12")
+    if p2p_21.shape != (mesh2.n_verts,):
+        raise ValueError(
+            f"p2p_21: expected shape ({mesh2.n_verts},), one a vertex of mesh2, found {tuple(p2p_21.shape)}"
+        )
+    start = torch.arange(mesh2.n_verts, device=p2p_21.device) if vertices is None else vertices
+    check_index(start, mesh2.n_verts, "vertices", what="vertices of mesh2")
+    back = p2p_12[p2p_21[start.long()].long()].long()
+    return _relative_distances(mesh2, start.long(), back, method)
+
+
+def error_curve(errors: Tensor, thresholds: Tensor) -> Tensor:
+    """(T,) share of the `errors` (N,) that are at most each of the `thresholds` (T,): the PCK curve."""
+    check_shape(check_float(errors, "errors"), "N", "errors")
+    check_shape(check_float(thresholds, "thresholds"), "T", "thresholds")
+    _check_some(errors)
+    return (errors[None, :] <= thresholds[:, None]).to(errors.dtype).mean(1)
+
+
+def error_auc(errors: Tensor, limit: float = 0.25) -> float:
+    """Area under the whole `error_curve` from 0 to `limit`, over `limit`: 1 is perfect, 0 all beyond.
+
+    Exact, the curve being a staircase: the mean of ``max(0, 1 - error / limit)``.
+    """
+    check_shape(check_float(errors, "errors"), "N", "errors")
+    _check_some(errors)
+    if not limit > 0:
+        raise ValueError(f"limit: expected a positive number, found {limit}")
+    return float((1 - errors.double() / limit).clamp(min=0).mean())
+
+
+def coverage(mesh1: Mesh, p2p_21: Tensor) -> float:
+    """Share of the area of surface 1 that is hit: barycentric vertex areas of the different ``p2p_21``, over all."""
+    _check_map(p2p_21, mesh1, None, "p2p_21")
+    mass = laplacian(mesh1, kind="cotangent")[1]
+    return float(mass[np.unique(p2p_21.cpu().numpy())].sum() / _area(mass.sum()))
+
+
+def dirichlet_energy(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
+    """Dirichlet energy of the map 2 -> 1: ``trace(X^T W X)``, the lower the smoother.
+
+    X (V2, 3) holds the positions of surface 1, scaled to unit area, at the vertices ``p2p_21``; W is the
+    cotangent Laplacian of surface 2, which has no unit. The energy is at least twice the area of the image, and
+    just that where the map is conformal: 2 for a perfect map, 0 for all vertices sent to one.
+    """
+    _check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    W = laplacian(mesh2, kind="cotangent")[0]
+    check_finite(mesh1.verts, "verts")
+    X = mesh1.verts.detach().double().cpu().numpy()[p2p_21.cpu().numpy()]
+    return float((X * (W @ X)).sum() / _area(float(mesh1.area)))
+
+
+def orthogonality(C_12: Tensor) -> float:
+    """``|C^T C - I|_F / sqrt(K1)`` of a functional map (K2, K1) between bases at equal areas.
+
+    Zero where the map preserves areas: it then preserves inner products. 1 for the zero map.
+    """
+    K1 = check_shape(check_float(C_12, "C_12"), "K2 K1", "C_12")["K1"]
+    C = C_12.detach().double()
+    return float((C.T @ C - torch.eye(K1, dtype=C.dtype, device=C.device)).norm() / max(K1, 1) ** 0.5)
+
+
+def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
+    """Share of surface 2 that the map turns inside out, by area.
+
+    The image of a triangle (a, b, c) of surface 2 is the flat triangle ``p2p_21`` of (a, b, c) on surface 1. It
+    is inverted if its normal has a negative product with the sum of the three unit vertex normals of surface 1.
+    Triangles whose image has no area count neither way; nan if there are no others.
+    """
+    _check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    image = p2p_21.to(mesh2.device).long()[mesh2.faces].cpu()
+    verts, normals = mesh1.verts.detach().double().cpu(), mesh1.vertex_normals.detach().double().cpu()
+    a, b, c = verts[image].unbind(1)
+    normal = torch.linalg.cross(b - a, c - a)
+    areas = mesh2.face_areas.detach().double().cpu()
+    proper = normal.norm(dim=1) > 0
+    inverted = proper & ((normal * normals[image].sum(1)).sum(1) < 0)
+    return float(areas[inverted].sum() / areas[proper].sum())
+
+
+def _relative_distances(mesh: Mesh, a: Tensor, b: Tensor, method: str) -> Tensor:
+    """Geodesic distances over sqrt(area); pairs of one vertex cost nothing."""
+    out = torch.zeros(len(a), dtype=mesh.dtype, device=mesh.device)
+    apart = (a != b).to(mesh.device)
+    if apart.any():
+        here = apart.to(a.device)
+        out[apart] = geodesic_pairs(mesh, a[here], b[here], method=method)
+    return out / _area(float(mesh.area)) ** 0.5
+
+
+def _check_map(p2p: Tensor, onto: Mesh, of: Mesh | None, name: str) -> None:
+    """Require integers (V,), one a vertex of the mesh `of` if given, that are vertices of the mesh `onto`."""
+    check_index(p2p, onto.n_verts, name, what="vertices of the mesh it goes to")
+    check_shape(p2p, "V", name)
+    if of is not None and len(p2p) != of.n_verts:
+        raise ValueError(
+            f"{name}: expected shape ({of.n_verts},), one a vertex it comes from, found {tuple(p2p.shape)}"
+        )
+
+
+def _check_some(errors: Tensor) -> None:
+    if errors.numel() == 0:
+        raise ValueError("errors: expected at least one, found none")
+
+
+def _area(area: float) -> float:
+    if not area > 0:
+        raise ValueError(f"mesh: expected a surface with a positive area, found {area}")
+    return area
