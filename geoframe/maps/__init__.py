@@ -6,6 +6,8 @@ Direction: `C_12` (K2, K1) sends functions on surface 1 to functions on surface 
 
 from geoframe.maps.convert import fmap_to_p2p as fmap_to_p2p
 from geoframe.maps.convert import p2p_to_fmap as p2p_to_fmap
+from geoframe.maps.precise import BarycentricMap as BarycentricMap
+from geoframe.maps.precise import precise_map as precise_map
 from geoframe.maps.quality import coverage as coverage
 from geoframe.maps.quality import dirichlet_energy as dirichlet_energy
 from geoframe.maps.quality import error_auc as error_auc
@@ -14,5 +16,10 @@ from geoframe.maps.quality import geodesic_error as geodesic_error
 from geoframe.maps.quality import inverted_share as inverted_share
 from geoframe.maps.quality import orthogonality as orthogonality
 from geoframe.maps.quality import round_trip as round_trip
+from geoframe.maps.transfer import transfer_functions as transfer_functions
+from geoframe.maps.transfer import transfer_labels as transfer_labels
+from geoframe.maps.transfer import transfer_landmarks as transfer_landmarks
+from geoframe.maps.transfer import transfer_spectral as transfer_spectral
+from geoframe.maps.transfer import transfer_uv as transfer_uv
 from geoframe.maps.zoomout import ZoomoutResult as ZoomoutResult
 from geoframe.maps.zoomout import zoomout as zoomout
