@@ -1,0 +1,147 @@
+"""Closed manifold meshes made coarser, with well-shaped triangles: collapse short edges, flip, even out.
+
+Every step works on many edges at once, on a set of edges so far apart that they do not meet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+OnPoints = Callable[[Floats], Floats]
+
+
+def coarsen(
+    verts: Floats, faces: Ints, n_verts: int, *, on_surface: OnPoints, size: Floats | None = None
+) -> tuple[Floats, Ints]:
+    """Collapse edges, shortest first, until `n_verts` vertices are left; the topology is kept.
+
+    Args:
+        verts: (V, 3). faces: (F, 3), closed, manifold, oriented. on_surface: moves points (n, 3) to the surface.
+        size: (V,) relative edge length wanted around each vertex; equal everywhere by default.
+
+    Returns:
+        verts (n_verts, 3) and faces; more vertices than asked for where no further edge can go without a
+        fold or a change of topology.
+    """
+    size = np.ones(len(verts)) if size is None else size
+    while len(verts) > n_verts:
+        edges = edge_table(faces)[0]
+        length = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1) / size[edges].mean(1)
+        rank = np.argsort(np.argsort(length, kind="stable"))
+        pick, place = _collapsible(verts, faces, edges, rank, on_surface)
+        if len(pick) == 0:
+            break
+        first = np.argsort(rank[pick])[: len(verts) - n_verts]
+        keep, gone = edges[pick[first]].T
+        verts = verts.copy()
+        verts[keep] = place[first]
+        size = size.copy()
+        size[keep] = np.minimum(size[keep], size[gone])
+        verts, size, faces = _drop(verts, size, faces, keep, gone)
+        faces = flip_edges(verts, faces)  # else slivers soon stop the way
+    return verts, faces
+
+
+def flip_edges(verts: Floats, faces: Ints) -> Ints:
+    """One round of flips of edges whose opposite angles sum to more than pi; no edge is made twice."""
+    edges, wing, apex = edge_table(faces)
+    ends = verts[edges][:, None] - verts[apex][:, :, None]  # (E, side, end, 3)
+    ends /= np.linalg.norm(ends, axis=-1, keepdims=True).clip(1e-300)
+    excess = np.arccos((ends[:, :, 0] * ends[:, :, 1]).sum(-1).clip(-1, 1)).sum(1) - np.pi
+    wanted = np.flatnonzero(excess > 1e-6)
+    new = np.sort(apex[wanted], axis=1)
+    V = len(verts)
+    wanted = wanted[~np.isin(new @ [V, 1], edges @ [V, 1]) & (new[:, 0] != new[:, 1])]
+    rank = np.full(len(edges), len(edges))
+    rank[wanted[np.argsort(-excess[wanted])]] = np.arange(len(wanted))
+    first = np.full(len(faces), len(edges))
+    np.minimum.at(first, wing, rank[:, None])
+    pick = wanted[(first[wing[wanted]] == rank[wanted][:, None]).all(1)]
+    pick = pick[np.unique(np.sort(apex[pick], axis=1) @ [V, 1], return_index=True)[1]]
+    (a, b), (c, d) = edges[pick].T, apex[pick].T  # face 0 runs a -> b towards c, face 1 runs b -> a towards d
+    one, two = np.stack([c, d, b], axis=1), np.stack([d, c, a], axis=1)
+    before = _normals(verts[faces[wing[pick, 0]]]) + _normals(verts[faces[wing[pick, 1]]])
+    ok = np.minimum(*((before * _normals(verts[f])).sum(1) for f in (one, two))) > 0
+    faces = faces.copy()
+    faces[wing[pick[ok], 0]], faces[wing[pick[ok], 1]] = one[ok], two[ok]
+    return faces
+
+
+def edge_table(faces: Ints) -> tuple[Ints, Ints, Ints]:
+    """Of a closed, oriented manifold: edges (E, 2) with a < b, their faces (E, 2), the first running a -> b, and the
+    corners (E, 2) of these faces opposite to the edge."""
+    a, b = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel()
+    key = np.minimum(a, b) * (faces.max() + 1) + np.maximum(a, b)
+    half = np.lexsort((a > b, key)).reshape(-1, 2)
+    return np.stack([a[half[:, 0]], b[half[:, 0]]], axis=1), half // 3, faces.ravel()[half]
+
+
+def _apart(edges: Ints, rank: Ints, n_verts: int) -> Ints:
+    """Edges of lowest rank among all edges at their ends and at the neighbours of their ends."""
+    low = np.full(n_verts, len(edges))
+    np.minimum.at(low, edges, rank[:, None])
+    near = low.copy()
+    np.minimum.at(near, edges, low[edges[:, ::-1]])
+    return np.flatnonzero((near[edges] == rank[:, None]).all(1) & (rank < len(edges)))
+
+
+def _can_collapse(verts: Floats, faces: Ints, edges: Ints, place: Floats) -> Bools:
+    """Whether each edge can become the point `place`: no change of topology, no face turned over."""
+    V, F = len(verts), len(faces)
+    table = edge_table(faces)[0]
+    ones = np.ones(len(table), np.int32)
+    A = sp.coo_matrix((ones, (table[:, 0], table[:, 1])), shape=(V, V)).tocsr()
+    A = A + A.T
+    common = np.asarray(A[edges[:, 0]].multiply(A[edges[:, 1]]).sum(1)).ravel()
+    at = sp.coo_matrix((np.ones(3 * F), (faces.ravel(), np.repeat(np.arange(F), 3))), shape=(V, F)).tocsr()
+    ok = common == 2
+    for end in range(2):
+        rows = at[edges[:, end]]
+        e, f = np.repeat(np.arange(len(edges)), np.diff(rows.indptr)), rows.indices
+        other = ~(faces[f] == edges[e, 1 - end][:, None]).any(1)  # the two faces at the edge go away
+        e, f = e[other], f[other]
+        before = verts[faces[f]]
+        moved = (faces[f] == edges[e, end][:, None])[..., None]
+        after = np.where(moved, place[e][:, None], before)
+        turned = (_normals(before) * _normals(after)).sum(1) < 0.3
+        ok[e[turned]] = False
+    return ok
+
+
+def _collapsible(
+    verts: Floats, faces: Ints, edges: Ints, rank: Ints, on_surface: OnPoints
+) -> tuple[Ints, Floats]:
+    """Edges (n,) that can go at the same time and the points (n, 3) they become; short ones as long as there are any."""
+    chance = np.random.default_rng(0).permutation(len(edges))  # by length alone, few edges are lowest around
+    for share in (0.3, 1.0):
+        left = np.where(rank < share * len(edges), chance, len(edges))
+        while len(pick := _apart(edges, left, len(verts))):
+            place = on_surface(verts[edges[pick]].mean(1))
+            ok = _can_collapse(verts, faces, edges[pick], place)
+            if ok.mean() > 0.5:
+                return pick[ok], place[ok]
+            left[pick[~ok]] = len(edges)  # give their neighbours a turn
+    return np.zeros(0, int), np.zeros((0, 3))
+
+
+def _drop(verts: Floats, size: Floats, faces: Ints, keep: Ints, gone: Ints) -> tuple[Floats, Floats, Ints]:
+    """Vertices `gone` are taken for `keep`, and what is then degenerate or unused goes."""
+    number = np.arange(len(verts))
+    number[gone] = keep
+    faces = number[faces]
+    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
+    used = np.unique(faces)
+    number[used] = np.arange(len(used))
+    return verts[used], size[used], number[faces]
+
+
+def _normals(corners: Floats) -> Floats:
+    n = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
+    return n / np.linalg.norm(n, axis=-1, keepdims=True).clip(1e-300)
