@@ -172,13 +172,15 @@ def _anchors(
     """Rows (L, K) of the landmarks on both sides at unit area, times the root of their weight."""
     check_tensor(landmarks, "landmarks")
     L = check_shape(landmarks, "L 2", "landmarks")["L"]
+    if L == 0:
+        raise ValueError("landmarks: expected at least one row, found none; leave landmarks out instead")
     if not weight >= 0:
         raise ValueError(f"landmark_weight: expected a number of at least 0, found {weight}")
     sides = []
     for side, basis in enumerate((basis1, basis2)):
         column = check_index(landmarks[:, side], basis.n_verts, f"landmarks[:, {side}]", what="vertices")
         area = basis.mass.double().sum()
-        sides.append(basis.vecs.double()[column.long()] * (area * weight / max(L, 1)).sqrt())
+        sides.append(basis.vecs.double()[column.long()] * (area * weight / L).sqrt())
     return sides[0], sides[1]
 
 
