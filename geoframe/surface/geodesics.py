@@ -1,11 +1,11 @@
 """Geodesic distances on meshes: the heat method, Dijkstra along edges, exact.
 
 ==========  ========================================  =======================================================
-heat        1 to 2 % off on average, most near the    One factorisation, then one solve a source; symmetric
-            source; more on a handful of triangles    only up to its error. Works on any triangles.
-dijkstra    4 to 6 % too long, never too short        Along edges; one search a source. Works on any triangles.
-exact       exact on the polyhedron                   Slow (0.2 s a source at 7k vertices); manifold meshes
-                                                      only; extra `geometry`.
+heat        1 to 3 % off on average, most near the    One factorisation, then one solve a source (2 ms at 7k
+            source; more on a handful of triangles    vertices). Symmetric only up to its error.
+dijkstra    4 to 6 % too long, never too short        Along edges; one search a source (2 ms at 7k).
+exact       exact on the polyhedron                   0.2 s a source at 7k, 1.6 s at 28k; pairs much less.
+                                                      Manifold meshes only; extra `geometry`.
 ==========  ========================================  =======================================================
 
 Distances are in mesh units. Vertices of other components, and vertices without triangles, are at infinity;
@@ -68,7 +68,7 @@ class HeatGeodesics:
         self._dtype, self._device = mesh.dtype, mesh.device
         self._pieces = _Pieces.of(mesh)
         self._t_coef = t_coef
-        self._solvers: dict[int, Any] = {}
+        self._solvers: dict[int, tuple[Any, Ints, Floats]] = {}
 
     def distance(self, sources: Sources) -> Tensor:
         """(V,) distance of every vertex to the nearest of the `sources`, mesh units, dtype of the mesh."""
@@ -93,26 +93,29 @@ class HeatGeodesics:
         out = np.full(pieces.n_verts, np.inf)
         labels = pieces.labels[sources]
         for label in np.unique(labels[labels >= 0]):
-            verts, here = pieces.members(label), sources[labels == label]
+            here = sources[labels == label]
             try:
-                d = self._solver(label).compute_distance_multisource(pieces.local[here])
+                solver, members, verts = self._solver(label)
+                if len(here) == 1:
+                    d = solver.compute_distance(pieces.local[here[0]])
+                else:
+                    d = solver.compute_distance_multisource(pieces.local[here])
             except RuntimeError as err:  # not finite, or not positive definite
                 raise ValueError(DEGENERATE) from err
-            straight = _straight(pieces.verts[verts], pieces.verts[here])
-            out[verts] = np.maximum(d, straight) * pieces.unit
+            out[members] = np.maximum(d, _straight(verts, pieces.verts[here])) * pieces.unit
         out[sources] = 0
         if np.isnan(out).any():
             raise ValueError(DEGENERATE)
         return out
 
-    def _solver(self, label: int) -> Any:
+    def _solver(self, label: int) -> tuple[Any, Ints, Floats]:
+        """The factored solver of a component, its vertices, and where they are."""
         if label not in self._solvers:
             import potpourri3d
 
             v, f = self._pieces.piece(label)
-            self._solvers[label] = potpourri3d.MeshHeatMethodDistanceSolver(
-                v, f, self._t_coef, use_robust=True
-            )
+            solver = potpourri3d.MeshHeatMethodDistanceSolver(v, f, self._t_coef, use_robust=True)
+            self._solvers[label] = (solver, self._pieces.members(label), v)
         return self._solvers[label]
 
 
@@ -297,7 +300,8 @@ def _edge_graph(pieces: _Pieces) -> sp.csr_matrix:
 def _straight(verts: Floats, sources: Floats) -> Floats:
     """(V,) straight distances to the nearest of the sources (S, 3)."""
     if len(sources) == 1:
-        return np.linalg.norm(verts - sources, axis=1)
+        away = verts - sources
+        return np.sqrt(np.einsum("vi,vi->v", away, away))
     return cKDTree(sources).query(verts)[0]
 
 
