@@ -123,7 +123,10 @@ class _Triangles:
         weights = closest_weights(self.gram[f], dots)
         distance = (weights * ((self.gram[f] @ weights[..., None])[..., 0] - 2 * dots)).sum(1)
         best = torch.full_like(bound, torch.inf).scatter_reduce(0, j, distance, "amin")
-        pair = torch.where(distance <= best[j], torch.arange(len(j), device=j.device), len(j))
+        tied = (
+            distance <= (best + 1e-12 * squares.max())[j]
+        )  # one edge or corner, seen from several triangles
+        pair = torch.where(tied, torch.arange(len(j), device=j.device), len(j))
         first = torch.full(bound.shape, len(j), device=j.device).scatter_reduce(0, j, pair, "amin")
         return f[first], weights[first]
 

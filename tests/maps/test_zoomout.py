@@ -271,7 +271,7 @@ def test_cat_and_lion():
 
 
 def test_bad_input(pair, initial):
-    mesh1, mesh2, basis1, basis2, order = pair
+    _, mesh2, basis1, basis2, order = pair
     run = lambda init=initial, **options: zoomout(init, basis1, basis2, **options)  # noqa: E731
     few = (torch.arange(20), farthest_points(mesh2, 100))
     for options, error, match in (

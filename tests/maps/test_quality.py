@@ -1,0 +1,208 @@
+"""Measures of a map against naive loops and closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from geoframe.maps import (
+    coverage,
+    dirichlet_energy,
+    error_auc,
+    error_curve,
+    geodesic_error,
+    inverted_share,
+    orthogonality,
+    round_trip,
+)
+from geoframe.surface import Mesh, geodesic_distances
+from geoframe.surface.shapes import ellipsoid, grid, icosphere
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two ellipsoids of different sizes, V1 = 162 and V2 = 42, and a wild map."""
+    mesh1, mesh2 = ellipsoid((2.0, 1.4, 1.0), level=2), ellipsoid((1.0, 0.8, 0.6), level=1)
+    p2p_21 = torch.randint(162, (42,), generator=torch.Generator().manual_seed(0))
+    p2p_12 = torch.randint(42, (162,), generator=torch.Generator().manual_seed(1))
+    return mesh1, mesh2, p2p_21, p2p_12
+
+
+@pytest.mark.parametrize("method", ["exact", "heat", "dijkstra"])
+def test_geodesic_error(pair, method):
+    if method == "exact":
+        pytest.importorskip("pygeodesic")
+    mesh1, _, p2p_21, _ = pair
+    truth = torch.tensor([[3, 0], [100, 41], [int(p2p_21[7]), 7], [50, 0]])
+    error = geodesic_error(mesh1, p2p_21, truth, method=method)
+    D = geodesic_distances(mesh1, truth[:, 0], method=method)
+    expected = [D[n, p2p_21[j]] / mesh1.area.sqrt() for n, j in enumerate(truth[:, 1].tolist())]
+    np.testing.assert_allclose(error, expected, rtol=1e-6)
+    assert float(error[2]) == 0
+
+
+def test_truth_for_every_vertex(pair):
+    mesh1, _, p2p_21, _ = pair
+    truth = torch.arange(42)
+    rows = torch.stack([truth, torch.arange(42)], 1)
+    a = geodesic_error(mesh1, p2p_21, truth, method="dijkstra")
+    assert torch.equal(a, geodesic_error(mesh1, p2p_21, rows, method="dijkstra"))
+    assert float(geodesic_error(mesh1, p2p_21, p2p_21).abs().max()) == 0
+
+
+def test_error_curve_and_area():
+    errors = torch.tensor([0.0, 0.1, 0.1, 0.2, 0.4, torch.inf])
+    curve = error_curve(errors, torch.tensor([0.0, 0.05, 0.1, 0.3, 1.0]))
+    torch.testing.assert_close(curve, torch.tensor([1, 1, 3, 4, 5]) / 6)
+    fine = torch.linspace(0, 0.25, 100_001)
+    integral = float(torch.trapezoid(error_curve(errors, fine), fine)) / 0.25
+    assert abs(error_auc(errors, 0.25) - integral) < 1e-4
+    assert error_auc(torch.zeros(3)) == 1 and error_auc(torch.ones(3)) == 0
+
+
+@pytest.mark.parametrize("method", ["dijkstra", "exact"])
+def test_round_trip(pair, method):
+    if method == "exact":
+        pytest.importorskip("pygeodesic")
+    _, mesh2, p2p_21, p2p_12 = pair
+    D = geodesic_distances(mesh2, method=method) / mesh2.area.sqrt()
+    expected = [float(D[j, p2p_12[p2p_21[j]]]) for j in range(42)]
+    np.testing.assert_allclose(round_trip(mesh2, p2p_21, p2p_12, method=method), expected, atol=1e-9)
+    some = torch.tensor([5, 40, 5])
+    np.testing.assert_allclose(
+        round_trip(mesh2, p2p_21, p2p_12, vertices=some, method=method),
+        [expected[j] for j in some],
+        atol=1e-9,
+    )
+
+
+def test_round_trip_of_a_bijection():
+    mesh = ellipsoid(level=1)
+    order = torch.randperm(42, generator=torch.Generator().manual_seed(2))
+    assert float(round_trip(mesh, order, torch.argsort(order)).max()) == 0
+    assert float(round_trip(mesh, order, torch.argsort(order).roll(1)).mean()) > 0
+
+
+def test_coverage(pair):
+    mesh1, _, p2p_21, _ = pair
+    hit, total = 0.0, 0.0
+    for (i, j, k), area in zip(mesh1.faces.tolist(), mesh1.face_areas.tolist(), strict=True):
+        total += area
+        hit += sum(area / 3 for v in (i, j, k) if v in set(p2p_21.tolist()))
+    assert abs(coverage(mesh1, p2p_21) - hit / total) < 1e-12
+    assert abs(coverage(mesh1, torch.arange(162)) - 1) < 1e-12
+
+
+def test_dirichlet_energy(pair):
+    """Against the sum over triangles of cot * |edge|^2 / 2."""
+    mesh1, mesh2, p2p_21, _ = pair
+    X = (mesh1.verts / mesh1.area.sqrt())[p2p_21].numpy()
+    v, energy = mesh2.verts.numpy(), 0.0
+    for face in mesh2.faces.numpy():
+        for n in range(3):
+            i, j, k = face[n], face[(n + 1) % 3], face[(n + 2) % 3]
+            a, b = v[i] - v[k], v[j] - v[k]
+            energy += (a @ b) / np.linalg.norm(np.cross(a, b)) / 2 * ((X[i] - X[j]) ** 2).sum()
+    assert abs(dirichlet_energy(mesh1, mesh2, p2p_21) - energy) < 1e-9 * energy
+
+
+def test_dirichlet_energy_of_known_maps():
+    sphere, ball = icosphere(3), icosphere(3, radius=5.0)
+    same = torch.arange(sphere.n_verts)
+    # identity: twice the area, whatever the units
+    assert abs(dirichlet_energy(sphere, sphere, same) - 2) < 1e-9
+    assert abs(dirichlet_energy(ball, sphere, same) - 2) < 1e-9
+    assert abs(dirichlet_energy(sphere, ball, same) - 2) < 1e-9
+    assert abs(dirichlet_energy(sphere, ball, same * 0)) < 1e-9
+    # a flat stretch by (a, 1 / a) of equal area: a^2 + 1 / a^2
+    square, strip = grid(8, 8), grid(8, 8, (3.0, 1 / 3.0))
+    flat = torch.arange(81)
+    assert abs(dirichlet_energy(strip, square, flat) - (9 + 1 / 9)) < 1e-9
+
+
+def test_orthogonality():
+    Q = torch.linalg.qr(torch.randn(7, 5, generator=torch.Generator().manual_seed(3)).double())[0]
+    assert orthogonality(Q) < 1e-12
+    assert abs(orthogonality(2 * Q) - 3) < 1e-12  # |4 I - I| / sqrt(5) = 3
+    assert abs(orthogonality(torch.zeros(4, 6)) - 1) < 1e-12
+    C = torch.arange(6.0).reshape(2, 3)
+    expected = math.sqrt(
+        sum((float((C[:, i] * C[:, j]).sum()) - (i == j)) ** 2 for i in range(3) for j in range(3)) / 3
+    )
+    assert abs(orthogonality(C) - expected) < 1e-6
+
+
+def test_inverted_share(pair):
+    mesh1, mesh2, p2p_21, _ = pair
+    normals, verts = mesh1.vertex_normals.numpy(), mesh1.verts.numpy()
+    bad = good = 0.0
+    for face, area in zip(mesh2.faces.tolist(), mesh2.face_areas.tolist(), strict=True):
+        a, b, c = (int(p2p_21[v]) for v in face)
+        n = np.cross(verts[b] - verts[a], verts[c] - verts[a])
+        if np.linalg.norm(n) == 0:
+            continue
+        side = n @ (normals[a] + normals[b] + normals[c])
+        bad, good = bad + area * (side < 0), good + area * (side >= 0)
+    assert 0.1 < bad / (bad + good) < 0.9
+    assert abs(inverted_share(mesh1, mesh2, p2p_21) - bad / (bad + good)) < 1e-12
+
+
+def test_inverted_share_of_known_maps():
+    sphere = icosphere(2)
+    same = torch.arange(162)
+    mirror = torch.cdist(sphere.verts * torch.tensor([-1.0, 1, 1]).double(), sphere.verts).argmin(1)
+    assert inverted_share(sphere, sphere, same) == 0
+    assert inverted_share(sphere, sphere, mirror) == 1
+    half = torch.where(sphere.verts[:, 0] > 0.3, mirror, same * 0)  # the rest collapsed counts neither way
+    assert inverted_share(sphere, sphere, half) > 0.5
+    assert math.isnan(inverted_share(sphere, sphere, same * 0))
+
+
+def test_units_do_not_matter(pair):
+    mesh1, mesh2, p2p_21, p2p_12 = pair
+    big1, big2 = mesh1.with_verts(mesh1.verts * 1000), mesh2.with_verts(mesh2.verts / 1000)
+    truth = torch.arange(42)
+    for method in ("dijkstra", "heat"):
+        a, b = (geodesic_error(m, p2p_21, truth, method=method) for m in (mesh1, big1))
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(round_trip(mesh2, p2p_21, p2p_12), round_trip(big2, p2p_21, p2p_12))
+    for measure in (dirichlet_energy, inverted_share):
+        assert abs(measure(mesh1, mesh2, p2p_21) - measure(big1, big2, p2p_21)) < 1e-9
+    assert abs(coverage(mesh1, p2p_21) - coverage(big1, p2p_21)) < 1e-12
+
+
+def test_other_components_are_infinitely_far():
+    one = icosphere(0)
+    two = Mesh(torch.cat([one.verts, one.verts + 5]), torch.cat([one.faces, one.faces + 12]))
+    error = geodesic_error(two, torch.tensor([0, 12]), torch.tensor([[0, 0], [0, 1]]), method="dijkstra")
+    assert error.tolist() == [0, math.inf]
+
+
+def test_bad_input(pair):
+    mesh1, mesh2, p2p_21, p2p_12 = pair
+    rows = torch.tensor([[0, 0]])
+    point = Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]]))
+    for call, error, match in (
+        (lambda: geodesic_error(mesh2, p2p_21, rows), ValueError, "p2p_21: expected indices"),
+        (lambda: geodesic_error(mesh1, p2p_21, rows + 42), ValueError, r"truth\[:, 1\]: expected indices"),
+        (lambda: geodesic_error(mesh1, p2p_21, rows + 200), ValueError, "truth"),
+        (lambda: geodesic_error(mesh1, p2p_21, rows[0]), ValueError, r"truth: expected shape \(42,\)"),
+        (lambda: geodesic_error(mesh1, p2p_21, [[0, 0]]), TypeError, "truth: expected a torch.Tensor"),
+        (lambda: geodesic_error(mesh1, p2p_21, rows, method="guess"), ValueError, "method"),
+        (lambda: geodesic_error(mesh1, p2p_21.double(), rows), TypeError, "p2p_21: expected an integer"),
+        (lambda: round_trip(mesh2, p2p_12, p2p_21), ValueError, "p2p_12: expected indices"),
+        (lambda: round_trip(mesh2, p2p_21[:9], p2p_12), ValueError, r"p2p_21: expected shape \(42,\)"),
+        (lambda: round_trip(mesh2, p2p_21, p2p_12, vertices=rows[0] + 42), ValueError, "vertices"),
+        (lambda: coverage(mesh2, p2p_21), ValueError, "p2p_21: expected indices"),
+        (lambda: coverage(point, torch.zeros(3).long()), ValueError, "positive area"),
+        (lambda: dirichlet_energy(mesh1, mesh2, p2p_21[:9]), ValueError, r"p2p_21: expected shape \(42,\)"),
+        (lambda: inverted_share(mesh1, mesh2, p2p_21[:9]), ValueError, r"p2p_21: expected shape \(42,\)"),
+        (lambda: error_curve(torch.zeros(0), torch.zeros(1)), ValueError, "errors: expected at least one"),
+        (lambda: error_auc(torch.zeros(2), 0.0), ValueError, "limit: expected a positive"),
+        (lambda: orthogonality(torch.zeros(3)), ValueError, "C_12: expected shape"),
+    ):
+        with pytest.raises(error, match=match):
+            call()
