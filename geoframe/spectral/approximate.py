@@ -161,4 +161,5 @@ def _rayleigh_ritz(Z: Floats, W: sp.csr_matrix, mass: Floats, k: int) -> tuple[F
     out = np.empty((len(Z), k))
     for at in range(0, len(Z), _ROWS):
         out[at : at + _ROWS] = (torch.from_numpy(Z[at : at + _ROWS]) @ rotation).numpy()
+    vals[0], out[:, 0] = 0.0, area**-0.5  # exactly
     return np.maximum(vals[:k], 0.0), out

@@ -118,16 +118,16 @@ def eigenbasis(
         )
     W = W.tocsr()
     x = surface.points if isinstance(surface, PointCloud) else surface.verts
+    points = x.detach().double().cpu().numpy()[used] if method == "approximate" else None
 
     def compute() -> dict[str, np.ndarray]:
-        points = x.detach().double().cpu().numpy()[used] if method == "approximate" else None
         vals, vecs = _lowest_of_all(W[used][:, used] if used.size < len(M) else W, M[used], k, points)
         if used.size < len(M):
             vecs, part = np.zeros((len(M), k)), vecs
             vecs[used] = part
         return {"vals": vals, "vecs": vecs}
 
-    parts = ("eigenbasis", method, k, W.data, W.indices, W.indptr, M)
+    parts = ("eigenbasis", method, k, W.data, W.indices, W.indptr, M, points)
     found = cached_arrays(parts, compute) if cache else compute()
     arrays = (found["vals"], found["vecs"], M)
     return Eigenbasis(*(torch.as_tensor(a).to(dtype=x.dtype, device=x.device) for a in arrays))
@@ -165,7 +165,7 @@ def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None
 
 def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
     """Vertex indices of the connected components, the largest area first, then by first vertex."""
-    linked = sp.csr_array((W.data != 0, W.indices, W.indptr), shape=W.shape)
+    linked = W.copy()
     linked.eliminate_zeros()
     n, label = sp.csgraph.connected_components(linked, directed=False)
     members = np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label))[:-1])
