@@ -6,6 +6,10 @@ Direction: `C_12` (K2, K1) sends functions on surface 1 to functions on surface 
 
 from geoframe.maps.convert import fmap_to_p2p as fmap_to_p2p
 from geoframe.maps.convert import p2p_to_fmap as p2p_to_fmap
+from geoframe.maps.fit import fit_descriptors as fit_descriptors
+from geoframe.maps.fit import fit_landmarks as fit_landmarks
+from geoframe.maps.match import Match as Match
+from geoframe.maps.match import match as match
 from geoframe.maps.precise import BarycentricMap as BarycentricMap
 from geoframe.maps.precise import precise_map as precise_map
 from geoframe.maps.quality import coverage as coverage
@@ -16,6 +20,7 @@ from geoframe.maps.quality import geodesic_error as geodesic_error
 from geoframe.maps.quality import inverted_share as inverted_share
 from geoframe.maps.quality import orthogonality as orthogonality
 from geoframe.maps.quality import round_trip as round_trip
+from geoframe.maps.reversible import reversible_refine as reversible_refine
 from geoframe.maps.transfer import transfer_functions as transfer_functions
 from geoframe.maps.transfer import transfer_labels as transfer_labels
 from geoframe.maps.transfer import transfer_landmarks as transfer_landmarks

@@ -43,6 +43,7 @@ def zoomout(
     sizes: Sequence[int] | None = None,
     samples: tuple[Tensor, Tensor] | None = None,
     bidirectional: bool = False,
+    init_21: Tensor | None = None,
     landmarks: Tensor | None = None,
     landmark_weight: float = 1.0,
     block: int = BLOCK,
@@ -59,8 +60,11 @@ def zoomout(
             ``farthest_points(mesh, 1000)`` of each; all vertices are found from the last functional map. On
             each side at least as many as functions; three times as many are safe.
         bidirectional: refine maps both ways together. Each vertex goes where both fit: `p2p_21` minimises
-            ``|C_12 u1_i - u2_j|^2 + |u1_i - C_21 u2_j|^2`` over i, `p2p_12` over j. Smoother and nearer to a
+            ``|u1_i - C_12^T u2_j|^2 + |u2_j - C_21^T u1_i|^2`` over i, `p2p_12` over j: ``U2 C_12`` are the
+            eigenfunctions of 1 pulled to 2, the best fit also where areas change. Smoother and nearer to a
             bijection, at twice the cost.
+        init_21: with `bidirectional` and a functional map `init`, the functional map C_21 (K1, K2) to start the
+            other way with; None for the transpose of `init` at unit areas, its inverse on isometric surfaces.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2), which the functional maps are to keep, in the
             sense of least squares. landmark_weight: weight of all of them, where the surface has 1.
         block: number of scores held at a time (4 bytes each).
@@ -90,6 +94,15 @@ def zoomout(
         sizes = sizes[1:]
     C_12 = init.double() * scale
     C_21 = C_12.T if bidirectional else None
+    if init_21 is not None:
+        if not bidirectional or C_12.shape != init_21.T.shape:
+            raise ValueError(
+                f"init_21: expected {tuple(C_12.T.shape)}, a functional map as init, and bidirectional=True, "
+                f"found {tuple(init_21.shape)} and bidirectional={bidirectional}"
+            )
+        check_fmap(init_21, basis2, basis1, "init_21")
+        check_finite(init_21, "init_21")
+        C_21 = init_21.double() / scale
     for k in sizes:
         p2p_21, p2p_12 = _vertices(C_12, C_21, one.rows, two.rows, block)
         C_12 = two.fit(one, p2p_21, k)
@@ -159,9 +172,9 @@ def _vertices(
     carried = U1 @ C_12.T
     if C_21 is None:
         return lowest_score(U2, carried, block=block), None
-    # |C_12 u1 - u2|^2 + |u1 - C_21 u2|^2 = bias1 + bias2 - 2 u2 . (C_12 + C_21^T) u1
-    bias1 = (carried**2).sum(1) + (U1**2).sum(1)
-    bias2 = ((U2 @ C_21.T) ** 2).sum(1) + (U2**2).sum(1)
+    # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 = bias1 + bias2 - 2 u2 . (C_12 + C_21^T) u1
+    bias1 = ((U1 @ C_21) ** 2).sum(1) + (U1**2).sum(1)
+    bias2 = ((U2 @ C_12) ** 2).sum(1) + (U2**2).sum(1)
     carried = carried + U1 @ C_21
     return lowest_score(U2, carried, bias1, block=block), lowest_score(carried, U2, bias2, block=block)
 
