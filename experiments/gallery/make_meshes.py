@@ -37,7 +37,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("meshes"))
     out = parser.parse_args().out
-    rows, names = [], {}
+    rows: list[str] = []
+    names: dict[str, int] = {}
     for name, (n_verts, seed) in MESHES.items():
         mesh, landmarks = creature(name, n_verts, seed=seed)
         mesh = mesh.with_verts(mesh.verts.round(decimals=6))

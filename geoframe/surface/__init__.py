@@ -29,3 +29,5 @@ from geoframe.surface.sampling import farthest_points as farthest_points
 from geoframe.surface.sampling import knn as knn
 from geoframe.surface.sampling import sample_surface as sample_surface
 from geoframe.surface.subdivide import subdivide as subdivide
+from geoframe.surface.symmetry import Symmetry as Symmetry
+from geoframe.surface.symmetry import reflective_symmetry as reflective_symmetry

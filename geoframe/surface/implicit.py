@@ -54,7 +54,7 @@ class Limb:
         d, _ = self._bones(points)
         out = d[0]
         for i in range(1, len(d)):
-            out = smooth_minimum(out, d[i], 0.5 * float(self.radii[i - 1 : i + 1].min()))
+            out = smooth_minimum(out, d[i], 0.5 * float(self.radii[i]))  # melted over half a joint
         return out
 
     def thickness(self, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,7 +105,14 @@ def girth(limbs: Sequence[Limb]) -> Field:
 
 
 def implicit_surface(
-    field: Field, low: Tensor, high: Tensor, n_verts: int, *, size: Field | None = None, seed: int = 0
+    field: Field,
+    low: Tensor,
+    high: Tensor,
+    n_verts: int,
+    *,
+    thinnest: float | None = None,
+    size: Field | None = None,
+    seed: int = 0,
 ) -> Mesh:
     """Closed manifold mesh of the zero level of `field` inside the box from `low` to `high`.
 
@@ -113,6 +120,7 @@ def implicit_surface(
         field: (M, 3) float64 points to (M,) values, negative inside, differentiable near the surface and
             positive on the box. low, high: (3,) corners.
         n_verts: number of vertices V; a little more where the shape needs them.
+        thinnest: thickness of the thinnest part or gap, which must not be lost (tips of thinner ones may).
         size: (M, 3) points to (M,) relative edge lengths; equal everywhere by default.
         seed: of the orientation of the grid: other seeds share no connectivity.
 
@@ -123,7 +131,8 @@ def implicit_surface(
     """
     check_int(n_verts, "n_verts", low=20)
     turn = _rotation(seed)
-    spacing = float((high - low).max()) / 32
+    coarsest = min(float((high - low).max()) / 32, (thinnest or np.inf) / 1.5)
+    spacing = coarsest
     for _ in range(3):
         verts, faces = _march(field, low.double(), high.double(), spacing, turn)
         if len(verts) == 0:
@@ -132,7 +141,7 @@ def implicit_surface(
             )
         if len(verts) > 9 * n_verts:
             break
-        spacing *= (len(verts) / (12 * n_verts)) ** 0.5
+        spacing = min(spacing * (len(verts) / (12 * n_verts)) ** 0.5, coarsest)
 
     def on_surface(points: Floats) -> Floats:
         return project(field, torch.as_tensor(points)).numpy()
@@ -185,8 +194,10 @@ def _march(field: Field, low: Tensor, high: Tensor, spacing: float, turn: Tensor
     shape = ((corner.max(0).values - start) / spacing).ceil().int() + 2
     grid = torch.cartesian_prod(*(torch.arange(int(n), dtype=torch.float64) for n in shape))
     points = (start + spacing * grid) @ turn.T
+    within = ((points >= low) & (points <= high)).all(1)
+    value = np.full(len(points), float((high - low).norm()))  # outside of the box is outside of the surface
     with torch.no_grad():
-        value = torch.cat([field(p) for p in points.split(2**16)]).numpy()
+        value[within.numpy()] = torch.cat([field(p) for p in points[within].split(2**14)]).numpy()
     tets = _crossed_tetrahedra((value < 0).reshape(shape.tolist()))
     tets = np.take_along_axis(
         tets, np.argsort(value[tets] >= 0, axis=1, kind="stable"), 1

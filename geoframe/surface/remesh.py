@@ -20,7 +20,7 @@ OnPoints = Callable[[Floats], Floats]
 def coarsen(
     verts: Floats, faces: Ints, n_verts: int, *, on_surface: OnPoints, size: Floats | None = None
 ) -> tuple[Floats, Ints]:
-    """Collapse edges, shortest first, until `n_verts` vertices are left; the topology is kept.
+    """Collapse edges, short ones first, until `n_verts` vertices are left; the topology is kept.
 
     Args:
         verts: (V, 3). faces: (F, 3), closed, manifold, oriented. on_surface: moves points (n, 3) to the surface.
@@ -31,14 +31,19 @@ def coarsen(
         fold or a change of topology.
     """
     size = np.ones(len(verts)) if size is None else size
-    while len(verts) > n_verts:
+    a, b, c = verts[faces].transpose(1, 0, 2)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2 / size[faces].mean(1) ** 2
+    goal = np.sqrt(area.sum() / n_verts)  # side of a square for each vertex, relative to size
+    short = 0.7 * goal
+    while len(verts) > n_verts and short < 100 * goal:
         edges = edge_table(faces)[0]
         length = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1) / size[edges].mean(1)
-        rank = np.argsort(np.argsort(length, kind="stable"))
-        pick, place = _collapsible(verts, faces, edges, rank, on_surface)
+        pick, place = _collapsible(verts, faces, edges, length < short, on_surface)
+        if len(pick) < 0.002 * len(verts):  # few are left: take longer ones, too
+            short *= 1.05
         if len(pick) == 0:
-            break
-        first = np.argsort(rank[pick])[: len(verts) - n_verts]
+            continue
+        first = np.argsort(length[pick])[: len(verts) - n_verts]
         keep, gone = edges[pick[first]].T
         verts = verts.copy()
         verts[keep] = place[first]
@@ -116,18 +121,17 @@ def _can_collapse(verts: Floats, faces: Ints, edges: Ints, place: Floats) -> Boo
 
 
 def _collapsible(
-    verts: Floats, faces: Ints, edges: Ints, rank: Ints, on_surface: OnPoints
+    verts: Floats, faces: Ints, edges: Ints, wanted: Bools, on_surface: OnPoints
 ) -> tuple[Ints, Floats]:
-    """Edges (n,) that can go at the same time and the points (n, 3) they become; short ones as long as there are any."""
-    chance = np.random.default_rng(0).permutation(len(edges))  # by length alone, few edges are lowest around
-    for share in (0.3, 1.0):
-        left = np.where(rank < share * len(edges), chance, len(edges))
-        while len(pick := _apart(edges, left, len(verts))):
-            place = on_surface(verts[edges[pick]].mean(1))
-            ok = _can_collapse(verts, faces, edges[pick], place)
-            if ok.mean() > 0.5:
-                return pick[ok], place[ok]
-            left[pick[~ok]] = len(edges)  # give their neighbours a turn
+    """Of the wanted edges those (n,) that can go at the same time, and the points (n, 3) they become."""
+    chance = np.random.default_rng(0).permutation(len(edges))  # ranked by length, few edges are lowest around
+    left = np.where(wanted, chance, len(edges))
+    while len(pick := _apart(edges, left, len(verts))):
+        place = on_surface(verts[edges[pick]].mean(1))
+        ok = _can_collapse(verts, faces, edges[pick], place)
+        if ok.mean() > 0.5:
+            return pick[ok], place[ok]
+        left[pick[~ok]] = len(edges)  # give their neighbours a turn
     return np.zeros(0, int), np.zeros((0, 3))
 
 
