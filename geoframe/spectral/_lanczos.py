@@ -306,16 +306,19 @@ class BlockLanczos:
         return out
 
     def _orthonormalise(self, Y: Tensor) -> tuple[Tensor, Floats]:
-        """M-orthonormal rows P and C with ``Y = C^T P``, by Cholesky QR twice."""
+        """M-orthonormal rows P and C with ``Y = C^T P``, by Cholesky QR, twice where the rows are dependent."""
         P, C = Y, np.eye(self.b)
         for _ in range(2):
             try:
                 L = np.linalg.cholesky((P @ self.dual(P).T).numpy())
             except np.linalg.LinAlgError:
                 return self._refill(Y)
-            if not L.diagonal().min() > 1e-6 * L.diagonal().max():
+            spread = L.diagonal().min() / L.diagonal().max()
+            if not spread > 1e-6:
                 return self._refill(Y)
             P, C = torch.from_numpy(np.linalg.inv(L)) @ P, L.T @ C
+            if spread > 0.1:
+                break
         return P, C
 
     def _refill(self, Y: Tensor) -> tuple[Tensor, Floats]:
