@@ -125,14 +125,17 @@ def _collapsible(
 ) -> tuple[Ints, Floats]:
     """Of the wanted edges those (n,) that can go at the same time, and the points (n, 3) they become."""
     chance = np.random.default_rng(0).permutation(len(edges))  # ranked by length, few edges are lowest around
-    left = np.where(wanted, chance, len(edges))
-    while len(pick := _apart(edges, left, len(verts))):
-        place = on_surface(verts[edges[pick]].mean(1))
-        ok = _can_collapse(verts, faces, edges[pick], place)
-        if ok.mean() > 0.5:
-            return pick[ok], place[ok]
-        left[pick[~ok]] = len(edges)  # give their neighbours a turn
-    return np.zeros(0, int), np.zeros((0, 3))
+    rank = np.where(wanted, chance, len(edges))
+    tried = _apart(edges, rank, len(verts))
+    place = on_surface(verts[edges[tried]].mean(1))
+    ok = _can_collapse(verts, faces, edges[tried], place)
+    if ok.sum() <= len(ok) / 2:  # look at all, so that the neighbours of those that cannot go have a turn
+        tried = np.flatnonzero(wanted)
+        place = on_surface(verts[edges[tried]].mean(1))
+        ok = _can_collapse(verts, faces, edges[tried], place)
+        rank[tried[~ok]] = len(edges)
+        ok = np.isin(tried, _apart(edges, rank, len(verts)))
+    return tried[ok], place[ok]
 
 
 def _drop(verts: Floats, size: Floats, faces: Ints, keep: Ints, gone: Ints) -> tuple[Floats, Floats, Ints]:
