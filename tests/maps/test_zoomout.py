@@ -60,7 +60,7 @@ def _naive(C, basis1, basis2, sizes, both=False):
         k2, k1 = C.shape
         x, y = U1[:, :k1] @ C.T, U2[:, :k2]
         if both:
-            x, y = np.hstack([x, U1[:, :k1]]), np.hstack([y, U2[:, :k2] @ D.T])
+            x, y = np.hstack([U1[:, :k1] @ D, U1[:, :k1]]), np.hstack([U2[:, :k2], U2[:, :k2] @ C])
         p, q = _read(x, y), _read(y, x)
         if k is None:
             return C / s, p, D * s, q
