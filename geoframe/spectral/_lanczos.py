@@ -152,7 +152,7 @@ def ritz_pairs(
         j = k + int(np.argmax(clear))  # k where there is no gap yet
         missing = int((error[:j] > tolerance * nu[:j]).sum())
         if not missing and clear.any():
-            rows = torch.from_numpy(np.ascontiguousarray(S[:, :j].T)) @ lanczos.Q[:m]
+            rows = torch.from_numpy(S[:, :j].T.copy()) @ lanczos.Q[:m]
             return nu[: j + 1], error[: j + 1], rows.numpy()
         check = min(m + max(2 * b, min(2 * missing, k // 4)), lanczos.capacity)
     return None
@@ -173,14 +173,17 @@ def _polish(rows: Floats, mass: Floats, nu: Floats, factor: SpdFactor) -> Floats
 
     It damps what rounding left in the high frequencies, and makes the values at vertices of tiny mass right.
     """
-    n = len(mass)
-    Z = np.empty((n, len(rows) + 1))
-    Z[:, 0] = 1.0
-    for i in range(0, len(rows), 64):
-        Z[:, i + 1 : i + 65] = factor.solve((rows[i : i + 64] * mass).T) / nu[i : i + 64]
-    U, M = torch.from_numpy(Z), torch.from_numpy(mass)[:, None]
-    L = torch.linalg.cholesky(U.T @ (M * U))
-    U = U @ torch.linalg.inv(L).T
+    n, j = len(mass), len(rows) + 1
+    U, M = torch.ones((n, j), dtype=torch.float64), torch.from_numpy(mass)[:, None]
+    for i in range(0, j - 1, 64):
+        U[:, i + 1 : i + 65] = torch.from_numpy(factor.solve((rows[i : i + 64] * mass).T) / nu[i : i + 64])
+    blocks = [slice(at, at + 50_000) for at in range(0, n, 50_000)]
+    gram = torch.zeros((j, j), dtype=torch.float64)
+    for at in blocks:
+        gram += U[at].T @ (M[at] * U[at])
+    upper = torch.linalg.inv(torch.linalg.cholesky(gram)).T.contiguous()
+    for at in blocks:
+        U[at] = U[at] @ upper
     U[:, 0] = mass.sum() ** -0.5
     return U.numpy()
 

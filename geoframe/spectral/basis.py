@@ -177,6 +177,9 @@ def _merge(
     pairs: list[tuple[Floats, Floats]], members: list[NDArray[np.int64]], n: int, k: int
 ) -> tuple[Floats, Floats]:
     """The k lowest of all components' pairs; equal eigenvalues in the order of the components."""
+    if len(members[0]) == n:
+        vals, vecs = pairs[0]
+        return vals[:k], np.ascontiguousarray(vecs[:, :k])
     vals = np.concatenate([v for v, _ in pairs])
     component = np.repeat(np.arange(len(pairs)), [len(v) for v, _ in pairs])
     column = np.concatenate([np.arange(len(v)) for v, _ in pairs])
@@ -197,15 +200,16 @@ def _clusters(vals: Floats) -> NDArray[np.int64]:
 
 
 def _canonical(vals: Floats, vecs: Floats, mass: Floats) -> Floats:
-    """The same eigenspaces (n, j) with the basis that `eigenbasis` documents."""
-    out = vecs.copy()
-    peak = np.abs(vecs).max(0)
-    first = np.argmax(np.abs(vecs) >= (1 - 1e-4) * peak, axis=0)
-    out *= np.where(vecs[first, np.arange(vecs.shape[1])] < 0, -1.0, 1.0)
+    """Give the eigenspaces in `vecs` (n, j) the basis that `eigenbasis` documents, in place."""
+    for i in range(0, len(vals), 32):
+        part = vecs[:, i : i + 32]
+        size = np.abs(part)
+        first = np.argmax(size >= (1 - 1e-4) * size.max(0), axis=0)
+        part *= np.where(part[first, np.arange(part.shape[1])] < 0, -1.0, 1.0)
     cluster = _clusters(vals)
     for c in np.flatnonzero(np.bincount(cluster) > 1):
         of_c = np.flatnonzero(cluster == c)
         probes = np.random.default_rng(0).standard_normal((len(mass), len(of_c)))
         Q, R = np.linalg.qr(vecs[:, of_c].T @ (mass[:, None] * probes))
-        out[:, of_c] = vecs[:, of_c] @ (Q * np.where(R.diagonal() < 0, -1.0, 1.0))
-    return out
+        vecs[:, of_c] = vecs[:, of_c] @ (Q * np.where(R.diagonal() < 0, -1.0, 1.0))
+    return vecs

@@ -70,6 +70,14 @@ def test_agrees_with_dense_linear_algebra(name):
     assert float(basis.vecs[:, 0].std()) < 1e-12
 
 
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_few_eigenpairs(k):
+    mesh = ellipsoid(level=3)
+    basis = eigenbasis(mesh, k, cache=False)
+    assert_eigenpairs(basis, mesh)
+    np.testing.assert_allclose(basis.vals, dense_vals(mesh)[:k], atol=1e-9)
+
+
 def test_sphere_has_l_l_plus_1_with_multiplicity_2l_plus_1():
     expected = np.repeat([x * (x + 1) for x in range(9)], [2 * x + 1 for x in range(9)])
     errors = []
@@ -237,6 +245,18 @@ def test_collinear_and_repeated_triangles():
     assert bool(torch.isfinite(basis.vecs).all())
     assert_eigenpairs(basis, mesh, rtol=1e-5)  # weights of the sliver are a million times the others
     torch.testing.assert_close(basis.vals, eigenbasis(base, 30, cache=False).vals, rtol=5e-3, atol=1e-9)
+
+
+def test_edges_of_length_zero_and_nearly_zero():
+    mesh = rough(icosphere(3))
+    for weight in (0.0, 1e-9):
+        verts = mesh.verts.clone()
+        a, b = mesh.faces[::40, 0], mesh.faces[::40, 1]
+        verts[a] = (1 - weight) * verts[b] + weight * verts[a]
+        bad = mesh.with_verts(verts)
+        basis = eigenbasis(bad, 30, cache=False)
+        assert bool(torch.isfinite(basis.vecs).all())
+        assert_eigenpairs(basis, bad, rtol=1e-5)
 
 
 def test_point_cloud_of_a_sphere():
