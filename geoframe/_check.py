@@ -44,7 +44,9 @@ def check_float(x: Any, name: str) -> Tensor:
     """Require a floating-point tensor (`TypeError` otherwise)."""
     check_tensor(x, name)
     if not x.is_floating_point():
-        raise TypeError(f"{name}: expected a floating dtype, found {x.dtype}; convert with .double() or .float()")
+        raise TypeError(
+            f"{name}: expected a floating dtype, found {x.dtype}; convert with .double() or .float()"
+        )
     return x
 
 

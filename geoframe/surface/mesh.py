@@ -49,7 +49,9 @@ class Mesh:
         if self.colors is not None:
             check_float(self.colors, "colors")
             if self.colors.shape not in ((V, 3), (V, 4)):
-                raise ValueError(f"colors: expected shape ({V}, 3) or ({V}, 4), found {tuple(self.colors.shape)}")
+                raise ValueError(
+                    f"colors: expected shape ({V}, 3) or ({V}, 4), found {tuple(self.colors.shape)}"
+                )
         if self.uv is not None:
             T = check_shape(check_float(self.uv, "uv"), "T 2", "uv")["T"]
             if self.uv_faces is not None:
@@ -64,7 +66,9 @@ class Mesh:
         for name in ("faces", "colors", "uv", "uv_faces"):
             x = getattr(self, name)
             if x is not None and x.device != self.verts.device:
-                raise ValueError(f"{name}: expected device {self.verts.device} as verts, found {x.device}; use .to()")
+                raise ValueError(
+                    f"{name}: expected device {self.verts.device} as verts, found {x.device}; use .to()"
+                )
 
     def __repr__(self) -> str:
         batch = f", batch={tuple(self.verts.shape[:-2])}" if self.verts.ndim > 2 else ""
@@ -160,15 +164,21 @@ class PointCloud:
         if self.normals is not None:
             check_float(self.normals, "normals")
             if self.normals.shape != self.points.shape:
-                raise ValueError(f"normals: expected {tuple(self.points.shape)}, found {tuple(self.normals.shape)}")
+                raise ValueError(
+                    f"normals: expected {tuple(self.points.shape)}, found {tuple(self.normals.shape)}"
+                )
         if self.colors is not None:
             check_float(self.colors, "colors")
             if self.colors.shape not in ((N, 3), (N, 4)):
-                raise ValueError(f"colors: expected shape ({N}, 3) or ({N}, 4), found {tuple(self.colors.shape)}")
+                raise ValueError(
+                    f"colors: expected shape ({N}, 3) or ({N}, 4), found {tuple(self.colors.shape)}"
+                )
         for name in ("normals", "colors"):
             x = getattr(self, name)
             if x is not None and x.device != self.points.device:
-                raise ValueError(f"{name}: expected device {self.points.device} as points, found {x.device}; use .to()")
+                raise ValueError(
+                    f"{name}: expected device {self.points.device} as points, found {x.device}; use .to()"
+                )
 
     def __repr__(self) -> str:
         batch = f", batch={tuple(self.points.shape[:-2])}" if self.points.ndim > 2 else ""
@@ -191,5 +201,7 @@ class PointCloud:
 
     def to(self, *args: Any, **kwargs: Any) -> PointCloud:
         """Move or cast like `torch.Tensor.to`."""
-        move = [None if x is None else x.to(*args, **kwargs) for x in (self.points, self.normals, self.colors)]
+        move = [
+            None if x is None else x.to(*args, **kwargs) for x in (self.points, self.normals, self.colors)
+        ]
         return PointCloud(*move)  # type: ignore[arg-type]
