@@ -242,8 +242,9 @@ def _prepare(file: Path, k: int | None) -> str:
     from geoframe.spectral import eigenbasis
     from geoframe.surface import load
 
+    given: dict[str, Any] = {} if k is None else {"k": k}
     with contextlib.suppress(Exception):
-        eigenbasis(load(file), **({} if k is None else {"k": k}))
+        eigenbasis(load(file), **given)
     return str(file)
 
 
@@ -272,7 +273,10 @@ def _compute(pair: Pair, k: int | None) -> tuple[dict[str, Any], dict[str, Any]]
     from geoframe.surface import load
 
     landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
-    found = match(load(pair.source), load(pair.target), landmarks, **({} if k is None else {"k": k}))
+    given: dict[str, Any] = {} if k is None else {"k": k}
+    source: Any = load(pair.source)  # match refuses a point cloud, and says so
+    target: Any = load(pair.target)
+    found = match(source, target, landmarks, **given)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     measures = dict(found.energies)
     if found.ambiguity is not None:

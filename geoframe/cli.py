@@ -90,7 +90,12 @@ def match(
         numbers, curves = _measure(mesh1, mesh2, found, truth)
         progress("drawing", 1.0)
         _save_map(found, folder / "map.npz")
-        described = {"source": names[0], "target": names[1], "n_vertices": sizes, "settings": found.settings}
+        described: dict[str, Any] = {
+            "source": names[0],
+            "target": names[1],
+            "n_vertices": sizes,
+            "settings": found.settings,
+        }
         described |= {"candidates": found.candidates, "n_landmarks": 0 if pairs is None else len(pairs)}
         _save_json({**described, **numbers, **curves}, folder / "metrics.json")
         picture = draw_match(mesh1, mesh2, found.p2p_21, landmarks=found.landmarks, titles=titles)

@@ -86,7 +86,7 @@ def match(
     Args:
         mesh1: V1 vertices. mesh2: V2 vertices, any connectivity, scale and pose.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
-        k: number of eigenfunctions.
+        k: number of eigenfunctions; more than the default follow poses of one animal more finely.
         orientation: without landmarks, weight of the share of inverted triangles in the ranking; 0 turns it off.
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
