@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from geoframe._templates import template as template
+    from geoframe._templates import template_landmarks as template_landmarks
+    from geoframe._templates import templates as templates
     from geoframe.maps import Match as Match
     from geoframe.maps import match as match
     from geoframe.maps import zoomout as zoomout
@@ -26,9 +29,6 @@ if TYPE_CHECKING:
     from geoframe.surface import read_landmarks as read_landmarks
     from geoframe.surface import repair as repair
     from geoframe.surface import save as save
-    from geoframe.templates import template as template
-    from geoframe.templates import template_landmarks as template_landmarks
-    from geoframe.templates import templates as templates
     from geoframe.viz import draw_match as draw_match
 
 _HOME = {
@@ -45,9 +45,9 @@ _HOME = {
     "read_landmarks": "geoframe.surface",
     "repair": "geoframe.surface",
     "save": "geoframe.surface",
-    "template": "geoframe.templates",
-    "template_landmarks": "geoframe.templates",
-    "templates": "geoframe.templates",
+    "template": "geoframe._templates",
+    "template_landmarks": "geoframe._templates",
+    "templates": "geoframe._templates",
     "write_report": "geoframe.report",
     "zoomout": "geoframe.maps",
 }

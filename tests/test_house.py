@@ -26,7 +26,7 @@ FLOORS = {
         "linalg": 0.5,
         "nearest": 0.5,
         "surface": 1,
-        "templates": 1.5,
+        "_templates": 1.5,
         "spectral": 2,
         "maps": 3,
     },

@@ -137,7 +137,7 @@ def match(
         "orthogonality": orthogonality(C_12),
     }
     tell("done", 1.0)
-    settings = {
+    settings: dict[str, Any] = {
         "k": k,
         "k_zoomout": _sizes(k)[-1],
         "samples": SAMPLES if large else None,
