@@ -21,7 +21,6 @@ import scipy.linalg as la
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geoframe.linalg import SpdFactor, count_below
 
@@ -97,8 +96,7 @@ def _lanczos_pairs(
     W: sp.csr_matrix, mass: Floats, k: int, *, factor: SpdFactor, s: float, b: int, seed: int
 ) -> tuple[Floats, Floats] | None:
     """`lowest_pairs` by one Lanczos run; None where it did not converge or did not pass the checks."""
-    weight = torch.from_numpy(mass)
-    found = ritz_pairs(factor, lambda X: X * weight, k, b=b, seed=seed)
+    found = ritz_pairs(factor, lambda X: X * mass, k, b=b, seed=seed)
     if found is None:
         return None
     nu, error, rows = found
@@ -113,7 +111,7 @@ def _lanczos_pairs(
 
 def ritz_pairs(
     factor: SpdFactor,
-    dual: Callable[[Tensor], Tensor],
+    dual: Callable[[Floats], Floats],
     k: int,
     *,
     b: int = 4,
@@ -132,14 +130,15 @@ def ritz_pairs(
         capacity was not enough.
     """
     n = factor.shape[0]
-    one = torch.ones(1, n, dtype=torch.float64)
-    flux = dual(one)[0] / dual(one).sum()
+    flux = dual(np.ones((1, n)))[0]
+    flux /= flux.sum()
 
-    def op(X: Tensor) -> Tensor:
-        out = torch.from_numpy(factor.solve(dual(X).T.numpy())).T
-        return (out - (out @ flux)[:, None]).contiguous()
+    def op(X: Floats) -> Floats:
+        out = np.ascontiguousarray(factor.solve(dual(X).T).T)
+        out -= _inner(out, flux[None])
+        return out
 
-    start = torch.from_numpy(np.random.default_rng(seed).standard_normal((b, n)))
+    start = np.random.default_rng(seed).standard_normal((b, n))
     lanczos = BlockLanczos(op, dual, op(start), capacity=min(4 * k + 60 + 12 * b, n - 1 - b))
     check, k = min(2 * k + 20, lanczos.capacity), k - 1
     while lanczos.m < lanczos.capacity:
@@ -152,7 +151,7 @@ def ritz_pairs(
         j = k + int(np.argmax(clear))  # k where there is no gap yet
         missing = int((error[:j] > tolerance * nu[:j]).sum())
         if not missing and clear.any():
-            rows = torch.from_numpy(S[:, :j].T.copy()) @ lanczos.Q[:m]
+            rows = torch.from_numpy(S[:, :j].T.copy()) @ torch.from_numpy(lanczos.Q[:m])
             return nu[: j + 1], error[: j + 1], rows.numpy()
         check = min(m + max(2 * b, min(2 * missing, k // 4)), lanczos.capacity)
     return None
@@ -226,9 +225,9 @@ class BlockLanczos:
 
     def __init__(
         self,
-        op: Callable[[Tensor], Tensor],
-        dual: Callable[[Tensor], Tensor],
-        start: Tensor,
+        op: Callable[[Floats], Floats],
+        dual: Callable[[Floats], Floats],
+        start: Floats,
         *,
         capacity: int,
     ) -> None:
@@ -237,7 +236,7 @@ class BlockLanczos:
         self.capacity = capacity // self.b * self.b
         J, b = self.capacity // self.b, self.b
         self.m = 0
-        self.Q = torch.empty((self.capacity + b, n), dtype=torch.float64)
+        self.Q = np.empty((self.capacity + b, n))
         self.diagonal = np.zeros((J, b, b))  # Q_j M B Q_j^T
         self.coupling = np.zeros((J, b, b))  # Q_j+1 M B Q_j^T
         self._omega = np.zeros((J + 1, b, b))  # Q_i M Q_j^T, estimated, for the newest block j
@@ -254,17 +253,16 @@ class BlockLanczos:
         newest = Q[m - b : m]
         Y = self.op(newest)
         if j:
-            Y -= torch.from_numpy(self.coupling[j - 1]) @ Q[m - 2 * b : m - b]
-        A = newest @ self.dual(Y).T
-        A = (A + A.T) / 2
-        Y -= A @ newest
+            Y -= _combine(self.coupling[j - 1], Q[m - 2 * b : m - b])
+        A = _inner(newest, self.dual(Y))
+        self.diagonal[j] = (A + A.T) / 2
+        Y -= _combine(self.diagonal[j], newest)
         near = Q[max(0, m - 2 * b) : m]
-        Y -= (self.dual(Y) @ near.T) @ near
-        self.diagonal[j] = A.numpy()
+        Y -= _combine(_inner(self.dual(Y), near), near)
         P, C = self._orthonormalise(Y)
         omega = self._next_omega(j, C)
         if self._again or not np.abs(omega[: j + 1]).max() < _SEMI:
-            P, more = self._orthonormalise(P - (Q[:m] @ self.dual(P).T).T @ Q[:m])
+            P, more = self._orthonormalise(self._without_basis(P))
             C = more @ C
             omega[: j + 1] = _EPS * self._rng.standard_normal((j + 1, b, b))
             self._again = not self._again
@@ -275,13 +273,15 @@ class BlockLanczos:
     def ritz(self) -> tuple[Floats, Floats, Floats]:
         """Ritz values (m,) descending, eigenvectors of T (m, m) one a column, and residual norms (m,)."""
         b, J = self.b, self.m // self.b
-        T = np.zeros((self.m, self.m))
+        T = np.zeros((self.m + b, self.m))  # room below, so that every diagonal has full length
         for j in range(J):
             at = slice(j * b, j * b + b)
             T[at, at] = self.diagonal[j]
             if j + 1 < J:
                 T[j * b + b : j * b + 2 * b, at] = self.coupling[j]
-        vals, S = la.eigh(T, lower=True, driver="evd", overwrite_a=True, check_finite=False)
+        column = np.arange(self.m)
+        band = T[column + np.arange(b + 1)[:, None], column]  # couplings are upper triangular
+        vals, S = la.eig_banded(band, lower=True, check_finite=False)  # unlike eigh it wakes no threads
         vals, S = vals[::-1], S[:, ::-1]
         return vals, S, np.linalg.norm(self.coupling[J - 1] @ S[-b:], axis=0)
 
@@ -308,44 +308,70 @@ class BlockLanczos:
         out[:J] += _EPS * np.abs(D[0]).max() / smallest * self._rng.standard_normal((J, b, b))
         return out
 
-    def _orthonormalise(self, Y: Tensor) -> tuple[Tensor, Floats]:
+    def _orthonormalise(self, Y: Floats) -> tuple[Floats, Floats]:
         """M-orthonormal rows P and C with ``Y = C^T P``, by Cholesky QR, twice where the rows are dependent."""
         P, C = Y, np.eye(self.b)
         for _ in range(2):
             try:
-                L = np.linalg.cholesky((P @ self.dual(P).T).numpy())
+                L = np.linalg.cholesky(_inner(P, self.dual(P)))
             except np.linalg.LinAlgError:
                 return self._refill(Y)
             spread = L.diagonal().min() / L.diagonal().max()
             if not spread > 1e-6:
                 return self._refill(Y)
-            P, C = torch.from_numpy(np.linalg.inv(L)) @ P, L.T @ C
+            P, C = _combine(np.linalg.inv(L), P), L.T @ C
             if spread > 0.1:
                 break
         return P, C
 
-    def _refill(self, Y: Tensor) -> tuple[Tensor, Floats]:
+    def _refill(self, Y: Floats) -> tuple[Floats, Floats]:
         """`_orthonormalise` of nearly dependent rows, against the whole basis, by Gram-Schmidt.
 
         Where a row holds nothing new (an invariant subspace is complete) a random one enters, with zeros in C.
         """
         b, m = self.b, self.m
-        C, P = np.zeros((b, b)), torch.zeros_like(Y)
+        C, P = np.zeros((b, b)), np.zeros_like(Y)
         spent = 1e-13 * (np.abs(self.diagonal[0]).max() if m else 0.0)
         for i in range(b):
             y, own = Y[i : i + 1], True
             while True:
-                length = float((y @ self.dual(y).T).sqrt())
+                length = float(_inner(y, self.dual(y))[0, 0]) ** 0.5
                 for _ in range(2):
-                    y = y - (self.dual(y) @ self.Q[:m].T) @ self.Q[:m]
-                    c = self.dual(y) @ P[:i].T
-                    y = y - c @ P[:i]
+                    y = self._without_basis(y) if m else y
+                    c = _inner(self.dual(y), P[:i])
+                    y = y - _combine(c, P[:i])
                     if own:
-                        C[:i, i] += c[0].numpy()
-                norm = float((y @ self.dual(y).T).sqrt())
+                        C[:i, i] += c[0]
+                norm = float(_inner(y, self.dual(y))[0, 0]) ** 0.5
                 if norm > spent and norm > 1e-12 * length:
                     break
-                y, own = self.op(torch.from_numpy(self._rng.standard_normal((1, Y.shape[1])))), False
+                y, own = self.op(self._rng.standard_normal((1, Y.shape[1]))), False
             P[i] = y[0] / norm
             C[i, i] = norm if own else 0.0
         return P, C
+
+    def _without_basis(self, Y: Floats) -> Floats:
+        """Rows Y less their components in the basis."""
+        Q = torch.from_numpy(self.Q[: self.m])
+        return Y - ((Q @ torch.from_numpy(self.dual(Y)).T).T @ Q).numpy()
+
+
+# Products of few long rows are cut into pieces for which BLAS wakes no threads: with thousands of such small
+# products, waiting for each other costs the threads far more than the work, above all on a busy machine.
+_PIECE = 8192
+
+
+def _inner(X: Floats, Y: Floats) -> Floats:
+    """``X Y^T`` for a few long rows."""
+    out = np.zeros((len(X), len(Y)))
+    for at in range(0, X.shape[1], _PIECE):
+        out += X[:, at : at + _PIECE] @ Y[:, at : at + _PIECE].T
+    return out
+
+
+def _combine(C: Floats, X: Floats) -> Floats:
+    """``C X`` for a few long rows."""
+    out = np.empty((len(C), X.shape[1]))
+    for at in range(0, X.shape[1], _PIECE):
+        out[:, at : at + _PIECE] = C @ X[:, at : at + _PIECE]
+    return out

@@ -15,7 +15,6 @@ import scipy.linalg as la
 import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geoframe.linalg import SpdFactor
 from geoframe.spectral._lanczos import lowest_pairs, ritz_pairs
@@ -134,10 +133,7 @@ def _coarse_pairs(P: sp.csr_array, W: sp.csr_matrix, mass: Floats, k: int) -> tu
     Wc, Mc = (Wc + Wc.T) / 2, (Mc + Mc.T) / 2
     s = 0.05 * 4 * np.pi * k / mass.sum()
 
-    def dual(X: Tensor) -> Tensor:
-        return torch.from_numpy(Mc @ np.ascontiguousarray(X.T.numpy())).T
-
-    found = ritz_pairs(SpdFactor(Wc + s * Mc), dual, k, tolerance=1e-6)
+    found = ritz_pairs(SpdFactor(Wc + s * Mc), lambda X: (Mc @ X.T).T, k, tolerance=1e-6)
     if found is None:
         raise ValueError("eigenbasis: the coarse problem did not converge; use method='exact'")
     nu, _, rows = found
