@@ -1,0 +1,120 @@
+"""The command line. Each command has a module of its own here.
+
+Exit status: 0 done; 2 bad input, told in one line; 1 any other failure, told in one line that says how to see
+more. Nothing slow is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from geoframe.cli.info import info
+from geoframe.cli.match import match
+from geoframe.cli.match_all import match_all
+
+_BAD_INPUT = (
+    ValueError,
+    ImportError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+
+# The name of a command is one word or two.
+COMMANDS: dict[str, Callable[..., None]] = {"info": info, "match": match, "match-all": match_all}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line with `argv` (default: the process's own) and return the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [w for w in words if w != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if words else 2
+    if words[0] == "--version":
+        from geoframe import __version__
+
+        print(__version__)
+        return 0
+    name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+    if name not in COMMANDS:
+        known = [c for c in COMMANDS if c.split()[0] == name] or COMMANDS
+        wanted = " ".join(words[: 1 if known is COMMANDS else 2])
+        return _complain("geoframe", f"unknown command {wanted!r}; expected one of {', '.join(known)}", 2)
+    program = f"geoframe {name}"
+    command = _parse(COMMANDS[name], program, words[len(name.split()) :])
+    if isinstance(command, int):
+        return command
+    try:
+        command()
+        return 0
+    except KeyboardInterrupt:
+        return _complain(program, "interrupted", 130)
+    except Exception as err:
+        if debug:
+            raise
+        if _is_bad_input(err):
+            return _complain(program, str(err), 2)
+        return _complain(program, f"failed with {type(err).__name__}: {err}; add --debug to see where", 1)
+
+
+def _help() -> str:
+    import geoframe
+
+    lines = [
+        "usage: geoframe COMMAND [OPTIONS]",
+        "",
+        (geoframe.__doc__ or "").split("\n")[0],
+        "",
+        "commands:",
+    ]
+    width = max(map(len, COMMANDS))
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:{width}s} {(command.__doc__ or '').splitlines()[0]}")
+    lines += ["", "geoframe COMMAND --help tells more; --debug shows where a failure comes from; --version."]
+    return "\n".join(lines)
+
+
+def _complain(program: str, message: str, status: int) -> int:
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    return status
+
+
+def _is_bad_input(err: Exception) -> bool:
+    if not isinstance(err, _BAD_INPUT):
+        return False
+    from numpy.linalg import LinAlgError
+
+    return not isinstance(err, LinAlgError)  # a ValueError by inheritance, but no fault of the input's
+
+
+def _parse(command: Callable[..., None], program: str, words: list[str]) -> Callable[[], None] | int:
+    """The command with its arguments bound, or the exit status if there is nothing to run.
+
+    What the parser has to say against the words, a box of several lines, is squeezed into one.
+    """
+    import functools
+
+    import tyro
+
+    @functools.wraps(command)
+    def bind(*args: Any, **kwargs: Any) -> Callable[[], None]:
+        return functools.partial(command, *args, **kwargs)
+
+    style = (tyro.conf.FlagCreatePairsOff, tyro.conf.PositionalMetavarFromFieldName)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(bind, prog=program, args=words, config=style)  # type: ignore[return-value]
+    except SystemExit as stop:
+        if not stop.code:
+            return 0
+        lines = [line.strip("│╰╯ ") for line in complaint.getvalue().splitlines()[1:]]  # less the box's title
+        rule = next((i for i, line in enumerate(lines) if line and not line.strip("─")), len(lines))
+        return _complain(program, f"{' '.join(lines[:rule])}; see {program} --help", 2)

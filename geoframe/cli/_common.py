@@ -1,0 +1,70 @@
+"""What commands share: options that were given, progress, reading meshes and landmarks, writing JSON."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given: the others keep the library's defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@contextlib.contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
+    """A callable (step, share done) that moves a bar on stderr; it does nothing where nobody is looking."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[step]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=1.0, step="")
+        yield lambda step, share: bar.update(task, completed=share, step=step)
+
+
+def load_mesh(path: Path) -> Any:
+    """The mesh of a file; a file of points only is refused."""
+    from geoframe.surface import Mesh, load
+
+    surface = load(path)
+    if not isinstance(surface, Mesh):
+        raise ValueError(f"{path}: expected a mesh, found points without faces; reconstruct a surface first")
+    return surface
+
+
+def read_pairs(path: Path, source: Path, target: Path) -> Any:
+    """(L, 2) vertex pairs from a file of pairs, or from a folder of <mesh>.json files with named vertices."""
+    from geoframe.surface import pair_landmarks, read_landmarks, read_named_landmarks
+
+    if not path.is_dir():
+        return read_landmarks(path)
+    named1, named2 = (read_named_landmarks(path / f"{mesh.stem}.json") for mesh in (source, target))
+    try:
+        return pair_landmarks(named1, named2)
+    except ValueError as err:
+        raise ValueError(f"{path}: {source.stem}.json and {target.stem}.json share no landmark name") from err
+
+
+@contextlib.contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Complaints about what a file held are told with its name."""
+    try:
+        yield
+    except ValueError as err:
+        raise ValueError(f"{path}: {err}") from err
+
+
+def save_json(value: Any, path: Path) -> None:
+    """Write `value` as JSON, numbers of torch and numpy as numbers."""
+    import json
+
+    path.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
