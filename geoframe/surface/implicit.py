@@ -134,7 +134,7 @@ def implicit_surface(
     coarsest = min(float((high - low).max()) / 32, (thinnest or np.inf) / 1.5)
     spacing = coarsest
     for _ in range(3):
-        verts, faces = _march(field, low.double(), high.double(), spacing, turn)
+        verts, faces = march(field, low.double(), high.double(), spacing, turn)
         if len(verts) == 0:
             raise ValueError(
                 "field: expected a zero level inside the box, found none; check signs, low and high"
@@ -187,8 +187,8 @@ def _rotation(seed: int) -> Tensor:
     return torch.as_tensor(q * np.linalg.det(q))
 
 
-def _march(field: Field, low: Tensor, high: Tensor, spacing: float, turn: Tensor) -> tuple[Floats, Ints]:
-    """Marching tetrahedra on a turned grid: closed, manifold, outward, with slivers."""
+def march(field: Field, low: Tensor, high: Tensor, spacing: float, turn: Tensor) -> tuple[Floats, Ints]:
+    """Marching tetrahedra on a grid turned by `turn` (3, 3): verts and faces, closed, manifold, outward, with slivers."""
     corner = torch.cartesian_prod(*torch.stack([low, high], 1)) @ turn
     start = corner.min(0).values - spacing
     shape = ((corner.max(0).values - start) / spacing).ceil().int() + 2

@@ -1,0 +1,1 @@
+"""Families of surfaces with exact correspondence: animals, rigid categories, a human head."""

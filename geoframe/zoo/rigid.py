@@ -1,0 +1,41 @@
+"""Rigid categories with named parts and exact correspondence: seeded members, their surfaces and point clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from geoframe._check import check_choice, check_int
+from geoframe.zoo import furniture
+from geoframe.zoo.template import Draw, Member, surface_points
+
+_MAKERS: dict[str, Callable[[Draw], Member]] = {"chair": furniture.chair, "table": furniture.table}
+_PARTS = {"chair": furniture.CHAIR_PARTS, "table": furniture.TABLE_PARTS}
+CATEGORIES = tuple(_MAKERS)
+
+
+def sample(category: str, seed: int) -> Member:
+    """One member of a category; the same seed gives the same shape.
+
+    Raises:
+        ValueError: unknown category, negative seed.
+    """
+    check_choice(category, CATEGORIES, "category")
+    return _MAKERS[category](Draw(category, check_int(seed, "seed", low=0)))
+
+
+def part_names(category: str) -> tuple[str, ...]:
+    """The names that the part labels of a category count; a member has some of them."""
+    check_choice(category, CATEGORIES, "category")
+    return _PARTS[category]
+
+
+def sample_points(category: str, seed: int, n_points: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Points (n_points, 3) spread evenly over the surface of `sample(category, seed)`, float64.
+
+    Returns:
+        points: (n_points, 3). canonical: (n_points, 3), equal for corresponding points of all members.
+        label: (n_points,) int64 into `part_names(category)`.
+    """
+    return surface_points(sample(category, seed), n_points, seed)
