@@ -148,7 +148,7 @@ def implicit_surface(
 
     verts = on_surface(verts)
     wanted = None if size is None else size(torch.as_tensor(verts)).numpy()
-    verts, faces = coarsen(verts, faces, n_verts, on_surface=on_surface, size=wanted)
+    verts, faces, _ = coarsen(verts, faces, n_verts, on_surface=on_surface, size=wanted)
     for _ in range(12):
         faces = flip_edges(verts, faces)
         verts = on_surface(_relax(verts, faces))
@@ -188,7 +188,7 @@ def _rotation(seed: int) -> Tensor:
 
 
 def march(field: Field, low: Tensor, high: Tensor, spacing: float, turn: Tensor) -> tuple[Floats, Ints]:
-    """Marching tetrahedra on a grid turned by `turn` (3, 3): verts and faces, closed, manifold, outward, with slivers."""
+    """Marching tetrahedra on a grid turned by `turn` (3, 3): closed, manifold, outward, with slivers."""
     corner = torch.cartesian_prod(*torch.stack([low, high], 1)) @ turn
     start = corner.min(0).values - spacing
     shape = ((corner.max(0).values - start) / spacing).ceil().int() + 2

@@ -1,0 +1,228 @@
+"""Symmetric meshes of any size on the dense surface of an animal, each vertex a known point of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from geoframe.surface.remesh import coarsen, flip_edges
+from geoframe.zoo._cage import template
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of the dense template: `faces` (n,), and `weights` (n, 3) of their corners, which sum to 1."""
+
+    faces: Ints
+    weights: Floats
+
+    def on(self, verts: Floats) -> Floats:
+        """(n, ...) where the points are, given values (V, ...) of the dense vertices."""
+        return np.einsum("nc,nc...->n...", self.weights, verts[template().faces[self.faces]])
+
+
+class Surface:
+    """Closest points of a triangle mesh among the triangles whose centres are near."""
+
+    def __init__(self, verts: Floats, faces: Ints) -> None:
+        self.corners = verts[faces]
+        self.tree = cKDTree(self.corners.mean(1))
+
+    def closest(self, points: Floats, n_near: int = 10) -> tuple[Ints, Floats]:
+        """Faces (n,) and weights (n, 3) of the points closest to `points` (n, 3)."""
+        near = self.tree.query(points, k=n_near)[1]
+        weights = closest_weights(points[:, None], self.corners[near])
+        gap = np.einsum("nkc,nkcd->nkd", weights, self.corners[near]) - points[:, None]
+        best = (gap**2).sum(-1).argmin(1)
+        row = np.arange(len(points))
+        return near[row, best], weights[row, best]
+
+
+def closest_weights(points: Floats, corners: Floats) -> Floats:
+    """(..., 3) barycentric weights of the point of a triangle (..., 3, 3) closest to a point (..., 3).
+
+    Source: Ericson 2005, Real-Time Collision Detection, section 5.1.5 (regions of the plane).
+    """
+    a, b, c = (corners[..., i, :] for i in range(3))
+    ab, ac = b - a, c - a
+
+    def dot(x: Floats, y: Floats) -> Floats:
+        return np.einsum("...d,...d->...", x, y)
+
+    d1, d2 = dot(ab, points - a), dot(ac, points - a)
+    d3, d4 = dot(ab, points - b), dot(ac, points - b)
+    d5, d6 = dot(ab, points - c), dot(ac, points - c)
+    va, vb, vc = d3 * d6 - d5 * d4, d5 * d2 - d1 * d6, d1 * d4 - d3 * d2
+    total = np.maximum(va + vb + vc, 1e-300)
+    w = np.stack([va, vb, vc], -1) / total[..., None]
+
+    def onto(x: Floats, y: Floats) -> Floats:
+        return x / np.where(np.abs(y) < 1e-300, 1e-300, y)
+
+    zero = np.zeros_like(d1)
+    t_ab, t_ac, t_bc = onto(d1, d1 - d3), onto(d2, d2 - d6), onto(d4 - d3, (d4 - d3) + (d5 - d6))
+    for where, value in (
+        ((va <= 0) & (d4 - d3 >= 0) & (d5 - d6 >= 0), (zero, 1 - t_bc, t_bc)),
+        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), (1 - t_ac, zero, t_ac)),
+        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), (1 - t_ab, t_ab, zero)),
+        ((d6 >= 0) & (d5 <= d6), (zero, zero, zero + 1)),
+        ((d3 >= 0) & (d4 <= d3), (zero, zero + 1, zero)),
+        ((d1 <= 0) & (d2 <= 0), (zero + 1, zero, zero)),
+    ):
+        w = np.where(where[..., None], np.stack(value, -1), w)
+    return w
+
+
+def symmetric_mesh(
+    verts: Floats, size: Floats, n_verts: int, pins: Ints, seed: int
+) -> tuple[Points, Ints, Ints, Ints]:
+    """Well-shaped triangles on a symmetric animal, itself exactly symmetric.
+
+    Args:
+        verts: (V, 3) of the dense template. size: (V,) relative edge lengths. n_verts: about how many.
+        pins: dense vertices of the right half or the midline that become vertices. seed: of the triangulation.
+
+    Returns:
+        points (n,) of the dense template, faces (F, 3), the mirror map (n,), and the vertices that are the pins.
+    """
+    surface = _HalfSurface(verts)
+    x, faces, hold, origin = _start(verts, n_verts // 2, pins)
+    apex = len(x)  # closes the half
+    faces = np.concatenate([faces, np.insert(_rim(faces)[:, ::-1], 2, apex, axis=1)])
+    x, scale, hold = np.append(x, [[np.nan] * 3], 0), np.append(size[origin].mean(1), 1.0), np.append(hold, 0)
+    for spare in (
+        1.15,
+        1.0,
+    ):  # first a few more than wanted, to learn how many are on the rim and not doubled
+        goal = 1 + int(spare * (n_verts + (hold % 2 == 1).sum() * (spare == 1)) / 2)
+        x, faces, kept = coarsen(x, faces, goal, on_surface=surface.project, size=scale, hold=hold, seed=seed)
+        hold, scale, origin = hold[kept], scale[kept], np.append(origin, [[-1, -1]], 0)[kept][:-1]
+    for _ in range(14):
+        faces = flip_edges(x, faces, hold)
+        x = _relax(x, faces, scale, hold, surface)
+    for _ in range(3):
+        faces = flip_edges(x, faces, hold)
+    number = np.full(len(verts), -1)
+    pinned = np.flatnonzero(hold >= 2)
+    number[origin[pinned, 0]] = pinned
+    faces = faces[(faces < len(x) - 1).all(1)]
+    points = surface.locate(x[:-1])
+    return *_both_halves(points, faces, hold[:-1] % 2 == 1), number[pins]
+
+
+def _start(verts: Floats, n_half: int, pins: Ints) -> tuple[Floats, Ints, Ints, Ints]:
+    """The right half of the dense mesh, finer than wanted: vertices (n, 3), faces, what holds the vertices as in
+    `coarsen`, and the dense vertices (n, 2) between which each of them lies."""
+    t = template()
+    faces = t.coarse_faces if 20 * n_half < t.coarse_faces.max() * 9 else t.faces
+    used, faces = np.unique(faces[(t.side[faces] >= 0).all(1)], return_inverse=True)
+    faces = faces.reshape(-1, 3)
+    origin = np.stack([used, used], axis=1)
+    while len(origin) < 1.3 * n_half:
+        edges, which = np.unique(_edges(faces), axis=0, return_inverse=True)
+        a, b, c = len(origin) + which.reshape(3, -1)
+        origin = np.concatenate([origin, origin[edges][..., 0]])
+        x, y, z = faces.T
+        faces = np.concatenate([np.stack(f, 1) for f in ((x, a, c), (y, b, a), (z, c, b), (a, b, c))])
+    hold = np.zeros(len(origin), np.int64)
+    hold[_rim(faces)] = 1
+    hold[np.searchsorted(used, pins)] += 2
+    return verts[origin].mean(1), faces, hold, origin
+
+
+def _edges(faces: Ints) -> Ints:
+    """(3 F, 2) edges of the faces, each with its lower end first: all 0-1, then all 1-2, then all 2-0."""
+    return np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1)
+
+
+def _rim(faces: Ints) -> Ints:
+    """(n, 2) directed edges that have a face on their left only."""
+    there = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+    key = there @ [faces.max() + 1, 1]
+    return there[~np.isin(key, there[:, ::-1] @ [faces.max() + 1, 1])]
+
+
+class _HalfSurface:
+    """The right half of a dense animal: the flank, and the midline where z is 0."""
+
+    def __init__(self, verts: Floats) -> None:
+        t = template()
+        self.own = np.flatnonzero((t.side[t.faces] >= 0).all(1))
+        self.flank = Surface(verts, t.faces[self.own])
+        self.verts, self.faces = verts, t.faces
+        face, corner = np.nonzero(
+            (t.side[t.faces[self.own]] == 0) & (t.side[np.roll(t.faces[self.own], -1, 1)] == 0)
+        )
+        self.rim_face, self.rim_corner = self.own[face], corner
+        self.start = verts[t.faces[self.rim_face, corner]]
+        self.step = verts[t.faces[self.rim_face, (corner + 1) % 3]] - self.start
+        self.rim_tree = cKDTree(self.start + self.step / 2)
+
+    def locate(self, points: Floats) -> Points:
+        """The closest points of the dense template; of points with z == 0 exactly, those on the midline."""
+        faces, weights = np.zeros(len(points), np.int64), np.zeros((len(points), 3))
+        middle = points[:, 2] == 0
+        local, weights[~middle] = self.flank.closest(points[~middle])
+        faces[~middle] = self.own[local]
+        near = self.rim_tree.query(points[middle], k=8)[1]
+        step = self.step[near]
+        t = (((points[middle, None] - self.start[near]) * step).sum(-1) / (step**2).sum(-1)).clip(0, 1)
+        gap = self.start[near] + t[..., None] * step - points[middle, None]
+        best = (gap**2).sum(-1).argmin(1)
+        row = np.arange(len(best))
+        edge = near[row, best]
+        here = np.flatnonzero(middle)
+        faces[here] = self.rim_face[edge]
+        weights[here, self.rim_corner[edge]] = 1 - t[row, best]
+        weights[here, (self.rim_corner[edge] + 1) % 3] = t[row, best]
+        return Points(faces, weights)
+
+    def project(self, points: Floats) -> Floats:
+        """(n, 3) points to the closest ones; points at NaN stay there."""
+        out, finite = points.copy(), np.isfinite(points).all(1)
+        out[finite] = self.locate(points[finite]).on(self.verts)
+        return out
+
+
+def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints, surface: _HalfSurface) -> Floats:
+    """Free vertices go half way to the mean of their neighbours, near ones and small ones counting more; those of
+    the rim along it."""
+    i, j = faces.ravel(), np.roll(faces, -1, 1).ravel()  # every edge of a closed mesh, both ways
+    rim = hold % 2 == 1
+    good = np.isfinite(x[i]).all(1) & np.isfinite(x[j]).all(1) & (rim[j] | ~rim[i])
+    i, j = i[good], j[good]
+    weight = 1 / size[j]
+    total = np.bincount(i, weight, len(x))
+    mean = (
+        np.stack([np.bincount(i, weight * x[j, c], len(x)) for c in range(3)], 1)
+        / np.maximum(total, 1e-300)[:, None]
+    )
+    free = (hold < 2) & (total > 0)
+    moved = x.copy()
+    moved[free] = surface.project(x[free] + 0.5 * (mean[free] - x[free]))
+    return moved
+
+
+def _both_halves(points: Points, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Points, Ints, Ints]:
+    """The half and its mirror image, joined along the rim: points, faces and the mirror map of the vertices."""
+    t = template()
+    n, inner = len(rim), np.flatnonzero(~rim)
+    other = np.arange(n)
+    other[inner] = n + np.arange(len(inner))
+    key = np.sort(t.faces, axis=1) @ np.array([1, len(t.side), len(t.side) ** 2])
+    order = np.argsort(key)
+    corners = t.mirror[t.faces[points.faces[inner]]]
+    where = order[
+        np.searchsorted(key[order], np.sort(corners, axis=1) @ np.array([1, len(t.side), len(t.side) ** 2]))
+    ]
+    match = (t.faces[where][:, :, None] == corners[:, None]).argmax(2)
+    weights = np.take_along_axis(points.weights[inner], match, axis=1)
+    both = Points(np.concatenate([points.faces, where]), np.concatenate([points.weights, weights]))
+    mirror = np.concatenate([other, inner])
+    return both, np.concatenate([faces, other[faces][:, ::-1]]), mirror
