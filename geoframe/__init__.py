@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from geoframe.maps import Match as Match
     from geoframe.maps import match as match
     from geoframe.maps import zoomout as zoomout
+    from geoframe.render import rasterize as rasterize
+    from geoframe.render import soft_silhouette as soft_silhouette
     from geoframe.report import write_report as write_report
     from geoframe.spectral import Eigenbasis as Eigenbasis
     from geoframe.spectral import eigenbasis as eigenbasis
@@ -42,9 +44,11 @@ _HOME = {
     "load": "geoframe.surface",
     "match": "geoframe.maps",
     "pair_landmarks": "geoframe.surface",
+    "rasterize": "geoframe.render",
     "read_landmarks": "geoframe.surface",
     "repair": "geoframe.surface",
     "save": "geoframe.surface",
+    "soft_silhouette": "geoframe.render",
     "template": "geoframe._templates",
     "template_landmarks": "geoframe._templates",
     "templates": "geoframe._templates",

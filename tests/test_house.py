@@ -39,6 +39,8 @@ FLOORS = {
         "heads": 7,
         "models": 8,
         "fit": 9,
+        "viz_clouds": 9,
+        "keypoints": 9.5,
     },
     **{"viz": 9, "report": 9.5, "batch": 9, "cli": 10, "__main__": 11},
 }
@@ -53,7 +55,7 @@ SLOW = (
         "pygeodesic",
         "roma",
     ),
-    *("matplotlib", "PIL", "tyro", "rich", "joblib", "distributed", "ray", "networkx", "sklearn", "pyFM"),
+    *("matplotlib", "PIL", "tyro", "rich", "joblib", "numba", "distributed", "ray", "networkx", "sklearn", "pyFM"),
 )
 
 
@@ -124,8 +126,8 @@ def test_help_is_quick_and_loads_no_torch():
 
 def test_public_names_are_the_announced_ones():
     listed = """__version__ Eigenbasis Match Mesh PointCloud draw_match eigenbasis health load match pair_landmarks
-        read_landmarks
-        repair save template template_landmarks templates write_report zoomout"""
+        rasterize read_landmarks
+        repair save soft_silhouette template template_landmarks templates write_report zoomout"""
     assert geoframe.__all__ == listed.split()
     for name in geoframe.__all__:
         assert getattr(geoframe, name) is not None
