@@ -7,11 +7,23 @@ from collections.abc import Callable
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
-from geoframe.zoo import furniture
+from geoframe.zoo import _aeroplane, _car, _furniture, _motorbike
 from geoframe.zoo.template import Draw, Member, surface_points
 
-_MAKERS: dict[str, Callable[[Draw], Member]] = {"chair": furniture.chair, "table": furniture.table}
-_PARTS = {"chair": furniture.CHAIR_PARTS, "table": furniture.TABLE_PARTS}
+_MAKERS: dict[str, Callable[[Draw], Member]] = {
+    "chair": _furniture.chair,
+    "table": _furniture.table,
+    "aeroplane": _aeroplane.aeroplane,
+    "car": _car.car,
+    "motorbike": _motorbike.motorbike,
+}
+_PARTS = {
+    "chair": _furniture.CHAIR_PARTS,
+    "table": _furniture.TABLE_PARTS,
+    "aeroplane": _aeroplane.PARTS,
+    "car": _car.PARTS,
+    "motorbike": _motorbike.PARTS,
+}
 CATEGORIES = tuple(_MAKERS)
 
 

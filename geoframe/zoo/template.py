@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int, check_shape
-from geoframe.surface.implicit import Field, march, project
+from geoframe.surface.implicit import Field, project
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import sample_surface
+from geoframe.zoo._skin import Half, right_half, skin
 from geoframe.zoo.deform import Warp
 from geoframe.zoo.solids import Part, Point, distance, fold
 
@@ -32,7 +33,7 @@ class Structure:
 
     Attributes:
         name: such as "chair/four_legs/arms".
-        labels: the part names of the whole category, left_ and right_ for pairs; `part_of` counts these.
+        labels: the part names of the whole category, with left_ and right_ for most pairs; `part_of` counts these.
         parts: in the order in which they melt together.
         landmarks: name -> canonical place near the surface; those off the plane z = 0 exist as left_ and right_.
         thinnest: thickness of the thinnest part or gap.
@@ -49,23 +50,43 @@ class Structure:
         """(N, 3) canonical points to (N,) values, negative inside."""
         return distance(self.parts)
 
+    def size(self, canonical: Tensor) -> Tensor:
+        """(N,) relative edge length at canonical surface points (N, 3): that of their part."""
+        solid = [p for p in self.parts if not p.on and not p.cut]
+        edge = torch.tensor([p.size for p in solid], dtype=torch.float64)
+        return edge[self._owner(canonical)].sqrt()
+
     def part_of(self, canonical: Tensor) -> Tensor:
-        """(N,) int64 label of canonical surface points (N, 3): the part whose own surface is nearest."""
-        number = self.labels.index
+        """(N,) int64 label of canonical surface points (N, 3): the part whose own surface is nearest, and the
+        patches on it."""
+        solid = [p for p in self.parts if not p.on and not p.cut]
+        owner = self._owner(canonical)
         folded, left = fold(canonical), canonical[:, 2] < 0
-        best = torch.full_like(canonical[:, 0], torch.inf)
-        label = torch.zeros(len(canonical), dtype=torch.int64)
-        for part in self.parts:
-            if part.cut:
-                continue
-            d = part.field(folded if part.pair else canonical)
-            mine = (
-                torch.where(left, number(f"left_{part.name}"), number(f"right_{part.name}"))
-                if part.pair
-                else torch.full_like(label, number(part.name))
-            )
-            label, best = torch.where(d < best, mine, label), torch.minimum(d, best)
+        number = torch.tensor([[self._number(side, p.name) for side in p.sides] for p in solid])
+        label = number[owner, (~left).long()]
+        with torch.no_grad():
+            for patch in (p for p in self.parts if p.on):
+                mine = patch.field(folded if patch.pair else canonical) < 0
+                mine &= torch.tensor([p.name == patch.on for p in solid])[owner]
+                for side, half in zip(patch.sides, (left, ~left), strict=True):
+                    label[mine & half] = self._number(side, patch.name)
         return label
+
+    def _number(self, side: str, name: str) -> int:
+        """Of a label; both parts of a pair have one label where the category does not tell them apart."""
+        return self.labels.index(side + name if side + name in self.labels else name)
+
+    def _owner(self, canonical: Tensor) -> Tensor:
+        """(N,) number, among the solid parts, of the one whose surface, less what is cut away, is nearest."""
+        folded, gaps = fold(canonical), list[Tensor]()
+        with torch.no_grad():
+            for part in (p for p in self.parts if not p.on):
+                d = part.field(folded if part.pair else canonical)
+                if part.cut:
+                    gaps = [torch.maximum(g, -d) for g in gaps]
+                else:
+                    gaps.append(d)
+        return torch.stack(gaps).argmin(0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +101,70 @@ class Member:
     structure: Structure
     warp: Warp
     traits: dict[str, float | str | bool]
+
+
+@dataclass(frozen=True, eq=False)
+class ZooMesh:
+    """A member's surface as a mesh.
+
+    Attributes:
+        mesh: closed, manifold, outward; verts (V, 3) float64, exactly symmetric in z where the member is.
+        canonical: (V, 3) canonical point of each vertex, which lies on the member's smooth surface.
+        vertex_part: (V,), face_part: (F,) int64 into `member.structure.labels`.
+        mirror: (V,) the vertex on the other side of the symmetry, an involution.
+        landmarks: name -> vertex. member: whose surface it is.
+    """
+
+    mesh: Mesh
+    canonical: Tensor
+    vertex_part: Tensor
+    face_part: Tensor
+    mirror: Tensor
+    landmarks: dict[str, int]
+    member: Member
+
+
+def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> ZooMesh:
+    """A member's surface with about `n_verts` vertices (V, 3) and well-shaped triangles.
+
+    Other seeds share no connectivity; landmarks lie at the same canonical points in all of them.
+
+    Raises:
+        ValueError: fewer than 200 vertices.
+    """
+    check_int(n_verts, "n_verts", low=200)
+    structure = member.structure
+    names = list(structure.landmarks)
+    pins = landmark_points(structure)
+    with torch.no_grad():
+        s = skin(_half(structure, structure.thinnest / 2), member.warp, n_verts, pins, seed)
+        verts = member.warp.forward(s.canonical)
+        middle = project(structure.field, s.canonical[s.faces].mean(1))
+    landmarks = {}
+    for name, pin, vertex in zip(names, pins, s.pins, strict=True):
+        if pin[2] == 0:
+            landmarks[name] = vertex
+        else:
+            landmarks |= {f"left_{name}": int(s.mirror[vertex]), f"right_{name}": vertex}
+    return ZooMesh(
+        Mesh(verts, s.faces),
+        s.canonical,
+        structure.part_of(s.canonical),
+        structure.part_of(middle),
+        s.mirror,
+        landmarks,
+        member,
+    )
+
+
+def landmark_points(structure: Structure) -> Tensor:
+    """(n, 3) canonical surface points of the landmarks of the right side and the middle, in their order."""
+    points = torch.tensor(list(structure.landmarks.values()), dtype=torch.float64)
+    middle = points[:, 2] == 0
+    for _ in range(20):
+        points = project(structure.field, points)
+        points[middle, 2] = 0.0
+    return points
 
 
 class Draw:
@@ -133,10 +218,11 @@ def surface_points(member: Member, n_points: int, seed: int = 0) -> tuple[Tensor
 @lru_cache(maxsize=64)
 def _pool(structure: Structure, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Evenly spread canonical surface points (n, 3), two short tangents (n, 2, 3) at each, and labels (n,)."""
-    mesh = canonical_mesh(structure, max(structure.thinnest / 1.5, 0.04))
-    samples = sample_surface(mesh, n, generator=0)
+    half = _half(structure, structure.thinnest / 1.5)
+    mesh = Mesh(torch.as_tensor(half.verts), torch.as_tensor(half.faces))
+    samples = sample_surface(mesh, (n + 1) // 2, generator=0)
     points = samples.points
-    for _ in range(3):
+    for _ in range(6):
         points = project(structure.field, points)
     normal = mesh.face_normals_scaled[samples.face]
     normal = normal / normal.norm(dim=1, keepdim=True)
@@ -144,24 +230,29 @@ def _pool(structure: Structure, n: int) -> tuple[Tensor, Tensor, Tensor]:
     ahead = torch.linalg.cross(normal, across)
     ahead = ahead / ahead.norm(dim=1, keepdim=True)
     tangents = 1e-4 * torch.stack([ahead, torch.linalg.cross(normal, ahead)], dim=1)
+    settled = structure.field(points).abs() < 1e-9  # not so in a sharp groove
+    points, tangents = (torch.cat([x[settled], mirror_image(x[settled])]) for x in (points, tangents))
     return points, tangents, structure.part_of(points)
 
 
-@lru_cache(maxsize=16)
-def canonical_mesh(structure: Structure, spacing: float) -> Mesh:
-    """Closed manifold mesh of a canonical surface on a grid, with slivers."""
-    low, high = bounds(structure)
-    verts, faces = march(structure.field, low, high, spacing, torch.eye(3, dtype=torch.float64))
-    return Mesh(torch.as_tensor(verts), torch.as_tensor(faces))
+@lru_cache(maxsize=64)
+def _half(structure: Structure, spacing: float) -> Half:
+    """The right half of a canonical surface on a grid."""
+    return right_half(structure.field, structure.size, *bounds(structure), spacing)
+
+
+def mirror_image(points: Tensor) -> Tensor:
+    """(..., 3) points on the other side of z = 0: the counterpart of canonical points under the symmetry."""
+    return points * points.new_tensor([1, 1, -1])
 
 
 def bounds(structure: Structure) -> tuple[Tensor, Tensor]:
     """Corners of a box around the canonical solid, found on a coarse grid."""
     reach, step = 3.0, 0.1
     axis = torch.arange(-reach, reach, step, dtype=torch.float64)
-    grid = torch.cartesian_prod(axis, axis, axis[axis <= 0.0])
+    grid = torch.cartesian_prod(axis, axis, axis[axis >= -1e-9])
     with torch.no_grad():
         near = grid[torch.cat([structure.field(g) for g in grid.split(2**15)]) < step]
     low, high = near.amin(0) - step, near.amax(0) + step
-    high[2] = -low[2]
+    low[2] = -high[2]
     return low, high

@@ -162,7 +162,7 @@ def chair(draw: Draw) -> Member:
     rest, recline = draw("back_thickness", 0.03, 0.07), draw("recline", 0.0, 0.16)
     splay = draw("splay", 0.0, 0.07) if legs in ("four_legs", "sled") else 0.0
     spread = draw("base_spread", 0.75, 1.1) if legs in ("star", "pedestal") else 1.0
-    column = draw("column", 0.5, 1.2) * 0.08
+    column = draw("column", 0.025, 0.05)
     narrow, shoulder = draw("back_of_seat", 0.8, 1.0), draw("back_top_width", 0.75, 1.1)
     arch, curve = draw("arch", -0.04, 0.10), draw("back_curve", 0.0, 0.09)
 
