@@ -1,6 +1,8 @@
 """The reference backend in plain torch: any device, float32 and float64.
 
-Each face is expanded over its bounding box, fragments are reduced by segment; a few of them are in flight at a time.
+Each triangle is expanded over a window of pixels around it. Triangles whose windows have the same size are worked on
+together as (n, h, w) arrays, in which what depends on x alone and on y alone broadcasts; a block of fragments is in
+flight at a time. Windows are enlarged to a few sizes an octave, so that there are few groups.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from torch import Tensor
 
 from geoframe.render._scene import Size
 
-_FRAGMENTS = 2**20
 THINNEST = 0.25  # pixels: no gradient is steeper than one unit over this height of a triangle
 
 
@@ -25,11 +26,13 @@ def hard(
     exact = screen.double()
     depth = exact.new_full((B * H * W,), torch.inf)
     owner = torch.full((B * H * W,), -1, dtype=torch.int64, device=screen.device)
-    for tri, pixel, q in _fragments(exact[:, :2], faces, starts, size, 0.0):
+    for tri, x, y, pixel in _windows(exact[:, :2], faces, starts, size, 0.0):
         corners = exact[faces[tri]]
-        e, covered = _coverage(corners[..., :2], q)
-        tri, pixel, e, z = tri[covered], pixel[covered], e[covered], corners[covered][..., 2]
-        z = _depth(e / e.sum(1, keepdim=True), z, perspective)
+        e, covered = _coverage(corners[..., :2], x, y)
+        n, row, col = covered.nonzero().unbind(1)
+        b = torch.stack([v[n, row, col] for v in e], 1)
+        tri, pixel = tri[n], pixel[n, row, col]
+        z = _depth(b / b.sum(1, keepdim=True), corners[n][..., 2], perspective)
         nearer = z < depth[pixel]
         tri, pixel, z = tri[nearer], pixel[nearer], z[nearer]
         depth.scatter_reduce_(0, pixel, z, "amin")
@@ -38,9 +41,8 @@ def hard(
         owner.scatter_reduce_(0, pixel[first], tri[first], "amin")
     full = (owner >= 0).nonzero()[:, 0]
     bary, depth = screen.new_zeros(B * H * W, 3), screen.new_zeros(B * H * W)
-    corners, q = exact[faces[owner[full]]], _centres(full, size, exact.dtype)
-    e, _ = _coverage(corners[..., :2], q)
-    b = e / e.sum(1, keepdim=True)
+    corners = exact[faces[owner[full]]]
+    b = _weights(corners[..., :2], full, size)
     depth[full] = _depth(b, corners[..., 2], perspective).to(screen.dtype)
     bary[full] = _corrected(b, corners[..., 2], perspective).to(screen.dtype)
     return owner.view(B, H, W), bary.view(B, H, W, 3), depth.view(B, H, W)
@@ -59,8 +61,7 @@ def hard_backward(
     tri = faces[owner.reshape(-1)[full]]
     p, z = screen[tri][..., :2].double(), screen[tri][..., 2].double()
     g_bary, g_depth = g_bary.reshape(-1, 3)[full].double(), g_depth.reshape(-1)[full].double()
-    e, _ = _coverage(p, _centres(full, size, p.dtype))
-    b = e / e.sum(1, keepdim=True)
+    b = _weights(p, full, size)
     if perspective:
         w = b / z
         d = 1 / w.sum(1)
@@ -85,10 +86,11 @@ def soft(
 ) -> Tensor:
     """Transparency (B, H, W): the product over the triangles of ``1 - sigmoid(-d / sigma)``, d in pixels squared."""
     total = xy.new_zeros((len(starts) - 1) * size[0] * size[1])
-    for tri, pixel, q in _fragments(xy, faces, starts, size, radius):
-        d, _, _, _ = _signed_distance(xy[faces[tri]], q)
-        near = d < radius**2
-        total.index_add_(0, pixel[near], -torch.nn.functional.softplus(d[near] / -sigma))
+    for tri, x, y, pixel in _windows(xy, faces, starts, size, radius):
+        _, _, d, inside = _border(xy[faces[tri]], x, y)
+        near = inside | (d < radius**2)
+        d, inside = d[near], inside[near]
+        total.index_add_(0, pixel[near], -torch.nn.functional.softplus(torch.where(inside, d, -d) / sigma))
     return total.exp_().view(-1, *size)
 
 
@@ -103,70 +105,85 @@ def soft_backward(
     g_clear: Tensor,
 ) -> Tensor:
     """Gradient (P, 2) of `soft`, which returned `clear`. Each fragment's part is at most ~ 0.3 / sqrt(sigma)."""
-    weight = (clear * g_clear).reshape(-1) / sigma
+    weight = (clear * g_clear).reshape(-1) * (2 / sigma)
     out = torch.zeros_like(xy)
-    for tri, pixel, q in _fragments(xy, faces, starts, size, radius):
-        keep = weight[pixel] != 0
-        tri, pixel, q = tri[keep], pixel[keep], q[keep]
-        d, side, offset, t = _signed_distance(xy[faces[tri]], q)
-        keep = d < radius**2
-        tri, d, side, t = tri[keep], d[keep], side[keep], t[keep]
-        g = weight[pixel[keep]] * torch.sigmoid(d / -sigma) * 2 * d.sign()
-        g = g[:, None] * offset[keep]
-        ends = faces[tri]
-        out.index_add_(0, ends.gather(1, side[:, None])[:, 0], g * (1 - t)[:, None])
-        out.index_add_(0, ends.gather(1, (side[:, None] + 1) % 3)[:, 0], g * t[:, None])
+    for tri, x, y, pixel in _windows(xy, faces, starts, size, radius):
+        w = weight[pixel]
+        tall = (w != 0).any(2).any(1)
+        tri, x, y, w = tri[tall], x[tall], y[tall], w[tall]
+        places, distances, d, inside = _border(xy[faces[tri]], x, y)
+        g = w * torch.sigmoid(torch.where(inside, d, -d) / sigma)
+        g = torch.where(inside, -g, torch.where(d < radius**2, g, 0.0))
+        p, taken = xy[faces[tri]], torch.zeros_like(inside)
+        for i, (t, square) in enumerate(zip(places, distances, strict=True)):
+            mine = (square == d) & ~taken  # at a corner two edges are equally near: it counts once
+            taken |= mine
+            h = torch.where(mine, g, 0.0)
+            out.index_add_(0, faces[tri, i], _pull(h * (1 - t), t, p, i, x, y))
+            out.index_add_(0, faces[tri, (i + 1) % 3], _pull(h * t, t, p, i, x, y))
     return out
 
 
-def _fragments(
+def _windows(
     xy: Tensor, faces: Tensor, starts: tuple[int, ...], size: Size, margin: float
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Triangle, pixel (over all images) and pixel centre of every pixel in a triangle's bounding box, in pieces."""
+) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Blocks of windows of one size that hold the triangles and `margin` pixels around them.
+
+    Yields:
+        Triangle (n,), pixel centres x (n, 1, w) and y (n, h, 1), index of the pixel over all images (n, h, w).
+    """
     H, W = size
+    on_cpu = xy.device.type == "cpu"
+    block, steps = (2**17, 4) if on_cpu else (2**24, 1)
     limit = torch.tensor([W, H], device=xy.device)
     p = xy[faces]
-    low = (p.amin(1) - margin - 0.5).ceil().clamp(torch.zeros_like(limit), limit).long()
-    high = ((p.amax(1) + margin - 0.5).floor() + 1).clamp(torch.zeros_like(limit), limit).long()
-    extent = (high - low).clamp_min_(0)
-    counts = extent.prod(1)
-    total = counts.cumsum(0)
+    low = (p.amin(1) - margin - 0.5).ceil().clamp(limit * 0, limit).long()
+    high = ((p.amax(1) + margin - 0.5).floor() + 1).clamp(limit * 0, limit).long()
+    extent = high - low
+    step = (extent.clamp_min(1).log2().floor().exp2() / steps).long().clamp_min(1)
+    extent = torch.minimum((extent + step - 1) // step * step, limit)
+    low = torch.minimum(low, limit - extent)
     image = torch.repeat_interleave(
         torch.arange(len(starts) - 1, device=xy.device), torch.tensor(starts, device=xy.device).diff()
     )
-    first = 0
-    piece = (total - counts) // _FRAGMENTS
-    for n in torch.unique_consecutive(piece, return_counts=True)[1].tolist():
-        part = slice(first, first + n)
-        tri = torch.repeat_interleave(torch.arange(first, first + n, device=xy.device), counts[part])
-        begin = total[part] - counts[part]
-        k = torch.arange(len(tri), device=xy.device) + begin[0] - (total - counts)[tri]
-        row = k // extent[tri, 0]
-        column = low[tri, 0] + k - row * extent[tri, 0]
-        row = row + low[tri, 1]
-        yield tri, (image[tri] * H + row) * W + column, torch.stack([column, row], 1).to(xy.dtype) + 0.5
-        first += n
+    visible = (high > low).all(1).nonzero()[:, 0]
+    key = extent[visible, 1] * (W + 1) + extent[visible, 0]
+    order = key.argsort(stable=True)
+    kinds, counts = torch.unique_consecutive(key[order], return_counts=True)
+    for group, kind in zip(visible[order].split(counts.tolist()), kinds.tolist(), strict=True):
+        h, w = divmod(kind, W + 1)
+        columns, rows = torch.arange(w, device=xy.device), torch.arange(h, device=xy.device)
+        for tri in group.split(max(block // (h * w), 1)):
+            x, y = low[tri, :1] + columns, low[tri, 1:] + rows
+            pixel = ((image[tri, None] * H + y) * W)[:, :, None] + x[:, None, :]
+            yield tri, x[:, None, :].to(xy.dtype) + 0.5, y[:, :, None].to(xy.dtype) + 0.5, pixel
 
 
-def _centres(pixel: Tensor, size: Size, dtype: torch.dtype) -> Tensor:
+def _weights(p: Tensor, pixel: Tensor, size: Size) -> Tensor:
+    """Barycentric coordinates (n, 3) of pixel centres in the triangles p (n, 3, 2), linear on the screen."""
     H, W = size
-    return torch.stack([pixel % W, pixel // W % H], 1).to(dtype) + 0.5
+    x, y = (pixel % W).to(p.dtype) + 0.5, (pixel // W % H).to(p.dtype) + 0.5
+    e = torch.cat(_coverage(p, x[:, None, None], y[:, None, None])[0], 1)[..., 0]
+    return e / e.sum(1, keepdim=True)
 
 
-def _coverage(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Edge functions (n, 3) of the corners p (n, 3, 2) at q, positive inside, and whether q is covered.
+def _coverage(p: Tensor, x: Tensor, y: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Three edge functions (n, h, w) of the corners p (n, 3, 2), positive inside, and whether a pixel is covered.
 
     The two triangles of an edge compute the same number with opposite signs; on zero the top-left rule decides.
     """
-    r = p - q[:, None]
-    b, c = r.roll(-1, 1), r.roll(-2, 1)
-    e = b[..., 0] * c[..., 1] - c[..., 0] * b[..., 1]
-    edge = c - b
     u, v = p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]
-    sign = (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sign()[:, None]
-    dx, dy = sign * edge[..., 0], sign * edge[..., 1]
-    e = sign * e
-    return e, ((e > 0) | ((e == 0) & ((dy < 0) | ((dy == 0) & (dx > 0))))).all(1)
+    sign = (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]).sign()[:, None, None]
+    rx, ry = ([c[:, None, None] - q for c in p[..., k].unbind(1)] for k, q in ((0, x), (1, y)))
+    edges, covered = [], (sign != 0).expand(-1, y.shape[1], x.shape[2])
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        e = sign * (rx[j] * ry[k] - rx[k] * ry[j])
+        dx, dy = (sign[:, 0, 0] * (p[:, k, c] - p[:, j, c]) for c in (0, 1))
+        own = ((dy < 0) | ((dy == 0) & (dx > 0)))[:, None, None]
+        covered = covered & ((e > 0) | ((e == 0) & own))
+        edges.append(e)
+    return edges, covered
 
 
 def _depth(b: Tensor, z: Tensor, perspective: bool) -> Tensor:
@@ -177,17 +194,29 @@ def _corrected(b: Tensor, z: Tensor, perspective: bool) -> Tensor:
     return b / z / (b / z).sum(1, keepdim=True) if perspective else b
 
 
-def _signed_distance(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Squared distance from q (n, 2) to the border of p (n, 3, 2), negative inside; the nearest edge (n,), the
-    vector (n, 2) from q to its nearest point and that point's place on it in [0, 1]."""
-    edge = p.roll(-1, 1) - p
-    r = q[:, None] - p
-    length = edge.square().sum(2)
-    t = (r * edge).sum(2) / torch.where(length > 0, length, 1.0)
-    t = t.clamp(0, 1)
-    offset = t[..., None] * edge - r
-    d, side = offset.square().sum(2).min(1)
-    cross = edge[..., 0] * r[..., 1] - edge[..., 1] * r[..., 0]
-    inside = (cross > 0).all(1) | (cross < 0).all(1)
-    rows = torch.arange(len(d), device=d.device)
-    return torch.where(inside, -d, d), side, offset[rows, side], t[rows, side]
+def _border(p: Tensor, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
+    """For each edge of p (n, 3, 2) the place in [0, 1] of its point nearest to the pixel centres and their squared
+    distance, (n, h, w) each; the least of these; whether the pixel is inside."""
+    places, distances, crosses = [], [], []
+    for i in range(3):
+        a, edge = p[:, i], p[:, (i + 1) % 3] - p[:, i]
+        ux, uy = edge[:, 0, None, None], edge[:, 1, None, None]
+        px, py = x - a[:, 0, None, None], y - a[:, 1, None, None]
+        length = ux * ux + uy * uy
+        inverse = 1 / torch.where(length > 0, length, 1.0)
+        t = (px * (ux * inverse) + py * (uy * inverse)).clamp_(0, 1)
+        places.append(t)
+        distances.append((px - t * ux).square_().add_((py - t * uy).square_()))
+        crosses.append(ux * py - uy * px)
+    d = torch.minimum(torch.minimum(distances[0], distances[1]), distances[2])
+    least = torch.minimum(torch.minimum(crosses[0], crosses[1]), crosses[2])
+    most = torch.maximum(torch.maximum(crosses[0], crosses[1]), crosses[2])
+    return places, distances, d, (least > 0) | (most < 0)
+
+
+def _pull(h: Tensor, t: Tensor, p: Tensor, i: int, x: Tensor, y: Tensor) -> Tensor:
+    """(n, 2) sum over the pixels of h times the vector from the pixel to the place t on edge i."""
+    a, edge = p[:, i], p[:, (i + 1) % 3] - p[:, i]
+    total, along = h.sum((1, 2)), (h * t).sum((1, 2))
+    seen = torch.stack([(h.sum(1) * x[:, 0]).sum(1), (h.sum(2) * y[..., 0]).sum(1)], 1)
+    return total[:, None] * a + along[:, None] * edge - seen
