@@ -1,0 +1,82 @@
+"""Sufficient statistics of the pose problem: what its objective needs to know of V points, in O(K^2) numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Weighted second moments of points and shape, centred, of B samples; float64.
+
+    With the shape ``X_i = sum_k c_k F_ki`` (F_0 the template, c_0 = 1) and weights v_i, the reprojection error
+    at the best translation is ``uu - 2 <M, sum_k c_k H_k> + sum_kl c_k c_l tr(M G_kl M^T)`` for any 2 x 3
+    projection M.
+
+    Attributes:
+        G: (B, K+1, 3, K+1, 3), ``G[k, :, l, :] = sum_i v_i F_ki F_li^T``.
+        H: (B, 2, K+1, 3), ``H[:, k, :] = sum_i v_i u_i F_ki^T``.
+        uu: (B,) ``sum_i v_i |u_i|^2``. weight: (B,) sum of v.
+        mean_u: (B, 2) and mean_f: (B, K+1, 3), the weighted means that were subtracted.
+    """
+
+    G: Tensor
+    H: Tensor
+    uu: Tensor
+    weight: Tensor
+    mean_u: Tensor
+    mean_f: Tensor
+
+    def collapse(self, c: Tensor) -> Moments:
+        """The rigid problem of the shapes with the coefficients c (B, K): the same moments with K = 0."""
+        c = torch.cat([c.new_ones(len(c), 1), c], 1)
+        n, k = c.shape
+        G = (c[:, None] @ self.G.reshape(n, k, -1)).reshape(n, 3 * k, 3)
+        G = c[:, None] @ G.reshape(n, 3, k, 3).transpose(1, 2).reshape(n, k, 9)
+        H = (self.H * c[:, None, :, None]).sum(2, keepdim=True)
+        mean_f = (self.mean_f * c[..., None]).sum(1, keepdim=True)
+        return self._replace(G=G.reshape(n, 1, 3, 1, 3), H=H, mean_f=mean_f)
+
+    def detach(self) -> Moments:
+        """Without history."""
+        return Moments(*(x.detach() for x in self))
+
+    def take(self, rows: Tensor) -> Moments:
+        """The samples `rows`, in that order, possibly repeated."""
+        return Moments(*(x[rows] for x in self))
+
+
+def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
+    """Moments of points u (B, V, 2) with weights v (B, V), template T and basis, shared or one a sample.
+
+    Differentiable in all four. T is (V, 3) or (B, V, 3), basis (K, V, 3) or (B, K, V, 3).
+    """
+    u, v, T, basis = (x.double() for x in (u, v, T, basis))
+    shared = T.ndim == 2 and basis.ndim == 3
+    if not shared:
+        T = T.expand(len(u), *T.shape[-2:])
+        basis = basis.expand(len(u), *basis.shape[-3:])
+    F = torch.cat([T[..., None, :, :], basis], -3).transpose(-2, -3)  # (..., V, K+1, 3)
+    shift = F.detach().mean(-3, keepdim=True)  # a rough centre, so that little cancels below
+    *_, V, n, _ = F.shape
+    F = (F - shift).reshape(*F.shape[:-2], 3 * n)
+    weight = v.sum(1)
+    safe = weight.clamp_min(torch.finfo(v.dtype).tiny)[:, None]
+    mean_u = (v[..., None] * u).sum(1) / safe
+    u = u - mean_u[:, None]
+    vu = v[..., None] * u
+    if shared:
+        mean_f = v @ F / safe
+        H = (vu.mT.reshape(-1, V) @ F).reshape(-1, 2, n, 3)
+    else:
+        mean_f = (v[:, None] @ F)[:, 0] / safe
+        H = (vu.mT @ F).reshape(-1, 2, n, 3)
+    if shared and 3 * n <= 2 * len(u):  # all products once, not once a sample
+        G = (v @ (F[:, :, None] * F[:, None, :]).reshape(V, -1)).reshape(-1, 3 * n, 3 * n)
+    else:
+        G = (v[:, None] * F.mT) @ F
+    G = G - weight[:, None, None] * mean_f[:, :, None] * mean_f[:, None, :]
+    mean_f = mean_f.reshape(-1, n, 3) + shift.reshape(-1, n, 3)
+    return Moments(G.reshape(-1, n, 3, n, 3), H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)

@@ -1,0 +1,249 @@
+"""Rotations, reflections and similarities of space: exact at the singular places, differentiable elsewhere.
+
+Points are rows ``(..., N, 3)``; a matrix acts on columns: ``points @ R.mT``. Every function takes any leading
+batch shape, computes in the dtype and on the device of its input, and batches broadcast.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from geoframe._check import check_float, check_shape
+
+
+class Similarity(NamedTuple):
+    """``x -> scale * R x + t``: rotation (or reflection) R (..., 3, 3), translation t (..., 3), scale (...)."""
+
+    R: Tensor
+    t: Tensor
+    scale: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(..., N, 3) moved points."""
+        return self.scale[..., None, None] * (points @ self.R.mT) + self.t[..., None, :]
+
+    def inverse(self) -> Similarity:
+        """The similarity that undoes this one."""
+        scale = 1 / self.scale
+        back = -scale[..., None] * (self.R.mT @ self.t[..., None])[..., 0]
+        return Similarity(self.R.mT, back, scale)
+
+    def after(self, first: Similarity) -> Similarity:
+        """``self.after(first)(x) == self(first(x))``."""
+        moved = self(first.t[..., None, :])[..., 0, :]
+        return Similarity(self.R @ first.R, moved, self.scale * first.scale)
+
+
+def skew(w: Tensor) -> Tensor:
+    """(..., 3, 3) matrix of the cross product: ``skew(w) @ x == cross(w, x)``, for w (..., 3)."""
+    check_shape(w, "... 3", "w")
+    x, y, z = w.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+
+
+def rotvec_to_rotation(w: Tensor) -> Tensor:
+    """Exponential map: rotation (..., 3, 3) about w (..., 3) by |w| radians, smooth at w = 0.
+
+    Source: Rodrigues' formula, its two coefficients by their series where |w| is small.
+    """
+    check_shape(check_float(w, "w"), "... 3", "w")
+    square = w.square().sum(-1)[..., None, None]
+    small = square < 1e-2 if w.dtype == torch.float64 else square < 0.25
+    angle = torch.where(small, torch.ones_like(square), square).sqrt()
+    sinc = torch.where(
+        small, 1 - square / 6 * (1 - square / 20 * (1 - square / 42 * (1 - square / 72))), angle.sin() / angle
+    )
+    half = (angle / 2).sin() / angle
+    versine = torch.where(
+        small, 0.5 - square / 24 * (1 - square / 30 * (1 - square / 56 * (1 - square / 90))), 2 * half * half
+    )
+    W = skew(w)
+    eye = torch.eye(3, dtype=w.dtype, device=w.device)
+    return eye + sinc * W + versine * (W @ W)
+
+
+def rotation_to_rotvec(R: Tensor) -> Tensor:
+    """Logarithm: w (..., 3) with |w| <= pi and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
+    import roma
+
+    check_shape(check_float(R, "R"), "... 3 3", "R")
+    return roma.rotmat_to_rotvec(R)
+
+
+def rotation_angle(R1: Tensor, R2: Tensor | None = None) -> Tensor:
+    """Angle (...) in radians, 0 to pi, of R1 (..., 3, 3), or between R1 and R2; accurate near 0 and near pi.
+
+    The chord |R1 - R2| = 2 sqrt(2) sin(angle / 2) gives it, and the complementary one near half turns.
+    """
+    check_shape(check_float(R1, "R1"), "... 3 3", "R1")
+    R = R1 if R2 is None else R2.mT @ R1
+    trace = R.diagonal(dim1=-2, dim2=-1).sum(-1)
+    eye = torch.eye(3, dtype=R.dtype, device=R.device)
+    sine = torch.linalg.matrix_norm(R - eye) / 8**0.5  # of half the angle
+    cosine = (1 + trace).clamp_min(0).sqrt() / 2
+    return 2 * torch.atan2(sine, cosine)
+
+
+def random_rotations(
+    n: int,
+    *,
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """(n, 3, 3) rotations, uniform over all rotations; the same `generator` state gives the same ones."""
+    q = torch.randn(n, 4, generator=generator, dtype=dtype, device=device)
+    return quaternion_to_rotation(torch.nn.functional.normalize(q, dim=-1))
+
+
+def quaternion_to_rotation(q: Tensor) -> Tensor:
+    """Rotation (..., 3, 3) of a unit quaternion (..., 4) in the order x, y, z, w (as roma and scipy)."""
+    check_shape(check_float(q, "q"), "... 4", "q")
+    v, w = q[..., :3], q[..., 3, None, None]
+    W = skew(v)
+    eye = torch.eye(3, dtype=q.dtype, device=q.device)
+    return eye + 2 * (w * W + W @ W)
+
+
+def reflection(normal: Tensor) -> Tensor:
+    """Mirror (..., 3, 3) ``I - 2 n n^T`` at the plane through the origin with `normal` (..., 3) of any length."""
+    check_shape(check_float(normal, "normal"), "... 3", "normal")
+    n = torch.nn.functional.normalize(normal, dim=-1, eps=torch.finfo(normal.dtype).tiny)
+    eye = torch.eye(3, dtype=n.dtype, device=n.device)
+    return eye - 2 * n[..., :, None] * n[..., None, :]
+
+
+def nearest_rotation(M: Tensor) -> Tensor:
+    """The proper rotation R (..., 3, 3) that maximises ``tr(R^T M)``, for any M (..., 3, 3).
+
+    Differentiable; a matrix of rank below 2, or a mirrored one whose two smallest singular values agree, has
+    several nearest rotations: one of them is returned, and its gradient is zero.
+
+    Source: Markley 1993 (FOAM): no singular value decomposition, a few operations on the whole batch; one
+        Newton step on the rotations makes it exact. Derivative: ``(tr(S) I - S) w = axial(R^T dM)`` with
+        ``S = R^T M``.
+    """
+    check_shape(check_float(M, "M"), "... 3 3", "M")
+    return _NearestRotation.apply(M)
+
+
+class _NearestRotation(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, M: Tensor) -> Tensor:
+        R = _nearest_rotation(M)
+        ctx.save_for_backward(M, R)
+        return R
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        M, R = ctx.saved_tensors
+        # dR = R skew(w), (tr S - S) w = axial(R^T dM); tr S - S is symmetric, so the adjoint is the same solve
+        y = (_spin_inverse(R.mT @ M) @ _axial(R.mT @ grad)[..., None])[..., 0]
+        return R @ skew(y)
+
+
+def _nearest_rotation(M: Tensor) -> Tensor:
+    """FOAM with the batch in the last dimension, where elementwise work on 3 x 3 matrices is quick."""
+    X = M.reshape(-1, 3, 3).permute(1, 2, 0).contiguous()
+    B = X / X.abs().amax((0, 1)).clamp_min(torch.finfo(M.dtype).tiny)
+    B = B / B.square().sum((0, 1)).clamp_min(0.5).sqrt()  # unit norm; a zero matrix stays zero
+    cofactor = torch.linalg.cross(B[[1, 2, 0]], B[[2, 0, 1]], dim=1)
+    det, square = (B[0] * cofactor[0]).sum(0), cofactor.square().sum((0, 1))
+    # The sum x of the singular values, the last one with the sign of det, is the largest root of
+    # (x^2 - 1)^2 - 8 det x - 4 |cofactor|^2; Newton's iteration falls to it from above.
+    x = torch.full_like(det, 3**0.5)
+    for _ in range(14):
+        inner = x * x - 1
+        x = x - (inner * inner - 8 * det * x - 4 * square) / (4 * x * inner - 8 * det).clamp_min(1e-3)
+    kappa = (x * x - 1) / 2
+    zeta = kappa * x - det  # (s1 + s2)(s2 + s3)(s3 + s1) of those singular values
+    R = ((kappa + 1) * B + x * cofactor - _times(B, _times(B.transpose(0, 1), B))) / zeta.clamp_min(1e-3)
+    R = _orthonormal(R + _times(R, _spin(R, B)))
+    eye = torch.eye(3, dtype=M.dtype, device=M.device)
+    error = (_times(R.transpose(0, 1), R) - eye[..., None]).abs().amax((0, 1))
+    R = R.permute(2, 0, 1).contiguous()
+    bad = (zeta < 1e-2) | ~(error < 64 * torch.finfo(M.dtype).eps)
+    if bool(bad.any()):  # several nearest rotations, or almost
+        U, _, Vh = torch.linalg.svd(B[..., bad].permute(2, 0, 1))
+        U[..., 2] *= torch.linalg.det(U @ Vh)[:, None].sign()
+        R[bad] = U @ Vh
+    return R.reshape(M.shape)
+
+
+def _times(A: Tensor, B: Tensor) -> Tensor:
+    """Products of matrices (3, 3, N)."""
+    return (A[:, :, None] * B[None]).sum(1)
+
+
+def _orthonormal(R: Tensor) -> Tensor:
+    """One Newton-Schulz step towards the nearest orthonormal matrices (3, 3, N)."""
+    return 1.5 * R - 0.5 * _times(R, _times(R.transpose(0, 1), R))
+
+
+def _spin(R: Tensor, B: Tensor) -> Tensor:
+    """skew(w) (3, 3, N) of the Newton step ``R exp(skew(w))`` towards the maximum of tr(R^T B)."""
+    S = _times(R.transpose(0, 1), B)
+    inverse = _spin_inverse(S.permute(2, 0, 1)).permute(1, 2, 0)
+    axial = torch.stack([S[2, 1] - S[1, 2], S[0, 2] - S[2, 0], S[1, 0] - S[0, 1]])
+    return skew((inverse * axial).sum(1).T).permute(1, 2, 0)
+
+
+def _axial(X: Tensor) -> Tensor:
+    """(..., 3) with ``skew(axial(X)) = X - X^T``."""
+    return torch.stack(
+        [X[..., 2, 1] - X[..., 1, 2], X[..., 0, 2] - X[..., 2, 0], X[..., 1, 0] - X[..., 0, 1]], -1
+    )
+
+
+def _spin_inverse(S: Tensor) -> Tensor:
+    """Inverse of ``tr(S) I - sym(S)`` (..., 3, 3), its second derivative; zero where that is singular."""
+    S = (S + S.mT) / 2
+    trace = S.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
+    K = trace * torch.eye(3, dtype=S.dtype, device=S.device) - S
+    cofactor = torch.linalg.cross(K[..., [1, 2, 0], :], K[..., [2, 0, 1], :], dim=-1)
+    det = (K[..., 0, :] * cofactor[..., 0, :]).sum(-1)[..., None, None]
+    good = det > 1e-9 * trace.abs() ** 3
+    return torch.where(good, cofactor / torch.where(good, det, torch.ones_like(det)), 0.0)
+
+
+def procrustes(
+    source: Tensor, target: Tensor, *, weights: Tensor | None = None, scale: bool = False
+) -> Similarity:
+    """The rigid motion (or similarity) that brings `source` (..., N, 3) nearest to `target` (..., N, 3).
+
+    Minimises ``sum_i w_i |scale * R source_i + t - target_i|^2`` over proper rotations; mirrored points are
+    not mirrored back. Differentiable.
+
+    Args:
+        weights: (..., N) non-negative, or None for equal ones. scale: also find the best scale.
+
+    Raises:
+        TypeError, ValueError: shapes that do not agree, weights below zero or all zero.
+
+    Source: Horn 1987; Umeyama 1991 (scale).
+    """
+    check_float(source, "source"), check_float(target, "target")
+    check_shape(source, "... N 3", "source")
+    if target.shape[-2:] != source.shape[-2:]:
+        raise ValueError(f"target: expected {source.shape[-2]} points of 3, found {tuple(target.shape)}")
+    w = torch.ones_like(source[..., 0]) if weights is None else weights
+    if w.shape[-1] != source.shape[-2] or bool((w < 0).any()) or not bool((w.sum(-1) > 0).all()):
+        raise ValueError(
+            f"weights: expected ({source.shape[-2]},) numbers of at least 0, not all 0, found {tuple(w.shape)}"
+        )
+    w = (w / w.sum(-1, keepdim=True))[..., None]
+    mean1, mean2 = (w * source).sum(-2), (w * target).sum(-2)
+    x, y = source - mean1[..., None, :], target - mean2[..., None, :]
+    M = y.mT @ (w * x)
+    R = nearest_rotation(M)
+    s = torch.ones_like(M[..., 0, 0])
+    if scale:
+        spread = (w * x.square()).sum((-1, -2))
+        s = (R * M).sum((-1, -2)) / spread.clamp_min(torch.finfo(x.dtype).tiny)
+    return Similarity(R, mean2 - s[..., None] * (R @ mean1[..., None])[..., 0], s)
