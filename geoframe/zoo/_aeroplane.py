@@ -91,7 +91,7 @@ def plane_structure(kind: str) -> Structure:
         parts.append(
             Part(
                 "stabiliser",
-                wing((-1.80, 0.80, 0.0), (-2.05, 0.82, 0.66), (0.42, 0.2), (0.075, 0.055)),
+                wing((-1.775, 0.799, -0.06), (-2.05, 0.82, 0.66), (0.42, 0.2), (0.075, 0.055)),
                 0.05,
                 0.03,
                 True,
@@ -153,13 +153,17 @@ def _propeller_plane() -> Structure:
         Part("fuselage", hull, 0.13),
         Part("cockpit", block((-0.5, 0.1, -0.2), (0.5, 0.37, 0.2), 0.12), 0.1, 0.1),
         Part(
-            "wing", wing((0.15, y, 0.0), (0.1, y + 0.08, 1.95), (0.62, 0.48), (0.10, 0.07)), 0.07, 0.03, True
+            "wing",
+            wing((0.152, y - 0.003, -0.06), (0.1, y + 0.08, 1.95), (0.62, 0.48), (0.10, 0.07)),
+            0.07,
+            0.03,
+            True,
         ),
         Part("strut", rod([(0.15, -0.1, 0.2), (0.14, y + 0.02, 0.85)], 0.03), 0.035, 0.02, True),
         Part("fin", wing((-1.45, 0.1, 0), (-1.66, 0.62, 0), (0.52, 0.28), (0.08, 0.06)), 0.05, 0.04),
         Part(
             "stabiliser",
-            wing((-1.45, 0.12, 0.0), (-1.5, 0.12, 0.66), (0.46, 0.3), (0.08, 0.06)),
+            wing((-1.445, 0.12, -0.06), (-1.5, 0.12, 0.66), (0.46, 0.3), (0.08, 0.06)),
             0.05,
             0.03,
             True,
@@ -212,8 +216,8 @@ def aeroplane(draw: Draw) -> Member:
     fin, chord = draw("fin_height", 0.75, 1.25), draw("chord", 0.8, 1.2)
     tail_span = draw("tail_span", 0.8, 1.25)
     body = 0.23 * girth
-    wings = [-0.23 - 1.77 * span, -body, body, body + 1.77 * span]
-    tails = [-0.23 - 1.77 * tail_span, -body, body, body + 1.77 * tail_span]
+    wings = [-body - 1.77 * span, -body, body, body + 1.77 * span]
+    tails = [-body - 1.77 * tail_span, -body, body, body + 1.77 * tail_span]
     reach = 0.55 * chord
     steps: list[Step] = [
         stretch(2, (-2.0, -0.23, 0.23, 2.0), {-1.2: tails, -0.9: wings}, along=0),

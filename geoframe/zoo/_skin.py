@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from geoframe.surface.implicit import Field, march, project
@@ -78,7 +80,7 @@ def skin(fine: Half, warp: Warp, n_verts: int, pins: Tensor, seed: int) -> Skin:
     vertex = np.full(apex + 1, -1)
     vertex[kept] = np.arange(len(kept))
     faces = faces[(faces < len(x) - 1).all(1)]
-    half = _settle(fine.field, warp.inverse(torch.as_tensor(x[:-1])), steps=4)
+    half = _settle(fine.field, warp.inverse(torch.as_tensor(x[:-1])), steps=40)
     on_rim = hold[:-1] % 2 == 1
     half[torch.as_tensor(on_rim), 2] = 0.0
     half[torch.as_tensor(vertex[pinned])] = pins
@@ -95,9 +97,19 @@ def right_half(field: Field, size: Field, low: Tensor, high: Tensor, spacing: fl
     middle = np.abs(verts[:, 2]) < 1e-6 * spacing
     verts[middle, 2] = 0
     faces = faces[(verts[faces, 2] >= 0).all(1) & (verts[faces, 2] > 0).any(1)]
-    used, faces = np.unique(faces, return_inverse=True)
+    used, faces = np.unique(_largest_piece(faces), return_inverse=True)
     verts = _settle(field, torch.as_tensor(verts[used]), steps=3).numpy()
     return Half(verts, faces.reshape(-1, 3), field, size)
+
+
+def _largest_piece(faces: Ints) -> Ints:
+    """Without the surfaces of hollows that the parts enclose."""
+    n = faces.max() + 1
+    links = sp.coo_matrix(
+        (np.ones(2 * len(faces)), (faces[:, :2].T.ravel(), faces[:, 1:].T.ravel())), shape=(n, n)
+    )
+    piece = connected_components(links, directed=False)[1][faces[:, 0]]
+    return faces[piece == np.bincount(piece).argmax()]
 
 
 def _skip_far(field: Field, low: Tensor, high: Tensor, step: float) -> Field:
@@ -123,11 +135,15 @@ def _skip_far(field: Field, low: Tensor, high: Tensor, step: float) -> Field:
 
 
 def _settle(field: Field, points: Tensor, steps: int) -> Tensor:
-    """Newton steps to the surface; z = 0 is kept."""
-    middle = points[:, 2] == 0
+    """Newton steps to the surface, for points that are not there yet; z = 0 is kept."""
+    points, middle = points.clone(), points[:, 2] == 0
+    off = torch.arange(len(points))
     for _ in range(steps):
-        points = torch.cat([project(field, p) for p in points.split(2**14)])
-    points[middle, 2] = 0.0
+        points[off] = torch.cat([project(field, p) for p in points[off].split(2**14)])
+        points[middle, 2] = 0.0
+        if steps > 5:
+            with torch.no_grad():
+                off = off[field(points[off]).abs() > 1e-13]
     return points
 
 

@@ -133,7 +133,9 @@ def polygon(outline: Sequence[tuple[float, float]]) -> Field:
     def field(points: Tensor) -> Tensor:
         p = points[:, None, :2] - a
         t = ((p * edge).sum(-1) / (edge**2).sum(-1)).clamp(0, 1)
-        gap = safe_norm(p - t[..., None] * edge).amin(1)
+        gap = (
+            (((p - t[..., None] * edge) ** 2).sum(-1) + 1e-30).sqrt().amin(1)
+        )  # 0 on the surface: keep its slope
         x, y = points[:, None, 0], points[:, None, 1]
         spans = (a[:, 1] <= y) != (b[:, 1] <= y)
         drop = torch.where(edge[:, 1] == 0, 1.0, edge[:, 1])
