@@ -1,0 +1,190 @@
+"""Sets of point clouds of one category, and batches of them: normalised, turned, perhaps damaged; all by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe.layers.rotation import turn_by
+
+
+@dataclass(frozen=True, eq=False)
+class CloudSet:
+    """Point clouds of one category.
+
+    Attributes:
+        points: (n, N, 3) floating, in the units of the files or normalised.
+        names: one a cloud.
+        up: the vertical axis, 0 to 2.
+        labels: (n, N) int64 part of every point, or None.
+        canonical: (n, N, 3) names of surface points, equal where points correspond, or None; procedural only.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit, NaN, no cloud, a single point repeated.
+    """
+
+    points: Tensor
+    names: tuple[str, ...]
+    up: int = 2
+    labels: Tensor | None = None
+    canonical: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n, N = check_shape(check_float(self.points, "points"), "n N 3", "points").values()
+        if n == 0:
+            raise ValueError("points: expected at least one cloud, found none")
+        check_finite(self.points, "points")
+        check_int(self.up, "up", low=0, high=2)
+        flat = (self.points.amax(1) - self.points.amin(1)).amax(-1) <= 0
+        if bool(flat.any()):
+            i = int(flat.nonzero()[0])
+            raise ValueError(
+                f"points: expected points that differ, but {self.names[i]} is one point repeated"
+            )
+        if len(self.names) != n:
+            raise ValueError(f"names: expected {n}, one a cloud, found {len(self.names)}")
+        if self.labels is not None:
+            check_shape(self.labels, f"{n} {N}", "labels")
+        if self.canonical is not None:
+            check_shape(self.canonical, f"{n} {N} 3", "canonical")
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def normalised(self) -> CloudSet:
+        """The same clouds with boxes centred at the origin and longest side 2, as float32."""
+        return replace(self, points=normalise(self.points)[0].float())
+
+    def first(self, n: int) -> CloudSet:
+        """The first n clouds (all, if there are fewer)."""
+        parts = (None if x is None else x[:n] for x in (self.labels, self.canonical))
+        return CloudSet(self.points[:n], self.names[:n], self.up, *parts)
+
+
+def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Clouds (..., N, 3) with boxes centred at the origin and longest side 2, so within [-1, 1].
+
+    Returns:
+        points: (..., N, 3). centre: (..., 3). half: (...), half the longest side;
+        ``points * half + centre`` are the old points.
+    """
+    check_shape(check_float(points, "points"), "... N 3", "points")
+    low, high = points.amin(-2), points.amax(-2)
+    centre, half = (low + high) / 2, (high - low).amax(-1) / 2
+    if not bool((half > 0).all()):
+        raise ValueError("points: expected clouds of positive size, found one whose points are all the same")
+    return (points - centre[..., None, :]) / half[..., None, None], centre, half
+
+
+def misalign(
+    points: Tensor, degrees: float, *, up: int = 2, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Every cloud (B, N, 3) turned about axis `up` by an angle uniform in [-degrees, degrees].
+
+    Returns:
+        points: (B, N, 3). angle: (B,) radians, counter-clockwise from above.
+    """
+    if not 0 <= degrees <= 180:
+        raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
+    u = torch.rand(len(points), generator=generator, dtype=points.dtype)
+    angle = (math.radians(degrees) * (2 * u - 1)).to(points.device)
+    return points @ turn_by(angle, up).mT, angle
+
+
+def damage(
+    points: Tensor,
+    *,
+    missing: float = 0.0,
+    noise: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Clouds (B, N, 3) with the share `missing` of the points gone on one side, and Gaussian noise added.
+
+    The side is a direction drawn for each cloud; points left are repeated so that N stays.
+
+    Args:
+        missing: in [0, 1). noise: standard deviation, in the unit of the points.
+    """
+    if not 0 <= missing < 1 or noise < 0:
+        raise ValueError(
+            f"missing, noise: expected a share below 1 and a length, found {missing} and {noise}"
+        )
+    B, N = points.shape[:2]
+    if missing > 0:
+        way = torch.randn(B, 3, generator=generator, dtype=points.dtype).to(points.device)
+        order = (points @ way[..., None])[..., 0].argsort(1)
+        left = order[:, : max(1, round(N * (1 - missing)))]
+        again = torch.randint(left.shape[1], (N - left.shape[1],), generator=generator).to(points.device)
+        kept = torch.cat([left, left[:, again]], dim=1)
+        points = points.gather(1, kept[..., None].expand(-1, -1, 3))
+    if noise > 0:
+        points = points + noise * torch.randn(points.shape, generator=generator, dtype=points.dtype).to(
+            points
+        )
+    return points
+
+
+@dataclass(frozen=True)
+class CloudBatches:
+    """The batches of an epoch, as dicts of tensors; a pure function of seed and epoch.
+
+    ``batches(epoch, rank, world)`` gives the share of process `rank` of every batch; the shares of all `world`
+    processes together are the batch of one. What does not fill a batch is dropped (unless it is all there is).
+
+    Attributes:
+        clouds: normalised. batch_size: of all processes together. n_points: drawn anew for every batch.
+        n_seen: how many of them the model is shown; None for all.
+        degrees: each cloud is turned by at most so much. missing, noise: largest damage to what the model sees.
+
+    A batch holds `points` (B, N, 3), `seen` (B, n_seen, 3) some of the same and perhaps damaged, `angle` (B,)
+    in radians and `index` (B,) into the clouds.
+    """
+
+    clouds: CloudSet
+    batch_size: int = 32
+    n_points: int = 1024
+    n_seen: int | None = None
+    degrees: float = 45.0
+    missing: float = 0.0
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_int(self.batch_size, "batch_size", low=1)
+        check_int(self.n_points, "n_points", low=2, high=self.clouds.points.shape[1])
+        if self.n_seen is not None:
+            check_int(self.n_seen, "n_seen", low=2, high=self.n_points)
+
+    @property
+    def n_batches(self) -> int:
+        """Batches an epoch."""
+        return max(1, len(self.clouds) // self.batch_size)
+
+    def __call__(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[dict[str, Tensor]]:
+        """The batches of an epoch; `batch_size` is to be a multiple of `world`."""
+        if self.batch_size % world:
+            raise ValueError(f"batch_size: expected a multiple of {world} processes, found {self.batch_size}")
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        order = torch.randperm(len(self.clouds), generator=generator)
+        for i in range(self.n_batches):
+            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            batch = self._draw(index, generator)
+            yield {name: x[rank::world] for name, x in batch.items()}
+
+    def _draw(self, index: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        pool = self.clouds.points[index]
+        N = pool.shape[1]
+        pool = pool[:, torch.randperm(N, generator=generator)[: self.n_points]]
+        points, angle = misalign(pool, self.degrees, up=self.clouds.up, generator=generator)
+        seen = points[:, : self.n_seen]
+        if self.missing or self.noise:
+            u = torch.rand(2, generator=generator).tolist()
+            hurt = damage(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
+            whole = torch.rand(len(points), generator=generator) < 0.75  # most stay whole
+            seen = torch.where(whole[:, None, None], seen, hurt)
+        return {"points": points, "seen": seen, "angle": angle, "index": index}

@@ -1,0 +1,280 @@
+"""Point clouds of a category from disk, in the layouts people have them in."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoframe._check import check_choice, check_int
+from geoframe._optional import require
+from geoframe.data.clouds import CloudSet
+from geoframe.surface.io import load
+from geoframe.surface.mesh import Mesh
+from geoframe.surface.sampling import sample_surface
+
+_log = logging.getLogger(__name__)
+SPLITS = ("train", "test", "val")
+_MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+_CLOUDS = (".npy", ".txt", ".xyz", ".pts")
+_AXES = {"x": 0, "y": 1, "z": 2}
+
+
+def load_clouds(
+    path: str | Path,
+    category: str,
+    *,
+    split: str = "train",
+    n_points: int = 1024,
+    up: str | None = None,
+    seed: int = 0,
+) -> CloudSet:
+    """The clouds of a category, in the files' units.
+
+    `path` is one of:
+
+    - "procedural": seeded chairs and tables of `geoframe.zoo`, 256 to train and 64 to test, for people without
+      data (y up, with parts and correspondence);
+    - a folder with CATEGORY.npz, arrays `train` and `test` of shape (n, N, 3), or such a file (z up);
+    - ModelNet10/40: CATEGORY/train/*.off and CATEGORY/test/*.off (z up); surfaces are sampled;
+    - ShapeNet-part: synsetoffset2category.txt, train_test_split/ and <synset>/*.txt with columns
+      x y z nx ny nz part (y up, with parts);
+    - Dynamic FAUST: registrations_m.hdf5 or registrations_f.hdf5, a category such as 50009_jiggle_on_toes (y up);
+    - a folder of meshes or clouds: CATEGORY/{train,test}/*, CATEGORY/* or the files themselves (z up). Any
+      mesh file that `geoframe.load` reads, PLY clouds, .npy (N, 3) and text of numbers (.txt, .xyz, .pts).
+
+    A `raw` folder in between, as torch_geometric keeps it, is looked into. Without a split on disk every
+    seventh file by name is for the test (15 %, as in the paper). `clouds_from_pyg` takes a torch_geometric
+    data set.
+
+    Args:
+        split: "train", "test" or "val" (where the layout has it). n_points: N of every cloud; meshes are
+            sampled by area, clouds are thinned at random, smaller ones repeat points.
+        up: "x", "y" or "z" instead of the layout's. seed: of the samples.
+
+    Raises:
+        ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read.
+    """
+    check_choice(split, SPLITS, "split")
+    check_int(n_points, "n_points", low=2)
+    axis = None if up is None else _AXES[check_choice(up, tuple(_AXES), "up")]
+    if str(path) == "procedural":
+        found = _procedural(category, split, n_points, seed)
+    else:
+        root = Path(path)
+        if not root.exists():
+            raise ValueError(f"{root}: expected a folder or file of clouds, found nothing there")
+        root = root / "raw" if (root / "raw").is_dir() else root
+        found = _from_disk(root, category, split, n_points, seed)
+    return found if axis is None else CloudSet(found.points, found.names, axis, found.labels, found.canonical)
+
+
+def clouds_from_pyg(
+    dataset: Sequence[Any], *, n_points: int = 1024, up: str = "z", seed: int = 0
+) -> CloudSet:
+    """Clouds of a torch_geometric data set (ModelNet, ShapeNet, FAUST, ...) of one category.
+
+    Entries need `pos` (N, 3); with `face` (3, F) the surface is sampled, else points are drawn; per-point `y`
+    gives the parts.
+    """
+    check_choice(up, tuple(_AXES), "up")
+    drawn, labels = [], []
+    for i, entry in enumerate(dataset):
+        rng = _rng(seed, i)
+        face = getattr(entry, "face", None)
+        if face is not None and face.numel():
+            drawn.append(_sample(Mesh(entry.pos, face.mT.long()), n_points, seed + i))
+            continue
+        pick = _draw(len(entry.pos), n_points, rng)
+        drawn.append(entry.pos[pick])
+        if isinstance(y := getattr(entry, "y", None), Tensor) and len(y) == len(entry.pos):
+            labels.append(y[pick].long())
+    if not drawn:
+        raise ValueError("dataset: expected at least one cloud, found none")
+    parts = torch.stack(labels) if len(labels) == len(drawn) else None
+    return CloudSet(torch.stack(drawn), tuple(f"{i:04d}" for i in range(len(drawn))), _AXES[up], parts)
+
+
+def _from_disk(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+    if root.suffix == ".npz" or (root / f"{category}.npz").is_file():
+        return _npz(root if root.suffix == ".npz" else root / f"{category}.npz", split, n, seed)
+    if (root / "synsetoffset2category.txt").is_file():
+        return _shapenet_part(root, category, split, n, seed)
+    if root.suffix == ".hdf5" or list(root.glob("registrations_*.hdf5")):
+        return _dynamic_faust(root, category, split, n, seed)
+    return _folder(root, category, split, n, seed)
+
+
+def _rng(seed: int, i: int) -> np.random.Generator:
+    return np.random.default_rng([seed, i])
+
+
+def _draw(n_have: int, n: int, rng: np.random.Generator) -> Tensor:
+    """n indices of n_have: all different where there are enough, else all and some again."""
+    order = rng.permutation(n_have)
+    extra = rng.integers(0, max(n_have, 1), max(0, n - n_have))
+    return torch.as_tensor(np.concatenate([order, extra])[:n])
+
+
+def _sample(mesh: Mesh, n: int, seed: int) -> Tensor:
+    return sample_surface(mesh, n, generator=seed).points
+
+
+def _npz(file: Path, split: str, n: int, seed: int) -> CloudSet:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            names = data.files
+            array = data[split] if split in names else None
+    except (OSError, ValueError) as err:
+        raise ValueError(f"{file}: expected an npz file of arrays, found something else ({err})") from err
+    if array is None:
+        raise ValueError(f"{file}: expected an array {split!r}, found {', '.join(names) or 'none'}")
+    if array.ndim != 3 or array.shape[2] != 3 or not len(array):
+        raise ValueError(f"{file}: expected {split!r} of shape (n, N, 3), found {array.shape}")
+    points = torch.as_tensor(np.asarray(array, np.float32))
+    if n != points.shape[1]:
+        pick = torch.stack([_draw(points.shape[1], n, _rng(seed, i)) for i in range(len(points))])
+        points = points.gather(1, pick[..., None].expand(-1, -1, 3))
+    return _named(file, CloudSet, points, tuple(f"{split}_{i:04d}" for i in range(len(points))), 2)
+
+
+def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
+    """Complaints about the content are told with the file's name."""
+    try:
+        return make(*args)
+    except ValueError as err:
+        raise ValueError(f"{file}: {err}") from err
+
+
+def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+    lines = (root / "synsetoffset2category.txt").read_text(encoding="utf-8").split("\n")
+    ids = {words[0].lower(): words[1] for line in lines if len(words := line.split()) == 2}
+    if category.lower() not in ids:
+        raise ValueError(f"{root}: expected a category among {', '.join(sorted(ids))}, found {category!r}")
+    synset = ids[category.lower()]
+    listing = root / "train_test_split" / f"shuffled_{split}_file_list.json"
+    if listing.is_file():
+        entries = [Path(e).parts[-2:] for e in json.loads(listing.read_text(encoding="utf-8"))]
+        files = [root / synset / f"{name}.txt" for folder, name in entries if folder == synset]
+    else:
+        files = _share(sorted((root / synset).glob("*.txt")), split)
+    if not files:
+        raise ValueError(f"{root / synset}: expected the {split} clouds of {category}, found none")
+    tables = [_text(f) for f in sorted(files)]
+    if any(t.shape[1] != 7 for t in tables):
+        raise ValueError(f"{root / synset}: expected text of seven columns, x y z nx ny nz part")
+    picks = [_draw(len(t), n, _rng(seed, i)) for i, t in enumerate(tables)]
+    rows = torch.stack([t[p] for t, p in zip(tables, picks, strict=True)])
+    return CloudSet(rows[..., :3].contiguous(), tuple(f.stem for f in sorted(files)), 1, rows[..., 6].long())
+
+
+def _text(file: Path) -> Tensor:
+    """A table (N, C) of numbers; a first line that is one number, the count, is skipped."""
+    try:
+        with file.open(encoding="utf-8") as stream:
+            lead = len(stream.readline().replace(",", " ").split()) == 1
+        data = np.loadtxt(file, dtype=np.float32, ndmin=2, skiprows=int(lead), delimiter=_delimiter(file))
+    except (OSError, ValueError) as err:
+        raise ValueError(f"{file}: expected lines of numbers, found something else ({err})") from err
+    if data.shape[0] == 0 or data.shape[1] < 3:
+        raise ValueError(f"{file}: expected lines of at least three numbers, found shape {data.shape}")
+    return torch.as_tensor(data)
+
+
+def _delimiter(file: Path) -> str | None:
+    with file.open(encoding="utf-8") as stream:
+        stream.readline()
+        return "," if "," in stream.readline() else None
+
+
+def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+    h5py = require("h5py", extra="train")
+    files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))
+    known: list[str] = []
+    for file in files:
+        with h5py.File(file, "r") as data:
+            known += [k for k in data if k != "faces"]
+            if category not in data:
+                continue
+            frames = torch.as_tensor(np.moveaxis(np.asarray(data[category], np.float32), 2, 0))
+            faces = torch.as_tensor(np.asarray(data["faces"], np.int64))
+        chosen = torch.as_tensor(_share(range(len(frames)), split))
+        points = torch.stack([_sample(Mesh(frames[i], faces), n, seed + int(i)) for i in chosen])
+        return CloudSet(points, tuple(f"{category}_{i:05d}" for i in chosen.tolist()), 1)
+    raise ValueError(
+        f"{root}: expected a sequence among {', '.join(sorted(known)[:8])}, ..., found {category!r}"
+    )
+
+
+def _share(items: Any, split: str) -> list[Any]:
+    """Every seventh entry for the test (and for validation), the others to train."""
+    return [x for i, x in enumerate(items) if (i % 7 == 6) == (split != "train")]
+
+
+def _folder(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+    """Files below CATEGORY, or the folder's own where it has no folders and no such category."""
+    own = _readable(root) if root.is_dir() else []
+    base = root / category
+    if not base.is_dir():
+        folders = sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else []
+        if not own:
+            there = ", ".join(folders[:12]) or "an empty folder"
+            raise ValueError(
+                f"{root}: expected category {category!r} or files of meshes or clouds, found {there}"
+            )
+        base = root
+    files = _readable(base / split) if (base / split).is_dir() else _share(_readable(base), split)
+    if not files:
+        raise ValueError(
+            f"{base}: expected {split} files of meshes or clouds ({', '.join((*_MESHES, *_CLOUDS))}), found none"
+        )
+    points = [_read_cloud(f, n, seed, i) for i, f in enumerate(files)]
+    return CloudSet(torch.stack(points), tuple(f.stem for f in files), 2)
+
+
+def _readable(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in (*_MESHES, *_CLOUDS))
+
+
+def _read_cloud(file: Path, n: int, seed: int, i: int) -> Tensor:
+    if file.suffix.lower() in _MESHES:
+        surface = load(file, dtype=torch.float64)
+        try:
+            if isinstance(surface, Mesh):
+                return _sample(surface, n, seed + i).float()
+            points = surface.points.float()
+        except ValueError as err:
+            raise ValueError(f"{file}: {err}") from err
+    elif file.suffix.lower() == ".npy":
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as err:
+            raise ValueError(f"{file}: expected an array (N, 3), found something else ({err})") from err
+        if array.ndim != 2 or array.shape[1] < 3:
+            raise ValueError(f"{file}: expected an array (N, 3), found shape {array.shape}")
+        points = torch.as_tensor(array[:, :3].astype(np.float32))
+    else:
+        points = _text(file)[:, :3].contiguous()
+    if not bool(points.isfinite().all()):
+        raise ValueError(f"{file}: expected finite numbers, found NaN or infinite coordinates")
+    if len(points) < n:
+        _log.info("%s has %d points, fewer than %d: some are repeated", file, len(points), n)
+    return points[_draw(len(points), n, _rng(seed, i))]
+
+
+def _procedural(category: str, split: str, n: int, seed: int) -> CloudSet:
+    from geoframe.zoo import rigid
+
+    check_choice(category, rigid.CATEGORIES, "category")
+    first, count = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}[split]
+    numbers = range(first + 1000 * seed, first + 1000 * seed + count)
+    made = [rigid.sample_points(category, i, n) for i in numbers]
+    points, canonical, labels = (torch.stack(x) for x in zip(*made, strict=True))
+    names = tuple(f"{category}_{i}" for i in numbers)
+    return CloudSet(points.float(), names, 1, labels, canonical.float())

@@ -1,0 +1,220 @@
+"""How a cloud is turned about the vertical, by fitting a template that is learned without labels.
+
+A cloud is described by how its points are spread around the vertical axis: for soft rings q (a radius and a
+height each) the Fourier coefficients of the angle, ``F_qm = mean_i w_q(r_i, z_i) exp(-i m theta_i)``. Turning
+the cloud by alpha multiplies F_qm by ``exp(-i m alpha)``, so with a template T of the category two scores are
+known for every angle at the cost of one:
+
+- fit, the correlation with the turned template: ``sum_qm a_m Re(F_qm conj(T_qm) exp(i m alpha))``;
+- symmetry, the correlation with the own mirror image about a plane turned with it:
+  ``sum_qm a_m Re(F_qm^2 exp(2 i m (alpha + phi)))``, phi the direction of the template's plane.
+
+The angle is where their sum is highest. It turns with the cloud exactly, whatever the template.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_int
+from geoframe.layers.points import check_clouds
+
+_RADII, _HEIGHTS, _ORDERS = 8, 12, 24
+_SMOOTH = 0.06  # radians: how sharp an angle the weights a_m of the orders resolve
+_SYMMETRY = 0.5  # weight of the symmetry score
+_MARGIN = math.radians(5)
+
+
+class HarmonicPose(nn.Module):
+    """Points (B, N, 3) to the angle about the vertical axis, as a unit vector; learned by `learn`, not by descent.
+
+    Args:
+        up: the vertical axis. max_angle: degrees; clouds are known to be turned by at most so much from the
+            common frame of the category. 180 means nothing is known.
+
+    The axis runs through the origin, heights and radii are measured in the frame of scale 2: clouds are to be
+    normalised (`geoframe.data.normalise`) before they are turned.
+    """
+
+    template: Tensor
+    plane: Tensor
+
+    def __init__(self, *, up: int = 2, max_angle: float = 180.0) -> None:
+        super().__init__()
+        self.up = check_int(up, "up", low=0, high=2)
+        if not 0 < max_angle <= 180:
+            raise ValueError(f"max_angle: expected degrees in (0, 180], found {max_angle}")
+        self.limit = math.pi if max_angle == 180 else min(math.radians(max_angle) + _MARGIN, math.pi)
+        self.register_buffer("template", torch.zeros(_RADII * _HEIGHTS, _ORDERS, 2))
+        self.register_buffer(
+            "plane", torch.zeros(())
+        )  # direction of the template's plane of symmetry, radians
+
+    @property
+    def normal(self) -> Tensor:
+        """(2,) unit normal of the template's plane of symmetry, on the axes after `up`."""
+        return torch.stack([-self.plane.sin(), self.plane.cos()])
+
+    def describe(self, points: Tensor) -> Tensor:
+        """(B, Q, M) complex: Fourier coefficients of orders 1..M of rings q, of norm 1 under the weights."""
+        check_clouds(points, 1)
+        z = points[..., self.up]
+        a, b = points[..., (self.up + 1) % 3], points[..., (self.up + 2) % 3]
+        r = (a.square() + b.square() + 1e-12).sqrt()
+        radii = torch.linspace(0.05, 1.2, _RADII, dtype=r.dtype, device=r.device)
+        heights = torch.linspace(-1, 1, _HEIGHTS, dtype=r.dtype, device=r.device)
+        rings = _bumps(r, radii)[..., :, None] * _bumps(z, heights)[..., None, :]
+        turns = _powers(torch.complex(a / r, -b / r), _ORDERS)  # exp(-i m theta)
+        weights = rings.flatten(-2).mT  # (B, Q, N)
+        F = torch.complex(weights @ turns.real.contiguous(), weights @ turns.imag.contiguous())
+        size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
+        return F / size.clamp(min=1e-12)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Unit vectors (B, 2): cosine and sine of the angle from the canonical frame to that of the points.
+
+        Differentiable in the points: the last step is one of Newton's method, whose derivative is that of the
+        angle by the implicit function theorem.
+
+        Raises:
+            ValueError: nothing was learned yet.
+        """
+        fit, mirror = self._series(self.describe(points))
+        angle = self._search(fit.detach(), mirror.detach())
+        for _ in range(2):
+            angle = angle - self._newton(fit.detach(), mirror.detach(), angle)
+        angle = (angle - self._newton(fit, mirror, angle)).clamp(-self.limit, self.limit)
+        return torch.stack([angle.cos(), angle.sin()], dim=-1)
+
+    @torch.no_grad()
+    def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:
+        """Learn template and plane from clouds (n, N, 3) that are turned at random; no labels.
+
+        Alternates between turning all clouds to the template and averaging them. With a limit on the angle
+        the first template is the average as it is, else one cloud, the best of a few.
+
+        Returns:
+            Mean fit of the clouds to the template, at most 1.
+        """
+        F = torch.cat([self.describe(p) for p in points.split(64)])
+        generator = torch.Generator().manual_seed(seed)
+        if self.limit < math.pi:
+            starts = [F.mean(0)]
+        else:
+            chosen = torch.randperm(len(F), generator=generator)[:restarts]
+            starts = [F[i] for i in chosen.tolist()]
+        best = -math.inf
+        for start in starts:
+            T, plane, fit = self._congeal(F, start, rounds)
+            if fit > best:
+                best = fit
+                self.template.copy_(torch.view_as_real(T))
+                self.plane.copy_(plane)
+        return best
+
+    def _congeal(self, F: Tensor, T: Tensor, rounds: int) -> tuple[Tensor, Tensor, float]:
+        """Template, plane and mean fit after `rounds` alternations from template T (Q, M)."""
+        plane: Tensor | None = None
+        order = torch.arange(1, _ORDERS + 1, device=F.device)
+        share = F.abs().square().sum(1) * _order_weights(F)
+        for i in range(rounds):
+            fit = _fit_series(F, T)
+            symmetry = i >= rounds // 4  # the template decides first, then its plane
+            angle = self._search(fit, _mirror_series(F, plane) if symmetry and plane is not None else None)
+            if self.limit < math.pi:
+                angle = angle - angle.mean()
+            aligned = F * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)[:, None]
+            T = aligned.mean(0)
+            plane = _plane_of(aligned, share)
+        assert plane is not None
+        return T, plane, float(_evaluate(_fit_series(F, T), angle[:, None]).mean())
+
+    def _series(self, F: Tensor) -> tuple[Tensor, Tensor]:
+        T = torch.view_as_complex(self.template).to(F.dtype)
+        if not bool(T.any()):
+            raise ValueError("pose: nothing was learned yet; call learn(points) or load a trained model")
+        return _fit_series(F, T), _mirror_series(F, self.plane)
+
+    def _search(self, fit: Tensor, mirror: Tensor | None) -> Tensor:
+        """(B,) angle of the highest score on a grid of about one degree."""
+        n = math.ceil(math.degrees(2 * self.limit))
+        grid = torch.linspace(-self.limit, self.limit, n + 1, dtype=fit.real.dtype, device=fit.device)
+        score = _evaluate(fit, grid)
+        if mirror is not None:
+            score = score + _SYMMETRY * _evaluate(mirror, 2 * grid)
+        return grid[score.argmax(1)]
+
+    def _newton(self, fit: Tensor, mirror: Tensor, angle: Tensor) -> Tensor:
+        """(B,) score' / score'' at angle (B,), kept below one degree; the denominator is a constant."""
+        slope = bend = torch.zeros_like(angle)
+        for series, k, weight in ((fit, 1, 1.0), (mirror, 2, _SYMMETRY)):
+            order = k * torch.arange(1, _ORDERS + 1, device=angle.device)
+            term = series * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)
+            slope = slope - weight * (term.imag * order).sum(1)
+            bend = bend - weight * (term.real.detach() * order.square()).sum(1)
+        step = torch.where(bend < 0, slope / bend.clamp(max=-1e-6), torch.zeros_like(slope))
+        return step.clamp(-math.radians(1), math.radians(1))
+
+
+def _bumps(x: Tensor, centres: Tensor) -> Tensor:
+    """(..., n) Gaussian bumps at evenly spaced centres."""
+    return torch.exp(-0.5 * ((x[..., None] - centres) / (0.7 * (centres[1] - centres[0]))).square())
+
+
+def _powers(e: Tensor, n: int) -> Tensor:
+    """e, e^2, ..., e^n as (..., n)."""
+    powers = [e]
+    for _ in range(n - 1):
+        powers.append(powers[-1] * e)
+    return torch.stack(powers, dim=-1)
+
+
+def _order_weights(F: Tensor) -> Tensor:
+    """(M,) weights a_m of the orders 1..M."""
+    order = torch.arange(1, F.shape[-1] + 1, device=F.device, dtype=F.real.dtype)
+    return torch.exp(-0.5 * (_SMOOTH * order).square())
+
+
+def _fit_series(F: Tensor, T: Tensor) -> Tensor:
+    """(B, M) coefficients of the score of fit; 1 where a cloud is the template."""
+    size = (T.abs().square() * _order_weights(T)).sum().sqrt()
+    return torch.einsum("bqm,qm->bm", F, T.conj().resolve_conj()) * _order_weights(F) / size.clamp(min=1e-12)
+
+
+def _mirror_series(F: Tensor, plane: Tensor) -> Tensor:
+    """(B, M) coefficients of the score of symmetry, a series in twice the angle; 1 at a perfect plane."""
+    order = torch.arange(1, F.shape[-1] + 1, device=F.device)
+    turn = torch.polar(torch.ones_like(plane), 2 * plane * order)
+    return F.square().sum(1) * _order_weights(F) * turn
+
+
+def _evaluate(series: Tensor, angles: Tensor) -> Tensor:
+    """(B, G) sums ``Re sum_m c_m exp(i m a)`` of series (B, M) at angles (G,) or (B, 1)."""
+    order = torch.arange(1, series.shape[-1] + 1, device=series.device)
+    phase = angles[..., None] * order
+    if angles.ndim == 1:
+        return series.real @ phase.cos().mT - series.imag @ phase.sin().mT
+    return (series.real[:, None] * phase.cos() - series.imag[:, None] * phase.sin()).sum(-1)
+
+
+def _plane_of(aligned: Tensor, share: Tensor) -> Tensor:
+    """Direction in [0, pi) of the plane about which aligned clouds are most symmetric.
+
+    Of planes nearly as good as the best (a table has two) it is the one along which the clouds are longest,
+    as for a car or an animal.
+    """
+    G = 720
+    grid = torch.arange(G, dtype=share.dtype, device=share.device) * (math.pi / G)
+    score = _evaluate((aligned.square().sum(1) * _order_weights(aligned)).mean(0, keepdim=True), 2 * grid)[0]
+    peak = (
+        (score >= score.roll(1))
+        & (score >= score.roll(-1))
+        & (score >= score.max() - 0.1 * share.sum(1).mean())
+    )
+    # Order 2, summed over the rings, tells along which direction the points lie.
+    second = aligned[:, :, 1].sum(1).mean()
+    along = second.real * (2 * grid).cos() - second.imag * (2 * grid).sin()
+    return grid[torch.where(peak, along, torch.full_like(along, -math.inf)).argmax()]

@@ -1,0 +1,82 @@
+"""Shared multi-layer perceptrons over point features, channels last, with batch statistics that cross processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of (..., C) over everything but channels.
+
+    In training under `torch.distributed` the statistics are those of all processes together, on any device
+    (torch's SyncBatchNorm is for GPUs only), so that two processes compute what one would on the whole batch.
+    The processes are to hold batches of one size.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised x, same shape (..., C)."""
+        flat = x.reshape(-1, x.shape[-1])
+        if not (
+            self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        ):
+            return super().forward(flat).view_as(x)
+        count = len(flat) * dist.get_world_size()
+        mean = _SumOfAll.apply(flat.sum(0)) / count
+        centred = flat - mean
+        var = _SumOfAll.apply(centred.square().sum(0)) / count
+        with torch.no_grad():
+            momentum = self.momentum or 0.0
+            assert self.running_mean is not None and self.running_var is not None
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(var * (count / (count - 1)), momentum)
+            if self.num_batches_tracked is not None:
+                self.num_batches_tracked += 1
+        return (centred * (var + self.eps).rsqrt() * self.weight + self.bias).view_as(x)
+
+
+class _SumOfAll(torch.autograd.Function):
+    """The sum of a tensor over all processes; the gradient is the sum of all processes' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> nn.Sequential:
+    """Linear layers sizes[0] -> ... -> sizes[-1] on (..., C), each with batch norm and ReLU.
+
+    Args:
+        activate_last: False leaves the last layer linear. Weights are drawn from N(0, 2 / fan_in), biases
+            are 0.
+    """
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(sizes)):
+        last = i == len(sizes) - 2
+        norm = activate_last or not last
+        layers.append(linear(a, b, bias=not norm))
+        if norm:
+            layers += [BatchNorm(b), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def linear(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer with weights from N(0, 2 / n_in) and bias 0."""
+    layer = nn.Linear(n_in, n_out, bias=bias)
+    nn.init.normal_(layer.weight, std=(2 / n_in) ** 0.5)
+    if bias:
+        nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,104 @@
+"""The node branch: farthest points of a cloud, moved by what a small PointNet sees around them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_int
+from geoframe.layers.mlp import BatchNorm, linear, shared_mlp
+from geoframe.layers.points import check_clouds, gather_rows
+from geoframe.surface.sampling import farthest_points
+
+
+def farthest_nodes(points: Tensor, n: int) -> Tensor:
+    """Indices (B, n) of farthest points of points (B, N, 3), the first the one farthest from the centroid.
+
+    So the choice does not depend on the order of the points (but for exact ties).
+    """
+    first = (points - points.mean(1, keepdim=True)).square().sum(-1).argmax(1, keepdim=True)
+    led = torch.cat([gather_rows(points, first), points], dim=1).detach()
+    rest = (
+        farthest_points(led, n)[:, 1:] - 1
+    )  # position 0 repeats the first point, which is never chosen again
+    return torch.cat([first, rest], dim=1)
+
+
+class NodeBranch(nn.Module):
+    """Points (B, N, 3) to nodes (B, M, 3) in no particular order.
+
+    M farthest points are the seeds; every point belongs to the nearest of them; two PointNets look at the
+    points less the mean of their cluster, a third one gathers the k nearest clusters of each, and a head
+    moves the node away from the mean of its cluster.
+
+    Args:
+        n_nodes: M. neighbours: k, itself included. n_extra: features a cluster gets besides (see forward).
+        width: of a point's features, twice that of a cluster's.
+
+    Source: Fernandez-Labrador et al. 2020, section 4 and figure 2; widths are those of the released code.
+    """
+
+    def __init__(self, n_nodes: int, *, neighbours: int = 3, n_extra: int = 0, width: int = 64) -> None:
+        super().__init__()
+        self.n_nodes = check_int(n_nodes, "n_nodes", low=2)
+        self.neighbours = check_int(neighbours, "neighbours", low=1, high=n_nodes)
+        w = check_int(width, "width", low=1)
+        self.point_mlp = shared_mlp((3, w, w, w), activate_last=False)
+        self.spread = linear(
+            w, 2 * w, bias=False
+        )  # the second PointNet's first layer, split: the point's own
+        self.spread_pooled = linear(
+            w, 2 * w, bias=False
+        )  # feature, and its cluster's, which is computed once
+        self.spread_norm = BatchNorm(2 * w)
+        self.cluster_mlp = linear(2 * w, 2 * w)
+        self.before = shared_mlp((3 + 2 * w + n_extra, 4 * w, 4 * w, 4 * w))
+        self.after = shared_mlp((8 * w, 8 * w, 8 * w), activate_last=False)
+        self.head = shared_mlp((8 * w + 2 * w + n_extra, 8 * w, 4 * w))
+        self.offset = nn.Linear(4 * w, 3)
+        nn.init.normal_(self.offset.weight, std=1e-4)
+        nn.init.zeros_(self.offset.bias)
+
+    def forward(self, points: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Nodes (B, M, 3) of points (B, N, 3); near the means of their clusters before any training.
+
+        Args:
+            extra: (B, E) features of the whole cloud; with them the cluster's position is a feature as well,
+                so the nodes are no longer those of the cloud put elsewhere. `n_extra` is E + 3.
+        """
+        B, M = len(points), self.n_nodes
+        check_clouds(points, M)
+        seeds = gather_rows(points, farthest_nodes(points, M))
+        # Points sorted by cluster: every cluster is a stretch, and all pooling is over stretches.
+        owner, order = torch.cdist(points.detach(), seeds).argmin(-1).sort(dim=1, stable=True)
+        segment = (owner + M * torch.arange(B, device=points.device)[:, None]).reshape(-1)
+        lengths = torch.bincount(segment, minlength=B * M)
+        x = gather_rows(points, order).reshape(-1, 3)
+        count = lengths.clamp(min=1)[:, None].to(x.dtype)
+        mean = torch.zeros(B * M, 3, dtype=x.dtype, device=x.device).index_add(0, segment, x) / count
+
+        h = self.point_mlp(x - mean[segment])
+        pooled = _pool(h, lengths)
+        h = self.spread(h) + self.spread_pooled(pooled)[segment]
+        h = self.cluster_mlp(torch.relu(self.spread_norm(h)))
+        local = _pool(h, lengths).view(B, M, -1)
+
+        centres = mean.view(B, M, 3)
+        if extra is not None:
+            local = torch.cat([local, centres, extra[:, None].expand(-1, M, -1)], dim=-1)
+        wide = self._gather_neighbours(centres, local)
+        return centres + self.offset(self.head(torch.cat([local, wide], dim=-1)))
+
+    def _gather_neighbours(self, centres: Tensor, features: Tensor) -> Tensor:
+        """(B, M, 8 width): features pooled over the nearest clusters of each, by relative position."""
+        near = torch.cdist(centres.detach(), centres.detach()).topk(self.neighbours, largest=False).indices
+        relative = gather_rows(centres, near) - centres[:, :, None]
+        h = self.before(torch.cat([relative, gather_rows(features, near)], dim=-1))  # (B, M, k, 4 width)
+        both = torch.cat([h.amax(2, keepdim=True).expand_as(h), h], dim=-1)
+        return self.after(both).amax(2)
+
+
+def _pool(x: Tensor, lengths: Tensor) -> Tensor:
+    """Maxima over consecutive stretches of rows of x (n, C); a stretch of length 0 gives zeros."""
+    top = torch.segment_reduce(x, "max", lengths=lengths, unsafe=True)
+    return torch.where(lengths[:, None] > 0, top, torch.zeros_like(top))

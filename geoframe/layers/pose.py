@@ -1,0 +1,73 @@
+"""Branches that look at a whole cloud: coefficients of a shape basis, and how the cloud is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_choice, check_int
+from geoframe.layers.mlp import shared_mlp
+from geoframe.layers.points import check_clouds
+from geoframe.layers.rotation import six_to_rotation, turn_by
+
+_POSE_SIZE = {"none": 0, "vertical": 1, "any": 6}
+
+
+class PoseCoefficientBranch(nn.Module):
+    """Points (B, N, 3) to K coefficients and a rotation: a PointNet whose maximum over the points is the answer.
+
+    Args:
+        n_coefficients: K. rotation: "vertical", one angle about axis `up`; "any", six numbers, our extension.
+        hidden: widths of the layers before the last.
+
+    Source: Fernandez-Labrador et al. 2020, section 4; widths are those of the released code. There the angle
+        gets no gradient; here it does.
+    """
+
+    def __init__(
+        self,
+        n_coefficients: int,
+        *,
+        rotation: str = "vertical",
+        up: int = 2,
+        hidden: Sequence[int] = (64, 128),
+    ) -> None:
+        super().__init__()
+        self.n_coefficients = check_int(n_coefficients, "n_coefficients", low=1)
+        self.rotation = check_choice(rotation, ("vertical", "any"), "rotation")
+        self.up = check_int(up, "up", low=0, high=2)
+        self.mlp = shared_mlp((3, *hidden, n_coefficients + _POSE_SIZE[rotation]), activate_last=False)
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients (B, K), unbounded, and rotations (B, 3, 3) from the canonical frame to that of the points."""
+        check_clouds(points, 1)
+        coefficients, pose = self.mlp(points).amax(1).tensor_split([self.n_coefficients], dim=-1)
+        if self.rotation == "vertical":
+            return coefficients, turn_by(pose[..., 0], self.up)
+        identity = pose.new_tensor([1, 0, 0, 0, 1, 0])
+        return coefficients, six_to_rotation(pose + identity)
+
+
+class GlobalBranch(nn.Module):
+    """Points (B, N, C) and features of the whole (B, E) to F numbers: PointNet, maximum and mean, a second MLP."""
+
+    def __init__(
+        self,
+        n_out: int,
+        *,
+        n_in: int = 3,
+        n_extra: int = 0,
+        hidden: Sequence[int] = (64, 128, 256),
+        head: Sequence[int] = (256, 128),
+    ) -> None:
+        super().__init__()
+        self.point_mlp = shared_mlp((n_in, *hidden))
+        self.head = shared_mlp((2 * hidden[-1] + n_extra, *head, n_out), activate_last=False)
+
+    def forward(self, points: Tensor, extra: Tensor | None = None) -> Tensor:
+        """(B, F) unbounded."""
+        h = self.point_mlp(points)
+        pooled = [h.amax(1), h.mean(1)] + ([] if extra is None else [extra])
+        return self.head(torch.cat(pooled, dim=-1))

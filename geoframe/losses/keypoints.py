@@ -1,0 +1,100 @@
+"""Losses of category keypoints: scalars of batches of clouds, nodes and keypoints, all in the frame of scale 2.
+
+Where the paper and its released code disagree, the paper's form is the default and the code's has a name.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from geoframe._check import check_choice, check_float, check_shape
+from geoframe.layers.points import box, nearest_sq
+
+_FORMS = ("squared_sum", "mean")
+
+
+def chamfer_loss(a: Tensor, b: Tensor, *, form: str = "squared_sum") -> Tensor:
+    """How far two sets of points a (B, N, 3) and b (B, M, 3) are from each other, over the batch on average.
+
+    Args:
+        form: "squared_sum", the paper's: squared distances to the nearest of the other set, summed over the
+            points of both sides; "mean", the released code's: distances, averaged over each side.
+
+    Source: Fernandez-Labrador et al. 2020, equation 5.
+    """
+    _check_pair(a, b, ("a", "b"))
+    return _one_sided(a, b, form) + _one_sided(b, a, form)
+
+
+def inclusivity_loss(nodes: Tensor, points: Tensor, *, form: str = "squared_sum") -> Tensor:
+    """How far nodes (B, M, 3) are from the nearest points (B, N, 3) of the cloud; `form` as in `chamfer_loss`.
+
+    Source: equation 7.
+    """
+    _check_pair(nodes, points, ("nodes", "points"))
+    return _one_sided(nodes, points, form)
+
+
+def coverage_loss(nodes: Tensor, points: Tensor, *, form: str = "volume") -> Tensor:
+    """How different the axis-aligned boxes of nodes (B, M, 3) and cloud (B, N, 3) are, Huber, batch average.
+
+    Args:
+        form: "volume", the paper's: of the two volumes; "sides", the released code's: of the three lengths,
+            averaged.
+
+    Source: equation 6.
+    """
+    _check_pair(nodes, points, ("nodes", "points"))
+    check_choice(form, ("volume", "sides"), "form")
+    mine, whole = ((high - low) for low, high in map(box, (nodes, points)))
+    if form == "volume":
+        mine, whole = mine.prod(-1), whole.prod(-1)
+    return torch.nn.functional.smooth_l1_loss(mine, whole)
+
+
+def extent_loss(keypoints: Tensor, points: Tensor) -> Tensor:
+    """Mean distance between the six walls of the boxes of keypoints (B, N, 3) and points (B, M, 3).
+
+    Unlike `coverage_loss` it tells where the box is, not only how large, and pulls as hard near the end.
+    """
+    _check_pair(keypoints, points, ("keypoints", "points"))
+    walls = [torch.cat(box(x), dim=-1) for x in (keypoints, points)]
+    return (walls[0] - walls[1]).abs().mean()
+
+
+def outside_loss(keypoints: Tensor, points: Tensor, *, reach: float) -> Tensor:
+    """Share of keypoints (B, N, 3) farther than `reach` from the cloud (B, M, 3), softened to have a gradient.
+
+    The step at `reach` is a logistic curve, a quarter as wide: what is hopelessly far pulls as little as what
+    is on the surface.
+    """
+    _check_pair(keypoints, points, ("keypoints", "points"))
+    return ((_distance(nearest_sq(keypoints, points)[0]) - reach) / (reach / 4)).sigmoid().mean()
+
+
+def separation_loss(keypoints: Tensor, *, distance: float) -> Tensor:
+    """Mean over keypoints (B, N, 3) of how much closer than `distance` the nearest other one is, squared."""
+    check_shape(check_float(keypoints, "keypoints"), "B N 3", "keypoints")
+    gap = (keypoints[:, :, None] - keypoints[:, None]).square().sum(-1)
+    gap = gap + 1e6 * torch.eye(gap.shape[1], dtype=gap.dtype, device=gap.device)
+    return (distance - _distance(gap.amin(-1))).relu().square().mean()
+
+
+def _one_sided(query: Tensor, points: Tensor, form: str) -> Tensor:
+    check_choice(form, _FORMS, "form")
+    d_sq = nearest_sq(query, points)[0]
+    return d_sq.sum(-1).mean() if form == "squared_sum" else _distance(d_sq).mean()
+
+
+def _distance(d_sq: Tensor) -> Tensor:
+    """Square root with a finite derivative, 0, at 0."""
+    positive = d_sq > 0
+    return torch.where(positive, torch.where(positive, d_sq, torch.ones_like(d_sq)).sqrt(), d_sq)
+
+
+def _check_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
+    for x, name in zip((a, b), names, strict=True):
+        check_shape(check_float(x, name), "B N 3", name)
+    if len(a) != len(b):
+        raise ValueError(f"{names[1]}: expected the {len(a)} batch entries of {names[0]}, found {len(b)}")

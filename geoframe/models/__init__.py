@@ -1,0 +1,1 @@
+"""Published systems by name, each a thin assembly of layers."""

@@ -1,0 +1,215 @@
+"""Layers of category keypoints: oracles, invariances, gradients, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from geoframe.layers import (
+    BatchNorm,
+    GlobalBranch,
+    KeypointBasis,
+    NodeBranch,
+    PoseCoefficientBranch,
+    box,
+    check_clouds,
+    farthest_nodes,
+    gather_rows,
+    nearest_sq,
+    six_to_rotation,
+    turn,
+    turn_by,
+)
+
+
+@pytest.fixture
+def clouds():
+    return torch.rand(3, 60, 3, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_nearest_sq_is_the_naive_loop(clouds):
+    query = clouds[:, :7] + 0.01
+    d_sq, index = nearest_sq(query, clouds)
+    for b in range(3):
+        for q in range(7):
+            gaps = [float((query[b, q] - p).square().sum()) for p in clouds[b]]
+            assert d_sq[b, q] == pytest.approx(min(gaps), rel=1e-5)
+            assert int(index[b, q]) == gaps.index(min(gaps))
+
+
+def test_gather_rows_and_box(clouds):
+    index = torch.tensor([[[0, 5]], [[3, 3]], [[59, 1]]])
+    picked = gather_rows(clouds, index)
+    assert picked.shape == (3, 1, 2, 3)
+    assert torch.equal(picked[2, 0, 0], clouds[2, 59])
+    low, high = box(clouds)
+    assert torch.equal(low[1], clouds[1].min(0).values) and torch.equal(high[1], clouds[1].max(0).values)
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_turns_are_rotations_about_the_vertical_and_add(up):
+    a, b = torch.tensor([0.3, -2.0], dtype=torch.float64), torch.tensor([1.1, 0.4], dtype=torch.float64)
+    R = turn_by(a, up)
+    torch.testing.assert_close(R @ R.mT, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(R), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(R @ turn_by(b, up), turn_by(a + b, up))
+    axis = torch.eye(3, dtype=torch.float64)[up]
+    torch.testing.assert_close(R @ axis, axis.expand(2, 3))
+    quarter = turn(torch.tensor([0.0, 7.0], dtype=torch.float64), up)
+    first, second = torch.eye(3, dtype=torch.float64).roll(-up - 1, 0)[:2]
+    torch.testing.assert_close(quarter @ first, second)
+
+
+def test_six_numbers_give_rotations_and_gradients():
+    x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    R = six_to_rotation(x)
+    torch.testing.assert_close(R.mT @ R, torch.eye(3, dtype=torch.float64).expand(4, 3, 3))
+    assert bool((torch.linalg.det(R) > 0).all())
+    assert torch.autograd.gradcheck(six_to_rotation, (x,))
+
+
+@pytest.mark.parametrize("mode", ["plain", "symmetric", "deformation"])
+def test_basis_is_its_equation(mode):
+    torch.manual_seed(0)
+    basis = KeypointBasis(6, 4, mode=mode, plane="any").double()
+    c = torch.randn(2, basis.n_coefficients, dtype=torch.float64)
+    P = basis(c)
+    n = basis.normal
+    A = torch.eye(3, dtype=torch.float64) - 2 * torch.outer(n, n)
+    for b in range(2):
+        rows = 6 if mode == "plain" else 3
+        first = sum(c[b, k] * basis.basis[k] for k in range(4))
+        torch.testing.assert_close(P[b, :rows], first)
+        if mode != "plain":
+            own = c[b, 4:] if mode == "deformation" else c[b]
+            mirrored = sum(own[k] * (basis.basis[k] @ A.T) for k in range(4))
+            torch.testing.assert_close(P[b, 3:], mirrored)
+
+
+def test_equal_coefficients_make_a_deformation_symmetric():
+    torch.manual_seed(0)
+    basis = KeypointBasis(6, 4, mode="deformation")
+    c = torch.randn(2, 4)
+    P = basis(torch.cat([c, c], dim=1))
+    torch.testing.assert_close(basis.reflect(P[:, :3]), P[:, 3:])
+    torch.testing.assert_close(basis.reflect(basis.reflect(P)), P)
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_vertical_plane_contains_the_vertical(up):
+    basis = KeypointBasis(4, 2, up=up)
+    assert float(basis.normal.detach()[up]) == 0
+    assert float(basis.normal.detach().norm()) == pytest.approx(1)
+
+
+def test_basis_gradients_reach_plane_and_mean():
+    torch.manual_seed(0)
+    basis = KeypointBasis(4, 2, plane="any", mean=True).double()
+    names = ["basis", "mean", "plane_parameter"]
+    values = [getattr(basis, n).detach().requires_grad_() for n in names]
+    c = torch.randn(2, 2, dtype=torch.float64)
+
+    def run(*given):
+        return torch.func.functional_call(basis, dict(zip(names, given, strict=True)), (c,))
+
+    assert torch.autograd.gradcheck(run, values)
+
+
+def test_odd_number_with_symmetry_is_refused():
+    with pytest.raises(ValueError, match="even number with symmetry, found 7"):
+        KeypointBasis(7, 3)
+    assert KeypointBasis(7, 3, mode="plain")(torch.zeros(1, 3)).shape == (1, 7, 3)
+    with pytest.raises(ValueError, match="mode: expected one of"):
+        KeypointBasis(6, 3, mode="round")
+
+
+def test_farthest_nodes_do_not_depend_on_the_order(clouds):
+    shuffled = clouds[:, torch.randperm(60, generator=torch.Generator().manual_seed(3))]
+    for n in (1, 5):
+        a, b = (gather_rows(x, farthest_nodes(x, n)) for x in (clouds, shuffled))
+        torch.testing.assert_close(a, b)
+    index = farthest_nodes(clouds, 60)
+    assert all(len(set(row.tolist())) == 60 for row in index)
+
+
+def _nodes_by_loops(branch, cloud):
+    """The node branch of one cloud, cluster by cluster."""
+    seeds = cloud[farthest_nodes(cloud[None], branch.n_nodes)[0]]
+    owner = torch.cdist(cloud, seeds).argmin(1)
+    centres, local = [], []
+    for m in range(branch.n_nodes):
+        mine = cloud[owner == m]
+        centre = mine.mean(0)
+        h = branch.point_mlp(mine - centre)
+        top = h.max(0).values.expand_as(h)
+        h = torch.relu(branch.spread_norm(branch.spread(h) + branch.spread_pooled(top)))
+        local.append(branch.cluster_mlp(h).max(0).values)
+        centres.append(centre)
+    centres, local = torch.stack(centres), torch.stack(local)
+    wide = []
+    for m in range(branch.n_nodes):
+        near = (centres - centres[m]).norm(dim=1).argsort()[: branch.neighbours]
+        h = branch.before(torch.cat([centres[near] - centres[m], local[near]], dim=1))
+        h = branch.after(torch.cat([h.max(0).values.expand_as(h), h], dim=1))
+        wide.append(h.max(0).values)
+    return centres + branch.offset(branch.head(torch.cat([local, torch.stack(wide)], dim=1)))
+
+
+def test_node_branch_is_its_loops_and_batch_independent(clouds):
+    torch.manual_seed(0)
+    branch = NodeBranch(6, width=8).eval()
+    torch.nn.init.normal_(branch.offset.weight)
+    nodes = branch(clouds)
+    for b in range(3):
+        torch.testing.assert_close(nodes[b], _nodes_by_loops(branch, clouds[b]), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(nodes[b : b + 1], branch(clouds[b : b + 1]), rtol=1e-4, atol=1e-5)
+
+
+def test_branches_ignore_the_order_of_points(clouds):
+    torch.manual_seed(0)
+    shuffled = clouds[:, torch.randperm(60)]
+    nodes, pose = NodeBranch(5, width=8).eval(), PoseCoefficientBranch(4).eval()
+    wide = GlobalBranch(7, hidden=(8, 16), head=(8,)).eval()
+    torch.testing.assert_close(nodes(clouds), nodes(shuffled))
+    torch.testing.assert_close(wide(clouds), wide(shuffled))
+    for a, b in zip(pose(clouds), pose(shuffled), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_nodes_start_at_the_means_of_their_clusters(clouds):
+    torch.manual_seed(0)
+    branch = NodeBranch(4).eval()
+    seeds = gather_rows(clouds, farthest_nodes(clouds, 4))
+    owner = torch.cdist(clouds, seeds).argmin(-1)
+    means = torch.stack([clouds[0][owner[0] == m].mean(0) for m in range(4)])
+    torch.testing.assert_close(branch(clouds)[0], means, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("rotation", ["vertical", "any"])
+def test_gradient_flows_through_the_rotation(clouds, rotation):
+    torch.manual_seed(0)
+    branch = PoseCoefficientBranch(4, rotation=rotation)
+    _, R = branch(clouds)
+    torch.testing.assert_close(R @ R.mT, torch.eye(3).expand(3, 3, 3), atol=1e-5, rtol=0)
+    (R * torch.randn(3, 3)).sum().backward()
+    last = [p for p in branch.parameters()][-2]
+    assert bool((last.grad[4:].abs().sum(1) > 0).all())
+
+
+def test_batch_norm_is_torch_s(clouds):
+    ours, theirs = BatchNorm(3), torch.nn.BatchNorm1d(3)
+    torch.testing.assert_close(ours(clouds), theirs(clouds.reshape(-1, 3)).view_as(clouds))
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+
+
+def test_bad_clouds_are_refused(clouds):
+    with pytest.raises(ValueError, match="at least 61 points a cloud, found 60"):
+        check_clouds(clouds, 61)
+    with pytest.raises(ValueError, match="cloud 1 is a single point repeated"):
+        check_clouds(torch.cat([clouds[:1], torch.ones(1, 60, 3)]), 2)
+    with pytest.raises(ValueError, match="finite"):
+        NodeBranch(4)(torch.full((1, 9, 3), math.nan))
+    with pytest.raises(TypeError, match="points: expected a floating dtype"):
+        check_clouds(torch.ones(1, 5, 3, dtype=torch.int64), 1)

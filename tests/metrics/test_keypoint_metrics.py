@@ -1,0 +1,131 @@
+"""Measures of category keypoints: closed forms, extremes, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from geoframe import metrics
+from geoframe.layers import turn_by
+
+
+@pytest.fixture
+def cube():
+    """2 clouds of 500 points in the cube of scale 2, corners among them."""
+    g = torch.Generator().manual_seed(0)
+    inner = torch.rand(2, 492, 3, generator=g) * 2 - 1
+    corners = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)
+    return torch.cat([inner, corners.expand(2, 8, 3)], dim=1)
+
+
+def test_boxes(cube):
+    corners = cube[:, -8:]
+    for scale, share in ((1.0, 1.0), (0.5, 0.125), (2.0, 1.0)):
+        torch.testing.assert_close(metrics.coverage(scale * corners, cube), torch.full((2,), share))
+    torch.testing.assert_close(metrics.box_overlap(2 * corners, cube), torch.full((2,), 0.125))
+    shifted = corners + torch.tensor([1.0, 0, 0])
+    torch.testing.assert_close(metrics.coverage(shifted, cube), torch.ones(2))
+    torch.testing.assert_close(metrics.box_overlap(shifted, cube), torch.full((2,), 1 / 3))
+    assert metrics.box_overlap(corners + 5, cube).tolist() == [0, 0]
+    half = metrics.points_covered(shifted, cube)
+    expected = (cube[..., 0] >= 0).float().mean(1)
+    torch.testing.assert_close(half, expected)
+
+
+def test_model_error_is_a_mean_over_scale():
+    keypoints = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
+    nodes = torch.tensor([[[0.0, 0.2, 0], [1, 0, 0.4]]])
+    assert float(metrics.model_error(nodes, keypoints)) == pytest.approx((0.1 + 0.1) / 2)
+    assert float(metrics.model_error(nodes, keypoints, squared=False)) == pytest.approx((0.3 + 0.3) / 2)
+
+
+def test_inclusivity_counts_by_distance():
+    points = torch.zeros(1, 1, 3)
+    keypoints = torch.tensor([[[0.1, 0, 0], [0, 0.12, 0], [0, 0, 0.13], [1, 0, 0]]])
+    assert float(metrics.inclusivity(keypoints, points)) == 0.5
+    assert float(metrics.inclusivity(keypoints, points, reach=0.015)) == 0
+
+
+def test_symmetry_error_is_an_angle_without_sign():
+    angle = torch.tensor([0.0, 0.3, 1.0])
+    R = turn_by(angle, 2)
+    off = turn_by(angle + math.radians(5), 2)
+    x, axes = torch.tensor([-3.0, 0, 0]), torch.eye(3)
+    torch.testing.assert_close(metrics.symmetry_error(x, R, axes[:1], R), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        metrics.symmetry_error(x, off, axes[:1], R), torch.full((3,), 5.0), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        metrics.symmetry_error(x, R, axes[1:2], R), torch.full((3,), 90.0), atol=1e-3, rtol=0
+    )
+    assert float(metrics.symmetry_error(x, R, axes[:2], R).max()) < 1e-3
+
+
+def test_merging_is_single_linkage_on_mean_places():
+    line = torch.tensor([[0.0, 0, 0], [0.5, 0, 0], [0.15, 0, 0], [0.3, 0, 0], [2, 0, 0]])
+    shapes = torch.stack([line, line + 1])
+    group = metrics.merge_keypoints(shapes)
+    assert group.tolist() == [0, 1, 0, 0, 2]
+    torch.testing.assert_close(
+        metrics.merged(shapes, group)[0], torch.tensor([[0.15, 0, 0], [0.5, 0, 0], [2, 0, 0]])
+    )
+    assert metrics.merge_keypoints(shapes, distance=0.01).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_repeatability_undoes_the_turn():
+    R = turn_by(torch.tensor([0.3, -1.0, 2.0]), 1)
+    places = torch.rand(1, 4, 3)
+    same = places @ R.mT
+    torch.testing.assert_close(metrics.repeatability(same, R), torch.zeros(4), atol=1e-6, rtol=0)
+    shift = torch.tensor([0.0, 0.3, -0.3])[:, None, None] * torch.tensor([0, 1.0, 0])
+    spread = metrics.repeatability((places + shift) @ R.mT, R)
+    torch.testing.assert_close(spread, torch.full((4,), math.sqrt(0.06) / 2))
+
+
+def test_clusters_tell_ordered_from_unordered():
+    g = torch.Generator().manual_seed(0)
+    R = torch.eye(3).expand(30, 3, 3)
+    places = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3)[:6]
+    tight = places + 0.05 * torch.randn(30, 6, 3, generator=g)
+    shuffled = torch.stack([x[torch.randperm(6, generator=g)] for x in tight])
+    assert metrics.correspondence_by_clusters(shuffled, R) == 100
+    assert metrics.correspondence_by_clusters(torch.rand(30, 6, 3, generator=g), R) < 60
+
+
+def test_semantics():
+    points = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]]).expand(4, 2, 3)
+    labels = torch.tensor([[0, 1]] * 3 + [[2, 1]])
+    keypoints = torch.tensor([[[0.1, 0, 0], [0.9, 0, 0]]]).expand(4, 2, 3)
+    matrix, number = metrics.semantic_consistency(keypoints, points, labels)
+    torch.testing.assert_close(matrix, torch.tensor([[0.75, 0, 0.25], [0, 1, 0]], dtype=torch.float64))
+    assert number == pytest.approx(87.5)
+    assert metrics.dual_alignment_score(keypoints, points, labels) == pytest.approx(87.5)
+    assert metrics.dual_alignment_score(keypoints[:3], points[:3], labels[:3]) == pytest.approx(100)
+
+
+def test_registration_of_turned_copies_is_exact():
+    g = torch.Generator().manual_seed(0)
+    shape = torch.rand(1, 6, 3, generator=g, dtype=torch.float64)
+    R = turn_by(torch.rand(5, generator=g, dtype=torch.float64) * 6, 2)
+    size = torch.tensor([1.0, 2, 0.5, 1, 3], dtype=torch.float64)[:, None, None]
+    clouds = size * shape @ R.mT + torch.rand(5, 1, 3, generator=g, dtype=torch.float64)
+    pairs = metrics.random_pairs(5, 40)
+    assert bool((pairs[:, 0] != pairs[:, 1]).all()) and int(pairs.max()) == 4
+    assert float(metrics.relative_rotation_error(clouds, R, pairs).max()) < 1e-5
+    _, residual = metrics.register_pairs(clouds, pairs)
+    assert float(residual.max()) < 1e-7
+    wrong = turn_by(torch.tensor([0.1] * 5, dtype=torch.float64).cumsum(0), 2) @ R
+    assert float(metrics.relative_rotation_error(clouds, wrong, torch.tensor([[0, 1]]))[0]) == pytest.approx(
+        math.degrees(0.1), rel=1e-4
+    )
+
+
+def test_bad_input_is_told():
+    with pytest.raises(ValueError, match="n: expected an integer at least 2"):
+        metrics.random_pairs(1, 3)
+    with pytest.raises(ValueError, match="canonical: expected shape"):
+        metrics.merge_keypoints(torch.rand(4, 3))
+    with pytest.raises(ValueError, match="labels: expected shape"):
+        metrics.semantic_consistency(torch.rand(1, 2, 3), torch.rand(1, 5, 3), torch.zeros(5))
