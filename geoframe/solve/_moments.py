@@ -16,8 +16,7 @@ class Moments(NamedTuple):
     projection M.
 
     Attributes:
-        G: (B, K+1, 3, K+1, 3), ``G[k, :, l, :] = sum_i v_i F_ki F_li^T``.
-        H: (B, 2, K+1, 3), ``H[:, k, :] = sum_i v_i u_i F_ki^T``.
+        G: (B, K+1, K+1, 3, 3), ``G_kl = sum_i v_i F_ki F_li^T``. H: (B, K+1, 2, 3), ``H_k = sum_i v_i u_i F_ki^T``.
         uu: (B,) ``sum_i v_i |u_i|^2``. weight: (B,) sum of v.
         mean_u: (B, 2) and mean_f: (B, K+1, 3), the weighted means that were subtracted.
     """
@@ -31,13 +30,11 @@ class Moments(NamedTuple):
 
     def collapse(self, c: Tensor) -> Moments:
         """The rigid problem of the shapes with the coefficients c (B, K): the same moments with K = 0."""
-        c = torch.cat([c.new_ones(len(c), 1), c], 1)
-        n, k = c.shape
-        G = (c[:, None] @ self.G.reshape(n, k, -1)).reshape(n, 3 * k, 3)
-        G = c[:, None] @ G.reshape(n, 3, k, 3).transpose(1, 2).reshape(n, k, 9)
-        H = (self.H * c[:, None, :, None]).sum(2, keepdim=True)
-        mean_f = (self.mean_f * c[..., None]).sum(1, keepdim=True)
-        return self._replace(G=G.reshape(n, 1, 3, 1, 3), H=H, mean_f=mean_f)
+        c = with_one(c)
+        pairs = (c[:, :, None] * c[:, None, :]).flatten(1)[:, None]
+        G = (pairs @ self.G.flatten(3).flatten(1, 2)).reshape(-1, 1, 1, 3, 3)
+        H = (c[:, None] @ self.H.flatten(2)).reshape(-1, 1, 2, 3)
+        return self._replace(G=G, H=H, mean_f=c[:, None] @ self.mean_f)
 
     def detach(self) -> Moments:
         """Without history."""
@@ -46,6 +43,11 @@ class Moments(NamedTuple):
     def take(self, rows: Tensor) -> Moments:
         """The samples `rows`, in that order, possibly repeated."""
         return Moments(*(x[rows] for x in self))
+
+
+def with_one(c: Tensor) -> Tensor:
+    """(B, K+1) coefficients of the template, one, and of the basis, c (B, K)."""
+    return torch.cat([c.new_ones(len(c), 1), c], 1)
 
 
 def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
@@ -61,22 +63,24 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     F = torch.cat([T[..., None, :, :], basis], -3).transpose(-2, -3)  # (..., V, K+1, 3)
     shift = F.detach().mean(-3, keepdim=True)  # a rough centre, so that little cancels below
     *_, V, n, _ = F.shape
-    F = (F - shift).reshape(*F.shape[:-2], 3 * n)
+    F = F - shift
+    flat = F.flatten(-2)
     weight = v.sum(1)
     safe = weight.clamp_min(torch.finfo(v.dtype).tiny)[:, None]
     mean_u = (v[..., None] * u).sum(1) / safe
     u = u - mean_u[:, None]
     vu = v[..., None] * u
     if shared:
-        mean_f = v @ F / safe
-        H = (vu.mT.reshape(-1, V) @ F).reshape(-1, 2, n, 3)
+        mean_f = v @ flat / safe
+        H = (vu.mT.reshape(-1, V) @ flat).reshape(-1, 2, n, 3)
     else:
-        mean_f = (v[:, None] @ F)[:, 0] / safe
-        H = (vu.mT @ F).reshape(-1, 2, n, 3)
+        mean_f = (v[:, None] @ flat)[:, 0] / safe
+        H = (vu.mT @ flat).reshape(-1, 2, n, 3)
+    mean_f = mean_f.reshape(-1, n, 3)
     if shared and 3 * n <= 2 * len(u):  # all products once, not once a sample
-        G = (v @ (F[:, :, None] * F[:, None, :]).reshape(V, -1)).reshape(-1, 3 * n, 3 * n)
+        G = (v @ (F[:, :, None, :, None] * F[:, None, :, None, :]).reshape(V, -1)).reshape(-1, n, n, 3, 3)
     else:
-        G = (v[:, None] * F.mT) @ F
-    G = G - weight[:, None, None] * mean_f[:, :, None] * mean_f[:, None, :]
-    mean_f = mean_f.reshape(-1, n, 3) + shift.reshape(-1, n, 3)
-    return Moments(G.reshape(-1, n, 3, n, 3), H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)
+        G = ((v[:, None] * flat.mT) @ flat).reshape(-1, n, 3, n, 3).transpose(2, 3)
+    G = G - weight.view(-1, 1, 1, 1, 1) * mean_f[:, :, None, :, None] * mean_f[:, None, :, None, :]
+    mean_f = mean_f + shift.reshape(-1, n, 3)
+    return Moments(G, H.transpose(1, 2), (vu * u).sum((1, 2)), weight, mean_u, mean_f)

@@ -1,21 +1,22 @@
 """The weak-perspective objective on moments: value, derivatives, global starts and Newton's method.
 
-Everything happens in the camera's frame: the moments are turned by R (`turn`), so that the projection is
-``s [I 0]`` and its derivatives by a rotation vector w (``R -> exp(skew(w)) R``) and by log s are constants.
+Everything happens in the camera's frame: the moments are turned by R and scaled by s, so that the projection is
+``[I 0]`` and its derivatives by a rotation vector w (``R -> exp(skew(w)) R``) and by log s are constants.
 The coefficients are eliminated: ``c = argmin`` is a K x K solve for any R and s (variable projection), and the
 Hessian is that of the reduced objective, exact. All in float64.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from geoframe.solve._moments import Moments
-from geoframe.transforms import reflection, rotation_angle, rotvec_to_rotation, skew
+from geoframe.solve._moments import Moments, with_one
+from geoframe.transforms import reflection, rotation_angle, skew
 
 ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, relative to the size of the terms
 ASKED = 1e-24  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
@@ -24,167 +25,199 @@ ANGLES = 16  # turns about the viewing direction that the search tries
 CHUNK = 2**22  # numbers held at a time by the search
 
 
-class State(NamedTuple):
-    """A point of the iteration for N problems: pose, turned moments, objective and its derivatives.
-
-    R (N, 3, 3), s (N,), G, H (as in Moments), c (N, K), E (N,), g (N, d), hessian (N, d, d) of the reduced
-    objective; cross (N, d, K) and inner (N, K, K): mixed and second derivatives with the coefficients.
-    """
+class Optimum(NamedTuple):
+    """Where the iteration ended, for N problems: R (N, 3, 3), s (N,), values (N, 1 + d + d * d) of the objective
+    with its gradient and Hessian, whether it is at a strict minimum (N,) bool, and steps (N,) int."""
 
     R: Tensor
     s: Tensor
-    G: Tensor
-    H: Tensor
-    c: Tensor
-    E: Tensor
-    g: Tensor
-    hessian: Tensor
-    cross: Tensor
-    inner: Tensor
-
-
-class Optimum(NamedTuple):
-    """Where the iteration ended: its state, whether at a strict minimum (N,) bool, and steps (N,) int."""
-
-    state: State
+    values: Tensor
     strict: Tensor
     steps: Tensor
+
+
+class Model(NamedTuple):
+    """The objective around a pose: coefficients c (N, K), values (N, 1 + d + d * d), the mixed derivatives with
+    the coefficients cross (N, K, d) and half the second ones, inner (N, K, K)."""
+
+    c: Tensor
+    values: Tensor
+    cross: Tensor
+    inner: Tensor
 
 
 def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
     """Newton's method from R (N, 3, 3) and s (N,), each problem on its own.
 
-    The Hessian's eigenvalues count by their absolute value, so that saddles repel; the step is at most a
-    trust radius long, which shrinks where the objective would grow. Converged problems are frozen.
+    Where the Hessian is not positive definite its eigenvalues count by their absolute value, so that saddles
+    repel; the step is at most a trust radius long, which shrinks where the objective would grow. Converged
+    problems are frozen.
     """
-    state = _state(mom, R, s, ridge, free)
-    radius = torch.full_like(s, 0.7)
-    steps = torch.zeros_like(s, dtype=torch.int64)
-    floor = mom.uu + s**2 * mom.G[:, 0, :, 0].diagonal(dim1=1, dim2=2).sum(1)
+    evaluate = _rigid(mom, free) if mom.G.shape[1] == 1 else _deformable(mom, ridge, free)
+    d = 4 if free else 3
+    values = evaluate(R, s)
+    radius, steps = torch.full_like(s, 0.7), torch.zeros_like(s)
+    size = mom.uu + s**2 * mom.G[:, 0, 0].diagonal(dim1=1, dim2=2).sum(1)
     for _ in range(MOST_STEPS):
-        step, decrement = _newton_step(state)
-        active = (decrement > ASKED * floor) & (radius > 1e-9)
+        step, decrement = _newton_step(values, d)
+        active = (decrement > ASKED * size) & (radius > 1e-9)
         if not bool(active.any()):
             break
         length = torch.linalg.vector_norm(step, dim=1)
         step = step * (radius / length.clamp_min(1e-300)).clamp_max(1.0)[:, None]
-        scale = state.s * step[:, 3].exp() if free else state.s
-        trial = _state(mom, rotvec_to_rotation(step[:, :3]) @ state.R, scale, ridge, free)
-        better = active & (state.E + 1e-14 * floor >= trial.E)
-        state = State(*(_where(better, a, b) for a, b in zip(trial, state, strict=True)))
+        turned = _cayley(step[:, :3]) @ R
+        scale = s * step[:, 3].exp() if free else s
+        trial = evaluate(turned, scale)
+        better = active & (trial[:, 0] <= values[:, 0] + 1e-14 * size)
+        values = torch.where(better[:, None], trial, values)
+        R = torch.where(better[:, None, None], turned, R)
+        s = torch.where(better, scale, s) if free else s
         radius = torch.where(better, (2 * radius).clamp_max(1.0), torch.minimum(radius, length) / 4)
         steps += active
-    lam = torch.linalg.eigvalsh(state.hessian)
-    strict = (_newton_step(state)[1] <= ENOUGH * floor) & (lam[:, 0] > 1e-9 * lam[:, -1])
-    return Optimum(state, strict, steps)
+    lam = torch.linalg.eigvalsh(values[:, d + 1 :].reshape(-1, d, d))
+    strict = (_newton_step(values, d)[1] <= ENOUGH * size) & (lam[:, 0] > 1e-9 * lam[:, -1])
+    return Optimum(R, s, values, strict, steps.long())
 
 
-def _newton_step(state: State) -> tuple[Tensor, Tensor]:
-    lam, V = torch.linalg.eigh(state.hessian)
-    lam = lam.abs()
-    lam = lam.clamp_min(1e-300).maximum(1e-12 * lam.amax(1, keepdim=True))
-    along = (V.mT @ state.g[..., None])[..., 0]
-    step = -(V @ (along / lam)[..., None])[..., 0]
-    return step, (along.square() / lam).sum(1)
+def _newton_step(values: Tensor, d: int) -> tuple[Tensor, Tensor]:
+    """Step (N, d) and decrement (N,), about twice the decrease to come."""
+    g, hessian = values[:, 1 : d + 1], values[:, d + 1 :].reshape(-1, d, d)
+    L, info = torch.linalg.cholesky_ex(hessian)
+    bad = info != 0
+    if bool(bad.any()):
+        lam, V = torch.linalg.eigh(hessian[bad])
+        lam = lam.abs().clamp_min(1e-300)
+        lam = lam.maximum(1e-12 * lam.amax(1, keepdim=True))
+        L[bad] = torch.linalg.cholesky_ex((V * lam[:, None]) @ V.mT)[0]
+    half = torch.linalg.solve_triangular(L, g[..., None], upper=False)
+    step = torch.linalg.solve_triangular(L.mT, half, upper=True)[..., 0]
+    return -step, half.square().sum((1, 2))
 
 
-def _where(pick: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    return torch.where(pick.view(-1, *[1] * (a.ndim - 1)), a, b)
+def _cayley(w: Tensor) -> Tensor:
+    """Rotations that agree with the exponential map to second order, in few operations."""
+    half = skew(w / 2)
+    return torch.eye(3, dtype=w.dtype, device=w.device) + (2 / (1 + w.square().sum(1) / 4))[:, None, None] * (
+        half + half @ half
+    )
 
 
-def turn(G: Tensor, H: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
-    """Moments of the shapes turned by R (N, 3, 3)."""
-    N, n = G.shape[:2]
-    for _ in range(2):  # the last index each time, and swap
-        G = (G.reshape(N, -1, 3) @ R.mT).reshape(N, 3 * n, 3 * n).mT
-    return G.reshape(N, n, 3, n, 3), (H.reshape(N, -1, 3) @ R.mT).reshape(H.shape)
+def _rigid(mom: Moments, free: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    """Values at (R, s) of problems without coefficients: linear in the turned moments, hence one product."""
+    both = torch.cat([mom.G[:, 0, 0], mom.H[:, 0]], 1)  # (N, 5, 3)
+    to_values, _ = _linear_maps(both.device, free)
+
+    def evaluate(R: Tensor, s: Tensor) -> Tensor:
+        right = both @ R.mT
+        s = s[:, None]
+        z = torch.cat([s * s * (R @ right[:, :3]).flatten(1), s * right[:, 3:].flatten(1)], 1)
+        values = z @ to_values
+        values[:, 0] += mom.uu
+        return values
+
+    return evaluate
 
 
-def _state(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, free: bool) -> State:
-    G, H = turn(mom.G, mom.H, R)
-    c, _, A = coefficients(G, H, s, ridge)
-    P, q = _projected(G, H, s)
-    first, second = generators(R.device, free)
-    g, Y, D, spread = pose_gradient(G, H, s, c, first)
-    n = len(first)
-    LY = (first.reshape(2 * n, 3) @ Y).reshape(-1, n, 6)  # <M_j Y, M_k> / s^2
-    hess = 2 * s[:, None, None] * (s[:, None, None] * (LY @ first.T) + (D @ second.T).reshape(-1, n, n))
-    cross = 2 * s[:, None, None] * (first @ spread[:, :, 1:])
-    E = mom.uu + _quadratic(P, q, c)
+def _deformable(mom: Moments, ridge: Tensor, free: bool) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda R, s: model(mom, R, s, ridge, free=free).values
+
+
+def model(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Model:
+    """The objective at (R, s) with the best coefficients, its gradient and Hessian in (R, s) alone."""
+    to_values, to_cross = _linear_maps(R.device, free)
+    d = to_cross.shape[1]
+    z = _turned(mom.G, mom.H, R, s)
+    P, q = _projected(*z)
+    inner = _inner(P, ridge)
+    L, info = torch.linalg.cholesky_ex(inner)
+    good = (info == 0)[:, None]
+    c = torch.where(good, torch.cholesky_solve((q[:, 1:] - P[:, 1:, 0])[..., None], L)[..., 0], 0.0)
+    each, total = _contracted(*z, c)
+    cross = each[:, 1:] @ to_cross
+    values = total @ to_values
+    values[:, 0] += mom.uu + ridge * c.square().sum(1)
     if c.shape[1]:
-        E = E + ridge * c.square().sum(1)
-        hess = hess - cross @ torch.linalg.solve_ex(2 * A, cross.mT)[0]
-    return State(R, s, G, H, c, E, g, (hess + hess.mT) / 2, cross, 2 * A)
+        values[:, d + 1 :] -= (cross.mT @ torch.cholesky_solve(cross, L)).flatten(1) / 2
+    return Model(c, values, cross, inner)
 
 
-def reprojection(mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Tensor:
-    """(N,) weighted sum of the squared reprojection errors at the best translation."""
-    return mom.uu + _quadratic(*_projected(*turn(mom.G, mom.H, R), s), c)
+def full_gradient(
+    G: Tensor, H: Tensor, R: Tensor, s: Tensor, c: Tensor, ridge: Tensor, *, free: bool
+) -> Tensor:
+    """Gradient (N, d + K) by pose and coefficients, differentiable in the moments, the scale and the ridge."""
+    to_values, to_cross = _linear_maps(R.device, free)
+    z = _turned(G, H, R, s)
+    P, q = _projected(*z)
+    by_c = (P @ with_one(c)[..., None])[:, 1:, 0] - q[:, 1:] + ridge[:, None] * c
+    return torch.cat([_contracted(*z, c)[1] @ to_values[:, 1 : 1 + to_cross.shape[1]], 2 * by_c], 1)
 
 
-def with_one(c: Tensor) -> Tensor:
-    """(N, K+1) coefficients of the template, one, and of the basis, c (N, K)."""
-    return torch.cat([c.new_ones(len(c), 1), c], 1)
-
-
-def _quadratic(P: Tensor, q: Tensor, c: Tensor) -> Tensor:
-    ones = with_one(c)
-    return (((P @ ones[..., None])[..., 0] - 2 * q) * ones).sum(1)
-
-
-def _projected(G: Tensor, H: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """``P_kl = tr(M G_kl M^T)`` (N, K+1, K+1) and ``q_k = <M, H_k>`` (N, K+1) for M = s [I 0]."""
-    P = s[:, None, None] ** 2 * (G[:, :, 0, :, 0] + G[:, :, 1, :, 1])
-    return P, s[:, None] * (H[:, 0, :, 0] + H[:, 1, :, 1])
-
-
-def coefficients(G: Tensor, H: Tensor, s: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Best coefficients (N, K) for turned moments; where the solve worked (N,); and its matrix (N, K, K).
+def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
+    """Best coefficients (N, K) for a pose, differentiable.
 
     Source: To The Point, eq. 7, with the visibility inside the moments.
     """
-    P, q = _projected(G, H, s)
+    N, n = mom.G.shape[:2]
+    M = s[:, None, None] * R[:, :2]
+    P = (mom.G.flatten(3).flatten(1, 2) @ (M.mT @ M).flatten(1)[..., None]).reshape(N, n, n)
+    q = (mom.H.flatten(2) @ M.flatten(1)[..., None])[..., 0]
+    return torch.linalg.solve_ex(_inner(P, ridge), (q[:, 1:] - P[:, 1:, 0])[..., None])[0][..., 0]
+
+
+def _inner(P: Tensor, ridge: Tensor) -> Tensor:
+    """Matrix (N, K, K) of the coefficients' equations; one that nothing sees and no ridge holds becomes zero."""
     K = P.shape[1] - 1
-    eye = torch.eye(K, dtype=P.dtype, device=P.device)
-    A = P[:, 1:, 1:] + ridge[:, None, None] * eye
-    # a coefficient that nothing sees and no ridge holds is zero
-    trace = A.diagonal(dim1=1, dim2=2).sum(1) if K else s
-    A = A + (1e-14 * trace + 1e-300)[:, None, None] * eye
-    c, info = torch.linalg.solve_ex(A, (q[:, 1:] - P[:, 1:, 0])[..., None])
-    good = info == 0
-    return torch.where(good[:, None], c[..., 0], 0.0), good, A
+    P = P[:, 1:, 1:]
+    trace = P.detach().diagonal(dim1=1, dim2=2).sum(1)
+    return P + (ridge + 1e-14 * trace + 1e-300)[:, None, None] * torch.eye(K, dtype=P.dtype, device=P.device)
 
 
-def pose_gradient(
-    G: Tensor, H: Tensor, s: Tensor, c: Tensor, first: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradient (N, d) by the pose; G(c) (N, 3, 3); half its gradient by M, D (N, 6); dD/dc (N, 6, K+1)."""
+def _turned(G: Tensor, H: Tensor, R: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """Moments (N, K+1, K+1, 9) and (N, K+1, 6) of the shapes turned by R and scaled by s."""
     N, n = G.shape[:2]
-    ones = with_one(c)[:, None]
-    half = (ones @ G.reshape(N, n, -1)).reshape(N, 3, n, 3)  # [b, k, a] = sum_l c_l G[l, b, k, a] = Y_k[a, b]
-    Y = (ones @ half.transpose(1, 2).reshape(N, n, 9)).reshape(N, 3, 3)
-    Y = (Y + Y.mT) / 2
-    Hk = H.transpose(2, 3).reshape(N, 6, n)
-    D = s[:, None] * Y[:, :2].reshape(N, 6) - (Hk @ ones.mT)[..., 0]
-    g = 2 * s[:, None] * (D @ first.T)
-    both = half.permute(0, 3, 1, 2) + half.permute(0, 1, 3, 2)  # (Y_k + Y_k^T)[a, b] as [a, b, k]
-    return g, Y, D, s[:, None, None] * both[:, :2].reshape(N, 6, n) - Hk
+    s = s[:, None, None]
+    twice = (s * R)[:, :, None, :, None] * (s * R)[:, None, :, None, :]  # [a, b, i, j] = s^2 R_ai R_bj
+    G = G.reshape(N, n * n, 9) @ twice.reshape(N, 9, 9).mT
+    return G.reshape(N, n, n, 9), (H.reshape(N, 2 * n, 3) @ (s * R).mT).reshape(N, n, 6)
 
 
-def full_gradient(G: Tensor, H: Tensor, s: Tensor, c: Tensor, ridge: Tensor, first: Tensor) -> Tensor:
-    """Gradient (N, d + K) by pose and coefficients, for turned moments."""
-    P, q = _projected(G, H, s)
-    by_c = (P @ with_one(c)[..., None])[:, 1:, 0] - q[:, 1:] + ridge[:, None] * c
-    return torch.cat([pose_gradient(G, H, s, c, first)[0], 2 * by_c], 1)
+def _projected(G: Tensor, H: Tensor) -> tuple[Tensor, Tensor]:
+    """``P_kl = tr(M G_kl M^T)`` (N, K+1, K+1) and ``q_k = <M, H_k>`` (N, K+1) of turned moments, M = [I 0]."""
+    return G[..., 0] + G[..., 4], H[..., 0] + H[..., 4]
+
+
+def _contracted(G: Tensor, H: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """``(sum_l c_l G_kl, H_k)`` (N, K+1, 15) and the sum over k of c_k times it (N, 15), of turned moments."""
+    c = with_one(c)[:, None]
+    each = (c @ G.flatten(2)).reshape(*G.shape[:2], 9)
+    each = torch.cat([each, H], 2)
+    return each, (c @ each)[:, 0]
 
 
 @lru_cache(maxsize=8)
-def generators(device: torch.device, free: bool) -> tuple[Tensor, Tensor]:
-    """First (d, 6) and second (d * d, 6) derivatives of [I 0] by the rotation vector (and log s)."""
-    W = [*skew(torch.eye(3, dtype=torch.float64)), torch.eye(3, dtype=torch.float64)][: 4 if free else 3]
-    first = torch.stack([w[:2].reshape(6) for w in W])
-    second = torch.stack([((a @ b + b @ a) / 2)[:2].reshape(6) for a in W for b in W])
-    return first.to(device), second.to(device)
+def _linear_maps(device: torch.device, free: bool) -> tuple[Tensor, Tensor]:
+    """Objective, gradient and Hessian (15, 1 + d + d * d) as linear functions of the turned moments Y (3 x 3) and
+    Z (2 x 3), and the gradient's derivative (15, d) by a coefficient from its own moments.
+
+    With ``M = [I 0]``, ``E = tr(M Y M^T) - 2 <M, Z>``, and M_j, M_jk the derivatives of ``M exp(skew(w))`` (and
+    of ``exp(sigma) M``): ``E_j = 2 <M_j, M Y - Z>``, ``E_jk = 2 <M_j Y, M_k> + 2 <M_jk, M Y - Z>``.
+    """
+    eye = torch.eye(3, dtype=torch.float64)
+    W = torch.stack([*skew(eye), eye][: 4 if free else 3])
+    first = W[:, :2]
+    second = ((W[:, None] @ W[None] + W[None] @ W[:, None]) / 2)[:, :, :2]
+    d = len(W)
+    value = torch.cat([(eye[:2].mT @ eye[:2]).flatten(), -2 * eye[:2].flatten()])[None]
+
+    def upper(M: Tensor) -> Tensor:  # <M, (M Y - Z)> twice: rows (..., 15)
+        return 2 * torch.cat([M.flatten(-2), torch.zeros_like(M[..., 0, :]), -M.flatten(-2)], -1)
+
+    gradient, hessian = upper(first), upper(second)
+    hessian[..., :9] += 2 * torch.einsum("jpa,kpb->jkab", first, first).flatten(-2)
+    cross = gradient.clone()
+    cross[:, :9] += gradient[:, :9].reshape(d, 3, 3).mT.flatten(1)
+    to_values = torch.cat([value, gradient, hessian.flatten(0, 1)]).T.contiguous()
+    return to_values.to(device), cross.T.contiguous().to(device)
 
 
 def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
@@ -207,12 +240,12 @@ def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     B, n, N = len(s), mom.G.shape[1], len(frames)
     dirs = frames[:, 2]
     nn = (dirs[:, :, None] * dirs[:, None, :]).reshape(N, 9)
-    Gkl = mom.G.permute(0, 1, 3, 2, 4).reshape(B, n * n, 9)
+    Gkl = mom.G.reshape(B, n * n, 9)
     across = torch.eye(3, dtype=s.dtype, device=s.device).reshape(9) - nn
     P = s[:, None, None] ** 2 * (Gkl @ across.T)  # (B, n * n, N)
     P = P.reshape(B, n, n, N).permute(0, 3, 1, 2)
     # e_i . h_jk for the two axes i of the image plane and the rows j of H
-    e = torch.einsum("fia,bjka->bfijk", frames[:, :2], mom.H) * s[:, None, None, None, None]
+    e = torch.einsum("fia,bkja->bfijk", frames[:, :2], mom.H) * s[:, None, None, None, None]
     plus = torch.stack([e[:, :, 0, 0] + e[:, :, 1, 1], e[:, :, 1, 0] - e[:, :, 0, 1]], -2)
     minus = torch.stack([e[:, :, 0, 0] - e[:, :, 1, 1], -e[:, :, 1, 0] - e[:, :, 0, 1]], -2)
     b = torch.stack([plus, minus], 2)  # (B, N, 2 sides, cos|sin, n)
@@ -263,7 +296,7 @@ def _rotation(frames: Tensor, pick: Tensor, angle: Tensor) -> Tensor:
 
 def _twin(mom: Moments, R: Tensor) -> Tensor:
     """The pose R (B, m, 3, 3) of the template mirrored at its flattest plane, seen from behind: Necker's cube."""
-    flat = torch.linalg.eigh(mom.G[:, 0, :, 0])[1][..., 0]
+    flat = torch.linalg.eigh(mom.G[:, 0, 0])[1][..., 0]
     depth = torch.tensor([1.0, 1.0, -1.0], dtype=R.dtype, device=R.device)
     return depth[:, None] * (R @ reflection(flat)[:, None])
 
@@ -284,15 +317,14 @@ def _half_sphere(device: torch.device) -> tuple[Tensor, Tensor]:
     return frames.to(device), (dirs @ dirs.T).topk(7, dim=1).indices[:, 1:].to(device)
 
 
-def best_of(optimum: Optimum, n_starts: int, uu: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each sample's `n_starts` optima in a row: the number of the lowest (B,), and whether it is the only one.
+def lowest(found: Optimum, n_starts: int, uu: Tensor) -> tuple[Optimum, Tensor]:
+    """Of each sample's `n_starts` optima in a row the lowest, and whether it is the only one (B,).
 
     It is not where another pose, more than 0.001 radians away, is as low to rounding.
     """
-    E = optimum.state.E.reshape(-1, n_starts)
-    R = optimum.state.R.reshape(-1, n_starts, 3, 3)
+    E, R = found.values[:, 0].reshape(-1, n_starts), found.R.reshape(-1, n_starts, 3, 3)
     best = E.argmin(1)
     rows = torch.arange(len(E), device=E.device)
     as_low = E - E[rows, best][:, None] <= 1e-10 * uu[:, None]
     elsewhere = rotation_angle(R, R[rows, best][:, None]) > 1e-3
-    return rows * n_starts + best, ~(as_low & elsewhere).any(1)
+    return Optimum(*(x[rows * n_starts + best] for x in found)), ~(as_low & elsewhere).any(1)

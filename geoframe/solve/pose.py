@@ -10,7 +10,7 @@ from torch import Tensor
 from geoframe._check import check_choice, check_finite, check_float, check_int, check_shape
 from geoframe.camera import WeakPerspective
 from geoframe.solve import _weak
-from geoframe.solve._moments import Moments, moments
+from geoframe.solve._moments import Moments, moments, with_one
 from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import skew
 
@@ -165,7 +165,7 @@ def _spread(mom: Moments) -> Tensor:
 
 def _affine_scale(mom: Moments) -> Tensor:
     """(B,) mean singular value of the best affine projection of the template, a start for a free scale."""
-    G, H = mom.G[:, 0, :, 0].detach(), mom.H[:, :, 0].detach()
+    G, H = mom.G[:, 0, 0].detach(), mom.H[:, 0].detach()
     trace = G.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     eye = torch.eye(3, dtype=G.dtype, device=G.device)
     M = torch.linalg.solve_ex(G + (1e-6 * trace + 1e-300) * eye, H.mT)[0].mT
@@ -173,15 +173,12 @@ def _affine_scale(mom: Moments) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _search(mom: Moments, s: Tensor, gamma: Tensor, free: bool) -> tuple[_weak.State, Tensor, Tensor, Tensor]:
-    """The lowest minimum found from the global starts, whether it is strict and unique (B,), and steps (B,)."""
-    mom, s, gamma = mom.detach(), s.detach(), gamma.detach()
+def _search(mom: Moments, s: Tensor, gamma: Tensor, free: bool) -> tuple[_weak.Optimum, Tensor]:
+    """The lowest minimum found from the global starts, and whether it is unique (B,)."""
     R = _weak.starts(mom, s, gamma, STARTS)
     each = torch.arange(len(s), device=s.device).repeat_interleave(STARTS)
     found = _weak.minimise(mom.take(each), R.flatten(0, 1), s[each], gamma[each], free=free)
-    best, unique = _weak.best_of(found, STARTS, mom.uu)
-    state = _weak.State(*(x[best] for x in found.state))
-    return state, found.strict[best], unique, found.steps[best]
+    return _weak.lowest(found, STARTS, mom.uu)
 
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # R, scale, alpha, converged, steps
@@ -189,51 +186,54 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # R, scale, alpha, conver
 
 def _alternate(mom: Moments, s: Tensor, gamma: Tensor, free: bool, steps: int) -> Found:
     """Eq. 5 and 6 in turn; each rotation is differentiated through its own optimality."""
-    alpha = torch.zeros(len(s), mom.G.shape[1] - 1, dtype=s.dtype, device=s.device)
-    nothing = torch.zeros_like(gamma)
-    good = torch.ones_like(s, dtype=torch.bool)
-    n_steps = torch.zeros_like(s, dtype=torch.int64)
-    state: _weak.State | None = None
+    alpha = mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
+    best: _weak.Optimum | None = None
     for _ in range(steps):
         rigid = mom.collapse(alpha)
         with torch.no_grad():
-            if state is None:
-                state, strict, unique, n = _search(rigid, s, nothing, free)
-                good = good & unique
+            still, nothing = rigid.detach(), torch.zeros_like(gamma)
+            if best is None:
+                best, good = _search(still, s, nothing, free)
+                n_steps = torch.zeros_like(best.steps)
             else:
-                state, strict, n = _weak.minimise(rigid.detach(), state.R, s.detach(), nothing, free=free)
-        good, n_steps = good & strict, n_steps + n
-        R, s, _ = _differentiable(rigid, s, nothing, state, strict, free)
-        alpha, solved, _ = _weak.coefficients(*_weak.turn(mom.G, mom.H, R), s, gamma)
-        good = good & solved
+                best = _weak.minimise(still, best.R, s, nothing, free=free)
+        good, n_steps = good & best.strict, n_steps + best.steps
+        R, s, _ = _differentiable(rigid, s, nothing, best, free)
+        alpha = _weak.coefficients(mom, R, s, gamma)
     return R, s, alpha, good, n_steps
 
 
 def _joint(mom: Moments, s: Tensor, gamma: Tensor, free: bool, _: int) -> Found:
     """The minimum over pose and coefficients together."""
     with torch.no_grad():
-        state, strict, unique, n = _search(mom, s, gamma, free)
-    R, s, alpha = _differentiable(mom, s, gamma, state, strict, free)
-    return R, s, alpha, strict & unique, n
+        best, unique = _search(mom.detach(), s, gamma, free)
+    R, s, alpha = _differentiable(mom, s, gamma, best, free)
+    return R, s, alpha, best.strict & unique, best.steps
 
 
 def _differentiable(
-    mom: Moments, s: Tensor, gamma: Tensor, state: _weak.State, strict: Tensor, free: bool
+    mom: Moments, s: Tensor, gamma: Tensor, best: _weak.Optimum, free: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """R, scale and coefficients of a minimum as functions of the moments, the ridge and a given scale."""
-    first, _ = _weak.generators(s.device, free)
-    d = len(first)
+    with torch.no_grad():
+        there = _weak.model(mom.detach(), best.R, best.s, gamma, free=free)
+    if not any(x.requires_grad for x in (mom.G, mom.H, gamma, s)):
+        return best.R, best.s, there.c
+    d, K = 4 if free else 3, there.c.shape[1]
 
     def gradient(x: Tensor, G: Tensor, H: Tensor, gamma: Tensor, scale: Tensor) -> Tensor:
-        return _weak.full_gradient(*_weak.turn(G, H, state.R), scale, x[:, d:], gamma, first)
+        return _weak.full_gradient(G, H, best.R, scale, x[:, d:], gamma, free=free)
 
-    x = torch.cat([torch.zeros_like(state.g), state.c], 1)
-    corner = state.hessian + state.cross @ torch.linalg.solve_ex(state.inner, state.cross.mT)[0]
-    hessian = torch.cat([torch.cat([corner, state.cross], 2), torch.cat([state.cross.mT, state.inner], 2)], 1)
-    scale = state.s if free else s
-    x = implicit_solution(x, hessian, strict, gradient, mom.G, mom.H, gamma, scale)
-    R = state.R + skew(x[:, :3]) @ state.R
-    return R, state.s * (1 + x[:, 3]) if free else s, x[:, d:]
+    inner = 2 * there.inner
+    corner = there.values[:, d + 1 :].reshape(-1, d, d)
+    if K:  # undo the elimination
+        corner = corner + there.cross.mT @ torch.linalg.solve_ex(inner, there.cross)[0]
+    hessian = torch.cat([torch.cat([corner, there.cross.mT], 2), torch.cat([there.cross, inner], 2)], 1)
+    x = torch.cat([torch.zeros_like(corner[:, 0]), there.c], 1)
+    scale = best.s if free else s
+    x = implicit_solution(x, hessian, best.strict, gradient, mom.G, mom.H, gamma, scale)
+    R = best.R + skew(x[:, :3]) @ best.R
+    return R, best.s * (1 + x[:, 3]) if free else s, x[:, d:]
 
 
 def _solution(
@@ -249,7 +249,7 @@ def _solution(
 ) -> Solution:
     """Translation and residual, the latter from the points themselves: the moments' differences cancel."""
     u, v, T, B = given
-    centre = (mom.mean_f * _weak.with_one(c)[..., None]).sum(1)
+    centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
     t = mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
     R, s, c, t, gamma, v, T, B = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, B))
     X = T + (c[:, None] @ B.flatten(-2))[:, 0].unflatten(-1, T.shape[-2:])
