@@ -186,9 +186,9 @@ def test_descent_finds_a_moved_sphere():
     goal = torch.tensor([0.4, -0.3, 0.0]).double()
     mask = soft_silhouette(mesh.verts + goal, mesh.faces, view, sigma=1e-3)
     shift = torch.zeros(3).double().requires_grad_()
-    optimiser = torch.optim.Adam([shift], lr=0.05)
-    for sigma in (1e-2, 1e-3):
-        for _ in range(30):
+    for sigma, lr in ((1e-2, 0.05), (1e-3, 0.01)):
+        optimiser = torch.optim.Adam([shift], lr=lr)
+        for _ in range(40):
             alpha = soft_silhouette(mesh.verts + shift, mesh.faces, view, sigma=sigma)
             optimiser.zero_grad()
             (alpha - mask).square().mean().backward()
