@@ -84,13 +84,64 @@ class Scale:
 
 
 @dataclass(frozen=True, eq=False)
+class Push:
+    """Moves what is near a place along one axis: adds ``amount exp(-|(p - place) / radii|^2)`` to a coordinate.
+
+    Attributes:
+        axis: the coordinate. amount: at most 0.9 of the radius along the axis, which keeps it increasing.
+        place, radii: (3,). pair: also at the mirror image of the place, mirrored.
+    """
+
+    axis: int
+    amount: float
+    place: Tensor
+    radii: Tensor
+    pair: bool = False
+
+    def __post_init__(self) -> None:
+        if abs(self.amount) > 0.9 * float(self.radii[self.axis]):
+            raise ValueError(
+                f"amount: expected at most 0.9 of the radius {float(self.radii[self.axis]):.3g}, found {self.amount:.3g}"
+            )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """The push."""
+        return _with_axis(points, self.axis, points[:, self.axis] + self._bump(points)[0])
+
+    def inverse(self, points: Tensor) -> Tensor:
+        """Newton's method, kept between bounds that close in on the one root."""
+        y = points[:, self.axis]
+        low, high, x = y - 2 * abs(self.amount), y + 2 * abs(self.amount), y
+        for _ in range(60):
+            value, slope = self._bump(_with_axis(points, self.axis, x))
+            off = x + value - y
+            if float(off.abs().max()) < 1e-14:
+                break
+            low, high = torch.where(off < 0, x, low), torch.where(off > 0, x, high)
+            step = x - off / (1 + slope)
+            x = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        return _with_axis(points, self.axis, x)
+
+    def _bump(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added (N,), and its derivative along the axis."""
+        value, slope = torch.zeros_like(points[:, 0]), torch.zeros_like(points[:, 0])
+        for sign in (1.0, -1.0) if self.pair else (1.0,):
+            q = (points - self.place * points.new_tensor([1, 1, sign])) / self.radii
+            amount = self.amount * (sign if self.axis == 2 else 1.0)
+            here = amount * torch.exp(-(q**2).sum(1))
+            value = value + here
+            slope = slope - 2 * q[:, self.axis] / self.radii[self.axis] * here
+        return value, slope
+
+
+@dataclass(frozen=True, eq=False)
 class Stretch:
     """Takes `knots` of one coordinate to `places`, which may change along another coordinate.
 
     Attributes:
         axis: the coordinate that moves.
         knots: (k,) increasing, k >= 2. places: (levels, k), each row increasing.
-        along: the other coordinate, and levels: (levels,) its values at the rows, increasing; the rows
+        along: the other coordinate, or a function of the points with `axis` set to 0; and levels: (levels,) its values at the rows, increasing; the rows
             between are mixtures, the rows beyond the ends are the end rows. One row needs neither.
 
     Source: Gregory and Delbourgo 1982, monotone rational quadratic splines; linear beyond the end knots.
@@ -99,7 +150,7 @@ class Stretch:
     axis: int
     knots: Tensor
     places: Tensor
-    along: int = 0
+    along: int | AtPoints = 0
     levels: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -146,7 +197,10 @@ class Stretch:
         if self.levels is None:
             zero = torch.zeros(len(points), dtype=torch.int64)
             return zero, zero, zero.double()
-        x = points[:, self.along].contiguous()
+        if isinstance(self.along, int):
+            x = points[:, self.along].contiguous()
+        else:
+            x = self.along(_hide(points, self.axis))
         high = torch.searchsorted(self.levels, x).clamp(1, len(self.levels) - 1)
         start = self.levels[high - 1]
         return high - 1, high, ((x - start) / (self.levels[high] - start)).clamp(0, 1)
@@ -180,7 +234,10 @@ def _with_axis(points: Tensor, axis: int, values: Tensor) -> Tensor:
 
 
 def stretch(
-    axis: int, knots: Sequence[float], rows: Mapping[float, Sequence[float]] | Sequence[float], along: int = 0
+    axis: int,
+    knots: Sequence[float],
+    rows: Mapping[float, Sequence[float]] | Sequence[float],
+    along: int | AtPoints = 0,
 ) -> Stretch:
     """A `Stretch` from plain numbers: one row of places, or rows by their level along another axis."""
     x = torch.tensor(knots, dtype=torch.float64)
@@ -188,3 +245,16 @@ def stretch(
         return Stretch(axis, x, torch.tensor([list(rows)], dtype=torch.float64))
     places = torch.tensor([list(r) for r in rows.values()], dtype=torch.float64)
     return Stretch(axis, x, places, along, torch.tensor(list(rows), dtype=torch.float64))
+
+
+def push(
+    axis: int,
+    amount: float,
+    place: tuple[float, float, float],
+    radii: tuple[float, float, float],
+    pair: bool = False,
+) -> Push:
+    """A `Push` from plain numbers."""
+    return Push(
+        axis, amount, torch.tensor(place, dtype=torch.float64), torch.tensor(radii, dtype=torch.float64), pair
+    )
