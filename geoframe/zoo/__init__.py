@@ -8,3 +8,5 @@ from geoframe.zoo.animals import joint_angles as joint_angles
 from geoframe.zoo.animals import joints as joints
 from geoframe.zoo.animals import landmark_names as landmark_names
 from geoframe.zoo.animals import species as species
+from geoframe.zoo.textures import coat as coat
+from geoframe.zoo.textures import texture as texture

@@ -11,6 +11,7 @@ from scipy.interpolate import PchipInterpolator
 
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
+from geoframe.zoo._remesh import vertex_normals
 from geoframe.zoo.skeleton import Limits
 
 Floats = NDArray[np.float64]
@@ -61,17 +62,22 @@ class Blueprint:
         body: ring -> dorsal x, y, ventral x, y, half width, height of the widest place (-1 to 1, default 0)
             and roundness of the section (1 an ellipse, less is squarer). Rings left out are interpolated.
         fore, hind: ring -> centre x, y, z of the right limb, half thickness fore-aft and sideways; where ring 0 is
-            given, the limb's root has this shape, else that of the body. fore_out, hind_out: which way is outside.
-        tail: 6 rows of centre x, y and radius. ear, horn: 3 rows of x, y, z, radius, or none.
+            given, the limb's root has this shape, else that of the body.
+        tail: 6 rows of centre x, y, radius and half width (the radius by default), or none.
+        horn: 3 rows of x, y, z, radius, or none.
         nose, rump: how far the five midline vertices of the end caps stand out, top first.
         bumps: x, y, z (the right one), radius and height of smooth swellings along the normal.
+        fore_out, hind_out: which way is outside at the limbs.
+        root: how much of ring 0 of the fore and hind limbs is theirs, the rest the body's.
+        crest: ring of the body -> height of a mane on its dorsal midline.
+        eye: radius of the eyeballs. wool: depth of the locks on body and neck.
         limits: of the joints, see `skeleton`.
     """
 
     body: Rows
     fore: Rows
     hind: Rows
-    tail: tuple[Triple, ...]
+    tail: tuple[tuple[float, ...], ...]
     ear: Ear
     fore_digits: Digits = Digits()
     hind_digits: Digits = Digits()
@@ -81,6 +87,10 @@ class Blueprint:
     bumps: tuple[tuple[float, float, float, float, float], ...] = ()
     fore_out: Triple = (0.0, 0.0, 1.0)
     hind_out: Triple = (0.0, 0.0, 1.0)
+    root: tuple[float, float] = (1.0, 1.0)
+    crest: Mapping[int, float] = field(default_factory=dict)
+    eye: float = 0.0
+    wool: float = 0.0
     limits: Limits = field(default_factory=dict)
 
 
@@ -121,6 +131,10 @@ def _place_body(plan: Blueprint, at: dict[Key, Floats]) -> None:
             high = np.sign(cos) * abs(cos) ** round_ / _SHRINK[12] + widest * sin**2
             side = abs(sin) ** round_ / _SHRINK[12] * width
             at["body", "", r, k] = np.array([*(middle + high * up), side])
+    for r, height in plan.crest.items():
+        up = at["body", "", r, 0] - at["body", "", r, 6]
+        at["body", "", r, 0] += height * up / np.linalg.norm(up)
+        at["body", "", r, 1] = at["body", "", r, 1] * (1, 1, 0.8) + 0.2 * height * up / np.linalg.norm(up)
     for cap, ring, push, sense in (("nose", _cage.BODY_RINGS - 1, plan.nose, 1), ("rump", 0, plan.rump, -1)):
         up = at["body", "", ring, 0] - at["body", "", ring, 6]
         axis = sense * np.array([up[1], -up[0], 0]) / np.linalg.norm(up)
@@ -157,7 +171,11 @@ def _place_limb(plan: Blueprint, part: str, at: dict[Key, Floats]) -> None:
             / _SHRINK[10]
         )
         for k in range(10):
-            at[loop[k] if j + first == 0 else (part, "right", j + first, k)] = ring[k]
+            if j + first == 0:
+                share = plan.root[part == "hind"]
+                at[loop[k]] = share * ring[k] + (1 - share) * at[loop[k]]
+            else:
+                at[part, "right", j + first, k] = ring[k]
     forward = tangent[-1] if digits.direction is None else np.array(digits.direction)
     forward = forward / np.linalg.norm(forward)
     for d in range(5):
@@ -183,13 +201,19 @@ def _place_digit(base: Floats, way: Floats, size: float, name: str, at: dict[Key
 
 def _place_tail(plan: Blueprint, at: dict[Key, Floats]) -> None:
     loop = np.array([at[k] for k in _cage.tail_loop()[:4]])
-    centres = np.array([(*(loop[[0, 3]].mean(0)[:2]), 0.0), *((x, y, 0.0) for x, y, _ in plan.tail)])
+    if not plan.tail:
+        centre = loop[[0, 3]].mean(0)
+        for j in range(1, _cage.TAIL_RINGS):
+            for k in range(4):
+                at["tail", "", j, k] = centre + (1 - j / _cage.TAIL_RINGS) * (loop[k] - centre)
+        return
+    centres = np.array([(*(loop[[0, 3]].mean(0)[:2]), 0.0), *((row[0], row[1], 0.0) for row in plan.tail)])
     _, front, _ = _frames(centres, (0.0, 0.0, 1.0))
-    for j, (_, _, radius) in enumerate(plan.tail, 1):
+    for j, row in enumerate(plan.tail, 1):
         for k in range(4):
             a = np.pi * k / 3
-            ring = -np.cos(a) * front[j] + np.array([0, 0, np.sin(a)])
-            at["tail", "", j, k] = centres[j] + radius / _SHRINK[6] * ring
+            ring = -row[2] * np.cos(a) * front[j] + np.array([0, 0, row[-1] * np.sin(a)])
+            at["tail", "", j, k] = centres[j] + ring / _SHRINK[6]
 
 
 def _place_ear(ear: Ear, at: dict[Key, Floats]) -> None:
@@ -230,16 +254,30 @@ def finish(plan: Blueprint, cage_verts: Floats) -> Floats:
     """(V, 3) vertices of the dense template from those of the cage, exactly symmetric in z, with the bumps."""
     t = _cage.template()
     verts = t.smooth @ cage_verts
-    if plan.bumps:
-        normal = _normals(verts, t.faces)
-        anchors = place_cage(plan)
-        for x, y, z, radius, height in plan.bumps:
-            near = np.exp(-((t.smooth @ anchors - (x, y, z)) ** 2).sum(1) / radius**2)
-            verts = verts + height * near[:, None] * normal
+    verts += _relief(plan)[:, None] * vertex_normals(verts, t.faces)
     verts[t.side == 0, 2] = 0
     left = np.flatnonzero(t.side < 0)
     verts[left] = verts[t.mirror[left]] * (1, 1, -1)
     return verts
+
+
+def _relief(plan: Blueprint) -> Floats:
+    """(V,) how far bumps, eyes and wool stand out of the species' own form."""
+    t, c = _cage.template(), _cage.cage()
+    own = t.smooth @ place_cage(plan)
+    bumps = list(plan.bumps)
+    if plan.eye:
+        bumps.append((*own[c.number["body", "", 19, 2]], plan.eye, 0.5 * plan.eye))
+    height = np.zeros(len(own))
+    for x, y, z, radius, top in bumps:
+        height += top * np.exp(-((own - (x, y, z)) ** 2).sum(1) / radius**2)
+    if plan.wool:
+        woolly = t.smooth @ np.array([float(k[0] in ("body", "rump") and k[2] < 16) for k in c.keys])
+        waves = np.cos(own @ (2 * np.pi / (7 * plan.wool) * np.eye(3) + 8.0 * np.roll(np.eye(3), 1, 0))).prod(
+            1
+        )
+        height += plan.wool * woolly**2 * waves
+    return height
 
 
 def ring_size(plan: Blueprint) -> Floats:
@@ -261,12 +299,3 @@ def ring_size(plan: Blueprint) -> Floats:
                 radius[members], 0.6 * radius[rings[limb, side, _cage.LIMB_RINGS - 1][0]]
             )
     return np.hypot(radius, 0.1 * np.quantile(radius, 0.95)) ** 0.7
-
-
-def _normals(verts: Floats, faces: NDArray[np.int64]) -> Floats:
-    a, b, c = verts[faces].transpose(1, 0, 2)
-    n = np.cross(b - a, c - a)
-    total = np.stack(
-        [np.bincount(faces.ravel(), np.repeat(n[:, i], 3), len(verts)) for i in range(3)], axis=1
-    )
-    return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-300)

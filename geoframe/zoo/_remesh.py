@@ -168,15 +168,17 @@ class _HalfSurface:
         """The closest points of the dense template; of points with z == 0 exactly, those on the midline."""
         faces, weights = np.zeros(len(points), np.int64), np.zeros((len(points), 3))
         middle = points[:, 2] == 0
-        local, weights[~middle] = self.flank.closest(points[~middle])
-        faces[~middle] = self.own[local]
-        near = self.rim_tree.query(points[middle], k=8)[1]
-        step = self.step[near]
-        t = (((points[middle, None] - self.start[near]) * step).sum(-1) / (step**2).sum(-1)).clip(0, 1)
-        gap = self.start[near] + t[..., None] * step - points[middle, None]
+        local, near = self.flank.closest(points[~middle])
+        on_rim = np.einsum("nc,nc->n", near, self.flank.corners[local, :, 2]) <= 0
+        near[on_rim] = 0.7 * near[on_rim] + 0.1  # what is not of the midline stays off it
+        faces[~middle], weights[~middle] = self.own[local], near
+        close = self.rim_tree.query(points[middle], k=8)[1]
+        step = self.step[close]
+        t = (((points[middle, None] - self.start[close]) * step).sum(-1) / (step**2).sum(-1)).clip(0, 1)
+        gap = self.start[close] + t[..., None] * step - points[middle, None]
         best = (gap**2).sum(-1).argmin(1)
         row = np.arange(len(best))
-        edge = near[row, best]
+        edge = close[row, best]
         here = np.flatnonzero(middle)
         faces[here] = self.rim_face[edge]
         weights[here, self.rim_corner[edge]] = 1 - t[row, best]
@@ -191,22 +193,57 @@ class _HalfSurface:
 
 
 def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints, surface: _HalfSurface) -> Floats:
-    """Free vertices go half way to the mean of their neighbours, near ones and small ones counting more; those of
-    the rim along it."""
+    """Free vertices go half way to the mean of their neighbours, small ones counting more, along the surface; those
+    of the rim along it."""
     i, j = faces.ravel(), np.roll(faces, -1, 1).ravel()  # every edge of a closed mesh, both ways
     rim = hold % 2 == 1
     good = np.isfinite(x[i]).all(1) & np.isfinite(x[j]).all(1) & (rim[j] | ~rim[i])
     i, j = i[good], j[good]
     weight = 1 / size[j]
     total = np.bincount(i, weight, len(x))
-    mean = (
-        np.stack([np.bincount(i, weight * x[j, c], len(x)) for c in range(3)], 1)
-        / np.maximum(total, 1e-300)[:, None]
-    )
+    mean = np.stack([np.bincount(i, weight * x[j, c], len(x)) for c in range(3)], axis=1)
     free = (hold < 2) & (total > 0)
+    step = mean[free] / total[free, None] - x[free]
+    normal = vertex_normals(x, faces[(faces < len(x) - 1).all(1)])
+    normal[rim, 2] = 0
+    normal = (normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300))[free]
+    step -= (step * normal).sum(1, keepdims=True) * normal  # else sharp edges wear away
     moved = x.copy()
-    moved[free] = surface.project(x[free] + 0.5 * (mean[free] - x[free]))
+    moved[free] = surface.project(x[free] + 0.5 * step)
     return moved
+
+
+def vertex_normals(x: Floats, faces: Ints) -> Floats:
+    """(n, 3) unit normals, weighted by area."""
+    a, b, c = x[faces].transpose(1, 0, 2)
+    n = np.cross(b - a, c - a)
+    total = np.stack([np.bincount(faces.ravel(), np.repeat(n[:, k], 3), len(x)) for k in range(3)], axis=1)
+    return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-300)
+
+
+def follow_curvature(verts: Floats, size: Floats, n_verts: int) -> Floats:
+    """(V,) relative edge lengths made shorter where about `n_verts` vertices would lose sharp edges and tips.
+
+    The edge length is at most 1.6 radii of curvature, but no less than a third of what it was.
+    """
+    faces = template().faces
+    a, b, c = verts[faces].transpose(1, 0, 2)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+    length = (
+        np.sqrt(1.15 * (area / size[faces].mean(1) ** 2).sum() / n_verts) * size
+    )  # about that of the edges
+    normal = vertex_normals(verts, faces)
+    i, j = faces.ravel(), np.roll(faces, -1, axis=1).ravel()
+    bend = np.linalg.norm(normal[i] - normal[j], axis=1) / np.linalg.norm(verts[i] - verts[j], axis=1).clip(
+        1e-12
+    )
+    sharp = np.zeros(len(verts))
+    np.maximum.at(sharp, i, bend)
+    wanted = np.clip(1.6 / np.maximum(sharp, 1e-9), length / 3, length)
+    degree = np.bincount(i, minlength=len(verts))
+    for _ in range(6):  # graded, so that triangles stay well shaped
+        wanted = np.minimum(wanted, 0.5 * wanted + 0.5 * np.bincount(i, wanted[j], len(verts)) / degree)
+    return wanted
 
 
 def _both_halves(points: Points, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Points, Ints, Ints]:

@@ -23,7 +23,7 @@ from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import SurfaceSamples
 from geoframe.zoo import _cage
 from geoframe.zoo._blueprint import Blueprint, finish, place_cage, ring_size
-from geoframe.zoo._remesh import Points, symmetric_mesh
+from geoframe.zoo._remesh import Points, follow_curvature, symmetric_mesh
 from geoframe.zoo._species import SPECIES
 from geoframe.zoo.identity import proportions
 from geoframe.zoo.skeleton import bones, pose_angles, pose_rotations, skin
@@ -119,7 +119,7 @@ def animal(name: str, n_verts: int = 5000, *, seed: int = 0, pose: int | None = 
     check_choice(name, tuple(species()), "name")
     check_int(n_verts, "n_verts", low=500, high=50_000)
     check_int(seed, "seed", low=0)
-    cage_verts, rest = _individual(name, seed)
+    cage_verts, rest = individual(name, seed)
     points, faces, mirror, pinned = _triangulation(name, n_verts, seed)
     posed = rest
     if pose is not None:
@@ -151,7 +151,7 @@ def correspondence(a: Animal, b: Animal) -> Correspondence:
 def joints(name: str, *, seed: int = 0) -> dict[str, Tensor]:
     """Name of each bone -> (3,) its joint in the rest pose."""
     check_choice(name, tuple(species()), "name")
-    cage_verts, _ = _individual(name, seed)
+    cage_verts, _ = individual(name, seed)
     return dict(zip(bones().names, torch.as_tensor(bones().joints(cage_verts)), strict=True))
 
 
@@ -162,7 +162,7 @@ def joint_angles(name: str, pose: int) -> Mapping[str, tuple[float, float, float
 
 
 @lru_cache(maxsize=32)
-def _individual(name: str, seed: int) -> tuple[Floats, Floats]:
+def individual(name: str, seed: int) -> tuple[Floats, Floats]:
     """Cage (n, 3) and dense vertices (V, 3) of an individual at rest, its feet on y = 0."""
     plan = SPECIES[name]
     cage_verts = place_cage(plan)
@@ -178,10 +178,10 @@ def _individual(name: str, seed: int) -> tuple[Floats, Floats]:
 @lru_cache(maxsize=64)
 def _triangulation(name: str, n_verts: int, seed: int) -> tuple[Points, Ints, Ints, Ints]:
     """Points, faces, mirror map and landmark vertices, these in the order of `landmark_names`."""
-    _, dense = _individual(name, seed)
+    _, dense = individual(name, seed)
     c = _cage.cage()
     pins = np.array([c.number[key] for key in (*_MIDDLE.values(), *_PAIRED.values())])
-    size = _cage.template().smooth @ ring_size(SPECIES[name])
+    size = follow_curvature(dense, _cage.template().smooth @ ring_size(SPECIES[name]), n_verts)
     points, faces, mirror, pinned = symmetric_mesh(dense, size, n_verts, pins, _number(name, seed))
     middle, right = pinned[: len(_MIDDLE)], pinned[len(_MIDDLE) :]
     both = np.stack([mirror[right], right], axis=1).ravel()

@@ -42,6 +42,8 @@ def proportions(cage_verts: Floats, seed: int) -> Floats:
         length, girth = drawn[_GROUP[name.removeprefix("left_").removeprefix("right_")]]
         children = [i for i, p in enumerate(b.parents) if p == j]
         end = place[children].mean(0) if children else cage_verts[b.weights[:, j] > 0.9].mean(0)
-        axis = (end - place[j]) / np.linalg.norm(end - place[j])
+        axis = (end - place[j]) / max(
+            np.linalg.norm(end - place[j]), 1e-9
+        )  # of no length where a tail is none
         out[j] = girth * np.eye(3) + (length - girth) * np.outer(axis, axis)
     return out
