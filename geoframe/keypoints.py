@@ -22,7 +22,7 @@ from geoframe._check import check_choice, check_float, check_int, check_shape
 from geoframe._files import atomic_path
 from geoframe.data import CloudBatches, CloudSet, damage, misalign, normalise
 from geoframe.fit import Schedule, fit
-from geoframe.layers import turn_by
+from geoframe.layers import box, turn_by
 from geoframe.losses import (
     chamfer_loss,
     coverage_loss,
@@ -31,7 +31,14 @@ from geoframe.losses import (
     outside_loss,
     separation_loss,
 )
-from geoframe.models.category_keypoints import CategoryKeypoints, Keypoints, PaperKeypoints, build
+from geoframe.models.category_keypoints import (
+    CategoryKeypoints,
+    Keypoints,
+    PaperKeypoints,
+    build,
+    symmetry_frame,
+)
+from geoframe.transforms import Similarity
 
 RECIPES = ("geoframe", "paper")
 _FORMAT = "geoframe category keypoints 1"
@@ -127,9 +134,30 @@ class Detector:
         """
         check_shape(check_float(points, "points"), "... N 3", "points")
         clouds = points.reshape(-1, *points.shape[-2:])
-        straight, centre, half = normalise(clouds)
-        found = self.predict(straight).keypoints.to(points.dtype) * half[:, None, None] + centre[:, None]
+        settled, centre, half = self.settle(clouds)
+        found = self.predict(settled).keypoints.to(points.dtype) * half[:, None, None] + centre[:, None]
         return found.reshape(*points.shape[:-2], -1, 3)
+
+    @torch.no_grad()
+    def settle(self, clouds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Clouds (B, N, 3) normalised by the box that is aligned with their plane of symmetry.
+
+        The box of a cloud that comes turned is another one than that of the cloud before, and so is its centre.
+        So the cloud is turned back as far as the model knows, boxed again, and once more.
+
+        Returns:
+            points (B, N, 3), centre (B, 3), half (B,): ``points * half + centre`` are the clouds.
+        """
+        points, centre, half = normalise(clouds)
+        frame = symmetry_frame(self.model.basis)
+        for _ in range(2):
+            parts = [self.model.rotation(p.to(frame)) for p in points.split(_INFERENCE_BATCH)]
+            axes = (torch.cat(parts) @ frame.mT).to(clouds)
+            low, high = box(clouds @ axes)
+            centre = (axes @ (low + high)[..., None] / 2)[..., 0]
+            half = (high - low).amax(-1) / 2
+            points = (clouds - centre[:, None]) / half[:, None, None]
+        return points, centre, half
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into `folder`."""
@@ -261,6 +289,33 @@ def train(
     return detector
 
 
+def register(detector: Detector, sources: Tensor, targets: Tensor) -> tuple[Similarity, Tensor, Tensor]:
+    """Similarity transforms that bring each source cloud onto the target it fits best, by ordered keypoints alone.
+
+    Turned about the vertical, or any axis where the model allows for that.
+
+    Args:
+        sources: (S, N, 3). targets: (T, M, 3), templates; in any units.
+
+    Returns:
+        motion: rotation (S, 3, 3), translation (S, 3) and scale (S,), ``motion(sources)`` lie on the targets.
+        target: (S,) int64, which one.
+        residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
+    """
+    moving, still = detector.detect(sources), detector.detect(targets)
+    S, T = len(moving), len(still)
+    axis = None if detector.model.settings.get("rotation") == "any" else detector.model.settings["up"]
+    fit_all = metrics.fit_turn(
+        moving[:, None].expand(-1, T, -1, -1), still[None].expand(S, -1, -1, -1), up=axis
+    )
+    size = normalise(targets)[2]
+    off = (fit_all(moving[:, None].expand(-1, T, -1, -1)) - still).square().sum(-1).mean(-1).sqrt() / size
+    residual, target = off.min(1)
+    row = torch.arange(S)
+    motion = Similarity(*(x[row, target] for x in fit_all))
+    return motion, target, residual
+
+
 def _finish(
     model: PaperKeypoints | CategoryKeypoints,
     recipe: str,
@@ -321,11 +376,9 @@ def evaluate(
     }
     if len(ready) > 1:
         which = metrics.random_pairs(len(ready), pairs, seed=seed)
-        error = metrics.relative_rotation_error(p, R, which)
-        numbers |= {
-            "registration_median_deg": float(error.median()),
-            "registration_mean_deg": float(error.mean()),
-        }
+        for name, axis in (("registration", ready.up), ("registration_any_axis", None)):
+            error = metrics.relative_rotation_error(p, R, which, up=axis)
+            numbers |= {f"{name}_median_deg": float(error.median()), f"{name}_mean_deg": float(error.mean())}
     for name, harm in (("missing_30_percent", {"missing": 0.3}), ("noise_2_percent", {"noise": 0.02})):
         moved = detector.predict(damage(points, **harm, generator=generator)).keypoints - p
         numbers[f"moved_by_{name}"] = float(moved.norm(dim=-1).mean())

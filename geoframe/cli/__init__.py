@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from geoframe.cli import keypoints
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
@@ -26,7 +27,15 @@ _BAD_INPUT = (
 )
 
 # The name of a command is one word or two.
-COMMANDS: dict[str, Callable[..., None]] = {"info": info, "match": match, "match-all": match_all}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "info": info,
+    "match": match,
+    "match-all": match_all,
+    "keypoints train": keypoints.train,
+    "keypoints predict": keypoints.predict,
+    "keypoints evaluate": keypoints.evaluate,
+    "keypoints register": keypoints.register,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -74,6 +74,7 @@ def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ``points * half + centre`` are the old points.
     """
     check_shape(check_float(points, "points"), "... N 3", "points")
+    check_finite(points, "points")
     low, high = points.amin(-2), points.amax(-2)
     centre, half = (low + high) / 2, (high - low).amax(-1) / 2
     if not bool((half > 0).all()):

@@ -242,6 +242,19 @@ def _readable(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in (*_MESHES, *_CLOUDS))
 
 
+def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tensor:
+    """(n_points, 3) float32 of one file: a mesh is sampled by area, a cloud drawn from, repeating what is short.
+
+    Raises:
+        ValueError: naming the file, for one that is missing or not what `load_clouds` reads.
+    """
+    file = Path(file)
+    if file.suffix.lower() not in (*_MESHES, *_CLOUDS):
+        known = ", ".join((*_MESHES, *_CLOUDS))
+        raise ValueError(f"{file}: expected a mesh or cloud ({known}), found suffix {file.suffix!r}")
+    return _read_cloud(file, check_int(n_points, "n_points", low=2), seed, 0)
+
+
 def _read_cloud(file: Path, n: int, seed: int, i: int) -> Tensor:
     if file.suffix.lower() in _MESHES:
         surface = load(file, dtype=torch.float64)

@@ -12,6 +12,7 @@ from geoframe.metrics.keypoints import points_covered as points_covered
 from geoframe.metrics.keypoints import repeatability as repeatability
 from geoframe.metrics.keypoints import semantic_consistency as semantic_consistency
 from geoframe.metrics.keypoints import symmetry_error as symmetry_error
+from geoframe.metrics.registration import fit_turn as fit_turn
 from geoframe.metrics.registration import random_pairs as random_pairs
 from geoframe.metrics.registration import register_pairs as register_pairs
 from geoframe.metrics.registration import relative_rotation_error as relative_rotation_error

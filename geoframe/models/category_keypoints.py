@@ -78,6 +78,10 @@ class PaperKeypoints(nn.Module):
         self.branch = PoseCoefficientBranch(self.basis.n_coefficients, rotation=rotation, up=up)
         self.nodes = NodeBranch(n_keypoints)
 
+    def rotation(self, points: Tensor) -> Tensor:
+        """(B, 3, 3) from the canonical frame to that of the points, which is all of the model that it takes."""
+        return self.branch(points)[1]
+
     def forward(self, points: Tensor) -> Keypoints:
         """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2."""
         coefficients, R = self.branch(points)
@@ -136,12 +140,16 @@ class CategoryKeypoints(nn.Module):
         self.basis.plane_parameter.requires_grad_(False)
         return fit
 
+    def rotation(self, points: Tensor) -> Tensor:
+        """(B, 3, 3) from the canonical frame to that of the points, without the rest of the model's work."""
+        return turn(self.pose(points), self.up)
+
     def forward(self, points: Tensor) -> Keypoints:
         """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2 before they were turned."""
         check_clouds(points, self.nodes.n_nodes)
-        R = turn(self.pose(points), self.up)
+        R = self.rotation(points)
         straight = points @ R
-        frame = self._frame()
+        frame = symmetry_frame(self.basis)
         local = straight @ frame.mT  # across the plane of symmetry, along it, up
         if self.fold:
             local = torch.cat([local[..., :1].abs(), local[..., 1:]], dim=-1)
@@ -156,12 +164,16 @@ class CategoryKeypoints(nn.Module):
             nodes = torch.cat([nodes, self.basis.reflect(nodes)], dim=1)
         return Keypoints(canonical @ R.mT, canonical, nodes @ R.mT, R, coefficients)
 
-    def _frame(self) -> Tensor:
-        """(3, 3) rows: normal of the plane of symmetry, the horizontal direction in it, up."""
-        normal = self.basis.normal.detach()
-        up = torch.zeros_like(normal)
-        up[self.up] = 1
-        return torch.stack([normal, torch.linalg.cross(up, normal), up])
+
+def symmetry_frame(basis: KeypointBasis) -> Tensor:
+    """(3, 3) rows of the canonical frame: normal of the plane of symmetry, the direction along it, up.
+
+    With a plane that is not vertical, up is the direction in the plane nearest to the vertical.
+    """
+    normal = basis.normal.detach()
+    along = torch.linalg.cross(torch.eye(3, dtype=normal.dtype, device=normal.device)[basis.up], normal)
+    along = along / along.norm().clamp(min=1e-12)
+    return torch.stack([normal, along, torch.linalg.cross(normal, along)])
 
 
 MODELS: dict[str, type[PaperKeypoints] | type[CategoryKeypoints]] = {

@@ -122,6 +122,26 @@ def test_registration_of_turned_copies_is_exact():
     )
 
 
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_turn_about_the_vertical_is_the_best_of_all_angles(up):
+    g = torch.Generator().manual_seed(1)
+    source, target = torch.rand(2, 3, 6, 3, generator=g, dtype=torch.float64)
+    fit = metrics.fit_turn(source, target, up=up)
+    x = source - source.mean(1, keepdim=True)
+    y = target - target.mean(1, keepdim=True)
+
+    def error(angle, scale):
+        return (scale[:, None, None] * x @ turn_by(angle, up).mT - y).square().sum((1, 2))
+
+    best = (fit(source) - target).square().sum((1, 2))
+    for angle in torch.linspace(-3.1, 3.1, 63, dtype=torch.float64):
+        for factor in (0.98, 1.0, 1.02):
+            assert bool((error(angle.expand(3), factor * fit.scale) >= best - 1e-12).all())
+    same = metrics.fit_turn(source, 2 * source @ turn_by(torch.tensor(0.7).double(), up).mT + 3, up=up)
+    torch.testing.assert_close(same.R, turn_by(torch.full((3,), 0.7).double(), up))
+    torch.testing.assert_close(same.scale, torch.full((3,), 2.0, dtype=torch.float64))
+
+
 def test_bad_input_is_told():
     with pytest.raises(ValueError, match="n: expected an integer at least 2"):
         metrics.random_pairs(1, 3)

@@ -1,0 +1,287 @@
+"""`geoframe keypoints`: train on the clouds of a category, predict, evaluate, register."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from geoframe.cli._common import progress_bar, save_json
+
+_ROWS = {  # the paper's table 1
+    "chair": (88.83, 0.72, 100, 90.46, 0.40, 10),
+    "table": (93.33, 0.99, 100, 93.38, 2.86, 6),
+    "bed": (80.31, 0.94, 100, 95.33, 0.13, 6),
+    "airplane": (89.15, 0.64, 100, 96.35, 0.20, 8),
+    "car": (92.39, 0.72, 100, 97.77, 2.21, 8),
+    "motorbike": (96.13, 0.79, 100, 90.53, 1.42, 8),
+}
+_COLUMNS = {
+    "coverage_percent": "coverage %",
+    "model_error_percent": "model error %",
+    "correspondence_percent": "correspondence %",
+    "inclusivity_percent": "inclusivity %",
+    "symmetry_error_deg": "symmetry error deg",
+    "n_keypoints": "N'",
+}
+
+
+def train(
+    *,
+    data: str,
+    category: str,
+    out: Path,
+    recipe: Literal["geoframe", "paper"] = "geoframe",
+    epochs: int = 200,
+    degrees: float = 45.0,
+    points: int = 1024,
+    keypoints: int | None = None,
+    up: Literal["x", "y", "z"] | None = None,
+    seed: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+) -> None:
+    """Learn the keypoints of a category from its clouds, without labels; a run that was killed goes on.
+
+    OUT gets model.safetensors and model.json, log.csv, and the state to go on from.
+
+    Args:
+        data: folder (ModelNet, ShapeNet-part, Dynamic FAUST, npz, meshes or clouds), file, or "procedural".
+        category: its name in that data.
+        out: folder for the model.
+        recipe: geoframe is ours, paper the published method.
+        epochs: passes over the data; the learning rate is halved every fifth of them.
+        degrees: how far clouds may be turned about the vertical, both ways; 180 for any.
+        points: points a cloud.
+        keypoints: keypoints before non-maximum suppression.
+        up: the vertical axis, if not the one usual in that data.
+        seed: of everything random.
+        devices: GPUs, or processes on the CPU.
+        accelerator: cpu, cuda, mps or auto.
+    """
+    from geoframe.data import load_clouds
+    from geoframe.keypoints import train as learn
+
+    clouds = load_clouds(data, category, n_points=points, up=up)
+    with progress_bar(f"{category}, {len(clouds)} clouds") as progress:
+        detector = learn(
+            clouds,
+            out=out,
+            category=category,
+            recipe=recipe,
+            n_keypoints=keypoints,
+            degrees=degrees,
+            epochs=epochs,
+            seed=seed,
+            devices=devices,
+            accelerator=accelerator,
+            progress=progress,
+        )
+    print(
+        f"{detector.n_keypoints} keypoints of {category}; wrote model.safetensors, model.json and log.csv to {out}"
+    )
+
+
+def predict(
+    model: Path,
+    /,
+    *,
+    data: str,
+    out: Path,
+    category: str | None = None,
+    split: Literal["train", "test", "val"] = "test",
+    show: int = 12,
+    up: Literal["x", "y", "z"] | None = None,
+) -> None:
+    """Find the keypoints of clouds: keypoints.json, NAME.keypoints.ply each, keypoints.png and keypoints.html.
+
+    Keypoints are in the clouds' own coordinates, in the same order for all.
+
+    Args:
+        model: folder that `geoframe keypoints train` wrote.
+        data: a mesh or cloud file, or what `train` takes.
+        out: folder for the results.
+        category: if not the one the model was trained on.
+        split: which part of the data.
+        show: how many clouds come into picture and page.
+        up: the vertical axis, if not the one usual in that data.
+    """
+    import torch
+
+    from geoframe._files import staged_folder
+    from geoframe.keypoints import load_detector
+    from geoframe.surface import PointCloud, save
+    from geoframe.viz import save_picture
+    from geoframe.viz_clouds import draw_clouds, keypoint_colors, write_clouds_page
+
+    detector = load_detector(model)
+    clouds = _clouds(data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]])
+    found = detector.detect(clouds.points)
+    colors = torch.as_tensor(keypoint_colors(detector.n_keypoints))
+    first = range(min(show, len(clouds)))
+    shown = [clouds.points[i].numpy() for i in first], [found[i].numpy() for i in first]
+    with staged_folder(out) as folder:
+        entries = {name: k.tolist() for name, k in zip(clouds.names, found, strict=True)}
+        save_json(
+            {"model": str(model), "category": detector.category, "keypoints": entries},
+            folder / "keypoints.json",
+        )
+        for name, k in zip(clouds.names, found, strict=True):
+            save(PointCloud(k.double(), colors=colors), folder / f"{name}.keypoints.ply")
+        names = [clouds.names[i] for i in first]
+        save_picture(draw_clouds(*shown, up=clouds.up, titles=names), folder / "keypoints.png")
+        title = f"{detector.n_keypoints} keypoints of {detector.category or 'the category'}"
+        write_clouds_page(folder / "keypoints.html", *shown, names=names, up=clouds.up, title=title)
+    print(
+        f"{detector.n_keypoints} keypoints on {len(clouds)} clouds; wrote keypoints.json, .png, .html and PLY to {out}"
+    )
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: str,
+    out: Path,
+    category: str | None = None,
+    split: Literal["train", "test", "val"] = "test",
+    degrees: float | None = None,
+    seed: int = 1,
+    up: Literal["x", "y", "z"] | None = None,
+) -> None:
+    """Measure a model on clouds that are aligned in the data and turned here: evaluation.json and evaluation.md.
+
+    Args:
+        model: folder that `geoframe keypoints train` wrote.
+        data: what `train` takes.
+        out: folder for the results.
+        category: if not the one the model was trained on.
+        split: which part of the data.
+        degrees: largest turn; by default that of the training.
+        seed: of the turns.
+        up: the vertical axis, if not the one usual in that data.
+    """
+    from geoframe._files import staged_folder
+    from geoframe.keypoints import evaluate as measure
+    from geoframe.keypoints import load_detector
+
+    detector = load_detector(model)
+    clouds = _clouds(data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]])
+    turned = detector.about["degrees"] if degrees is None else degrees
+    numbers = measure(detector, clouds, degrees=turned, seed=seed)
+    text = _markdown(detector, numbers, len(clouds), turned)
+    with staged_folder(out) as folder:
+        save_json(
+            {"category": detector.category, "shapes": len(clouds), "degrees": turned, **numbers},
+            folder / "evaluation.json",
+        )
+        (folder / "evaluation.md").write_text(text, encoding="utf-8")
+    print(text)
+    print(f"wrote evaluation.json and evaluation.md to {out}")
+
+
+def register(
+    model: Path,
+    sources: Path,
+    targets: Path,
+    /,
+    *,
+    out: Path,
+    show: int = 4,
+    points: int = 1024,
+) -> None:
+    """Bring shapes onto templates by their keypoints: registration.json and registration.png.
+
+    For every source the similarity transform x -> scale R x + t to the template it fits best, and the residual:
+    the root mean square distance of the keypoints over half the longest side of the template.
+
+    Args:
+        model: folder that `geoframe keypoints train` wrote.
+        sources: a mesh or cloud file, or a folder of them.
+        targets: the template, or a folder of templates.
+        out: folder for the results.
+        show: how many sources come into the picture.
+        points: points a cloud.
+    """
+    import torch
+
+    from geoframe._files import staged_folder
+    from geoframe.data import load_cloud
+    from geoframe.keypoints import load_detector
+    from geoframe.keypoints import register as bring
+    from geoframe.viz import save_picture
+
+    detector = load_detector(model)
+    files = [_files(path) for path in (sources, targets)]
+    clouds = [torch.stack([load_cloud(f, n_points=points) for f in some]) for some in files]
+    motion, target, residual = bring(detector, *clouds)
+    rows = [
+        {
+            "source": str(files[0][i]),
+            "target": str(files[1][int(target[i])]),
+            "scale": float(motion.scale[i]),
+            "rotation": motion.R[i].tolist(),
+            "translation": motion.t[i].tolist(),
+            "residual": float(residual[i]),
+        }
+        for i in range(len(files[0]))
+    ]
+    picture = _overlays(clouds, motion(clouds[0]), target, files, detector.model.settings["up"], show)
+    with staged_folder(out) as folder:
+        save_json(rows, folder / "registration.json")
+        save_picture(picture, folder / "registration.png")
+    for row in rows[:20]:
+        print(f"{row['source']} to {row['target']}: scale {row['scale']:.4g}, residual {row['residual']:.4f}")
+    print(f"wrote registration.json and registration.png to {out}")
+
+
+def _clouds(data: str, category: str, split: str, up: str) -> Any:
+    """The clouds of a data set, or the one of a file."""
+    from geoframe.data import CloudSet, load_cloud, load_clouds
+
+    file = Path(data)
+    if file.is_file() and file.suffix.lower() not in (".npz", ".hdf5"):
+        return CloudSet(load_cloud(file)[None], (file.stem,), "xyz".index(up))
+    return load_clouds(data, category, split=split, up=up)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(f for f in path.iterdir() if f.is_file())
+    if not files:
+        raise ValueError(f"{path}: expected files of meshes or clouds, found an empty folder")
+    return files
+
+
+def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float) -> str:
+    """The paper's table with our row, and the other numbers below it."""
+    lines = [
+        f"# {detector.category}: {n} shapes, turned by up to {degrees:g} degrees",
+        "",
+        "| | " + " | ".join(_COLUMNS.values()) + " |",
+        "|---" * (len(_COLUMNS) + 1) + "|",
+        f"| {detector.recipe} | " + " | ".join(f"{numbers[k]:.4g}" for k in _COLUMNS) + " |",
+    ]
+    if detector.category in _ROWS:
+        lines.append("| published | " + " | ".join(f"{v:g}" for v in _ROWS[detector.category]) + " |")
+    lines += ["", "| measure | value |", "|---|---|"]
+    lines += [f"| {k} | {v:.4g} |" for k, v in numbers.items() if k not in _COLUMNS]
+    return "\n".join(lines) + "\n"
+
+
+def _overlays(clouds: list[Any], moved: Any, target: Any, files: list[list[Path]], up: int, show: int) -> Any:
+    """Each source over its template before and after."""
+    import numpy as np
+    import torch
+
+    from geoframe.viz_clouds import draw_clouds
+
+    red, grey = np.array([0.85, 0.25, 0.2]), np.array([0.45, 0.5, 0.57])
+    pictures, titles = [], []
+    for i in range(min(show, len(clouds[0]))):
+        still = clouds[1][int(target[i])]
+        for source, when in ((clouds[0][i], "before"), (moved[i], "after")):
+            pictures.append(torch.cat([still, source]).numpy())
+            titles.append(f"{files[0][i].stem} on {files[1][int(target[i])].stem}, {when}")
+    colors = [np.concatenate([np.tile(c, (len(p) // 2, 1)) for c in (grey, red)]) for p in pictures]
+    return draw_clouds(pictures, up=up, columns=2, size=420, titles=titles, colors=colors)

@@ -1,0 +1,182 @@
+"""Category keypoints from end to end, on small clouds: train, save, load, detect, evaluate, register, commands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("lightning_fabric")
+
+from geoframe.cli import main
+from geoframe.data import CloudSet, load_clouds, misalign
+from geoframe.keypoints import PaperLosses, evaluate, load_detector, register, train
+from geoframe.layers import turn_by
+
+
+def _chairs(n, seed):
+    """Crude chairs, up z, back at +y, plane x = 0; sizes vary."""
+    g = torch.Generator().manual_seed(seed)
+    u = torch.rand(n, 240, 3, generator=g) * 2 - 1
+    part = torch.arange(240) % 3
+    wide, deep, high = (0.4 + 0.25 * torch.rand(n, 1, generator=g) for _ in range(3))
+    x, y, z = wide * u[..., 0], deep * u[..., 1], 0.05 * u[..., 2]
+    y = torch.where(part == 1, deep + 0.03 * u[..., 1], y)
+    z = torch.where(part == 1, high * (1 + u[..., 2]), z)
+    leg = part == 2
+    x = torch.where(leg, wide * torch.sign(u[..., 0]), x)
+    y = torch.where(leg, deep * torch.sign(u[..., 1]), y)
+    z = torch.where(leg, -0.4 + 0.4 * u[..., 2], z)
+    half = torch.stack([x, y, z], dim=-1)
+    points = torch.cat([half, half * torch.tensor([-1.0, 1, 1])], dim=1)
+    return CloudSet(points * 50 + 7, tuple(f"c{i}" for i in range(n)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("model")
+    train(_chairs(32, 0), out=out, category="chair", n_keypoints=8, epochs=6, batch_size=4, accelerator="cpu")
+    return out
+
+
+@pytest.fixture(scope="module")
+def detector(folder):
+    return load_detector(folder)
+
+
+def test_it_learns(folder, detector):
+    rows = (folder / "log.csv").read_text().splitlines()
+    assert len(rows) == 7
+    assert float(rows[-1].split(",")[3]) < 0.95 * float(rows[1].split(",")[3])
+    numbers = evaluate(detector, _chairs(16, 1))
+    assert numbers["symmetry_error_deg"] < 1.5
+    assert numbers["registration_median_deg"] < 3
+    assert numbers["coverage_percent"] > 60
+    assert 2 <= numbers["n_keypoints"] <= 8
+
+
+def test_keypoints_follow_any_similarity(detector):
+    clouds = _chairs(8, 2).points
+    R = turn_by(torch.linspace(-0.7, 0.7, 8), 2)
+    shift = torch.tensor([100.0, -30, 5])
+    a = detector.detect(clouds)
+    b = detector.detect(3 * clouds @ R.mT + shift)
+    size = (clouds.amax(1) - clouds.amin(1)).amax(-1)[:, None, None] / 2
+    off = ((b - shift) @ R / 3 - a) / size
+    assert float(off.norm(dim=-1).mean()) < 0.02
+    assert detector.detect(clouds[0]).shape == (detector.n_keypoints, 3)
+    torch.testing.assert_close(
+        detector.detect(clouds[:1])[0], detector.detect(clouds)[0], atol=1e-3, rtol=1e-4
+    )
+
+
+def test_a_stored_detector_is_the_same(detector, tmp_path):
+    detector.save(tmp_path)
+    again = load_detector(tmp_path)
+    clouds = _chairs(2, 3).points
+    assert torch.equal(again.detect(clouds), detector.detect(clouds))
+    assert again.category == "chair" and again.about["shapes"] == 32
+
+
+def test_registration_undoes_a_similarity(detector):
+    clouds = _chairs(3, 4).points
+    moved, angle = misalign(clouds, 40, generator=torch.Generator().manual_seed(0))
+    motion, target, residual = register(detector, 2 * moved + 9, clouds)
+    assert target.tolist() == [0, 1, 2]
+    torch.testing.assert_close(motion.R, turn_by(-angle, 2), atol=0.02, rtol=0)
+    torch.testing.assert_close(motion.scale, torch.full((3,), 0.5), rtol=0.02, atol=0)
+    assert float(residual.max()) < 0.03
+    assert float((motion(2 * moved + 9) - clouds).norm(dim=-1).max()) < 3  # units of 1/50
+
+
+def test_a_resumed_training_is_the_same(folder, detector, tmp_path):
+    train(
+        _chairs(32, 0),
+        out=tmp_path,
+        category="chair",
+        n_keypoints=8,
+        epochs=6,
+        batch_size=4,
+        accelerator="cpu",
+    )
+    again = load_detector(tmp_path)
+    for a, b in zip(again.model.state_dict().values(), detector.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_paper_s_recipe_and_both_forms_of_its_losses(tmp_path):
+    for released in (True, False):
+        out = tmp_path / str(released)
+        made = train(
+            _chairs(8, 0),
+            out=out,
+            recipe="paper",
+            n_keypoints=6,
+            settings={"mode": "plain"},
+            losses=PaperLosses(released),
+            epochs=1,
+            accelerator="cpu",
+        )
+        assert made.recipe == "paper" and made.model.settings["mode"] == "plain"
+        assert made.detect(_chairs(2, 1).points).shape == (2, made.n_keypoints, 3)
+
+
+def test_what_is_no_model_is_told(tmp_path, folder):
+    with pytest.raises(ValueError, match=r"expected model.json and model.safetensors"):
+        load_detector(tmp_path)
+    for name in ("model.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    described = json.loads((tmp_path / "model.json").read_text())
+    described["settings"]["n_keypoints"] = 10
+    (tmp_path / "model.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="expected a model of category keypoints, found something else"):
+        load_detector(tmp_path)
+    (tmp_path / "model.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match="format 'other'"):
+        load_detector(tmp_path)
+
+
+def test_bad_clouds_are_told(detector):
+    with pytest.raises(ValueError, match="expected shape"):
+        detector.detect(torch.rand(5, 2))
+    with pytest.raises(ValueError, match="one whose points are all the same"):
+        detector.detect(torch.ones(1, 50, 3))
+    with pytest.raises(ValueError, match="finite"):
+        detector.detect(torch.full((1, 50, 3), float("nan")))
+    with pytest.raises(ValueError, match="at least 4 points"):
+        detector.detect(torch.rand(1, 3, 3))
+    with pytest.raises(ValueError, match="at least two to learn a category"):
+        train(_chairs(1, 0), out="unused")
+
+
+def test_the_four_commands(tmp_path, capsys):
+    import numpy as np
+
+    np.savez(tmp_path / "chair.npz", train=_chairs(12, 0).points.numpy(), test=_chairs(4, 1).points.numpy())
+    data, model = ["--data", str(tmp_path)], str(tmp_path / "model")
+    short = ["--epochs", "1", "--points", "480", "--accelerator", "cpu"]
+    assert main(["keypoints", "train", *data, "--category", "chair", "--out", model, *short]) == 0
+    assert main(["keypoints", "predict", model, *data, "--out", str(tmp_path / "p")]) == 0
+    found = json.loads((tmp_path / "p" / "keypoints.json").read_text())["keypoints"]
+    assert list(found) == [f"test_{i:04d}" for i in range(4)]
+    assert (tmp_path / "p" / "keypoints.png").stat().st_size > 10_000
+    assert "test_0003" in (tmp_path / "p" / "keypoints.html").read_text()
+    single = str(tmp_path / "p" / "test_0000.keypoints.ply")
+    assert main(["keypoints", "evaluate", model, *data, "--out", str(tmp_path / "e")]) == 0
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["shapes"] == 4
+    assert "| published | 88.83 |" in (tmp_path / "e" / "evaluation.md").read_text()
+    assert main(["keypoints", "register", model, single, single, "--out", str(tmp_path / "r")]) == 0
+    (row,) = json.loads((tmp_path / "r" / "registration.json").read_text())
+    assert row["residual"] < 1e-3 and row["scale"] == pytest.approx(1, abs=1e-3)
+    capsys.readouterr()
+    assert main(["keypoints", "train", *data, "--category", "boat", "--out", model]) == 2
+    assert "boat" in capsys.readouterr().err
+    assert main(["keypoints", "predict", str(tmp_path), *data, "--out", str(tmp_path / "p")]) == 2
+    assert "expected model.json" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_procedural_data_has_parts():
+    clouds = load_clouds("procedural", "chair", split="val", n_points=128).first(2)
+    assert clouds.labels is not None and clouds.canonical is not None
