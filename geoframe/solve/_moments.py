@@ -60,27 +60,27 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     if not shared:
         T = T.expand(len(u), *T.shape[-2:])
         basis = basis.expand(len(u), *basis.shape[-3:])
-    F = torch.cat([T[..., None, :, :], basis], -3).transpose(-2, -3)  # (..., V, K+1, 3)
-    shift = F.detach().mean(-3, keepdim=True)  # a rough centre, so that little cancels below
-    *_, V, n, _ = F.shape
+    F = torch.cat([T[..., None, :, :], basis], -3).transpose(-2, -3).flatten(-2)  # (..., V, 3 (K+1))
+    shift = F.detach().mean(-2, keepdim=True)  # a rough centre, so that little cancels below
     F = F - shift
-    flat = F.flatten(-2)
+    V, m = F.shape[-2:]
     weight = v.sum(1)
     safe = weight.clamp_min(torch.finfo(v.dtype).tiny)[:, None]
-    mean_u = (v[..., None] * u).sum(1) / safe
+    mean_u = (v[:, None] @ u)[:, 0] / safe
     u = u - mean_u[:, None]
     vu = v[..., None] * u
     if shared:
-        mean_f = v @ flat / safe
-        H = (vu.mT.reshape(-1, V) @ flat).reshape(-1, 2, n, 3)
+        mean_f = v @ F / safe
+        H = (vu.mT.reshape(-1, V) @ F).reshape(-1, 2, m)
     else:
-        mean_f = (v[:, None] @ flat)[:, 0] / safe
-        H = (vu.mT @ flat).reshape(-1, 2, n, 3)
-    mean_f = mean_f.reshape(-1, n, 3)
-    if shared and 3 * n <= 2 * len(u):  # all products once, not once a sample
-        G = (v @ (F[:, :, None, :, None] * F[:, None, :, None, :]).reshape(V, -1)).reshape(-1, n, n, 3, 3)
+        mean_f = (v[:, None] @ F)[:, 0] / safe
+        H = vu.mT @ F
+    if shared and m <= 2 * len(u):  # all products once, not once a sample
+        G = (v @ (F[:, :, None] * F[:, None, :]).reshape(V, -1)).reshape(-1, m, m)
     else:
-        G = ((v[:, None] * flat.mT) @ flat).reshape(-1, n, 3, n, 3).transpose(2, 3)
-    G = G - weight.view(-1, 1, 1, 1, 1) * mean_f[:, :, None, :, None] * mean_f[:, None, :, None, :]
-    mean_f = mean_f + shift.reshape(-1, n, 3)
-    return Moments(G, H.transpose(1, 2), (vu * u).sum((1, 2)), weight, mean_u, mean_f)
+        G = (v[:, None] * F.mT) @ F
+    G = G - weight[:, None, None] * mean_f[:, :, None] * mean_f[:, None, :]
+    mean_f = (mean_f + shift.reshape(-1, m)).unflatten(1, (-1, 3))
+    G = G.reshape(-1, m // 3, 3, m // 3, 3).transpose(2, 3).contiguous()
+    H = H.unflatten(2, (-1, 3)).transpose(1, 2).contiguous()
+    return Moments(G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)

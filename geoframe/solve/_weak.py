@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from geoframe.solve._moments import Moments, with_one
-from geoframe.transforms import reflection, rotation_angle, skew
+from geoframe.transforms import quaternion_to_rotation, rotation_angle, skew
 
 ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, relative to the size of the terms
-ASKED = 1e-24  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
+ASKED = 1e-21  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
 MOST_STEPS = 60  # Newton steps; a handful is usual
 ANGLES = 16  # turns about the viewing direction that the search tries
 CHUNK = 2**22  # numbers held at a time by the search
@@ -56,11 +56,12 @@ def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -
     evaluate = _rigid(mom, free) if mom.G.shape[1] == 1 else _deformable(mom, ridge, free)
     d = 4 if free else 3
     values = evaluate(R, s)
-    radius, steps = torch.full_like(s, 0.7), torch.zeros_like(s)
+    radius, steps, decrement = torch.full_like(s, 0.7), torch.zeros_like(s), torch.zeros_like(s)
     size = mom.uu + s**2 * mom.G[:, 0, 0].diagonal(dim1=1, dim2=2).sum(1)
+    asked = ASKED * size
     for _ in range(MOST_STEPS):
         step, decrement = _newton_step(values, d)
-        active = (decrement > ASKED * size) & (radius > 1e-9)
+        active = torch.where(radius > 1e-9, decrement, 0.0) > asked
         if not bool(active.any()):
             break
         length = torch.linalg.vector_norm(step, dim=1)
@@ -75,7 +76,7 @@ def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -
         radius = torch.where(better, (2 * radius).clamp_max(1.0), torch.minimum(radius, length) / 4)
         steps += active
     lam = torch.linalg.eigvalsh(values[:, d + 1 :].reshape(-1, d, d))
-    strict = (_newton_step(values, d)[1] <= ENOUGH * size) & (lam[:, 0] > 1e-9 * lam[:, -1])
+    strict = (decrement <= ENOUGH * size) & (lam[:, 0] > 1e-9 * lam[:, -1])
     return Optimum(R, s, values, strict, steps.long())
 
 
@@ -89,17 +90,26 @@ def _newton_step(values: Tensor, d: int) -> tuple[Tensor, Tensor]:
         lam = lam.abs().clamp_min(1e-300)
         lam = lam.maximum(1e-12 * lam.amax(1, keepdim=True))
         L[bad] = torch.linalg.cholesky_ex((V * lam[:, None]) @ V.mT)[0]
-    half = torch.linalg.solve_triangular(L, g[..., None], upper=False)
-    step = torch.linalg.solve_triangular(L.mT, half, upper=True)[..., 0]
-    return -step, half.square().sum((1, 2))
+    step = -torch.cholesky_solve(g[..., None], L)[..., 0]
+    return step, -(g * step).sum(1)
 
 
 def _cayley(w: Tensor) -> Tensor:
-    """Rotations that agree with the exponential map to second order, in few operations."""
-    half = skew(w / 2)
-    return torch.eye(3, dtype=w.dtype, device=w.device) + (2 / (1 + w.square().sum(1) / 4))[:, None, None] * (
-        half + half @ half
-    )
+    """Rotations that agree with the exponential map to second order, by the quaternions (w / 2, 1)."""
+    q = torch.nn.functional.normalize(torch.cat([w / 2, torch.ones_like(w[:, :1])], 1), dim=1)
+    return ((q[:, :, None] * q[:, None]).flatten(1) @ _from_products(w.device)).view(-1, 3, 3)
+
+
+@lru_cache(maxsize=4)
+def _from_products(device: torch.device) -> Tensor:
+    """Rotations (9,) as linear functions (16, 9) of the products of a quaternion's components x, y, z, w."""
+    eye = torch.eye(4, dtype=torch.float64)
+
+    def form(q: Tensor) -> Tensor:  # quadratic in q, the rotation where q is a unit
+        return quaternion_to_rotation(q) + (q @ q - 1) * torch.eye(3, dtype=q.dtype)
+
+    rows = [(form(a + b) - form(a) - form(b)) / 2 for a in eye for b in eye]
+    return torch.stack(rows).flatten(1).to(device)
 
 
 def _rigid(mom: Moments, free: bool) -> Callable[[Tensor, Tensor], Tensor]:
@@ -224,8 +234,7 @@ def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     """The most promising rotations (B, n_starts, 3, 3) of a search over all rotations.
 
     For every viewing direction of a grid the coefficients are eliminated and the turn about the direction is
-    the best of a trigonometric polynomial. Local minima over the grid, the lowest first; the last start is the
-    first one mirrored in depth at the template's flattest plane, which weak perspective can hardly tell apart.
+    the best of a trigonometric polynomial. Local minima over the grid, the lowest first.
     """
     size = max(1, CHUNK // (len(_half_sphere(s.device)[0]) * (mom.G.shape[1] + 2 * ANGLES) ** 2))
     parts = [
@@ -251,8 +260,11 @@ def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     b = torch.stack([plus, minus], 2)  # (B, N, 2 sides, cos|sin, n)
     angle = torch.arange(ANGLES, dtype=s.dtype, device=s.device) * (2 * torch.pi / ANGLES)
     wave = torch.stack([angle.cos(), angle.sin()], -1)  # (ANGLES, 2)
-    gain = 2 * (b[..., 0] @ wave.T) - P[:, :, None, None, 0, 0]
-    if n > 1:
+    if n == 1:
+        best = 2 * torch.hypot(b[..., 0, 0], b[..., 1, 0]) - P[:, :, None, 0, 0]
+        at = torch.atan2(b[..., 1, 0], b[..., 0, 0])
+    else:
+        gain = 2 * (b[..., 0] @ wave.T) - P[:, :, None, None, 0, 0]
         A = P[:, :, 1:, 1:] + ridge[:, None, None, None] * torch.eye(n - 1, dtype=s.dtype, device=s.device)
         A.diagonal(dim1=-2, dim2=-1).add_(
             1e-12 * A.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
@@ -265,14 +277,13 @@ def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
             full = torch.cat([wave, -torch.ones_like(wave[:, :1])], 1)
             part = gram[:, :, rows][:, :, :, rows]
             gain[:, :, side] += ((full @ part) * full).sum(-1)
-    best, at = _peak(gain)  # (B, N, 2)
+        best, at = _peak(gain)  # (B, N, 2)
     value = torch.cat([best[..., 0], best[..., 1]], 1)  # (B, 2 N): directions, then their opposites
     at = torch.cat([at[..., 0], at[..., 1]], 1)
     peak = value >= value[:, neighbours].amax(-1)
     spread = value.amax(1, keepdim=True) - value.amin(1, keepdim=True) + 1
-    pick = torch.where(peak, value, value - spread).topk(n_starts - 1, dim=1).indices
-    R = _rotation(frames, pick, at.gather(1, pick))
-    return torch.cat([R, _twin(mom, R[:, :1])], 1)
+    pick = torch.where(peak, value, value - spread).topk(n_starts, dim=1).indices
+    return _rotation(frames, pick, at.gather(1, pick))
 
 
 def _peak(gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,13 +303,6 @@ def _rotation(frames: Tensor, pick: Tensor, angle: Tensor) -> Tensor:
     e2, e3 = sign * e2, sign * e3
     cos, sin = angle.cos()[..., None], angle.sin()[..., None]
     return torch.stack([cos * e1 + sin * e2, cos * e2 - sin * e1, e3], -2)
-
-
-def _twin(mom: Moments, R: Tensor) -> Tensor:
-    """The pose R (B, m, 3, 3) of the template mirrored at its flattest plane, seen from behind: Necker's cube."""
-    flat = torch.linalg.eigh(mom.G[:, 0, 0])[1][..., 0]
-    depth = torch.tensor([1.0, 1.0, -1.0], dtype=R.dtype, device=R.device)
-    return depth[:, None] * (R @ reflection(flat)[:, None])
 
 
 @lru_cache(maxsize=4)

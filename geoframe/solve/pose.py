@@ -14,7 +14,7 @@ from geoframe.solve._moments import Moments, moments, with_one
 from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import skew
 
-STARTS = 4  # rotations refined after the search over all of them
+STARTS = {"alternation": 2, "joint": 3}  # rotations refined after the search over all of them
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +173,14 @@ def _affine_scale(mom: Moments) -> Tensor:
     return torch.where(size > 0, size, torch.ones_like(size))
 
 
-def _search(mom: Moments, s: Tensor, gamma: Tensor, free: bool) -> tuple[_weak.Optimum, Tensor]:
+def _search(
+    mom: Moments, s: Tensor, gamma: Tensor, free: bool, n_starts: int
+) -> tuple[_weak.Optimum, Tensor]:
     """The lowest minimum found from the global starts, and whether it is unique (B,)."""
-    R = _weak.starts(mom, s, gamma, STARTS)
-    each = torch.arange(len(s), device=s.device).repeat_interleave(STARTS)
+    R = _weak.starts(mom, s, gamma, n_starts)
+    each = torch.arange(len(s), device=s.device).repeat_interleave(n_starts)
     found = _weak.minimise(mom.take(each), R.flatten(0, 1), s[each], gamma[each], free=free)
-    return _weak.lowest(found, STARTS, mom.uu)
+    return _weak.lowest(found, n_starts, mom.uu)
 
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # R, scale, alpha, converged, steps
@@ -193,7 +195,7 @@ def _alternate(mom: Moments, s: Tensor, gamma: Tensor, free: bool, steps: int) -
         with torch.no_grad():
             still, nothing = rigid.detach(), torch.zeros_like(gamma)
             if best is None:
-                best, good = _search(still, s, nothing, free)
+                best, good = _search(still, s, nothing, free, STARTS["alternation"])
                 n_steps = torch.zeros_like(best.steps)
             else:
                 best = _weak.minimise(still, best.R, s, nothing, free=free)
@@ -206,7 +208,7 @@ def _alternate(mom: Moments, s: Tensor, gamma: Tensor, free: bool, steps: int) -
 def _joint(mom: Moments, s: Tensor, gamma: Tensor, free: bool, _: int) -> Found:
     """The minimum over pose and coefficients together."""
     with torch.no_grad():
-        best, unique = _search(mom.detach(), s, gamma, free)
+        best, unique = _search(mom.detach(), s, gamma, free, STARTS["joint"])
     R, s, alpha = _differentiable(mom, s, gamma, best, free)
     return R, s, alpha, best.strict & unique, best.steps
 
