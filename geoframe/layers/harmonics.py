@@ -90,6 +90,13 @@ class HarmonicPose(nn.Module):
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
     @torch.no_grad()
+    def fit(self, points: Tensor) -> Tensor:
+        """(B,) how well clouds fit the template at the angle of `forward`; 1 is the template itself."""
+        direction = self(points)
+        series, _ = self._series(self.describe(points))
+        return _evaluate(series, torch.atan2(direction[:, 1:], direction[:, :1]))[:, 0]
+
+    @torch.no_grad()
     def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:
         """Learn template and plane from clouds (n, N, 3) that are turned at random; no labels.
 

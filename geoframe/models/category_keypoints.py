@@ -25,6 +25,7 @@ from geoframe.layers import (
     PoseCoefficientBranch,
     box,
     check_clouds,
+    farthest_nodes,
     turn,
 )
 
@@ -132,11 +133,21 @@ class CategoryKeypoints(nn.Module):
     def prepare(self, points: Tensor, *, seed: int = 0) -> float:
         """Learn how clouds (n, N, 3) of the category are turned, and their plane; returns the mean fit, at most 1.
 
-        The plane of symmetry starts as the one found and the mean shape as farthest points of a first cloud.
+        The plane of symmetry is the one found, and the mean shape starts as farthest points of the most typical
+        cloud.
         """
         fit = self.pose.learn(points, seed=seed)
+        fits = torch.cat([self.pose.fit(p) for p in points.split(64)])
+        typical = points[fits.argmax()][None]
         with torch.no_grad():
             self.basis.plane_parameter.copy_(self.pose.normal)
+            frame = symmetry_frame(self.basis)
+            local = typical @ self.rotation(typical) @ frame.mT
+            if self.basis.mode != "plain":
+                local[..., 0].abs_()
+            assert self.basis.mean is not None
+            chosen = local[0, farthest_nodes(local, len(self.basis.mean))[0]]
+            self.basis.mean.copy_(chosen @ frame)
         self.basis.plane_parameter.requires_grad_(False)
         return fit
 
