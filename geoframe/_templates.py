@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from geoframe._check import check_choice
 from geoframe.surface.io import load
@@ -37,6 +39,17 @@ def template_landmarks(name: str) -> dict[str, int]:
     """
     check_choice(name, tuple(templates()), "name")
     return read_named_landmarks(_folder() / f"{name}.json")
+
+
+def template_symmetry(name: str) -> Tensor:
+    """(V,) int64: for each vertex of a canonical surface the one on its other side; an involution.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    check_choice(name, tuple(templates()), "name")
+    text = (_folder() / f"{name}.json").read_text(encoding="utf-8")
+    return torch.tensor(json.loads(text)["symmetry"], dtype=torch.int64)
 
 
 def _folder() -> Path:

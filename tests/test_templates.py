@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import geoframe
+from geoframe._templates import template_symmetry
 from geoframe.surface import health
-from geoframe.surface.creatures import creature
-from geoframe.surface.sampling import knn
+from geoframe.zoo import animal, species
+from geoframe.zoo._remesh import Surface
 
 README = Path(__file__).parents[1] / "meshes" / "README.md"
 
 
 def test_names() -> None:
     names = geoframe.templates()
-    assert {"dog", "giraffe"} <= set(names)
+    assert set(species()) <= set(names)
     assert names == sorted(names)
 
 
@@ -35,20 +37,34 @@ def test_each_is_sound_and_has_landmarks(name: str) -> None:
     assert [int(x) for x in row.groups()] == [mesh.n_verts, mesh.n_faces, len(names)]
 
 
-def test_landmarks_are_shared() -> None:
-    dog, giraffe = (geoframe.template_landmarks(name) for name in ("dog", "giraffe"))
-    assert dog.keys() == giraffe.keys()
+@pytest.mark.parametrize("name", species())
+def test_animals_share_landmarks_and_are_symmetric(name: str) -> None:
+    mesh, other = geoframe.template(name), template_symmetry(name)
+    assert geoframe.template_landmarks(name).keys() == geoframe.template_landmarks("dog").keys()
+    assert torch.equal(other[other], torch.arange(mesh.n_verts))
+    torch.testing.assert_close(mesh.verts[other] * mesh.verts.new_tensor([1, 1, -1]), mesh.verts)
+    names = geoframe.template_landmarks(name)
+    assert int(other[names["left_eye"]]) == names["right_eye"]
 
 
 def test_the_stored_surface_is_what_the_generator_makes() -> None:
-    """Made again with fewer vertices and another seed: the same geometry, to the size of a triangle."""
-    stored, again = geoframe.template("dog"), creature("dog", 1500, seed=9)[0]
-    for a, b in ((stored, again), (again, stored)):
-        assert float(knn(a.verts, b.verts, 1)[1].max()) < 0.06
-    assert float(stored.volume) == pytest.approx(float(again.volume), rel=0.03)
+    """Every stored vertex lies on the surface that is made again, to the rounding of the file; landmarks, too."""
+    for name in ("dog", "human"):
+        stored, again = geoframe.template(name), animal(name, 800)
+        faces, weights = Surface(again.dense.verts.numpy(), again.dense.faces.numpy()).closest(
+            stored.verts.numpy(), 60
+        )
+        corners = again.dense.verts.numpy()[again.dense.faces.numpy()[faces]]
+        gap = np.linalg.norm(np.einsum("nc,ncd->nd", weights, corners) - stored.verts.numpy(), axis=1)
+        assert gap.max() < 1e-5
+        assert float(stored.volume) == pytest.approx(float(again.dense.volume), rel=0.03)
+        for k, v in geoframe.template_landmarks(name).items():
+            torch.testing.assert_close(
+                stored.verts[v], again.mesh.verts[again.landmarks[k]], atol=1e-6, rtol=0
+            )
 
 
 def test_unknown_name() -> None:
-    for fn in (geoframe.template, geoframe.template_landmarks):
-        with pytest.raises(ValueError, match=r"name: expected one of 'dog', 'giraffe'.*found 'dragon'"):
+    for fn in (geoframe.template, geoframe.template_landmarks, template_symmetry):
+        with pytest.raises(ValueError, match=r"name: expected one of .*'dog'.*found 'dragon'"):
             fn("dragon")

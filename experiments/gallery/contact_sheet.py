@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from geoframe import zoo
-from geoframe.viz import render, save_picture
+from geoframe._files import atomic_path
+from geoframe.viz import render
 
 SIZE = (300, 330)  # height, width of one view
 COLUMNS = 3
@@ -46,14 +47,16 @@ def portrait(name: str, n_verts: int, *, plain: bool) -> np.ndarray:
 def main() -> None:
     """Draw the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("meshes/animals.png"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("animals.png"))
     parser.add_argument("--plain", action="store_true", help="without colours")
     parser.add_argument("--vertices", type=int, default=5000)
     args = parser.parse_args()
     tiles = [portrait(name, args.vertices, plain=args.plain) for name in zoo.species()]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % COLUMNS)
     rows = [np.concatenate(tiles[i : i + COLUMNS], axis=1) for i in range(0, len(tiles), COLUMNS)]
-    save_picture(np.concatenate(rows), args.out)
+    sheet = Image.fromarray(np.concatenate(rows)).quantize(192, dither=Image.Dither.NONE)
+    with atomic_path(args.out) as path:
+        sheet.save(path, optimize=True)
     print(f"wrote {args.out}")
 
 

@@ -1,4 +1,4 @@
-"""Make the canonical surfaces of `meshes/`: `python -m experiments.gallery.make_meshes [--out meshes]`, 20 seconds."""
+"""Make the animals of `meshes/`: `python -m experiments.gallery.make_meshes [--out meshes]`, one minute."""
 
 from __future__ import annotations
 
@@ -6,29 +6,36 @@ import argparse
 import json
 from pathlib import Path
 
+from geoframe import zoo
 from geoframe._files import atomic_path
 from geoframe.surface import health, save
-from geoframe.surface.creatures import creature
 
-# name: vertices, seed of the triangulation
-MESHES = {"dog": (3000, 1), "giraffe": (2500, 2)}
+N_VERTS = 5000
 
 README = """# meshes
 
-Closed, manifold surfaces with named landmarks, made by geoframe itself; free to use under its licence. They are
-installed with the package: `geoframe.templates()` lists them, `geoframe.template(name)` loads one,
-`geoframe.template_landmarks(name)` gives its landmarks (`NAME.json`: name -> vertex, 0-based).
+Closed, manifold surfaces with named landmarks and mirror maps, made by geoframe itself; free to use under its
+licence. They are installed with the package: `geoframe.templates()` lists them, `geoframe.template(name)` loads one,
+`geoframe.template_landmarks(name)` gives its landmarks.
 
-Both look along +x, y is up, their left is at -z. They are triangulated independently: equal vertex numbers mean
-nothing, equal landmark names mark corresponding places.
+![thirteen animals, at rest and in a pose](../experiments/gallery/animals.png)
+
+All look along +x, y is up, their left is at -z; lengths are in metres. They are triangulated independently: equal
+vertex numbers mean nothing, equal landmark names mark corresponding places. Each is `geoframe.zoo.animal(name)`,
+rounded to 6 decimals: other sizes (500 to 50,000 vertices), individuals (`seed`), poses (`pose`), coats and the exact
+correspondence (`geoframe.zoo.correspondence(a, b)`) come from there. A bird's wings are its forelegs, an elephant's
+trunk is its muzzle, and a human has a tail: a spot at the coccyx.
+
+`NAME.json` holds `landmarks` (name -> vertex, 0-based) and `symmetry` (for each vertex the one on the other side).
 
 | name | V | F | area | landmarks |
 |---|---|---|---|---|
 {rows}
 
-Landmarks: {names}.
+Landmarks, shared by all: {names}.
 
-How to regenerate: `python -m experiments.gallery.make_meshes`
+How to regenerate: `python -m experiments.gallery.make_meshes`, and the picture:
+`python -m experiments.gallery.contact_sheet`.
 """
 
 
@@ -38,21 +45,20 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("meshes"))
     out = parser.parse_args().out
     rows: list[str] = []
-    names: dict[str, int] = {}
-    for name, (n_verts, seed) in MESHES.items():
-        mesh, landmarks = creature(name, n_verts, seed=seed)
-        mesh = mesh.with_verts(mesh.verts.round(decimals=6))
+    for name in zoo.species():
+        made = zoo.animal(name, N_VERTS)
+        mesh = made.mesh.with_verts(made.mesh.verts.round(decimals=6))
         save(mesh, out / f"{name}.obj")
         with atomic_path(out / f"{name}.json") as path:
-            path.write_text(json.dumps(landmarks, indent=1) + "\n")
+            landmarks = json.dumps(made.landmarks, indent=1)
+            path.write_text(f'{{"landmarks": {landmarks},\n"symmetry": {made.symmetry.tolist()}}}\n')
         problems = health(mesh).problems
         print(f"{name}: V={mesh.n_verts} F={mesh.n_faces} problems: {', '.join(problems) or 'none'}")
         rows.append(
-            f"| {name} | {mesh.n_verts} | {mesh.n_faces} | {float(mesh.area):.3f} | {len(landmarks)} |"
+            f"| {name} | {mesh.n_verts} | {mesh.n_faces} | {float(mesh.area):.3f} | {len(made.landmarks)} |"
         )
-        names |= landmarks
     with atomic_path(out / "README.md") as path:
-        path.write_text(README.format(rows="\n".join(rows), names=", ".join(names)))
+        path.write_text(README.format(rows="\n".join(rows), names=", ".join(zoo.landmark_names())))
 
 
 if __name__ == "__main__":

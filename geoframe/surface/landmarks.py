@@ -48,13 +48,16 @@ def read_landmarks(path: str | Path) -> Tensor:
 
 
 def read_named_landmarks(path: str | Path) -> dict[str, int]:
-    """Read the named vertices ``{"name": vertex, ...}`` of one surface from a JSON file, 0-based.
+    """Read the named vertices ``{"name": vertex, ...}`` of one surface from a JSON file, 0-based; in a file of
+    several things they are its ``"landmarks"``.
 
     Raises:
         ValueError: naming the file, for a missing file, other content or no name at all.
     """
     path = Path(path)
     content = _parse_json(_read_text(path), path)
+    if isinstance(content.get("landmarks"), dict):
+        content = content["landmarks"]
     for name, vertex in content.items():
         if not _is_vertex(vertex):
             raise ValueError(

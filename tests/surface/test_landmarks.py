@@ -119,3 +119,10 @@ def test_check_landmarks_types() -> None:
         check_landmarks(torch.tensor([1, 2, 3]), 5, 3)
     with pytest.raises(ValueError, match="at least 1 pair"):
         check_landmarks(torch.zeros(0, 2, dtype=torch.long), 5, 3)
+
+
+def test_named_landmarks_among_other_things(tmp_path: Path) -> None:
+    file = write(tmp_path, "e.json", '{"landmarks": {"nose": 4, "tail": 2}, "symmetry": [0, 1]}')
+    assert read_named_landmarks(file) == {"nose": 4, "tail": 2}
+    with pytest.raises(ValueError, match="at least 1 name"):
+        read_named_landmarks(write(tmp_path, "f.json", '{"landmarks": {}}'))
