@@ -45,7 +45,7 @@ _FORMAT = "geoframe category keypoints 1"
 _TRUE_NORMALS = {
     "table": (0, 1)
 }  # axes after `up` whose planes are true ones in ModelNet; others have the first
-_INFERENCE_BATCH = 64
+_INFERENCE_BATCH = 16
 
 
 @dataclass(frozen=True)
