@@ -135,12 +135,21 @@ def _lowest(
         if len(i) > 16 * k * len(q[part]) and dtype != torch.float64:
             index[part] = _lowest(q[part], p, bias, k, block, torch.float64)
             continue
-        if k == 1:  # rows with one candidate are done
-            index[start + i, 0] = j
-            several = torch.bincount(i, minlength=len(q_low[part]))[i] > 1
-            i, j = i[several], j[several]
-        row, best = _decide(i, j, _score_pairs(q[part], p, bias, i, j, block), k)
-        index[start + row] = best
+        if k == 1:
+            index[part, 0] = best_of_pairs(q[part], p, bias, i, j, block)
+        else:
+            index[part] = _decide(i, j, _score_pairs(q[part], p, bias, i, j, block), k)[1]
+    return index
+
+
+def best_of_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor, block: int) -> Tensor:
+    """(Q,) for each query the best j of the pairs (i, j) with points, in float64; each query is in one pair or more."""
+    index = torch.empty(len(q), dtype=torch.int64, device=q.device)
+    index[i] = j
+    several = torch.bincount(i, minlength=len(q))[i] > 1
+    i, j = i[several], j[several]
+    row, best = _decide(i, j, _score_pairs(q, p, bias, i, j, block), 1)
+    index[row] = best[:, 0]
     return index
 
 

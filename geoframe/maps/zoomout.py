@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_finite, check_index, check_int, check_shape, check_tensor
+from geoframe.maps._guided import Patches, nearest_by_guess, patches
 from geoframe.maps.convert import BLOCK, check_fmap, check_vertex_map, p2p_to_fmap
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 
+DENSE = 16  # vertices a function from which later steps are better found by the vertices of earlier ones
 FIRST = 20  # size of the first functional map when a vertex map is refined and nothing is said
 
 
@@ -103,11 +105,16 @@ def zoomout(
         check_fmap(init_21, basis2, basis1, "init_21")
         check_finite(init_21, "init_21")
         C_21 = init_21.double() / scale
+    cuts = _cuts(one.rows, two.rows, bidirectional, block)
+    last = None
     for k in sizes:
-        p2p_21, p2p_12 = _vertices(C_12, C_21, one.rows, two.rows, block)
+        p2p_21, p2p_12 = _vertices(C_12, C_21, one.rows, two.rows, last, cuts, block)
+        last = None if cuts is None else (p2p_21, p2p_12)
         C_12 = two.fit(one, p2p_21, k)
         C_21 = None if p2p_12 is None else one.fit(two, p2p_12, k)
-    p2p_21, p2p_12 = _vertices(C_12, C_21, one.every, two.every, block)
+    if samples is not None:  # all vertices, for the first time
+        last = None
+    p2p_21, p2p_12 = _vertices(C_12, C_21, one.every, two.every, last, cuts, block)
     dtype = basis2.vecs.dtype
     C_21 = None if C_21 is None else (C_21 * scale).to(dtype)
     return ZoomoutResult((C_12 / scale).to(dtype), p2p_21, C_21, p2p_12)
@@ -164,19 +171,45 @@ class _Side:
         return C if self.factor is None else torch.cholesky_solve(C, self.factor[:k, :k])
 
 
+Maps = tuple[Tensor, Tensor | None]  # p2p_21 and, of both directions, p2p_12
+
+
+def _cuts(U1: Tensor, U2: Tensor, both: bool, block: int) -> tuple[Patches | None, Patches] | None:
+    """Patches of the queries, on surface 1 only for `both` directions; None where brute force is as fast."""
+    if U1.device.type != "cpu" or min(len(U1), len(U2)) < DENSE * U1.shape[1]:
+        return None
+    return patches(U1, block // len(U2)) if both else None, patches(U2, block // len(U1))
+
+
 def _vertices(
-    C_12: Tensor, C_21: Tensor | None, U1: Tensor, U2: Tensor, block: int
-) -> tuple[Tensor, Tensor | None]:
-    """p2p_21 of `C_12`, or p2p_21 and p2p_12 of both maps together."""
+    C_12: Tensor,
+    C_21: Tensor | None,
+    U1: Tensor,
+    U2: Tensor,
+    last: Maps | None,
+    cuts: tuple[Patches | None, Patches] | None,
+    block: int,
+) -> Maps:
+    """p2p_21 of `C_12`, or p2p_21 and p2p_12 of both maps together; `last` is what it was before."""
     U1, U2 = U1[:, : C_12.shape[1]], U2[:, : C_12.shape[0]]
-    carried = U1 @ C_12.T
     if C_21 is None:
-        return lowest_score(U2, carried, block=block), None
-    # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 = bias1 + bias2 - 2 u2 . (C_12 + C_21^T) u1
-    bias1 = ((U1 @ C_21) ** 2).sum(1) + (U1**2).sum(1)
-    bias2 = ((U2 @ C_12) ** 2).sum(1) + (U2**2).sum(1)
-    carried = carried + U1 @ C_21
-    return lowest_score(U2, carried, bias1, block=block), lowest_score(carried, U2, bias2, block=block)
+        carried = U1 @ C_12.T
+        if last is None or cuts is None:
+            return lowest_score(U2, carried, block=block), None
+        return nearest_by_guess(U2, carried, last[0], cuts[1], block=block), None
+    # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 is the squared distance of rows of
+    x1, x2 = torch.cat([U1, U1 @ C_21], 1), torch.cat([U2 @ C_12, U2], 1)
+    if last is None or cuts is None or last[1] is None or cuts[0] is None:
+        # and |x1|^2 + |x2|^2 - 2 u2 . (C_12 + C_21^T) u1, a product of half as many columns
+        carried = U1 @ (C_12.T + C_21)
+        return (
+            lowest_score(U2, carried, x1.square().sum(1), block=block),
+            lowest_score(carried, U2, x2.square().sum(1), block=block),
+        )
+    return (
+        nearest_by_guess(x2, x1, last[0], cuts[1], block=block),
+        nearest_by_guess(x1, x2, last[1], cuts[0], block=block),
+    )
 
 
 def _anchors(
