@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from geoframe.render import rasterize as rasterize
     from geoframe.render import soft_silhouette as soft_silhouette
     from geoframe.report import write_report as write_report
+    from geoframe.solve import arap_energy as arap_energy
+    from geoframe.solve import solve_pose as solve_pose
     from geoframe.spectral import Eigenbasis as Eigenbasis
     from geoframe.spectral import eigenbasis as eigenbasis
     from geoframe.surface import Mesh as Mesh
@@ -38,6 +40,7 @@ _HOME = {
     "Match": "geoframe.maps",
     "Mesh": "geoframe.surface",
     "PointCloud": "geoframe.surface",
+    "arap_energy": "geoframe.solve",
     "draw_match": "geoframe.viz",
     "eigenbasis": "geoframe.spectral",
     "health": "geoframe.surface",
@@ -49,6 +52,7 @@ _HOME = {
     "repair": "geoframe.surface",
     "save": "geoframe.surface",
     "soft_silhouette": "geoframe.render",
+    "solve_pose": "geoframe.solve",
     "template": "geoframe._templates",
     "template_landmarks": "geoframe._templates",
     "templates": "geoframe._templates",

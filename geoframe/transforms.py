@@ -150,25 +150,31 @@ class _NearestRotation(torch.autograd.Function):
 
 def _nearest_rotation(M: Tensor) -> Tensor:
     """FOAM with the batch in the last dimension, where elementwise work on 3 x 3 matrices is quick."""
-    X = M.reshape(-1, 3, 3).permute(1, 2, 0).contiguous()
-    B = X / X.abs().amax((0, 1)).clamp_min(torch.finfo(M.dtype).tiny)
+    eps = torch.finfo(M.dtype).eps
+    B = M.reshape(-1, 3, 3).permute(1, 2, 0).contiguous()
+    B = B / B.abs().amax((0, 1)).clamp_min(torch.finfo(M.dtype).tiny)
     B = B / B.square().sum((0, 1)).clamp_min(0.5).sqrt()  # unit norm; a zero matrix stays zero
-    cofactor = torch.linalg.cross(B[[1, 2, 0]], B[[2, 0, 1]], dim=1)
-    det, square = (B[0] * cofactor[0]).sum(0), cofactor.square().sum((0, 1))
+    wrap = B[[0, 1, 2, 0, 1]][:, [0, 1, 2, 0, 1]]
+    cofactor = wrap[1:4, 1:4] * wrap[2:, 2:] - wrap[1:4, 2:] * wrap[2:, 1:4]
+    det, square = (B[0] * cofactor[0]).sum(0), 4 * cofactor.square().sum((0, 1))
     # The sum x of the singular values, the last one with the sign of det, is the largest root of
     # (x^2 - 1)^2 - 8 det x - 4 |cofactor|^2; Newton's iteration falls to it from above.
-    x = torch.full_like(det, 3**0.5)
+    x, det8 = torch.full_like(det, 3**0.5), 8 * det
     for _ in range(14):
         inner = x * x - 1
-        x = x - (inner * inner - 8 * det * x - 4 * square) / (4 * x * inner - 8 * det).clamp_min(1e-3)
+        fall = (inner * inner - det8 * x - square) / (4 * x * inner - det8).clamp_min(1e-3)
+        x = x - fall
+        if not bool((fall > 8 * eps).any()):
+            break
     kappa = (x * x - 1) / 2
     zeta = kappa * x - det  # (s1 + s2)(s2 + s3)(s3 + s1) of those singular values
     R = ((kappa + 1) * B + x * cofactor - _times(B, _times(B.transpose(0, 1), B))) / zeta.clamp_min(1e-3)
-    R = _orthonormal(R + _times(R, _spin(R, B)))
-    eye = torch.eye(3, dtype=M.dtype, device=M.device)
-    error = (_times(R.transpose(0, 1), R) - eye[..., None]).abs().amax((0, 1))
+    R = R + _towards(R, B)
+    gram = _times(R.transpose(0, 1), R)
+    R = 1.5 * R - 0.5 * _times(R, gram)  # a Newton-Schulz step: orthonormal to the square of the error
+    error = (gram - torch.eye(3, dtype=M.dtype, device=M.device)[..., None]).abs().amax((0, 1))
+    bad = (zeta < 1e-2) | ~(error < eps**0.5)
     R = R.permute(2, 0, 1).contiguous()
-    bad = (zeta < 1e-2) | ~(error < 64 * torch.finfo(M.dtype).eps)
     if bool(bad.any()):  # several nearest rotations, or almost
         U, _, Vh = torch.linalg.svd(B[..., bad].permute(2, 0, 1))
         U[..., 2] *= torch.linalg.det(U @ Vh)[:, None].sign()
@@ -181,17 +187,19 @@ def _times(A: Tensor, B: Tensor) -> Tensor:
     return (A[:, :, None] * B[None]).sum(1)
 
 
-def _orthonormal(R: Tensor) -> Tensor:
-    """One Newton-Schulz step towards the nearest orthonormal matrices (3, 3, N)."""
-    return 1.5 * R - 0.5 * _times(R, _times(R.transpose(0, 1), R))
-
-
-def _spin(R: Tensor, B: Tensor) -> Tensor:
-    """skew(w) (3, 3, N) of the Newton step ``R exp(skew(w))`` towards the maximum of tr(R^T B)."""
+def _towards(R: Tensor, B: Tensor) -> Tensor:
+    """``R skew(w)`` (3, 3, N), the Newton step from the rotations R to the maximum of tr(R^T B)."""
     S = _times(R.transpose(0, 1), B)
-    inverse = _spin_inverse(S.permute(2, 0, 1)).permute(1, 2, 0)
-    axial = torch.stack([S[2, 1] - S[1, 2], S[0, 2] - S[2, 0], S[1, 0] - S[0, 1]])
-    return skew((inverse * axial).sum(1).T).permute(1, 2, 0)
+    a, b, c = S[1, 1] + S[2, 2], S[0, 0] + S[2, 2], S[0, 0] + S[1, 1]  # tr(S) I - S, symmetric
+    f, g, h = -(S[1, 2] + S[2, 1]) / 2, -(S[0, 2] + S[2, 0]) / 2, -(S[0, 1] + S[1, 0]) / 2
+    x, y, z = S[2, 1] - S[1, 2], S[0, 2] - S[2, 0], S[1, 0] - S[0, 1]
+    A, F, G, H = b * c - f * f, g * h - a * f, f * h - b * g, f * g - c * h  # its cofactors
+    det = (a * A + h * H + g * G).clamp_min(1e-9)
+    w = torch.stack(
+        [A * x + H * y + G * z, H * x + (a * c - g * g) * y + F * z, G * x + F * y + (a * b - h * h) * z]
+    )
+    u, v, w = w / det
+    return torch.stack([R[:, 1] * w - R[:, 2] * v, R[:, 2] * u - R[:, 0] * w, R[:, 0] * v - R[:, 1] * u], 1)
 
 
 def _axial(X: Tensor) -> Tensor:
