@@ -30,6 +30,7 @@ from geoframe.losses import (
     inclusivity_loss,
     outside_loss,
     separation_loss,
+    upright_loss,
 )
 from geoframe.models.category_keypoints import (
     CategoryKeypoints,
@@ -67,13 +68,14 @@ class PaperLosses:
 
 @dataclass(frozen=True)
 class OurLosses:
-    """The same three aims, on keypoints as well as on nodes, and keypoints kept apart."""
+    """The same three aims, on keypoints as well as on nodes; keypoints are kept apart and shapes upright."""
 
     chamfer: float = 1.5
     extent: float = 1.5
     surface: float = 1.0
     outside: float = 0.8
     apart: float = 10.0
+    upright: float = 1.0
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Named scalars; the sum is minimised."""
@@ -88,6 +90,7 @@ class OurLosses:
             "surface": self.surface * (on + 0.5 * inclusivity_loss(found.nodes, points, form="mean")),
             "outside": self.outside * outside_loss(found.keypoints, points, reach=0.12),
             "apart": self.apart * separation_loss(found.canonical, distance=0.3),
+            "upright": self.upright * upright_loss(found.canonical),
         }
 
 

@@ -176,7 +176,7 @@ def test_the_four_commands(tmp_path, capsys):
     assert "expected model.json" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_procedural_data_has_parts():
-    clouds = load_clouds("procedural", "chair", split="val", n_points=128).first(2)
+    clouds = load_clouds("procedural", "chair", split="val", n_points=128, limit=2)
+    assert len(clouds) == 2 and clouds.up == 1
     assert clouds.labels is not None and clouds.canonical is not None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from geoframe.cli._common import progress_bar, save_json
 
-_ROWS = {  # the paper's table 1
+PUBLISHED = {  # the paper's table 1
     "chair": (88.83, 0.72, 100, 90.46, 0.40, 10),
     "table": (93.33, 0.99, 100, 93.38, 2.86, 6),
     "bed": (80.31, 0.94, 100, 95.33, 0.13, 6),
@@ -262,8 +262,8 @@ def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float) 
         "|---" * (len(_COLUMNS) + 1) + "|",
         f"| {detector.recipe} | " + " | ".join(f"{numbers[k]:.4g}" for k in _COLUMNS) + " |",
     ]
-    if detector.category in _ROWS:
-        lines.append("| published | " + " | ".join(f"{v:g}" for v in _ROWS[detector.category]) + " |")
+    if detector.category in PUBLISHED:
+        lines.append("| published | " + " | ".join(f"{v:g}" for v in PUBLISHED[detector.category]) + " |")
     lines += ["", "| measure | value |", "|---|---|"]
     lines += [f"| {k} | {v:.4g} |" for k, v in numbers.items() if k not in _COLUMNS]
     return "\n".join(lines) + "\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def load_clouds(
     split: str = "train",
     n_points: int = 1024,
     up: str | None = None,
+    limit: int | None = None,
     seed: int = 0,
 ) -> CloudSet:
     """The clouds of a category, in the files' units.
@@ -56,7 +58,7 @@ def load_clouds(
     Args:
         split: "train", "test" or "val" (where the layout has it). n_points: N of every cloud; meshes are
             sampled by area, clouds are thinned at random, smaller ones repeat points.
-        up: "x", "y" or "z" instead of the layout's. seed: of the samples.
+        up: "x", "y" or "z" instead of the layout's. limit: only the first so many. seed: of the samples.
 
     Raises:
         ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read.
@@ -65,14 +67,15 @@ def load_clouds(
     check_int(n_points, "n_points", low=2)
     axis = None if up is None else _AXES[check_choice(up, tuple(_AXES), "up")]
     if str(path) == "procedural":
-        found = _procedural(category, split, n_points, seed)
+        found = _procedural(category, split, n_points, seed, limit)
     else:
         root = Path(path)
         if not root.exists():
             raise ValueError(f"{root}: expected a folder or file of clouds, found nothing there")
         root = root / "raw" if (root / "raw").is_dir() else root
         found = _from_disk(root, category, split, n_points, seed)
-    return found if axis is None else CloudSet(found.points, found.names, axis, found.labels, found.canonical)
+    found = found if limit is None else found.first(check_int(limit, "limit", low=1))
+    return found if axis is None else replace(found, up=axis)
 
 
 def clouds_from_pyg(
@@ -281,12 +284,12 @@ def _read_cloud(file: Path, n: int, seed: int, i: int) -> Tensor:
     return points[_draw(len(points), n, _rng(seed, i))]
 
 
-def _procedural(category: str, split: str, n: int, seed: int) -> CloudSet:
+def _procedural(category: str, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
     from geoframe.zoo import rigid
 
     check_choice(category, rigid.CATEGORIES, "category")
     first, count = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}[split]
-    numbers = range(first + 1000 * seed, first + 1000 * seed + count)
+    numbers = range(first + 1000 * seed, first + 1000 * seed + min(count, limit or count))
     made = [rigid.sample_points(category, i, n) for i in numbers]
     points, canonical, labels = (torch.stack(x) for x in zip(*made, strict=True))
     names = tuple(f"{category}_{i}" for i in numbers)

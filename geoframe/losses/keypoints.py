@@ -81,6 +81,20 @@ def separation_loss(keypoints: Tensor, *, distance: float) -> Tensor:
     return (distance - _distance(gap.amin(-1))).relu().square().mean()
 
 
+def upright_loss(canonical: Tensor) -> Tensor:
+    """Mean angle, in radians and to first order, by which shapes (B, N, 3) are turned against their average.
+
+    What differs from shape to shape is to be shape: a rigid motion fitted to two of them then finds no turn.
+    """
+    check_shape(check_float(canonical, "canonical"), "B N 3", "canonical")
+    x = canonical - canonical.mean(1, keepdim=True)
+    average = x.mean(0).detach()
+    torque = torch.linalg.cross(average.expand_as(x), x).sum(1)
+    inertia = average.square().sum() * torch.eye(3, dtype=x.dtype, device=x.device) - average.mT @ average
+    inertia = inertia + 1e-6 * torch.eye(3, dtype=x.dtype, device=x.device)
+    return _distance(torch.linalg.solve(inertia, torque[..., None])[..., 0].square().sum(-1)).mean()
+
+
 def _one_sided(query: Tensor, points: Tensor, form: str) -> Tensor:
     check_choice(form, _FORMS, "form")
     d_sq = nearest_sq(query, points)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from geoframe.layers import turn_by
 from geoframe.losses import (
     chamfer_loss,
     coverage_loss,
@@ -12,6 +13,7 @@ from geoframe.losses import (
     inclusivity_loss,
     outside_loss,
     separation_loss,
+    upright_loss,
 )
 
 
@@ -65,6 +67,17 @@ def test_separation_is_zero_from_a_distance_on():
     apart = torch.tensor([[[0.0, 0, 0], [0.3, 0, 0], [0, 0.6, 0]]])
     assert float(separation_loss(apart, distance=0.3)) == pytest.approx(0, abs=1e-12)
     assert float(separation_loss(apart, distance=0.5)) == pytest.approx(2 * 0.2**2 / 3)
+
+
+def test_upright_measures_turns_against_the_average():
+    g = torch.Generator().manual_seed(0)
+    shape = torch.rand(8, 3, generator=g, dtype=torch.float64)
+    angle = torch.tensor([0.03, -0.03], dtype=torch.float64)
+    for up in range(3):
+        turned = shape @ turn_by(angle, up).mT + 5
+        assert float(upright_loss(turned)) == pytest.approx(0.03, rel=1e-2)
+    sizes = torch.tensor([0.5, 1.5], dtype=torch.float64)[:, None, None]
+    assert float(upright_loss(sizes * shape)) < 1e-6
 
 
 @pytest.mark.parametrize("form", ["squared_sum", "mean"])
