@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_float, check_int, check_shape
+from geoframe.transforms import reflection
 
 _FLIP_YZ = (1.0, -1.0, -1.0)  # OpenGL's camera axes: y up, z backward
 _FLIP_XY = (-1.0, -1.0, 1.0)  # pytorch3d's camera axes: x left, y up
@@ -227,10 +228,8 @@ def mirrored(camera: Camera, normal: tuple[float, float, float] | Tensor = (1.0,
     with x replaced by W - x. Its `R_wc` is a rotation again, so a symmetric object needs no other mesh.
     """
     n = torch.as_tensor(normal, dtype=camera.R_wc.dtype, device=camera.R_wc.device)
-    check_shape(n, "3", "normal")
-    n = n / n.norm()
     flip = n.new_tensor([-1.0, 1.0, 1.0])
-    R_wc = flip[:, None] * (camera.R_wc - 2 * (camera.R_wc @ n)[..., None] * n)
+    R_wc = flip[:, None] * (camera.R_wc @ reflection(n))
     W = camera.size[1]
     if isinstance(camera, Pinhole):
         principal = camera.principal * flip[:2] + flip.new_tensor([W, 0.0])
