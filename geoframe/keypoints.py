@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from geoframe._check import check_choice, check_float, check_int, check_shape
 from geoframe._files import atomic_path
 from geoframe.data import CloudBatches, CloudSet, damage, misalign, normalise
 from geoframe.fit import Schedule, fit
-from geoframe.layers import box, turn_by
+from geoframe.layers import box, nearest_sq, turn_by
 from geoframe.losses import (
     chamfer_loss,
     coverage_loss,
@@ -137,30 +137,9 @@ class Detector:
         """
         check_shape(check_float(points, "points"), "... N 3", "points")
         clouds = points.reshape(-1, *points.shape[-2:])
-        settled, centre, half = self.settle(clouds)
+        settled, centre, half = settle(self.model, clouds)
         found = self.predict(settled).keypoints.to(points.dtype) * half[:, None, None] + centre[:, None]
         return found.reshape(*points.shape[:-2], -1, 3)
-
-    @torch.no_grad()
-    def settle(self, clouds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Clouds (B, N, 3) normalised by the box that is aligned with their plane of symmetry.
-
-        The box of a cloud that comes turned is another one than that of the cloud before, and so is its centre.
-        So the cloud is turned back as far as the model knows, boxed again, and once more.
-
-        Returns:
-            points (B, N, 3), centre (B, 3), half (B,): ``points * half + centre`` are the clouds.
-        """
-        points, centre, half = normalise(clouds)
-        frame = symmetry_frame(self.model.basis)
-        for _ in range(2):
-            parts = [self.model.rotation(p.to(frame)) for p in points.split(_INFERENCE_BATCH)]
-            axes = (torch.cat(parts) @ frame.mT).to(clouds)
-            low, high = box(clouds @ axes)
-            centre = (axes @ (low + high)[..., None] / 2)[..., 0]
-            half = (high - low).amax(-1) / 2
-            points = (clouds - centre[:, None]) / half[:, None, None]
-        return points, centre, half
 
     def save(self, folder: str | Path) -> None:
         """Write model.safetensors and model.json into `folder`."""
@@ -181,6 +160,28 @@ class Detector:
         }
         with atomic_path(folder / "model.json") as temporary:
             temporary.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+
+
+@torch.no_grad()
+def settle(model: PaperKeypoints | CategoryKeypoints, clouds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Clouds (B, N, 3) normalised by the box that is aligned with their plane of symmetry, as far as the model knows.
+
+    The axis-aligned box of a cloud that comes turned is another one than that of the cloud before, and so is its
+    centre. So the cloud is turned back, boxed again, and once more.
+
+    Returns:
+        points (B, N, 3), centre (B, 3), half (B,): ``points * half + centre`` are the clouds.
+    """
+    points, centre, half = normalise(clouds)
+    frame = symmetry_frame(model.basis)
+    for _ in range(2):
+        parts = [model.rotation(p.to(frame)) for p in points.split(_INFERENCE_BATCH)]
+        axes = (torch.cat(parts) @ frame.mT).to(clouds)
+        low, high = box(clouds @ axes)
+        centre = (axes @ (low + high)[..., None] / 2)[..., 0]
+        half = (high - low).amax(-1) / 2
+        points = (clouds - centre[:, None]) / half[:, None, None]
+    return points, centre, half
 
 
 def load_detector(folder: str | Path) -> Detector:
@@ -238,7 +239,8 @@ def train(
         clouds: in any units; each is normalised. out: folder for model, state and log.csv.
         recipe: "geoframe", ours, or "paper". n_keypoints: N; by default 12 and 14.
         settings: other arguments of the model. losses: instead of the recipe's.
-        degrees: largest misalignment, drawn anew for every batch. epochs: the rate is halved every fifth of them.
+        degrees: largest misalignment, drawn anew for every batch, on top of what the clouds come with: for clouds
+            that are not aligned among themselves pass 180. epochs: the rate is halved every fifth of them.
         batch_size: by default 16 and 32.
         seed: of initial weights, batches and misalignments.
         accelerator, devices, progress: see `geoframe.fit.fit`.
@@ -252,16 +254,18 @@ def train(
     if len(ready) < 2:
         raise ValueError(f"clouds: expected at least two to learn a category from, found {len(ready)}")
     ours = recipe == "geoframe"
-    given = {"up": clouds.up, **({"max_angle": degrees} if ours else {}), **(settings or {})}
+    given = {"up": clouds.up, **({"max_angle": max(degrees, 1.0)} if ours else {}), **(settings or {})}
     if n_keypoints is not None:
         given["n_keypoints"] = n_keypoints
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build(recipe, given)
-    generator = torch.Generator().manual_seed(seed)
     if isinstance(model, CategoryKeypoints):
-        turned, _ = misalign(ready.points, degrees, up=clouds.up, generator=generator)
-        model.prepare(turned, seed=seed)
+        for _ in range(2):  # where clouds come turned, their boxes are right only once their poses are known
+            generator = torch.Generator().manual_seed(seed)
+            turned, _ = misalign(ready.points, degrees, up=clouds.up, generator=generator)
+            model.prepare(turned, seed=seed)
+            ready = replace(ready, points=settle(model, ready.points)[0])
     N = ready.points.shape[1]
     batches = CloudBatches(
         ready,
@@ -374,6 +378,7 @@ def evaluate(
         "box_overlap_percent": 100 * float(metrics.box_overlap(p, points).mean()),
         "points_covered_percent": 100 * float(metrics.points_covered(p, points).mean()),
         "model_error_unsquared_percent": 100 * float(metrics.model_error(nodes, p, squared=False).mean()),
+        "distance_to_points": float(nearest_sq(p, points)[0].sqrt().mean()),
         "symmetry_error_median_deg": float(off.median()),
         "repeatability_percent": 100 * float(metrics.repeatability(p, R).mean()),
     }

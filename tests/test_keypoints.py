@@ -11,7 +11,7 @@ pytest.importorskip("lightning_fabric")
 
 from geoframe.cli import main
 from geoframe.data import CloudSet, load_clouds, misalign
-from geoframe.keypoints import PaperLosses, evaluate, load_detector, register, train
+from geoframe.keypoints import PaperLosses, evaluate, load_detector, register, settle, train
 from geoframe.layers import turn_by
 
 
@@ -68,6 +68,17 @@ def test_keypoints_follow_any_similarity(detector):
     assert detector.detect(clouds[0]).shape == (detector.n_keypoints, 3)
     torch.testing.assert_close(
         detector.detect(clouds[:1])[0], detector.detect(clouds)[0], atol=1e-3, rtol=1e-4
+    )
+
+
+def test_clouds_that_come_turned_are_boxed_like_the_others(detector):
+    clouds = _chairs(8, 5).normalised().points
+    R = turn_by(torch.linspace(-0.7, 0.7, 8), 2)
+    settled, centre, half = settle(detector.model, 5 * clouds @ R.mT + 3)
+    assert float((settled @ R - clouds).norm(dim=-1).mean()) < 0.03
+    torch.testing.assert_close(half, torch.full((8,), 5.0), rtol=0.03, atol=0)
+    torch.testing.assert_close(
+        settled * half[:, None, None] + centre[:, None], 5 * clouds @ R.mT + 3, rtol=1e-4, atol=1e-4
     )
 
 

@@ -105,12 +105,6 @@ def repeatability(keypoints: Tensor, true_rotation: Tensor) -> Tensor:
     return (back - back.mean(0)).square().sum(-1).mean(0).sqrt() / 2
 
 
-def correspondence_ordered(n_shapes: int) -> float:
-    """Correspondence of ordered keypoints in percent: 100 by construction, said aloud."""
-    del n_shapes
-    return 100.0
-
-
 def correspondence_by_clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> float:
     """Correspondence of keypoints without order, in percent, by k-means as the paper does for its baseline.
 
