@@ -50,15 +50,19 @@ class Template:
 
     Attributes:
         smooth: (V, n) sparse, rows sum to 1: points of the limit surface; its first n rows belong to the
-            cage's own vertices. faces: (F, 3). coarse_faces: one level less, on the first vertices.
-        mirror: (V,) involution. side: (V,) +1 right, -1 left, 0 midline.
+            cage's own vertices. levels: (F, 3) faces of each level of subdivision but the cage
+            itself, coarse ones first, on the first vertices. mirror: (V,) involution. side: (V,) +1 right, -1 left, 0 midline.
     """
 
     smooth: sp.csr_matrix
-    faces: Ints
-    coarse_faces: Ints
+    levels: tuple[Ints, ...]
     mirror: Ints
     side: Ints
+
+    @property
+    def faces(self) -> Ints:
+        """(F, 3) of the dense template, the finest level."""
+        return self.levels[-1]
 
 
 @cache
@@ -82,14 +86,15 @@ def template() -> Template:
     c = cage()
     n = len(c.keys)
     smooth, quads = sp.identity(n, format="csr"), c.quads
+    levels = []
     for _ in range(LEVEL):
-        coarse = quads
         step, quads = catmull_clark(quads, smooth.shape[0])
         smooth = (step @ smooth).tocsr()
+        levels.append(_triangles(quads))
     smooth = (limit_points(quads, smooth.shape[0]) @ smooth).tocsr()
     sign = np.array([{"right": 1.0, "left": -1.0, "": 0.0}[side_of(k)] for k in c.keys])
     side = np.sign(np.round(smooth @ sign, 9)).astype(np.int64)
-    return Template(smooth, _triangles(quads), _triangles(coarse), _mirror_of_dense(smooth, c.mirror), side)
+    return Template(smooth, tuple(levels), _mirror_of_dense(smooth, c.mirror), side)
 
 
 def _triangles(quads: Ints) -> Ints:

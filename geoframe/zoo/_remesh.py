@@ -120,7 +120,7 @@ def _start(verts: Floats, n_half: int, pins: Ints) -> tuple[Floats, Ints, Ints, 
     """The right half of the dense mesh, finer than wanted: vertices (n, 3), faces, what holds the vertices as in
     `coarsen`, and the dense vertices (n, 2) between which each of them lies."""
     t = template()
-    faces = t.coarse_faces if 20 * n_half < t.coarse_faces.max() * 9 else t.faces
+    faces = next((f for f in t.levels if f.max() > 4 * n_half), t.faces)
     used, faces = np.unique(faces[(t.side[faces] >= 0).all(1)], return_inverse=True)
     faces = faces.reshape(-1, 3)
     origin = np.stack([used, used], axis=1)
