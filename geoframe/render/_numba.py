@@ -3,9 +3,10 @@
 Chosen over warp-lang by measurement, on the same loop (soft silhouette forward, 256x256, one thread of a Xeon 2.8 GHz):
 5,120 faces 15.5 ms against 19.3 ms, 20,480 faces 45 ms against 54 ms; 0.2 s to import against 1.1 s; 0.2 GB installed
 against 0.4 GB; and warp runs a kernel for the CPU on one thread, while these loops release the lock and share the work.
-It is 6 (soft) to 20 (hard) times as fast as plain torch, so numba is a core dependency. Nothing is stored a fragment: the
-backward pass walks the same pixels again. The work of a call is shared by `torch.get_num_threads()` threads, which
-live as long as the call, so that forks and nested threads are safe.
+It is 6 (soft) to 20 (hard) times as fast as plain torch, so numba is a core dependency.
+
+Nothing is stored a fragment: the backward pass walks the same pixels again. The work of a call is shared by
+`torch.get_num_threads()` threads, which live as long as the call, so that forks and nested threads are safe.
 """
 
 from __future__ import annotations
