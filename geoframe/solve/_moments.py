@@ -50,6 +50,11 @@ def with_one(c: Tensor) -> Tensor:
     return torch.cat([c.new_ones(len(c), 1), c], 1)
 
 
+def or_one(x: Tensor) -> Tensor:
+    """x where it is positive, one elsewhere: a safe divisor."""
+    return torch.where(x > 0, x, torch.ones_like(x))
+
+
 def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     """Moments of points u (B, V, 2) with weights v (B, V), template T and basis, shared or one a sample.
 
@@ -65,7 +70,7 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     F = F - shift
     V, m = F.shape[-2:]
     weight = v.sum(1)
-    safe = weight.clamp_min(torch.finfo(v.dtype).tiny)[:, None]
+    safe = or_one(weight)[:, None]
     mean_u = (v[:, None] @ u)[:, 0] / safe
     u = u - mean_u[:, None]
     vu = v[..., None] * u

@@ -10,7 +10,7 @@ from torch import Tensor
 from geoframe._check import check_choice, check_finite, check_float, check_int, check_shape
 from geoframe.camera import WeakPerspective
 from geoframe.solve import _weak
-from geoframe.solve._moments import Moments, moments, with_one
+from geoframe.solve._moments import Moments, moments, or_one, with_one
 from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import skew
 
@@ -45,8 +45,7 @@ class Solution:
 
     def shape(self, template: Tensor, basis: Tensor) -> Tensor:
         """(..., V, 3) the deformed template ``T + sum_k alpha_k B_k``, not turned."""
-        offset = (self.alpha[..., None, :] @ basis.flatten(-2))[..., 0, :]
-        return template + offset.unflatten(-1, basis.shape[-2:])
+        return deformed(template, basis, self.alpha)
 
     def project(self, points: Tensor) -> Tensor:
         """(..., N, 2) where points (..., N, 3) of the template's frame land: ``scale (R X)_xy + t``."""
@@ -55,6 +54,12 @@ class Solution:
     def camera(self, size: tuple[int, int]) -> WeakPerspective:
         """The weak perspective cameras, for points in pixels of images of `size` (H, W)."""
         return WeakPerspective(self.R, self.t, self.scale, size)
+
+
+def deformed(template: Tensor, basis: Tensor, alpha: Tensor) -> Tensor:
+    """(..., V, 3) template (..., V, 3) plus the sum of alpha (..., K) times the basis (..., K, V, 3)."""
+    offset = (alpha[..., None, :] @ basis.flatten(-2))[..., 0, :]
+    return template + offset.unflatten(-1, basis.shape[-2:])
 
 
 def solve_pose(
@@ -99,18 +104,18 @@ def solve_pose(
     """
     check_choice(mode, ("alternation", "joint"), "mode")
     check_int(steps, "steps", low=1)
-    u, v, T, B, gamma, s, batch = _prepare(points, visibility, template, basis, ridge, scale)
+    u, v, T, B, gamma, s, batch = prepare(points, visibility, template, basis, ridge, scale)
     mom = moments(u, v, T, B)
     free = isinstance(scale, str) and scale == "free"
     if s is None:
-        s = _spread(mom) if not free else _affine_scale(mom)
+        s = _spread(mom) if not free else affine_scale(mom)
     solve = _joint if mode == "joint" else _alternate
     R, s, c, good, n_steps = solve(mom, s, gamma, free, steps)
     good = good & ((v > 0).sum(1) >= 3)
     return _solution((u, v, T, B), mom, R, s, c, gamma, good, n_steps, batch)
 
 
-def _prepare(
+def prepare(
     points: Tensor,
     visibility: Tensor | None,
     template: Tensor,
@@ -159,18 +164,17 @@ def _per_sample(x: float | Tensor, batch: torch.Size, like: Tensor, name: str) -
 
 def _spread(mom: Moments) -> Tensor:
     """(B,) weighted standard deviation of both coordinates of the points; one where they all agree."""
-    variance = mom.uu / (2 * mom.weight.clamp_min(torch.finfo(mom.uu.dtype).tiny))
-    return torch.where(variance > 0, variance, torch.ones_like(variance)).sqrt()
+    return or_one(mom.uu / (2 * or_one(mom.weight))).sqrt()
 
 
-def _affine_scale(mom: Moments) -> Tensor:
+def affine_scale(mom: Moments) -> Tensor:
     """(B,) mean singular value of the best affine projection of the template, a start for a free scale."""
     G, H = mom.G[:, 0, 0].detach(), mom.H[:, 0].detach()
     trace = G.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
     eye = torch.eye(3, dtype=G.dtype, device=G.device)
     M = torch.linalg.solve_ex(G + (1e-6 * trace + 1e-300) * eye, H.mT)[0].mT
     size = torch.linalg.svdvals(M).mean(1)
-    return torch.where(size > 0, size, torch.ones_like(size))
+    return or_one(size)
 
 
 def _search(
@@ -254,11 +258,10 @@ def _solution(
     centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
     t = mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
     R, s, c, t, gamma, v, T, B = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, B))
-    X = T + (c[:, None] @ B.flatten(-2))[:, 0].unflatten(-1, T.shape[-2:])
-    away = u - t[:, None] - s[:, None, None] * (X @ R[:, :2].mT)
+    away = u - t[:, None] - s[:, None, None] * (deformed(T, B, c) @ R[:, :2].mT)
     error = (v * away.square().sum(-1)).sum(1)
     tiny = torch.finfo(error.dtype).tiny
-    residual = (error / v.sum(1).clamp_min(tiny)).clamp_min(tiny).sqrt()  # with a finite gradient at zero
+    residual = (error / or_one(v.sum(1))).clamp_min(tiny).sqrt()  # with a finite gradient at zero
     value = error + gamma * c.square().sum(1)
-    R, t, s, c, value, residual = (x.reshape(*batch, *x.shape[1:]) for x in (R, t, s, c, value, residual))
+    R, t, s, c, value, residual = (x.reshape(batch + x.shape[1:]) for x in (R, t, s, c, value, residual))
     return Solution(R, t, s, c, value, residual, good.reshape(batch), steps.reshape(batch))

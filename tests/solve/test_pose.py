@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from geoframe.solve import Solution, solve_pose
-from geoframe.transforms import random_rotations, rotation_angle
+from geoframe.transforms import random_rotations, rotation_angle, rotvec_to_rotation
 
 F64 = torch.float64
 
@@ -66,3 +67,179 @@ def test_value_is_the_objective():
             sol = solve_pose(u, v, T, basis, ridge=0.3, scale=scale, mode=mode)
             assert isinstance(sol, Solution)
             assert torch.allclose(sol.value, objective(u, v, T, basis, 0.3, sol), rtol=1e-10)
+
+
+def test_the_scale_of_the_paper_is_the_deviation_of_the_visible_points():
+    u, v, T, basis, *_ = problem()
+    sol = solve_pose(u, v, T, basis)
+    for i in range(len(u)):
+        seen = u[i][v[i] > 0]
+        assert sol.scale[i].item() == pytest.approx((seen - seen.mean(0)).square().mean().sqrt().item())
+
+
+def test_coefficients_are_equation_seven():
+    """The last step of the alternation, from the 2N x K matrix Omega of the paper."""
+    u, v, T, basis, _, s, _ = problem()
+    sol = solve_pose(u, v, T, basis, ridge=0.3, scale=s)
+    for i in range(len(u)):
+        w = v[i] / v[i].sum()
+        C = s[i] * sol.R[i, :2]
+        centred = basis - (w[:, None] * basis).sum(1, keepdim=True)
+        omega = (centred @ C.T).flatten(1).T
+        upsilon = (u[i] - (w[:, None] * u[i]).sum(0) - (T - (w[:, None] * T).sum(0)) @ C.T).flatten()
+        X = torch.diag(v[i].repeat_interleave(2))
+        alpha = torch.linalg.solve(omega.T @ X @ omega + 0.3 * torch.eye(5, dtype=F64), omega.T @ X @ upsilon)
+        assert torch.allclose(sol.alpha[i], alpha, atol=1e-9)
+
+
+def test_alternation_descends_to_the_joint_minimum():
+    u, v, T, basis, *_ = problem(8)
+    values = [solve_pose(u, v, T, basis, ridge=0.3, steps=n).value for n in (1, 2, 4, 300)]
+    joint = solve_pose(u, v, T, basis, ridge=0.3, mode="joint")
+    for worse, better in zip(values, [*values[1:], joint.value], strict=True):
+        assert (better <= worse + 1e-9).all()
+    assert (values[0] > joint.value + 1e-6).any()
+    assert torch.allclose(values[-1], joint.value, rtol=1e-6)
+
+
+def best_of_scipy(u, v, T, basis, ridge, s, n_starts, seed):
+    """Lowest objective that scipy's least_squares reaches from random starts."""
+    from scipy.optimize import least_squares
+    from scipy.spatial.transform import Rotation
+
+    u, v, T, basis = (x.numpy() for x in (u, v, T, basis))
+    K, root = len(basis), v[:, None] ** 0.5
+
+    def residuals(p):
+        X = T + (p[5:] @ basis.reshape(K, -1)).reshape(-1, 3)
+        R = Rotation.from_rotvec(p[:3]).as_matrix()
+        away = root * (u - s * X @ R[:2].T - p[3:5])
+        return [*away.ravel(), *(ridge**0.5 * p[5:])]
+
+    rng, best = np.random.default_rng(seed), float("inf")
+    for _ in range(n_starts):
+        start = [*Rotation.random(random_state=rng).as_rotvec(), 0, 0, *[0] * K]
+        best = min(best, 2 * least_squares(residuals, start, method="lm", xtol=1e-12, ftol=1e-12).cost)
+    return best
+
+
+def test_joint_mode_finds_the_global_minimum():
+    """A few of the thousand problems of experiments/global_pose."""
+    u, v, T, basis, _, s, _ = problem(6, 25, 3, seed=5)
+    sol = solve_pose(u, v, T, basis, ridge=0.1, scale=s, mode="joint")
+    assert sol.converged.all()
+    for i in range(len(u)):
+        best = best_of_scipy(u[i], v[i], T, basis, 0.1, s[i].item(), 8, i)
+        assert sol.value[i].item() == pytest.approx(best, rel=1e-6)
+
+
+def test_implicit_gradient_is_the_unrolled_one():
+    """Preconditioned descent on rotation vector and coefficients, differentiated step by step."""
+    u, v, T, basis, _, s, _ = problem(2, 15, 2, noise=0.05)
+    sol = solve_pose(u.requires_grad_(), v, T, basis, ridge=0.3, scale=s, mode="joint")
+    weight = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(2), dtype=F64)
+    (implicit,) = torch.autograd.grad((weight * sol.R).sum() + sol.alpha.sum(), u)
+
+    w = (v / v.sum(1, keepdim=True))[..., None]
+    uc = u - (w * u).sum(1, keepdim=True)
+    F = torch.cat([T[None], basis])
+    Fc = F - (w[:, None] * F).sum(2, keepdim=True)
+    R, alpha = sol.R.detach(), sol.alpha.detach()
+    x = torch.cat([torch.zeros_like(R[:, 0]), alpha], 1).requires_grad_()
+
+    def gradient(x):
+        X = Fc[:, 0] + torch.einsum("bk,bkvi->bvi", x[:, 3:], Fc[:, 1:])
+        away = uc - s[:, None, None] * (X @ (rotvec_to_rotation(x[:, :3]) @ R)[:, :2].mT)
+        E = (v * away.square().sum(-1)).sum() + 0.3 * x[:, 3:].square().sum()
+        return torch.autograd.grad(E, x, create_graph=True)[0]
+
+    hessian = torch.autograd.functional.jacobian(lambda x: gradient(x).sum(0), x).transpose(0, 1)
+    inverse = torch.linalg.inv(hessian).detach()
+    x = x + 0.02
+    for _ in range(25):
+        x = x - (inverse @ gradient(x)[..., None])[..., 0]
+    value = (weight * (rotvec_to_rotation(x[:, :3]) @ R)).sum() + x[:, 3:].sum()
+    (unrolled,) = torch.autograd.grad(value, u)
+    assert (implicit - unrolled).abs().max() < 1e-4 * implicit.abs().max()
+
+
+@pytest.mark.parametrize("mode", ["alternation", "joint"])
+def test_invariance(mode):
+    """Batch mates, shared or repeated templates, units of points and template, turning the template."""
+    u, v, T, basis, *_ = problem(5)
+    sol = solve_pose(u, v, T, basis, ridge=0.3, mode=mode)
+    alone = solve_pose(u[2], v[2], T, basis, ridge=0.3, mode=mode)
+    assert alone.R.shape == (3, 3) and alone.t.shape == (2,) and alone.value.shape == ()
+    assert (alone.R - sol.R[2]).abs().max() < 1e-9
+    many = solve_pose(u.expand(2, 5, -1, -1), v, T.expand(5, -1, -1), basis, ridge=0.3, mode=mode)
+    assert many.alpha.shape == (2, 5, 5) and (many.alpha - sol.alpha).abs().max() < 1e-9
+    Q = random_rotations(1, generator=torch.Generator().manual_seed(9), dtype=F64)[0]
+    turned = solve_pose(100 * u + 7, v, T @ Q.T + 3, basis @ Q.T, ridge=0.3e4, mode=mode)
+    assert (turned.R @ Q - sol.R).abs().max() < 1e-8
+    assert torch.allclose(turned.value, 1e4 * sol.value, rtol=1e-8)
+    single = solve_pose(u.float(), v.float(), T.float(), basis.float(), ridge=0.3, mode=mode)
+    assert single.R.dtype == torch.float32 and (single.R - sol.R).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["alternation", "joint"])
+@pytest.mark.parametrize("scale", ["std", "free"])
+@pytest.mark.parametrize(
+    "case", ["hidden", "one", "two", "one place", "line", "flat", "all zero", "mirrored"]
+)
+def test_degenerate_input_is_defined(case, mode, scale):
+    u, v, T, basis, *_ = problem(3)
+    if case in ("hidden", "one", "two"):
+        v = torch.zeros_like(v)
+        v[:, : ("hidden", "one", "two").index(case)] = 1
+    elif case == "one place":
+        u = u * 0 + 3
+    elif case == "line":
+        T, basis = T * torch.tensor([1.0, 0, 0], dtype=F64), basis * 0
+    elif case == "flat":
+        T, basis = T * torch.tensor([1.0, 1.0, 0], dtype=F64), basis * 0
+        u = (
+            2
+            * T[:, :2]
+            @ random_rotations(3, generator=torch.Generator().manual_seed(4), dtype=F64)[:, :2, :2].mT
+        )
+    elif case == "all zero":
+        T, basis = T * 0, basis * 0
+    else:
+        u = u * torch.tensor([-1.0, 1.0], dtype=F64)
+    inputs = [x.clone().requires_grad_() for x in (u, v, T, basis)]
+    sol = solve_pose(*inputs, mode=mode, scale=scale)
+    eye = torch.eye(3, dtype=F64)
+    assert (sol.R @ sol.R.mT - eye).abs().max() < 1e-9 and (torch.linalg.det(sol.R) - 1).abs().max() < 1e-9
+    total = sol.R.sum() + sol.t.sum() + sol.scale.sum() + sol.alpha.sum() + sol.value.sum()
+    for x in (sol.t, sol.scale, sol.alpha, sol.value, sol.residual, *torch.autograd.grad(total, inputs)):
+        assert torch.isfinite(x).all()
+    # a mirrored object has a definite best pose; it only fits badly
+    assert sol.converged.all() if case == "mirrored" else not sol.converged.any()
+
+
+def test_bad_input():
+    u, v, T, basis, *_ = problem()
+    for bad, match in (
+        ((u[..., :1], v, T, basis), "points: expected shape"),
+        ((u, v[:, 1:], T, basis), "visibility: expected shape"),
+        ((u, -v, T, basis), "visibility: expected weights of at least 0, found -1"),
+        ((u, v, T[1:], basis), "template: expected shape"),
+        ((u, v, T, basis[:, 1:]), "basis: expected shape"),
+        ((u * torch.nan, v, T, basis), "points: expected finite"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            solve_pose(*bad)
+    with pytest.raises(TypeError, match="points: expected a floating"):
+        solve_pose(u.long(), v, T, basis)
+    with pytest.raises(ValueError, match="mode: expected one of"):
+        solve_pose(u, v, T, basis, mode="both")
+    with pytest.raises(ValueError, match="steps: expected an integer at least 1"):
+        solve_pose(u, v, T, basis, steps=0)
+    with pytest.raises(ValueError, match="ridge: expected at least 0"):
+        solve_pose(u, v, T, basis, ridge=-1.0)
+    with pytest.raises(ValueError, match=r"ridge: expected a number or shape \(4,\)"):
+        solve_pose(u, v, T, basis, ridge=torch.ones(3))
+    with pytest.raises(ValueError, match="scale: expected one of"):
+        solve_pose(u, v, T, basis, scale="best")
+    with pytest.raises(ValueError, match="scale: expected positive"):
+        solve_pose(u, v, T, basis, scale=torch.zeros(4))
