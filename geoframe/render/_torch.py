@@ -39,13 +39,20 @@ def hard(
         first = z == depth[pixel]
         owner[pixel[first]] = len(faces)
         owner.scatter_reduce_(0, pixel[first], tri[first], "amin")
-    full = (owner >= 0).nonzero()[:, 0]
-    bary, depth = screen.new_zeros(B * H * W, 3), screen.new_zeros(B * H * W)
-    corners = exact[faces[owner[full]]]
-    b = _weights(corners[..., :2], full, size)
-    depth[full] = _depth(b, corners[..., 2], perspective).to(screen.dtype)
-    bary[full] = _corrected(b, corners[..., 2], perspective).to(screen.dtype)
-    return owner.view(B, H, W), bary.view(B, H, W, 3), depth.view(B, H, W)
+    return described(screen, faces, owner.view(B, H, W), perspective)
+
+
+def described(
+    screen: Tensor, faces: Tensor, owner: Tensor, perspective: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The triangles seen (B, H, W), with the barycentric coordinates and depth that `hard` returns."""
+    full = (owner.reshape(-1) >= 0).nonzero()[:, 0]
+    bary, depth = screen.new_zeros(*owner.shape, 3), screen.new_zeros(owner.shape)
+    corners = screen[faces[owner.reshape(-1)[full]]].double()
+    b = _weights(corners[..., :2], full, (owner.shape[1], owner.shape[2]))
+    depth.view(-1)[full] = _depth(b, corners[..., 2], perspective).to(screen.dtype)
+    bary.view(-1, 3)[full] = _corrected(b, corners[..., 2], perspective).to(screen.dtype)
+    return owner, bary, depth
 
 
 def hard_backward(

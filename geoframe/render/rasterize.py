@@ -16,7 +16,7 @@ from geoframe._check import check_choice
 from geoframe.camera import Camera
 from geoframe.render._scene import Scene, Size, build_scene
 
-BACKENDS = ("numba", "torch")
+BACKENDS = ("numba", "torch", "pytorch3d")
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,8 @@ def rasterize(
         near: least depth drawn by a pinhole, faces are cut there; default a thousandth of the picture's farthest
             vertex. With a size and `perspective`, faces with a corner at or below it (default 0) are left out.
         perspective: with a size, interpolate with perspective correction. A camera decides by itself.
-        backend: "numba" (compiled, CPU) or "torch" (any device); default numba on the CPU, torch elsewhere.
+        backend: "numba" (compiled, CPU), "torch" (any device), or "pytorch3d" where it is installed (float32; it has
+            no fill rule, so pixel centres on an edge are left out). Default: numba on the CPU, torch elsewhere.
 
     Returns:
         Fragments with images (..., H, W), float as `verts`.
