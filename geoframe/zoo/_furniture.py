@@ -245,7 +245,8 @@ def table_structure(top: str, legs: str, shelf: bool) -> Structure:
         parts.append(Part("stretcher", rod([(0.1 - x, -0.45, 0), (x - 0.1, -0.45, 0)], 0.05), 0.05))
         marks |= {"front_foot": (x - 0.1, -0.9, 0.3), "back_foot": (0.1 - x, -0.9, 0.3)}
     else:
-        parts.append(Part("column", rod([(0, -0.85, 0), (0, 0, 0)], 0.09), 0.08, 0.1))
+        parts.append(Part("column", rod([(0, -0.85, 0), (0, -0.13, 0)], 0.09), 0.08, 0.1))
+        marks["column"] = (0.09, -0.4, 0)
         if legs == "pedestal":
             parts.append(Part("base", disc((0, -0.855, 0), 0.36, 0.045, rounded=0.04), 0.06, 0.1))
             marks["front_foot"] = (0.36, -0.855, 0)
@@ -265,7 +266,7 @@ def table(draw: Draw) -> Member:
     top = draw.word("top", TABLE_TOPS, (2, 1))
     legs = draw.word("legs", TABLE_LEGS, (5, 2, 2, 2) if top == "rectangular" else (3, 3, 0, 3))
     shelf = legs == "four_legs" and draw.coin("shelf", 0.25)
-    low = draw.coin("low", 0.3)
+    low = draw.coin("low", 0.3) and legs != "star"
     height = draw("height", 0.35, 0.5) if low else draw("height", 0.65, 1.0)
     length, width = draw("length", 0.7, 2.0), draw("width", 0.55, 1.0)
     if top == "round":

@@ -70,8 +70,10 @@ def skin(fine: Half, warp: Warp, n_verts: int, pins: Tensor, seed: int) -> Skin:
     faces = np.concatenate([faces, np.insert(_rim(faces)[:, ::-1], 2, apex, axis=1)])
     size = np.append(fine.size(torch.as_tensor(canonical)).numpy(), 1.0)
     x, hold = np.append(x, [[np.nan] * 3], 0), np.append(hold, 0)
-    x, faces, kept = coarsen(x, faces, goal + 1, on_surface=on_surface, size=size, hold=hold, seed=seed)
-    hold, size = hold[kept], size[kept]
+    kept = np.arange(len(x))
+    for n, settled in ((3 * goal, _stay), (goal + 1, on_surface)):  # few points need settling
+        x, faces, own = coarsen(x, faces, n, on_surface=settled, size=size, hold=hold, seed=seed)
+        x, kept, hold, size = on_surface(x), kept[own], hold[own], size[own]
     for _ in range(12):
         faces = flip_edges(x, faces, hold)
         x = on_surface(_relax(x, faces, size, hold))
@@ -132,6 +134,11 @@ def _skip_far(field: Field, low: Tensor, high: Tensor, step: float) -> Field:
         return out
 
     return near
+
+
+def _stay(points: Floats) -> Floats:
+    """The points as they are."""
+    return points
 
 
 def _settle(field: Field, points: Tensor, steps: int) -> Tensor:

@@ -99,9 +99,10 @@ class Push:
     pair: bool = False
 
     def __post_init__(self) -> None:
-        if abs(self.amount) > 0.9 * float(self.radii[self.axis]):
+        radius = float(self.radii[self.axis])
+        if abs(self.amount) > 0.9 * radius:
             raise ValueError(
-                f"amount: expected at most 0.9 of the radius {float(self.radii[self.axis]):.3g}, found {self.amount:.3g}"
+                f"amount: expected at most 0.9 of the radius {radius:.3g}, found {self.amount:.3g}"
             )
 
     def forward(self, points: Tensor) -> Tensor:
@@ -141,8 +142,9 @@ class Stretch:
     Attributes:
         axis: the coordinate that moves.
         knots: (k,) increasing, k >= 2. places: (levels, k), each row increasing.
-        along: the other coordinate, or a function of the points with `axis` set to 0; and levels: (levels,) its values at the rows, increasing; the rows
-            between are mixtures, the rows beyond the ends are the end rows. One row needs neither.
+        along: the other coordinate, or a function of the points with `axis` set to 0. levels: (levels,) its
+            values at the rows, increasing; rows between are mixtures, beyond the ends they are the end rows.
+            One row needs neither.
 
     Source: Gregory and Delbourgo 1982, monotone rational quadratic splines; linear beyond the end knots.
     """

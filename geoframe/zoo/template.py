@@ -19,7 +19,8 @@ from torch import Tensor
 from geoframe._check import check_int, check_shape
 from geoframe.surface.implicit import Field, project
 from geoframe.surface.mesh import Mesh
-from geoframe.surface.sampling import sample_surface
+from geoframe.surface.sampling import SurfaceSamples, sample_surface
+from geoframe.zoo._remesh import Surface
 from geoframe.zoo._skin import Half, right_half, skin
 from geoframe.zoo.deform import Warp
 from geoframe.zoo.solids import Part, Point, distance, fold
@@ -104,14 +105,14 @@ class Member:
 
 
 @dataclass(frozen=True, eq=False)
-class ZooMesh:
+class MemberMesh:
     """A member's surface as a mesh.
 
     Attributes:
         mesh: closed, manifold, outward; verts (V, 3) float64, exactly symmetric in z where the member is.
         canonical: (V, 3) canonical point of each vertex, which lies on the member's smooth surface.
         vertex_part: (V,), face_part: (F,) int64 into `member.structure.labels`.
-        mirror: (V,) the vertex on the other side of the symmetry, an involution.
+        symmetry: (V,) int64, the vertex on the other side; an involution.
         landmarks: name -> vertex. member: whose surface it is.
     """
 
@@ -119,12 +120,12 @@ class ZooMesh:
     canonical: Tensor
     vertex_part: Tensor
     face_part: Tensor
-    mirror: Tensor
+    symmetry: Tensor
     landmarks: dict[str, int]
     member: Member
 
 
-def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> ZooMesh:
+def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> MemberMesh:
     """A member's surface with about `n_verts` vertices (V, 3) and well-shaped triangles.
 
     Other seeds share no connectivity; landmarks lie at the same canonical points in all of them.
@@ -137,7 +138,8 @@ def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> ZooMe
     names = list(structure.landmarks)
     pins = landmark_points(structure)
     with torch.no_grad():
-        s = skin(_half(structure, structure.thinnest / 2), member.warp, n_verts, pins, seed)
+        fine = _half(structure, structure.thinnest / (2 if n_verts > 2000 else 1.4))
+        s = skin(fine, member.warp, n_verts, pins, seed)
         verts = member.warp.forward(s.canonical)
         middle = project(structure.field, s.canonical[s.faces].mean(1))
     landmarks = {}
@@ -146,7 +148,7 @@ def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> ZooMe
             landmarks[name] = vertex
         else:
             landmarks |= {f"left_{name}": int(s.mirror[vertex]), f"right_{name}": vertex}
-    return ZooMesh(
+    return MemberMesh(
         Mesh(verts, s.faces),
         s.canonical,
         structure.part_of(s.canonical),
@@ -157,6 +159,29 @@ def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> ZooMe
     )
 
 
+def draft(member: Member) -> tuple[Mesh, Tensor]:
+    """A quick fine mesh of a member for pictures, with slivers, and the part (V,) of each vertex."""
+    half = _half(member.structure, member.structure.thinnest / 2)
+    right, faces = torch.as_tensor(half.verts), torch.as_tensor(half.faces)
+    canonical = torch.cat([right, mirror_image(right)])
+    both = torch.cat([faces, faces.flip(1) + len(right)])
+    return Mesh(member.warp.forward(canonical), both), member.structure.part_of(canonical)
+
+
+def member_correspondence(a: MemberMesh, b: MemberMesh) -> tuple[SurfaceSamples, Tensor]:
+    """The ground truth: for each vertex of `b` the same place of `a`.
+
+    Returns:
+        samples: points (V_b, 3) of a's smooth surface, exact, and the face and barycentric coordinates of the
+        nearest point of a's mesh. exists: (V_b,) bool, as in `counterpart`.
+    """
+    points, exists = counterpart(a.member, b.canonical)
+    surface = Surface(a.mesh.verts.numpy(), a.mesh.faces.numpy())
+    face, weights = surface.closest(points.numpy(), 30)
+    return SurfaceSamples(points, torch.as_tensor(face), torch.as_tensor(weights)), exists
+
+
+@lru_cache(maxsize=128)
 def landmark_points(structure: Structure) -> Tensor:
     """(n, 3) canonical surface points of the landmarks of the right side and the middle, in their order."""
     points = torch.tensor(list(structure.landmarks.values()), dtype=torch.float64)
