@@ -29,8 +29,9 @@ class _Level(NamedTuple):
 _LEVELS = (
     _Level(32, 0.5, 0, 1.0),
     _Level(64, 0.4, 0, 0.1),
-    _Level(64, 0.2, 12, 0.0),
-    _Level(128, 0.2, 10**6, 0.0),
+    _Level(64, 0.2, 12, 0.1),
+    _Level(128, 0.2, 10**6, 0.02),
+    _Level(256, 0.1, 10**6, 0.0),
 )
 
 
@@ -87,7 +88,8 @@ def fit_template(
         cameras: the N views (batch (N,)). None: each view gets a weak-perspective camera of its own, found with the
             shape; the template then stays where it is and the world is the template's.
         n_basis: number of eigenfunctions that deform the template (0: pose only).
-        steps: iterations a level, of which there are four. stiffness: weight of the deformation's bending.
+        steps: iterations a level; there are five, for masks below 192 pixels four.
+        stiffness: weight of the deformation's stretch.
         progress: called after every step with (step, number of steps, loss).
 
     Returns:
@@ -107,7 +109,9 @@ def fit_template(
     basis = _modes(start, n_basis)
     losses: list[float] = []
     sample = farthest_points(start, min(400, start.n_verts))
-    for level in _LEVELS:
+    shorter = min(masks.shape[1:])  # a level that sees no more pixels than the one before is left out
+    levels = [level for level in _LEVELS if level.side <= 128 or shorter >= 0.75 * level.side]
+    for level in levels:
         modes = basis[:, : level.n_modes]
         loss_of = _loss_at(level, masks, cameras, start, modes, sample, stiffness)
         optimiser = torch.optim.Adam(state.groups(modes.shape[1] > 0), betas=(0.9, 0.95))
@@ -120,7 +124,7 @@ def fit_template(
             optimiser.step()
             losses.append(float(loss.detach()))
             if progress is not None:
-                progress(len(losses), steps * len(_LEVELS), losses[-1])
+                progress(len(losses), steps * len(levels), losses[-1])
     with torch.no_grad():
         verts, found = state.posed(start, basis, cameras)
         mask = rasterize(verts, mesh.faces, found).mask
