@@ -58,9 +58,14 @@ def or_one(x: Tensor) -> Tensor:
 def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     """Moments of points u (B, V, 2) with weights v (B, V), template T and basis, shared or one a sample.
 
-    Differentiable in all four. T is (V, 3) or (B, V, 3), basis (K, V, 3) or (B, K, V, 3).
+    Differentiable in all four. T is (V, 3) or (B, V, 3), basis (K, V, 3) or (B, K, V, 3). The sums over points
+    run in the dtype of the input, at least float32, centred first: their rounding moves the minimum by about as
+    much as that of the points themselves.
     """
-    u, v, T, basis = (x.double() for x in (u, v, T, basis))
+    dtype = torch.float32
+    for x in (u, v, T, basis):
+        dtype = torch.promote_types(dtype, x.dtype)
+    u, v, T, basis = (x.to(dtype) for x in (u, v, T, basis))
     shared = T.ndim == 2 and basis.ndim == 3
     if not shared:
         T = T.expand(len(u), *T.shape[-2:])
@@ -88,4 +93,4 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     mean_f = (mean_f + shift.reshape(-1, m)).unflatten(1, (-1, 3))
     G = G.reshape(-1, m // 3, 3, m // 3, 3).transpose(2, 3).contiguous()
     H = H.unflatten(2, (-1, 3)).transpose(1, 2).contiguous()
-    return Moments(G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)
+    return Moments(*(x.double() for x in (G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)))

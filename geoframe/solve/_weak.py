@@ -236,7 +236,7 @@ def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     For every viewing direction of a grid the coefficients are eliminated and the turn about the direction is
     the best of a trigonometric polynomial. Local minima over the grid, the lowest first.
     """
-    size = max(1, CHUNK // (len(_half_sphere(s.device)[0]) * (mom.G.shape[1] + 2 * ANGLES) ** 2))
+    size = max(1, CHUNK // (len(_half_sphere(s.device)[0]) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
     parts = [
         _starts(mom.take(rows), s[rows], ridge[rows], n_starts)
         for rows in torch.arange(len(s), device=s.device).split(size)

@@ -221,11 +221,14 @@ def _differentiable(
     mom: Moments, s: Tensor, gamma: Tensor, best: _weak.Optimum, free: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """R, scale and coefficients of a minimum as functions of the moments, the ridge and a given scale."""
+    d, K = 4 if free else 3, mom.G.shape[1] - 1
+    plain = not any(x.requires_grad for x in (mom.G, mom.H, gamma, s))
+    if plain and not K:
+        return best.R, best.s, best.s.new_zeros(len(s), 0)
     with torch.no_grad():
         there = _weak.model(mom.detach(), best.R, best.s, gamma, free=free)
-    if not any(x.requires_grad for x in (mom.G, mom.H, gamma, s)):
+    if plain:
         return best.R, best.s, there.c
-    d, K = 4 if free else 3, there.c.shape[1]
 
     def gradient(x: Tensor, G: Tensor, H: Tensor, gamma: Tensor, scale: Tensor) -> Tensor:
         return _weak.full_gradient(G, H, best.R, scale, x[:, d:], gamma, free=free)
