@@ -89,7 +89,7 @@ def _check(query: Tensor, points: Tensor, k: int, block: int) -> None:
     check_int(k, "k", low=1, high=N)
     check_int(block, "block", low=1)
     for x, name in ((query, "query"), (points, "points")):
-        if x.numel() and not all(bool(v.isfinite()) for v in x.aminmax()):  # one pass, nothing allocated
+        if not bool(x.sum().isfinite()):  # one pass, nothing allocated
             check_finite(x, name)
 
 
@@ -122,20 +122,18 @@ def _lowest(
     Q, N = len(q), len(p)
     dtype = dtype or _score_dtype(q.device)
     group = _GROUP if 4 * _GROUP * k <= N else 1
-    q_low, p_low, b_low, error = _rounded(q, p, bias, dtype)
-    p_low, b_low = _pad(p_low, group, 0.0), _pad(b_low, group, torch.inf)
-    columns = min(len(p_low), max(block // 512 // group, 1) * group)
-    rows = max(block // columns, 1)
-    buffer = q_low.new_empty(min(rows, Q) * columns)
+    q_low, p_low, error = _rounded(q, p, bias, dtype, -(-N // group) * group)
+    tile = min(len(p_low), max(block // 512 // group, 1) * group)
+    rows = max(block // tile, 1)
+    buffer = q_low.new_empty(min(rows, Q) * tile)
     index = torch.empty(Q, k, dtype=torch.int64, device=q.device)
     for start in range(0, Q, rows):
         part = slice(start, start + rows)
-        i, j = _candidates(q_low[part], p_low, b_low, 2 * error[part], k, group, columns, buffer)
+        i, j = _candidates(q_low[part], p_low, 2 * error[part], k, group, tile, buffer)
         i, j = i[j < N], j[j < N]
         if len(i) > 16 * k * len(q[part]) and dtype != torch.float64:
             index[part] = _lowest(q[part], p, bias, k, block, torch.float64)
-            continue
-        if k == 1:
+        elif k == 1:
             index[part, 0] = best_of_pairs(q[part], p, bias, i, j, block)
         else:
             index[part] = _decide(i, j, _score_pairs(q[part], p, bias, i, j, block), k)[1]
@@ -154,11 +152,12 @@ def best_of_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tenso
 
 
 def _rounded(
-    q: Tensor, p: Tensor, bias: Tensor | None, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Query, points and bias in `dtype` such that ``bias - 2 q p`` is, up to a shift and a factor of each row,
-    the score; and for each row a bound (Q,) of its error, that of the float64 scores included."""
-    D = q.shape[1]
+    q: Tensor, p: Tensor, bias: Tensor | None, dtype: torch.dtype, length: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows ``(q, 1)`` (Q, D + 1) and ``(-2 p, bias)`` (length, D + 1) in `dtype` such that their products are, up to
+    a shift and a factor of each query, the scores, or infinite beyond the last point; and for each query a bound (Q,)
+    of their error, that of the float64 scores included."""
+    D, N = q.shape[1], len(p)
     # Shifts that change all scores of a row alike: smaller numbers have smaller rounding errors.
     centre = p.mean(0)
     q_near, p_near = (q - centre if bias is None else q), p - centre
@@ -168,7 +167,7 @@ def _rounded(
     q_size, p_size, b_size = (float(x.abs().max()) if len(x) else 0.0 for x in (q_norm, p_norm, b))
     scale_q = max(q_size, 1e-150)  # so that float32 does not overflow, whatever the unit
     scale_p = max(p_size, b_size / scale_q, 1e-150)
-    # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D products, D + 1 sums, in any order;
+    # |computed - exact| <= (D + 5) u (2 |q| |p| + |b|): rounded inputs, D + 1 products and sums, in any order;
     # two more for the comparison itself.
     error = torch.finfo(dtype).eps / 2 * (2 * q_norm * p_size + b_size)
     if bias is None:
@@ -176,14 +175,12 @@ def _rounded(
     else:
         error += 2.0**-52 * (2 * q_norm * p.norm(dim=1).max() + bias.abs().max())
     error *= 1.02 * (D + 7) / scale_q / scale_p
-    low = [(q_near / scale_q).to(dtype), (p_near / scale_p).to(dtype), (b / scale_q / scale_p).to(dtype)]
-    return low[0], low[1], low[2], ((error + 1e-30) * (1 + 1e-6)).to(dtype)
-
-
-def _pad(x: Tensor, group: int, value: float) -> Tensor:
-    """Rows appended until their number is a multiple of `group`."""
-    missing = -len(x) % group
-    return torch.cat([x, x.new_full((missing, *x.shape[1:]), value)]) if missing else x
+    q_low, p_low = q.new_ones(len(q), D + 1, dtype=dtype), q.new_zeros(length, D + 1, dtype=dtype)
+    q_low[:, :D] = q_near / scale_q
+    p_low[:N, :D] = p_near.mul_(-2 / scale_p)
+    p_low[:N, D] = b / scale_q / scale_p
+    p_low[N:, D] = torch.inf
+    return q_low, p_low, ((error + 1e-30) * (1 + 1e-6)).to(dtype)
 
 
 def _score_dtype(device: torch.device) -> torch.dtype:
@@ -195,35 +192,42 @@ def _score_dtype(device: torch.device) -> torch.dtype:
 
 
 def _candidates(
-    q: Tensor, p: Tensor, b: Tensor, slack: Tensor, k: int, group: int, columns: int, buffer: Tensor
+    q: Tensor, p: Tensor, slack: Tensor, k: int, group: int, tile: int, buffer: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Pairs (row, point) that are certain to hold the k lowest scores of every row of `q`."""
+    """Pairs (query, point) that are certain to hold the k lowest scores ``p q`` of every query."""
     R = len(q)
-    best = q.new_full((R, k), torch.inf)
+    best = q.new_full((k, R), torch.inf)
     found = []
-    for start in range(0, len(p), columns):
-        b_part, p_part = b[start : start + columns], p[start : start + columns]
+    for start in range(0, len(p), tile):
+        p_part = p[start : start + tile]
         n = len(p_part)
-        scores = buffer[: R * n].view(R, n)
-        torch.addmm(b_part, q, p_part.T, alpha=-2, out=scores)
+        scores = torch.mm(p_part, q.T, out=buffer[: n * R].view(n, R))
         # k lowest group minima are scores of k different points: the k-th lowest score is not above them
-        grouped = scores.view(R, group, n // group)
-        minima = grouped.amin(1)
-        best = torch.cat([best, minima if k == 1 else _smallest(minima, k)], 1)
-        best = best.amin(1, keepdim=True) if k == 1 else _smallest(best, k)
-        limit = best[:, -1] + slack
-        i, g = (minima <= limit[:, None]).nonzero().unbind(1)
-        few = grouped[i, :, g]
-        pair, member = (few <= limit[i, None]).nonzero().unbind(1)
-        found.append((i[pair], g[pair] + member * (n // group) + start, few[pair, member]))
+        grouped = scores.view(group, n // group, R)
+        minima = grouped.amin(0)
+        best = _smallest(torch.cat([best, _smallest(minima, k)]), k)
+        limit = best[-1] + slack
+        at = true_at(minima <= limit)
+        g, i = at // R, at % R
+        few = grouped[:, g, i]
+        at = true_at(few <= limit[i])
+        member, pair = at // len(i), at % len(i)
+        found.append((i[pair], g[pair] + member * (n // group) + start, few[member, pair]))
     i, j, s = (torch.cat(x) for x in zip(*found, strict=True))
     keep = s <= limit[i]  # the line of the last tile is the lowest
     return i[keep], j[keep]
 
 
+def true_at(mask: Tensor) -> Tensor:
+    """Ascending indices of the true entries of ``mask.flatten()``; `Tensor.nonzero` takes ten times as long."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.flatten().nonzero()[:, 0]
+
+
 def _smallest(x: Tensor, k: int) -> Tensor:
-    """The (at most) k smallest of every row, ascending."""
-    return x.topk(min(k, x.shape[1]), dim=1, largest=False).values
+    """The (at most) k smallest of every column, ascending."""
+    return x.amin(0, keepdim=True) if k == 1 else x.topk(min(k, len(x)), dim=0, largest=False).values
 
 
 def _score_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor, block: int) -> Tensor:

@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe.nearest import best_of_pairs, lowest_score
+from geoframe.nearest import best_of_pairs, lowest_score, true_at
 
 PATCH = 80  # queries of a patch, at most
 SPLIT = 20  # coordinates, the smoothest, along which patches are cut
-RADIUS = 0.45  # of a cell, in units of the distance between unrelated rows
+RADIUS = 0.4  # of a cell, in units of the distance between unrelated rows
 MANY = 64  # points in the reach of a query, on average over a patch, from which brute force is the better way
 _CACHE = 2**21  # scores that stay in the cache
 _UNIT = 1.02 * 2.0**-24  # rounding of float32; the excess is for terms of second order
@@ -86,75 +86,97 @@ def _halves(x: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(order[slot])
 
 
-def nearest_by_guess(query: Tensor, points: Tensor, guess: Tensor, cut: Patches, *, block: int) -> Tensor:
+def nearest_by_guess(
+    query: Tensor,
+    points: Tensor,
+    guess: Tensor,
+    cut: Patches,
+    *,
+    block: int,
+    bias: Tensor | None = None,
+    whole: Tensor | None = None,
+) -> Tensor:
     """Index (Q,) of the nearest point of each query, as if computed in float64 by brute force; ties to the lowest.
 
     Args:
         query: (Q, D) and points: (N, D), float64 on the CPU. guess: (Q,) into points, the nearer the faster.
         cut: patches of the queries, or of what is near where these are near.
         block: number of scores held at a time (4 bytes each).
+        bias, whole: (N,) and (Q, E), where query and points are short for longer vectors: `whole` are those of the
+            queries, linear in `query`, and ``|whole_i|^2 + bias_j - 2 query_i . points_j`` the squared distances.
     """
-    D = query.shape[1]
-    q, p = query.float(), _point_rows(points)
-    q_size, p_size = q.norm(dim=1), p[:, D].max().sqrt()
-    if not 1e-12 < float(p_size + q_size.max()) < 1e12:  # squares could leave the range of float32
-        return lowest_score(query, points, block=block)
-    wide = (
-        1 + (D + 8) * _UNIT
-    )  # rounding of a norm; that of query and point is less than _UNIT times their size
-    reach = ((q - p[guess, :D]).norm(dim=1) + 3 * _UNIT * (q_size + p_size)) * wide
-    centre, radius = _around(q, reach, cut)
-    cells = _ball_rows(centre, radius * wide, p_size)
-    balls = _ball_rows(q, reach, p_size)
+    q, p = query.float(), _point_rows(points, bias)
+    x = q if whole is None else whole.float()
+    square, far = x.square().sum(1), _Far.of(p)
+    if not 1e-24 < far.square + float(square.max()) < 1e24:  # products could leave the range of float32
+        return lowest_score(query, points, bias, block=block)
+    known = p[guess]
+    reach = (square + known[:, -2] - 2 * (q * known[:, :-2]).sum(1)).clamp_(min=0)
+    reach = (reach + far.error(q, square, reach)).sqrt_()
+    cells = _ball_rows(*_around(q, x, reach, cut), far)
+    balls = _ball_rows(q, square, reach, far)
     found = []
     for rows, near in zip(cut.rows, _inside(cells, cut.first, p, block), strict=True):
         i, j, score = _pairs(balls[rows], p, near)
         if len(i) > MANY * len(rows):
-            i, j = torch.arange(len(rows)), lowest_score(query[rows], points, block=block)
+            i, j = torch.arange(len(rows)), lowest_score(query[rows], points, bias, block=block)
             score = torch.zeros(len(rows))
         found.append((rows[i], j, score))
     i, j, score = (torch.cat(x) for x in zip(*found, strict=True))
-    error = _error(q_size, reach, p_size, D)
-    best = torch.full_like(error, torch.inf).scatter_reduce(0, i, score, "amin")
-    keep = score <= (best + 2 * error)[i]
-    return best_of_pairs(query, points, None, i[keep], j[keep], block)
+    best = torch.full_like(reach, torch.inf).scatter_reduce(0, i, score, "amin")
+    keep = score <= (best + 2 * far.error(q, square, reach))[i]
+    return best_of_pairs(query, points, bias, i[keep], j[keep], block)
 
 
-def _point_rows(points: Tensor) -> Tensor:
-    """(N, D + 2) float32 rows ``(p, |p|^2, 1)``."""
+def _point_rows(points: Tensor, bias: Tensor | None) -> Tensor:
+    """(N, D + 2) float32 rows ``(p, bias, 1)``; without bias it is ``|p|^2``."""
     D = points.shape[1]
     out = torch.empty(len(points), D + 2)
     out[:, :D] = points
-    out[:, D] = out[:, :D].square().sum(1)
+    out[:, D] = out[:, :D].square().sum(1) if bias is None else bias
     out[:, D + 1] = 1
     return out
 
 
-def _ball_rows(centre: Tensor, radius: Tensor, p_size: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Far:
+    """The longest point: as part of products, and the square of its length."""
+
+    product: float
+    square: float
+
+    @classmethod
+    def of(cls, p: Tensor) -> _Far:
+        return cls(float(p[:, :-2].norm(dim=1).max()), float(p[:, -2].max()))
+
+    def error(self, c: Tensor, square: Tensor, radius: Tensor) -> Tensor:
+        """Bound (M,) of the rounding errors in a product of the rows of a ball and of a point.
+
+        Sums of D products, of D or 2 D squares and of the queries of a cell, in any order, inputs rounded.
+        """
+        size = square + radius.square() + self.square + 2 * self.product * c.norm(dim=1)
+        return (3 * c.shape[1] + 2 * PATCH + 20) * _UNIT * size
+
+
+def _ball_rows(c: Tensor, square: Tensor, radius: Tensor, far: _Far) -> Tensor:
     """(M, D + 2) rows ``(-2 c, 1, |c|^2 - r^2)``, a little lower: times the row of a point inside it is not above 0."""
-    D = centre.shape[1]
-    out = torch.empty(len(centre), D + 2)
-    torch.mul(centre, -2, out=out[:, :D])
+    D = c.shape[1]
+    out = torch.empty(len(c), D + 2)
+    torch.mul(c, -2, out=out[:, :D])
     out[:, D] = 1
-    square = centre.square().sum(1)
-    out[:, D + 1] = square - radius.square() - _error(square.sqrt(), radius, p_size, D)
+    out[:, D + 1] = square - radius.square() - far.error(c, square, radius)
     return out
 
 
-def _error(size: Tensor, radius: Tensor, p_size: Tensor, D: int) -> Tensor:
-    """Bound of what rounding does to the product of a ball's row and a point's."""
-    return (2 * D + 16) * _UNIT * ((size + p_size).square() + radius.square())
-
-
-def _around(q: Tensor, reach: Tensor, cut: Patches) -> tuple[Tensor, Tensor]:
-    """Centres (G, D) and radii (G,) of balls around the cells that hold the balls of their queries."""
+def _around(q: Tensor, x: Tensor, reach: Tensor, cut: Patches) -> tuple[Tensor, Tensor, Tensor]:
+    """Balls around the cells that hold the balls of their queries: centres (G, D), their squares and radii (G,)."""
     G, cell, rows = cut.first[-1], cut.cell.view(-1), cut.rows.view(-1)
-    members = q[rows]
-    centre = (
-        q.new_zeros(G, q.shape[1]).index_add_(0, cell, members) / torch.bincount(cell, minlength=G)[:, None]
-    )
-    spread = members.sub_(centre[cell]).norm(dim=1) + reach[rows]
-    return centre, q.new_zeros(G).scatter_reduce(0, cell, spread, "amax")
+    count = torch.bincount(cell, minlength=G)[:, None]
+    members = x[rows]
+    middle = x.new_zeros(G, x.shape[1]).index_add_(0, cell, members) / count
+    centre = middle if x is q else q.new_zeros(G, q.shape[1]).index_add_(0, cell, q[rows]) / count
+    spread = members.sub_(middle[cell]).norm(dim=1) + reach[rows]
+    return centre, middle.square().sum(1), spread.new_zeros(G).scatter_reduce(0, cell, spread, "amax")
 
 
 def _inside(cells: Tensor, first: list[int], p: Tensor, block: int) -> Iterator[Tensor]:
@@ -168,11 +190,11 @@ def _inside(cells: Tensor, first: list[int], p: Tensor, block: int) -> Iterator[
         part = cells[first[start] : first[stop]]
         scores = torch.mm(part, p.T, out=buffer[: len(part) * N].view(len(part), N))
         for least in scores.split([b - a for a, b in pairwise(first[start : stop + 1])]):
-            yield torch.from_numpy(np.flatnonzero((least.amin(0) <= 0).numpy()))
+            yield true_at(least.amin(0) <= 0)
 
 
 def _pairs(balls: Tensor, p: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Which of the points `near` are in which ball: indices of balls and points, and the products of their rows."""
     score = p.index_select(0, near) @ balls.T
-    hit = torch.from_numpy(np.flatnonzero((score <= 0).numpy()))  # torch.nonzero takes ten times as long
+    hit = true_at(score <= 0)
     return hit % len(balls), near[hit // len(balls)], score.view(-1)[hit]

@@ -192,24 +192,32 @@ def _vertices(
 ) -> Maps:
     """p2p_21 of `C_12`, or p2p_21 and p2p_12 of both maps together; `last` is what it was before."""
     U1, U2 = U1[:, : C_12.shape[1]], U2[:, : C_12.shape[0]]
+    guess_21, guess_12 = last or (None, None)
+    cut1, cut2 = cuts or (None, None)
     if C_21 is None:
-        carried = U1 @ C_12.T
-        if last is None or cuts is None:
-            return lowest_score(U2, carried, block=block), None
-        return nearest_by_guess(U2, carried, last[0], cuts[1], block=block), None
-    # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 is the squared distance of rows of
+        return _nearest(U2, U1 @ C_12.T, guess_21, cut2, block), None
+    # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 = |x1|^2 + |x2|^2 - 2 u2 . (C_12 + C_21^T) u1
     x1, x2 = torch.cat([U1, U1 @ C_21], 1), torch.cat([U2 @ C_12, U2], 1)
-    if last is None or cuts is None or last[1] is None or cuts[0] is None:
-        # and |x1|^2 + |x2|^2 - 2 u2 . (C_12 + C_21^T) u1, a product of half as many columns
-        carried = U1 @ (C_12.T + C_21)
-        return (
-            lowest_score(U2, carried, x1.square().sum(1), block=block),
-            lowest_score(carried, U2, x2.square().sum(1), block=block),
-        )
+    carried = U1 @ (C_12.T + C_21)
     return (
-        nearest_by_guess(x2, x1, last[0], cuts[1], block=block),
-        nearest_by_guess(x1, x2, last[1], cuts[0], block=block),
+        _nearest(U2, carried, guess_21, cut2, block, bias=x1.square().sum(1), whole=x2),
+        _nearest(carried, U2, guess_12, cut1, block, bias=x2.square().sum(1), whole=x1),
     )
+
+
+def _nearest(
+    query: Tensor,
+    points: Tensor,
+    guess: Tensor | None,
+    cut: Patches | None,
+    block: int,
+    bias: Tensor | None = None,
+    whole: Tensor | None = None,
+) -> Tensor:
+    """Index (Q,) of the nearest of the points, by the guess where there is one."""
+    if guess is None or cut is None:
+        return lowest_score(query, points, bias, block=block)
+    return nearest_by_guess(query, points, guess, cut, block=block, bias=bias, whole=whole)
 
 
 def _anchors(
