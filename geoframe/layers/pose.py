@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int
-from geoframe.layers.mlp import shared_mlp
+from geoframe.layers.mlp import linear, shared_mlp
 from geoframe.layers.points import check_clouds
 from geoframe.layers.rotation import six_to_rotation, turn_by
 
@@ -51,7 +52,11 @@ class PoseCoefficientBranch(nn.Module):
 
 
 class GlobalBranch(nn.Module):
-    """Points (B, N, C) and features of the whole (B, E) to F numbers: PointNet, maximum and mean, a second MLP."""
+    """Points (B, N, C) and features of the whole (B, E) to F numbers: PointNet, maximum and mean, a second MLP.
+
+    The second one has no batch norm: over the few clouds of a batch it would be noise, in numbers that are to
+    be exact.
+    """
 
     def __init__(
         self,
@@ -64,7 +69,9 @@ class GlobalBranch(nn.Module):
     ) -> None:
         super().__init__()
         self.point_mlp = shared_mlp((n_in, *hidden))
-        self.head = shared_mlp((2 * hidden[-1] + n_extra, *head, n_out), activate_last=False)
+        widths = (2 * hidden[-1] + n_extra, *head, n_out)
+        layers = [m for pair in pairwise(widths) for m in (linear(*pair), nn.ReLU())]
+        self.head = nn.Sequential(*layers[:-1])
 
     def forward(self, points: Tensor, extra: Tensor | None = None) -> Tensor:
         """(B, F) unbounded."""
