@@ -78,15 +78,12 @@ def rotation_to_rotvec(R: Tensor) -> Tensor:
 def rotation_angle(R1: Tensor, R2: Tensor | None = None) -> Tensor:
     """Angle (...) in radians, 0 to pi, of R1 (..., 3, 3), or between R1 and R2; accurate near 0 and near pi.
 
-    The chord |R1 - R2| = 2 sqrt(2) sin(angle / 2) gives it, and the complementary one near half turns.
+    Source: ``atan2(2 sin, 2 cos)``, the sine from the skew part, the cosine from the trace.
     """
     check_shape(check_float(R1, "R1"), "... 3 3", "R1")
     R = R1 if R2 is None else R2.mT @ R1
     trace = R.diagonal(dim1=-2, dim2=-1).sum(-1)
-    eye = torch.eye(3, dtype=R.dtype, device=R.device)
-    sine = torch.linalg.matrix_norm(R - eye) / 8**0.5  # of half the angle
-    cosine = (1 + trace).clamp_min(0).sqrt() / 2
-    return 2 * torch.atan2(sine, cosine)
+    return torch.atan2(torch.linalg.vector_norm(_axial(R), dim=-1), trace - 1)
 
 
 def random_rotations(
