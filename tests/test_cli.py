@@ -271,5 +271,5 @@ def test_top_level(capsys):
     assert cli.main([]) == 2
     assert cli.main(["--version"]) == 0
     for name in cli.COMMANDS:
-        assert cli.main([name, "--help"]) == 0
+        assert cli.main([*name.split(), "--help"]) == 0
         assert f"usage: geoframe {name}" in capsys.readouterr().out

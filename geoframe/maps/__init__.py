@@ -12,6 +12,7 @@ from geoframe.maps.match import Match as Match
 from geoframe.maps.match import match as match
 from geoframe.maps.precise import BarycentricMap as BarycentricMap
 from geoframe.maps.precise import precise_map as precise_map
+from geoframe.maps.quality import GeodesicDistortion as GeodesicDistortion
 from geoframe.maps.quality import coverage as coverage
 from geoframe.maps.quality import dirichlet_energy as dirichlet_energy
 from geoframe.maps.quality import error_auc as error_auc

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geoframe._check import check_index, check_int, check_shape, check_tensor
 from geoframe.spectral.basis import Eigenbasis
+from geoframe.surface.mesh import Mesh
 
 
 def fit_landmarks(
@@ -51,6 +52,8 @@ def fit_descriptors(
     *,
     regularisation: float = 0.1,
     commutativity: float = 0.0,
+    orientation: float = 0.0,
+    meshes: tuple[Mesh, Mesh] | None = None,
 ) -> Tensor:
     """Functional map `C_12` (k, k) that sends descriptor functions of surface 1 to those of surface 2.
 
@@ -58,19 +61,25 @@ def fit_descriptors(
 
         |C A1 - A2|^2 / p + regularisation * sum d_ij C_ij^2
           + commutativity * mean_q |C X1_q - X2_q C|^2
+          + orientation * mean_q |C Y1_q - Y2_q C|^2
 
     with A the spectral coefficients of the p descriptors, each scaled to unit norm, d as in `fit_landmarks`
-    (Laplacian commutativity) and X_q multiplication by descriptor q. Descriptors such as `wks` cannot tell left
-    from right; `match` settles that by the orientation of the finished maps.
+    (Laplacian commutativity), X_q multiplication by descriptor q, and Y_q the operator g -> n . (grad f_q x
+    grad g), scaled to unit norm. Descriptors such as `wks` are the same on the left and on the right; Y_q
+    changes its sign under a reflection, so the last term prefers maps that keep the outside outside.
 
     Args:
         f1: (V1, p) and f2: (V2, p) corresponding descriptors, such as `wks`, `hks` or landmark functions.
-        commutativity: weight of the last term; it costs a dense system of k^2 unknowns (k <= 40 or so).
+        commutativity: weight of the third term. Any of the terms costs a dense system of k^2 unknowns (k <= 40
+            or so).
+        orientation: weight of the last term; it needs the `meshes`, with faces counter-clockwise from outside.
+        meshes: surfaces 1 and 2, for `orientation` only.
 
     Raises:
-        TypeError, ValueError: wrong shape, k larger than a basis.
+        TypeError, ValueError: wrong shape, k larger than a basis, `orientation` without `meshes`.
 
-    Source: Nogneng & Ovsjanikov 2017, Informative Descriptor Preservation via Commutativity.
+    Source: Nogneng & Ovsjanikov 2017, Informative Descriptor Preservation via Commutativity; Ren et al. 2018,
+        Continuous and Orientation-preserving Correspondences via Functional Maps.
     """
     for f, basis, name in ((f1, basis1, "f1"), (f2, basis2, "f2")):
         check_shape(check_tensor(f, name), "V p", name)
@@ -90,14 +99,43 @@ def fit_descriptors(
     eye = torch.eye(k, dtype=A1.dtype, device=A1.device)
     # Row-major vec(C): C X -> kron(I, X^T), X C -> kron(X, I).
     H = torch.kron(eye, A1 @ A1.T / p) + regularisation * torch.diag(penalty.reshape(-1))
-    for q in range(p if commutativity > 0 else 0):
-        X1 = u1.T @ ((m1 * scaled1[:, q])[:, None] * u1)
-        X2 = u2.T @ ((m2 * scaled2[:, q])[:, None] * u2)
-        R = torch.kron(eye, X1.T.contiguous()) - torch.kron(X2.contiguous(), eye)
-        H += commutativity / p * (R.T @ R)
+    if commutativity > 0:
+        for q in range(p):
+            X1 = u1.T @ ((m1 * scaled1[:, q])[:, None] * u1)
+            X2 = u2.T @ ((m2 * scaled2[:, q])[:, None] * u2)
+            H += commutativity / p * _commuting(X1, X2)
+    if orientation > 0:
+        if meshes is None:
+            raise ValueError("meshes: expected both surfaces for the orientation term, found None")
+        for q in range(p):
+            Y1, Y2 = (
+                _turning_operator(mesh, f[:, q], u)
+                for mesh, f, u in zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
+            )
+            unit = (Y1.norm() * Y2.norm()).clamp_min(torch.finfo(Y1.dtype).tiny)
+            H += orientation / p * _commuting(Y1, Y2) / unit
     C = torch.linalg.solve(H, (A2 @ A1.T / p).reshape(-1)).reshape(k, k)
     scale = (basis2.mass.double().sum() / basis1.mass.double().sum()).sqrt()
     return (C * scale).to(basis2.vecs.dtype)
+
+
+def _commuting(X1: Tensor, X2: Tensor) -> Tensor:
+    """Quadratic form (k^2, k^2) of ``|C X1 - X2 C|^2`` in the row-major vec(C)."""
+    eye = torch.eye(len(X1), dtype=X1.dtype, device=X1.device)
+    R = torch.kron(eye, X1.T.contiguous()) - torch.kron(X2.contiguous(), eye)
+    return R.T @ R
+
+
+def _turning_operator(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
+    """(k, k) of g -> n . (grad f x grad g) in the functions u (V, k), f (V,).
+
+    Its integral over a triangle needs no metric: it is half the determinant of the differences of f and g along
+    two edges. Each corner takes a third.
+    """
+    a, b, c = f[mesh.faces].unbind(1)
+    slope = torch.stack([c - b, a - c, b - a], 1) / 2  # (F, 3)
+    corners = u[mesh.faces]  # (F, 3, k)
+    return corners.mean(1).T @ (slope[..., None] * corners).sum(1)
 
 
 def check_landmark_pairs(landmarks: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> None:

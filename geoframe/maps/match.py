@@ -12,22 +12,34 @@ from torch import Tensor
 
 from geoframe._check import check_int
 from geoframe.maps.convert import p2p_to_fmap
-from geoframe.maps.fit import check_landmark_pairs, fit_landmarks
-from geoframe.maps.quality import coverage, dirichlet_energy, inverted_share, orthogonality, round_trip
+from geoframe.maps.fit import check_landmark_pairs, fit_descriptors, fit_landmarks
+from geoframe.maps.quality import (
+    GeodesicDistortion,
+    coverage,
+    dirichlet_energy,
+    inverted_share,
+    orthogonality,
+    round_trip,
+)
 from geoframe.maps.reversible import reversible_refine
 from geoframe.maps.zoomout import ZoomoutResult, zoomout
+from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis, eigenbasis
+from geoframe.spectral.signatures import hks, wks
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
 from geoframe.surface.sampling import farthest_points
 
 Progress = Callable[[str, float], None]
 
-FIRST = 12  # functions of the first functional map: what a handful of landmarks can tell
-LARGE = 20_000  # vertices from which refinement runs on samples
-SAMPLES = 1_500
+MOST = 256  # eigenfunctions by default
+FIRST = 12  # functions of the first functional map from landmarks alone: what a handful of them can tell
+DESCRIBED = 30  # functions of the first functional map from descriptors seen from the landmarks
+SAMPLES = 1_500  # vertices of each surface that ZoomOut runs on
+LARGE = 20_000  # vertices from which nothing but the last step is done on all of them
+ROUGHER = 1.5  # all k functions are used unless the map's Dirichlet energy then grows by this factor
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
-KEPT = 4  # candidates that are refined in full
+KEPT = 4  # candidates of these that are refined in full
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +52,9 @@ class Match:
         basis1, basis2: the eigenbases.
         landmarks: (L, 2) rows (vertex of 1, vertex of 2), or None.
         energies: `dirichlet` (see `dirichlet_energy`), `coverage` of surface 1 in [0, 1], `round_trip` (mean
-            distance 2 -> 1 -> 2 over sqrt(area), along edges), `inverted_share` in [0, 1], `orthogonality` of C_12.
-        candidates: without landmarks, the maps that were compared, best first, each with its `energy` and terms.
+            distance 2 -> 1 -> 2 over sqrt(area), along edges), `inverted_share` in [0, 1], `orthogonality` of
+            C_12, `distortion` (see `GeodesicDistortion`).
+        candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         ambiguity: without landmarks, energy of the best candidate over that of the best really different one,
             in [0, 1]: near 1 the choice (say, of left and right) is a toss-up. None with landmarks.
         settings: what was computed with, by name.
@@ -65,28 +78,32 @@ def match(
     mesh2: Mesh,
     landmarks: Tensor | None = None,
     *,
-    k: int = 128,
+    k: int | None = None,
     orientation: float = 1.0,
     progress: Progress | None = None,
 ) -> Match:
     """Match two meshes: every vertex of each gets a vertex of the other.
 
-    With landmarks, a 12 x 12 functional map is fitted to them (`fit_landmarks`), refined both ways together by
-    `zoomout` to k / 2 functions, and made smooth and reversible on all k (`reversible_refine`). Landmarks start
-    the map and are not enforced after that: they are clicked by hand, and following them exactly was measured
-    to cost accuracy elsewhere.
+    1. Starts. With landmarks: a 12 x 12 functional map fitted to them, and one of 30 x 30 fitted to descriptors
+       (heat seen from the landmarks, wave kernel). Without: one fitted to descriptors with an orientation term,
+       and all signs of the first 6 eigenfunctions that are not constant; surfaces should then be roughly
+       isometric.
+    2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
+       one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
+       times the share of inverted triangles is added: a left-right flip is as good an isometry as the true
+       map, but turns the surface inside out. Read `ambiguity` before you trust the choice.
+    3. The kept one is refined on to all k functions. If it stays as smooth (`dirichlet_energy`), as between poses
+       of one animal, that is done again on all vertices. If it becomes much rougher, the high functions do not
+       correspond, as between species; then the map of step 2 is made reversible on k / 2 functions instead
+       (`reversible_refine`). Above 20,000 vertices both stay with the samples.
 
-    Without landmarks, surfaces should be roughly isometric. The signs of the first 6 eigenfunctions that are not
-    constant are tried in all combinations, each refined on samples; the best few that differ are refined in full
-    and ranked by their energy. A left-right flip is as good an isometry as the true map, but turns the surface
-    inside out: `orientation` makes it pay. Read `ambiguity` before you trust the choice.
-
-    Surfaces of more than 20,000 vertices are refined on 1,500 samples each, without the reversible step.
+    Landmarks start the map and are not enforced after that: they are clicked by hand, and following them exactly
+    was measured to cost accuracy elsewhere.
 
     Args:
         mesh1: V1 vertices. mesh2: V2 vertices, any connectivity, scale and pose.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
-        k: number of eigenfunctions; more than the default follow poses of one animal more finely.
+        k: number of eigenfunctions; by default 256, or a third of the vertices where these are fewer.
         orientation: without landmarks, weight of the share of inverted triangles in the ranking; 0 turns it off.
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
@@ -103,29 +120,34 @@ def match(
         raise ValueError(
             f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
         )
-    check_int(k, "k", low=2)
+    k = check_int(max(2, min(MOST, mesh1.n_verts // 3, mesh2.n_verts // 3)) if k is None else k, "k", low=2)
     tell("eigenbasis of surface 1", 0.0)
     basis1 = eigenbasis(mesh1, k)
     tell("eigenbasis of surface 2", 0.15)
     basis2 = eigenbasis(mesh2, k)
-    candidates: list[dict[str, Any]] = []
-    ambiguity = None
-    if landmarks is None:
-        tell("candidates", 0.3)
-        found, candidates, ambiguity = _search(mesh1, mesh2, basis1, basis2, orientation)
-    else:
+    if landmarks is not None:
         check_landmark_pairs(landmarks, basis1, basis2)
-        tell("landmarks and ZoomOut", 0.3)
-        C_12 = fit_landmarks(landmarks, basis1, basis2, min(FIRST, k))
-        C_21 = fit_landmarks(landmarks.flip(1), basis2, basis1, min(FIRST, k))
-        found = _refine(C_12, C_21, mesh1, mesh2, basis1, basis2)
-    assert found.p2p_12 is not None
-    p2p_21, p2p_12 = found.p2p_21, found.p2p_12
+    pair = _Pair(mesh1, mesh2, basis1, basis2)
+    tell("candidates", 0.3)
+    starts = pair.signed_starts() if landmarks is None else pair.landmark_starts(landmarks)
+    found, candidates, ambiguity = pair.best(starts, orientation if landmarks is None else 0.0)
+    tell("refinement", 0.5)
     large = max(mesh1.n_verts, mesh2.n_verts) > LARGE
-    if not large:
-        tell("reversible refinement", 0.6)
+    first = len(found.C_12)
+    sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
+    finer = zoomout(found.C_12, basis1, basis2, sizes=sizes, samples=pair.samples).p2p_21
+    limit = ROUGHER * dirichlet_energy(mesh1, mesh2, found.p2p_21)
+    isometric = dirichlet_energy(mesh1, mesh2, finer) <= limit
+    assert found.p2p_12 is not None and found.C_21 is not None
+    p2p_21, p2p_12 = found.p2p_21, found.p2p_12
+    if isometric:
+        p2p_21 = finer if large else zoomout(found.C_12, basis1, basis2, sizes=sizes).p2p_21
+        back = pair.samples[::-1] if large else None
+        p2p_12 = zoomout(found.C_21, basis2, basis1, sizes=sizes, samples=back).p2p_21
+    elif not large:
+        half1, half2 = basis1.truncate(max(2, k // 2)), basis2.truncate(max(2, k // 2))
         W1, W2 = laplacian(mesh1)[0], laplacian(mesh2)[0]
-        p2p_21, p2p_12 = reversible_refine(p2p_21, p2p_12, basis1, basis2, W1, W2)
+        p2p_21, p2p_12 = reversible_refine(p2p_21, p2p_12, half1, half2, W1, W2)
     tell("measures", 0.9)
     C_12, C_21 = p2p_to_fmap(p2p_21, basis1, basis2), p2p_to_fmap(p2p_12, basis2, basis1)
     some = farthest_points(mesh2, 200) if large else None
@@ -135,79 +157,155 @@ def match(
         "round_trip": float(round_trip(mesh2, p2p_21, p2p_12, vertices=some).mean()),
         "inverted_share": inverted_share(mesh1, mesh2, p2p_21),
         "orthogonality": orthogonality(C_12),
+        "distortion": pair.distortion(p2p_21),
     }
     tell("done", 1.0)
     settings: dict[str, Any] = {
         "k": k,
-        "k_zoomout": _sizes(k)[-1],
-        "samples": SAMPLES if large else None,
-        "reversible": not large,
+        "samples": min(SAMPLES, mesh1.n_verts, mesh2.n_verts),
+        "refinement": "all functions" if isometric else "none" if large else "reversible",
     }
     if landmarks is None:
         settings["orientation"] = orientation
     return Match(
-        p2p_21, p2p_12, C_12, C_21, basis1, basis2, landmarks, energies, candidates, ambiguity, settings
+        p2p_21,
+        p2p_12,
+        C_12,
+        C_21,
+        basis1,
+        basis2,
+        landmarks,
+        energies,
+        candidates,
+        ambiguity if landmarks is None else None,
+        settings,
     )
 
 
-def _sizes(k: int, first: int = FIRST) -> list[int]:
-    """Sizes of ZoomOut: from `first` in steps of 8 to k / 2, where species stop agreeing."""
-    last = max(min(k, FIRST), k // 2)
-    return sorted({min(first, last), *range(min(first, last), last, 8), last})
+Start = tuple[str, Tensor, Tensor]  # name, C_12, C_21
 
 
-def _samples(mesh1: Mesh, mesh2: Mesh, n: int) -> tuple[Tensor, Tensor]:
-    return tuple(farthest_points(m, min(n, m.n_verts)) for m in (mesh1, mesh2))  # type: ignore[return-value]
+class _Pair:
+    """Two surfaces with what all candidates share: samples, descriptors, distances."""
 
+    def __init__(self, mesh1: Mesh, mesh2: Mesh, basis1: Eigenbasis, basis2: Eigenbasis) -> None:
+        self.mesh1, self.mesh2, self.basis1, self.basis2 = mesh1, mesh2, basis1, basis2
+        self.k = basis1.k
+        samples1, samples2 = (farthest_points(m, min(SAMPLES, m.n_verts)) for m in (mesh1, mesh2))
+        self.samples = samples1, samples2
+        self.distortion = GeodesicDistortion(mesh1, mesh2)
 
-def _refine(
-    C_12: Tensor, C_21: Tensor, mesh1: Mesh, mesh2: Mesh, basis1: Eigenbasis, basis2: Eigenbasis
-) -> ZoomoutResult:
-    large = max(mesh1.n_verts, mesh2.n_verts) > LARGE
-    samples = _samples(mesh1, mesh2, SAMPLES) if large else None
-    sizes = _sizes(basis1.k, len(C_12))
-    return zoomout(C_12, basis1, basis2, sizes=sizes, samples=samples, bidirectional=True, init_21=C_21)
-
-
-def _search(
-    mesh1: Mesh, mesh2: Mesh, basis1: Eigenbasis, basis2: Eigenbasis, orientation: float
-) -> tuple[ZoomoutResult, list[dict[str, Any]], float]:
-    """Candidates from all signs of the first eigenfunctions: (best, all of them ranked, ambiguity)."""
-    n = min(SIGNED, basis1.k - 1)
-    samples = _samples(mesh1, mesh2, 400)
-    last = min(40, basis1.k, *(len(s) // 3 for s in samples))
-    scale = (basis2.mass.sum() / basis1.mass.sum()).sqrt()  # unit functions stay unit functions at unit areas
-    starts = []
-    for signs in product((1.0, -1.0), repeat=n):
-        C = torch.diag(basis1.vecs.new_tensor((1.0, *signs))) * scale
-        small = zoomout(
-            C, basis1, basis2, k_final=max(last, n + 1), step=3, samples=samples, bidirectional=True
+    def landmark_starts(self, landmarks: Tensor) -> list[Start]:
+        """From the landmarks alone, and from what is seen from them."""
+        k = min(FIRST, self.k)
+        one, two = self.basis1, self.basis2
+        flipped = landmarks.flip(1)
+        plain = (fit_landmarks(landmarks, one, two, k), fit_landmarks(flipped, two, one, k))
+        f1, f2 = (_descriptors(basis, landmarks[:, i]) for i, basis in enumerate((one, two)))
+        k = min(DESCRIBED, self.k)
+        described = (
+            fit_descriptors(f1, f2, one, two, k, regularisation=0.01),
+            fit_descriptors(f2, f1, two, one, k, regularisation=0.01),
         )
-        starts.append((_spectral_energy(small, basis1, basis2), small))
-    starts.sort(key=lambda pair: pair[0])
-    chosen: list[ZoomoutResult] = []
-    for _, small in starts:
-        if all(_differ(small, other, mesh1, samples[1]) for other in chosen):
-            chosen.append(small)
-        if len(chosen) == KEPT:
-            break
-    ranked = []
-    for small in chosen:
-        first = min(FIRST, last)
-        assert small.C_21 is not None
-        full = _refine(small.C_12[:first, :first], small.C_21[:first, :first], mesh1, mesh2, basis1, basis2)
-        terms = {
-            "spectral": _spectral_energy(full, basis1, basis2),
-            "inverted_share": inverted_share(mesh1, mesh2, full.p2p_21),
-            "dirichlet": dirichlet_energy(mesh1, mesh2, full.p2p_21),
-        }
-        ranked.append((terms["spectral"] + orientation * terms["inverted_share"], terms, full))
-    ranked.sort(key=lambda row: row[0])
-    best = ranked[0][2]
-    other = [e for e, _, full in ranked[1:] if _differ(full, best, mesh1, samples[1])]
-    ambiguity = ranked[0][0] / min(other) if other else 0.0
-    candidates = [{"rank": i + 1, "energy": e, **terms} for i, (e, terms, _) in enumerate(ranked)]
-    return best, candidates, float(ambiguity)
+        return [("landmarks", *plain), ("descriptors", *described)]
+
+    def signed_starts(self) -> list[Start]:
+        """From descriptors with their orientation, and the best that differ of all signs of eigenfunctions."""
+        one, two = self.basis1, self.basis2
+        f1, f2 = _descriptors(one), _descriptors(two)
+        C = fit_descriptors(
+            f1,
+            f2,
+            one,
+            two,
+            min(20, self.k),
+            regularisation=0.01,
+            commutativity=0.1,
+            orientation=0.1,
+            meshes=(self.mesh1, self.mesh2),
+        )
+        scale = (two.mass.sum() / one.mass.sum()).sqrt()  # unit functions stay unit functions at unit areas
+        U, _, Vh = torch.linalg.svd(C)  # the commutativity terms pull C to zero; its turn is what counts
+        C = U @ Vh * scale
+        starts = [("descriptors", C, C.T / scale**2)]
+        n = min(SIGNED, self.k - 1)
+        few1, few2 = (_sampled(basis, s[:400]) for basis, s in zip((one, two), self.samples, strict=True))
+        all_of = torch.arange(few1.n_verts), torch.arange(few2.n_verts)
+        last = max(n + 1, min(40, self.k, few1.n_verts // 3, few2.n_verts // 3))
+        found = []
+        for signs in product((1.0, -1.0), repeat=n):
+            C = torch.diag(one.vecs.new_tensor((1.0, *signs))) * scale
+            sizes = sorted({n + 1, *range(n + 1, last, 4), last})
+            small = zoomout(C, few1, few2, sizes=sizes, samples=all_of, bidirectional=True)
+            name = "signs " + "".join("+" if s > 0 else "-" for s in signs)
+            found.append((_spectral_energy(small, one, two), name, small))
+        found.sort(key=lambda row: row[0])
+        chosen: list[ZoomoutResult] = []
+        for _, name, small in found:
+            if len(chosen) < KEPT and all(self._differ(small.C_12, other.C_12) for other in chosen):
+                assert small.C_21 is not None
+                chosen.append(small)
+                starts.append((name, small.C_12, small.C_21))
+        return starts
+
+    def best(
+        self, starts: list[Start], orientation: float
+    ) -> tuple[ZoomoutResult, list[dict[str, Any]], float]:
+        """Refine all starts to k / 4 functions: (the best, all of them ranked, ambiguity)."""
+        ranked = []
+        for name, C_12, C_21 in starts:
+            first, last = len(C_12), max(len(C_12), self.k // 4)
+            sizes = sorted({*range(first, last, 8), last})
+            found = zoomout(
+                C_12,
+                self.basis1,
+                self.basis2,
+                sizes=sizes,
+                samples=self.samples,
+                bidirectional=True,
+                init_21=C_21,
+            )
+            terms = {
+                "distortion": self.distortion(found.p2p_21),
+                "inverted_share": inverted_share(self.mesh1, self.mesh2, found.p2p_21),
+                "spectral": _spectral_energy(found, self.basis1, self.basis2),
+            }
+            ranked.append((terms["distortion"] + orientation * terms["inverted_share"], name, terms, found))
+        ranked.sort(key=lambda row: row[0])
+        best = ranked[0][3]
+        other = [row[0] for row in ranked[1:] if self._differ(row[3].C_12, best.C_12)]
+        ambiguity = ranked[0][0] / other[0] if other else 0.0
+        table = [
+            {"rank": i + 1, "start": name, "energy": e, **terms}
+            for i, (e, name, terms, _) in enumerate(ranked)
+        ]
+        return best, table, float(ambiguity)
+
+    def _differ(self, C: Tensor, D: Tensor) -> bool:
+        """Whether two functional maps send the samples of surface 2 to places that are on average far apart."""
+        k = min(len(C), len(D))
+        at = self.samples[1][:100]
+        two = self.basis2.vecs[at]
+        places = [
+            self.mesh1.verts[lowest_score(two[:, :k] @ X[:k, :k], self.basis1.vecs[:, :k])] for X in (C, D)
+        ]
+        return float((places[0] - places[1]).norm(dim=-1).mean() / self.mesh1.area.sqrt()) > 0.05
+
+
+def _sampled(basis: Eigenbasis, at: Tensor) -> Eigenbasis:
+    """The basis as seen from some vertices, which share the area evenly."""
+    mass = basis.mass.sum().expand(len(at)) / len(at)
+    return Eigenbasis(basis.vals, basis.vecs[at], mass)
+
+
+def _descriptors(basis: Eigenbasis, landmarks: Tensor | None = None) -> Tensor:
+    """(V, p) wave kernel of the first 100 functions, and heat from each landmark at 20 times."""
+    basis = basis.truncate(min(100, basis.k))
+    if landmarks is None:
+        return wks(basis, 30)
+    f = wks(basis, 100)
+    times = torch.logspace(-3.2, -0.7, 20, dtype=f.dtype, device=f.device) * basis.mass.sum()
+    return torch.cat([f, hks(basis, times, landmarks=landmarks, scaled=False)], 1)
 
 
 def _spectral_energy(result: ZoomoutResult, basis1: Eigenbasis, basis2: Eigenbasis) -> float:
@@ -222,9 +320,3 @@ def _spectral_energy(result: ZoomoutResult, basis1: Eigenbasis, basis2: Eigenbas
     eye = torch.eye(k, dtype=C.dtype, device=C.device)
     inverse = ((C_21 @ C_12 - eye).square().sum() + (C_12 @ C_21 - eye).square().sum()) / (2 * k)
     return float(commute + inverse)
-
-
-def _differ(a: ZoomoutResult, b: ZoomoutResult, mesh1: Mesh, at: Tensor) -> bool:
-    """Whether two maps send the vertices `at` of surface 2 to places that are on average far apart."""
-    gap = (mesh1.verts[a.p2p_21[at]] - mesh1.verts[b.p2p_21[at]]).norm(dim=-1).mean()
-    return float(gap / mesh1.area.sqrt()) > 0.05

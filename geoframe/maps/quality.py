@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_index, check_shape, check_tensor
-from geoframe.surface.geodesics import geodesic_pairs
+from geoframe._check import check_finite, check_float, check_index, check_int, check_shape, check_tensor
+from geoframe.surface.geodesics import HeatGeodesics, geodesic_pairs
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
+from geoframe.surface.sampling import farthest_points
 
 
 def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = "exact") -> Tensor:
@@ -127,6 +128,39 @@ def orthogonality(C_12: Tensor) -> float:
     K1 = check_shape(check_float(C_12, "C_12"), "K2 K1", "C_12")["K1"]
     C = C_12.detach().double()
     return float((C.T @ C - torch.eye(K1, dtype=C.dtype, device=C.device)).norm() / max(K1, 1) ** 0.5)
+
+
+class GeodesicDistortion:
+    """How much a map changes distances: call it with `p2p_21` to get the mean change, relative to the distances.
+
+    ``mean |d1(p2p_21(i), p2p_21(j)) - d2(i, j)| / mean d2(i, j)`` over pairs of `n` vertices spread over surface
+    2, heat geodesics at unit area; places that cannot be reached count as the farthest that can. No truth is
+    needed: an isometry has about the error of the heat method, poses of one animal were measured at 0.05 to
+    0.10. Both surfaces are factored once for all calls.
+
+    Raises:
+        ValueError: meshes without triangles or with NaN, `n` less than 2.
+    """
+
+    def __init__(self, mesh1: Mesh, mesh2: Mesh, *, n: int = 100) -> None:
+        check_int(n, "n", low=2)
+        self._mesh1, self._mesh2 = mesh1, mesh2
+        self._probes = farthest_points(mesh2, min(n, mesh2.n_verts))
+        self._heat = HeatGeodesics(mesh1)
+        self._wanted = self._between(HeatGeodesics(mesh2), mesh2, self._probes)
+
+    def __call__(self, p2p_21: Tensor) -> float:
+        _check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
+        found = self._between(self._heat, self._mesh1, p2p_21[self._probes.to(p2p_21.device)])
+        return float((found - self._wanted).abs().mean() / self._wanted.mean())
+
+    @staticmethod
+    def _between(heat: HeatGeodesics, mesh: Mesh, at: Tensor) -> Tensor:
+        """(n, n) distances at unit area."""
+        different, place = torch.unique(at, return_inverse=True)
+        rows = heat.rows(different).double()[:, different]
+        farthest = rows[rows.isfinite()].max()
+        return rows.clamp(max=farthest)[place][:, place] / _area(float(mesh.area)) ** 0.5
 
 
 def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:

@@ -38,7 +38,12 @@ def test_finds_the_map_from_landmarks(pair):
     assert torch.equal(found.p2p_12, torch.argsort(order))
     assert found.energies["round_trip"] == 0 and found.energies["coverage"] == pytest.approx(1)
     assert found.energies["inverted_share"] == 0
-    assert found.ambiguity is None and found.candidates == []
+    assert found.ambiguity is None
+    assert [c["start"] for c in found.candidates] in (
+        ["landmarks", "descriptors"],
+        ["descriptors", "landmarks"],
+    )
+    assert found.energies["distortion"] < 1e-6 and found.settings["refinement"] == "all functions"
     assert steps == sorted(steps) and steps[-1] == 1
 
 
@@ -99,3 +104,4 @@ def test_cat_to_lion():
     assert coverage(cat, found.p2p_21) >= 0.50
     assert found.energies["dirichlet"] <= 4
     assert found.energies["round_trip"] <= 0.02
+    assert found.settings["refinement"] == "reversible"

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geoframe.maps import (
+    GeodesicDistortion,
     coverage,
     dirichlet_energy,
     error_auc,
@@ -206,3 +207,34 @@ def test_bad_input(pair):
     ):
         with pytest.raises(error, match=match):
             call()
+
+
+def test_distortion_of_isometries_and_others():
+    mesh = ellipsoid(level=3)
+    order = torch.randperm(mesh.n_verts, generator=torch.Generator().manual_seed(0))
+    other = Mesh(2 * mesh.verts[order], torch.argsort(order)[mesh.faces])
+    distortion = GeodesicDistortion(mesh, other)
+    assert distortion(order) < 1e-6
+    mirror = torch.cdist(mesh.verts * mesh.verts.new_tensor([-1, 1, 1]), mesh.verts).argmin(1)
+    assert distortion(mirror[order]) < 0.02  # a flip is an isometry too
+    assert distortion(torch.zeros_like(order)) == pytest.approx(1)  # all to one vertex
+    wrong = torch.randint(mesh.n_verts, order.shape, generator=torch.Generator().manual_seed(1))
+    half = torch.where(torch.arange(len(order)) % 2 == 0, order, wrong)
+    assert 0.05 < distortion(half) < distortion(wrong)
+
+
+def test_distortion_over_several_components():
+    """Places out of reach count as the farthest: joining or parting components is a distortion, not a crash."""
+    ball = icosphere(2)
+    two = Mesh(torch.cat([ball.verts, ball.verts + 5]), torch.cat([ball.faces, ball.faces + ball.n_verts]))
+    same = torch.arange(two.n_verts)
+    assert GeodesicDistortion(two, two)(same) < 1e-6
+    assert GeodesicDistortion(two, two)(same % ball.n_verts) > 0.2
+
+
+def test_distortion_of_bad_input():
+    ball = icosphere(1)
+    with pytest.raises(ValueError, match="n: expected an integer at least 2"):
+        GeodesicDistortion(ball, ball, n=1)
+    with pytest.raises(ValueError, match="p2p_21: expected shape"):
+        GeodesicDistortion(ball, ball)(torch.zeros(3, dtype=torch.int64))

@@ -1,0 +1,1 @@
+"""Accuracy of `match` on real animals, beside pyFM."""
