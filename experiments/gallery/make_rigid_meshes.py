@@ -1,6 +1,6 @@
 """Make the rigid surfaces and the head of `meshes/`: `python -m experiments.gallery.make_rigid_meshes [--out meshes]`.
 
-Two minutes on one core; run it after `make_meshes`, whose README it extends. `--sheet` draws the picture only.
+Two minutes on one core; run it after `make_meshes`, whose README it extends. `--sheet` draws the picture instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from experiments.gallery.contact_sheet import turned
 from geoframe import zoo
 from geoframe._files import atomic_path
 from geoframe.surface import health, save
-from geoframe.viz import render, save_picture
+from geoframe.viz import render
 from geoframe.zoo.template import draft
 
 N_VERTS = 5000
@@ -38,7 +38,7 @@ README = """{mark}
 
 ## Rigid categories and a head
 
-![chairs, tables, aeroplanes, cars, motorbikes and heads](rigid.png)
+![chairs, tables, aeroplanes, cars, motorbikes and heads](../experiments/gallery/rigid.png)
 
 One member of each category with named parts; others, of any size, with exact correspondence between any two, come
 from `zoo.surface_mesh(zoo.sample(category, seed), n_verts)` and `zoo.sample_head(seed, expression)`.
@@ -48,7 +48,8 @@ from `zoo.surface_mesh(zoo.sample(category, seed), n_verts)` and `zoo.sample_hea
 |---|---|---|---|---|
 {rows}
 
-How to regenerate: `python -m experiments.gallery.make_rigid_meshes` (after `make_meshes`).
+How to regenerate: `python -m experiments.gallery.make_rigid_meshes` (after `make_meshes`), and the picture: the same
+with `--sheet`.
 """
 # the first word that is part of a label decides its colour; the others get one by their number
 PAINT = {
@@ -145,7 +146,8 @@ def sheet(path: Path) -> None:
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
     for i, name in enumerate((*ROW, "head")):
         draw.text((8, i * 280 + 6), name, "black", font)
-    save_picture(np.asarray(picture), path)
+    with atomic_path(path) as place:
+        picture.quantize(200, dither=Image.Dither.NONE).save(place, format="PNG", optimize=True)
 
 
 def write(name: str, member: zoo.Member, out: Path) -> str:
@@ -168,14 +170,13 @@ def write(name: str, member: zoo.Member, out: Path) -> str:
 
 
 def main() -> None:
-    """Write the meshes, the picture and their part of the README."""
+    """Write the meshes and their part of the README, or the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("meshes"))
-    parser.add_argument("--sheet", action="store_true", help="draw the picture only")
+    parser.add_argument("--sheet", action="store_true", help="draw the picture instead")
     args = parser.parse_args()
-    sheet(args.out / "rigid.png")
     if args.sheet:
-        return
+        return sheet(Path(__file__).with_name("rigid.png"))
     members = {name: zoo.sample(name, seed) for name, seed in SEEDS.items()} | {"head": zoo.sample_head(0)}
     rows = [write(name, member, args.out) for name, member in members.items()]
     readme = args.out / "README.md"

@@ -221,6 +221,7 @@ def table_structure(top: str, legs: str, shelf: bool) -> Structure:
     if top == "round":
         parts = [Part("top", disc((0, 0, 0), 0.6, 0.05, rounded=0.035), 0.07)]
         x, z, marks = 0.36, 0.36, {"top_edge": (0.6, 0.0, 0.0), "top_side": (0.0, 0.0, 0.6)}
+        marks |= {"top_corner": (0.424, 0.0, 0.424), "top_rear_corner": (-0.424, 0.0, 0.424)}
     else:
         parts = [Part("top", block((-0.7, -0.05, -0.5), (0.7, 0.05, 0.5), 0.035), 0.07)]
         x, z, marks = 0.6, 0.4, {"top_edge": (0.7, 0.0, 0.0), "top_side": (0.0, 0.0, 0.5)}
@@ -249,7 +250,11 @@ def table_structure(top: str, legs: str, shelf: bool) -> Structure:
         marks["column"] = (0.09, -0.4, 0)
         if legs == "pedestal":
             parts.append(Part("base", disc((0, -0.855, 0), 0.36, 0.045, rounded=0.04), 0.06, 0.1))
-            marks["front_foot"] = (0.36, -0.855, 0)
+            marks |= {
+                "front_foot": (0.36, -0.855, 0),
+                "back_foot": (-0.36, -0.855, 0),
+                "side_foot": (0, -0.855, 0.36),
+            }
         else:
             for sign, name in ((1, "front_leg"), (-1, "back_leg")):
                 foot = [(0.0, -0.62, 0.0), (sign * 0.25, -0.76, 0.25), (sign * 0.36, -0.855, 0.36)]

@@ -88,7 +88,8 @@ class Push:
     """Moves what is near a place along one axis: adds ``amount exp(-|(p - place) / radii|^2)`` to a coordinate.
 
     Attributes:
-        axis: the coordinate. amount: at most 0.9 of the radius along the axis, which keeps it increasing.
+        axis: the coordinate. amount: at most 0.9 of the radius along the axis (0.55 for a pair, whose two
+            bumps may meet), which keeps the coordinate increasing.
         place, radii: (3,). pair: also at the mirror image of the place, mirrored.
     """
 
@@ -99,10 +100,10 @@ class Push:
     pair: bool = False
 
     def __post_init__(self) -> None:
-        radius = float(self.radii[self.axis])
-        if abs(self.amount) > 0.9 * radius:
+        radius, most = float(self.radii[self.axis]), 0.55 if self.pair else 0.9
+        if abs(self.amount) > most * radius:
             raise ValueError(
-                f"amount: expected at most 0.9 of the radius {radius:.3g}, found {self.amount:.3g}"
+                f"amount: expected at most {most} of the radius {radius:.3g}, found {self.amount:.3g}"
             )
 
     def forward(self, points: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ STEPS: dict[str, Step] = {
         1, (-1, 1), {0.0: (-1, 1), 1.0: (-0.1, 0.1)}, along=lambda p: p[:, 0] * p[:, 2]
     ),
     "push": push(1, 0.35, (0.2, 0.1, 0.3), (0.5, 0.4, 0.6)),
-    "pair of pushes": push(2, -0.2, (0.2, 0.1, 0.4), (0.5, 0.4, 0.3), pair=True),
+    "pair of pushes": push(2, -0.16, (0.2, 0.1, 0.21), (0.5, 0.4, 0.3), pair=True),
 }
 
 
@@ -76,7 +76,7 @@ def test_stretch_has_no_kink() -> None:
 def test_a_pair_of_pushes_is_symmetric() -> None:
     mirror = torch.tensor([1, 1, -1], dtype=torch.float64)
     for axis in range(3):
-        step = push(axis, 0.2, (0.2, 0.1, 0.4), (0.5, 0.4, 0.3), pair=True)
+        step = push(axis, 0.16, (0.2, 0.1, 0.4), (0.5, 0.4, 0.3), pair=True)
         torch.testing.assert_close(step.forward(cloud() * mirror), step.forward(cloud()) * mirror)
 
 
@@ -95,3 +95,5 @@ def test_what_could_not_be_inverted_is_refused() -> None:
         stretch(0, (0, 1), {0.0: (0, 1), 1.0: (0, 1)}, along=0)
     with pytest.raises(ValueError, match=r"amount: expected at most 0\.9 of the radius 0\.3"):
         Push(1, 0.28, torch.zeros(3), torch.full((3,), 0.3))
+    with pytest.raises(ValueError, match=r"amount: expected at most 0\.55 of the radius 0\.3"):
+        Push(1, 0.2, torch.zeros(3), torch.full((3,), 0.3), pair=True)
