@@ -1,0 +1,1 @@
+"""Does the joint pose solver find the global minimum?"""
