@@ -57,8 +57,13 @@ def main() -> None:
         rows.append(
             f"| {name} | {mesh.n_verts} | {mesh.n_faces} | {float(mesh.area):.3f} | {len(made.landmarks)} |"
         )
-    with atomic_path(out / "README.md") as path:
-        path.write_text(README.format(rows="\n".join(rows), names=", ".join(zoo.landmark_names())))
+    readme = out / "README.md"
+    rest = readme.read_text(encoding="utf-8").partition("<!--") if readme.is_file() else ("", "", "")
+    with atomic_path(readme) as path:
+        text = README.format(rows="\n".join(rows), names=", ".join(zoo.landmark_names()))
+        path.write_text(
+            text + ("\n" + "".join(rest[1:]) if rest[1] else "")
+        )  # the rigid surfaces' part stays
 
 
 if __name__ == "__main__":

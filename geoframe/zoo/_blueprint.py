@@ -176,6 +176,14 @@ def _place_limb(plan: Blueprint, part: str, at: dict[Key, Floats]) -> None:
                 at[loop[k]] = share * ring[k] + (1 - share) * at[loop[k]]
             else:
                 at[part, "right", j + first, k] = ring[k]
+    if first == 1:  # the inner side leaves the body below its root, not within it
+        shank = table[5 - first][1]
+        for j, share in ((1, 0.12), (2, 0.28), (3, 0.45), (4, 0.62)):
+            for k in (0, 5, 6, 7, 8, 9):
+                root = at[loop[k]][1]
+                low = root - share * (root - shank)
+                place = at[part, "right", j, k]
+                at[part, "right", j, k] = np.array([place[0], min(place[1], low), place[2]])
     forward = tangent[-1] if digits.direction is None else np.array(digits.direction)
     forward = forward / np.linalg.norm(forward)
     for d in range(5):

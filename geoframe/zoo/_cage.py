@@ -50,8 +50,8 @@ class Template:
 
     Attributes:
         smooth: (V, n) sparse, rows sum to 1: points of the limit surface; its first n rows belong to the
-            cage's own vertices. levels: (F, 3) faces of each level of subdivision but the cage
-            itself, coarse ones first, on the first vertices. mirror: (V,) involution. side: (V,) +1 right, -1 left, 0 midline.
+            cage's own vertices. levels: (F, 3) faces after each subdivision, coarse ones first, on the first
+            vertices. mirror: (V,) involution. side: (V,) +1 right, -1 left, 0 midline.
     """
 
     smooth: sp.csr_matrix

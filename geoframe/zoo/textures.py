@@ -186,9 +186,7 @@ def _pattern(kind: str) -> Floats:
         return np.zeros(len(dense))
     body, limb, is_limb = _rings()
     if kind == "stripes":
-        phase = np.where(
-            is_limb > 0.5, 1.25 * limb + 0.25, body + 0.2 * np.sin(1.3 * dense[:, 1] + 0.5 * body)
-        )
+        phase = np.where(is_limb > 0.5, 0.9 * limb + 0.25, 0.7 * body + 0.1 * np.sin(1.3 * dense[:, 1]))
         return _above(np.sin(2 * np.pi * phase), 7)
     if kind == "two_tone":
         low = np.array(
