@@ -99,7 +99,11 @@ def plane_structure(kind: str) -> Structure:
         )
         parts += _engine("engine", (-1.02, 0.12, 0.36), None)
         parts.append(Part("pylon", block((-1.25, 0.09, 0.1), (-0.85, 0.15, 0.32), 0.028), 0.05, 0.03, True))
-        marks |= {"stabiliser_tip": (-2.05, 0.82, 0.66), "engine_front": (-0.80, 0.22, 0.36)}
+        marks |= {
+            "fin_tip": (-1.85, 0.84, 0),
+            "stabiliser_tip": (-2.05, 0.82, 0.66),
+            "engine_front": (-0.80, 0.22, 0.36),
+        }
     parts += _windows()
     return Structure(f"aeroplane/{kind}", PARTS, tuple(parts), marks, 0.05)
 

@@ -217,7 +217,7 @@ def _expression(e: Mapping[str, float]) -> list[Step]:
     brow_up = 0.13 * e["raised_brows"] - 0.07 * e["frown"]
     steps += [
         push(1, 0.12 * smile, corner, (0.4, 0.22, 0.15), True),
-        push(2, 0.10 * smile - 0.09 * pucker, corner, (0.4, 0.25, 0.18), True),
+        push(2, 0.10 * smile - 0.09 * pucker, corner, (0.4, 0.25, 0.19), True),
         push(0, -0.05 * smile, corner, (0.3, 0.2, 0.16), True),
         push(0, 0.05 * smile, (0.62, -0.15, 0.44), (0.3, 0.2, 0.18), True),
         push(1, 0.05 * smile, (0.66, -0.10, 0.42), (0.3, 0.2, 0.2), True),
