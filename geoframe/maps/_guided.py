@@ -27,7 +27,7 @@ from geoframe.nearest import best_of_pairs, lowest_score, true_at
 PATCH = 80  # queries of a patch, at most
 SPLIT = 20  # coordinates, the smoothest, along which patches are cut
 RADIUS = 0.4  # of a cell, in units of the distance between unrelated rows
-MANY = 64  # points in the reach of a query, on average over a patch, from which brute force is the better way
+MANY = 64  # points equally near in float32, on average over a patch, that are too many to list
 _CACHE = 2**21  # scores that stay in the cache
 _UNIT = 1.02 * 2.0**-24  # rounding of float32; the excess is for terms of second order
 
@@ -115,17 +115,15 @@ def nearest_by_guess(
     reach = (reach + far.error(q, square, reach)).sqrt_()
     cells = _ball_rows(*_around(q, x, reach, cut), far)
     balls = _ball_rows(q, square, reach, far)
+    slack = 2 * far.error(q, square, reach)
     found = []
     for rows, near in zip(cut.rows, _inside(cells, cut.first, p, block), strict=True):
-        i, j, score = _pairs(balls[rows], p, near)
+        i, j = _pairs(balls[rows], slack[rows], p, near)
         if len(i) > MANY * len(rows):
             i, j = torch.arange(len(rows)), lowest_score(query[rows], points, bias, block=block)
-            score = torch.zeros(len(rows))
-        found.append((rows[i], j, score))
-    i, j, score = (torch.cat(x) for x in zip(*found, strict=True))
-    best = torch.full_like(reach, torch.inf).scatter_reduce(0, i, score, "amin")
-    keep = score <= (best + 2 * far.error(q, square, reach))[i]
-    return best_of_pairs(query, points, bias, i[keep], j[keep], block)
+        found.append((rows[i], j))
+    i, j = (torch.cat(x) for x in zip(*found, strict=True))
+    return best_of_pairs(query, points, bias, i, j, block)
 
 
 def _point_rows(points: Tensor, bias: Tensor | None) -> Tensor:
@@ -193,8 +191,8 @@ def _inside(cells: Tensor, first: list[int], p: Tensor, block: int) -> Iterator[
             yield true_at(least.amin(0) <= 0)
 
 
-def _pairs(balls: Tensor, p: Tensor, near: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Which of the points `near` are in which ball: indices of balls and points, and the products of their rows."""
+def _pairs(balls: Tensor, slack: Tensor, p: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
+    """Number of a ball and point, one of those `near`: pairs that are certain to hold the nearest to its centre."""
     score = p.index_select(0, near) @ balls.T
-    hit = true_at(score <= 0)
-    return hit % len(balls), near[hit // len(balls)], score.view(-1)[hit]
+    hit = true_at(score <= score.amin(0) + slack)
+    return hit % len(balls), near[hit // len(balls)]
