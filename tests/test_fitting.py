@@ -98,9 +98,9 @@ def test_a_real_mesh_forty_degrees_off(seed):
     verts = mesh.verts - (mesh.verts.amax(0) + mesh.verts.amin(0)) / 2
     mesh = Mesh(verts / verts.norm(dim=1).max(), mesh.faces)
     target, R = _deformed(mesh, 40, seed)
-    views = _views(8, (192, 192), fov=60.0)
+    views = _views(8, (160, 160), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
-    fit = fit_template(mesh, masks, views, steps=30)
+    fit = fit_template(mesh, masks, views, steps=25)
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 3
     assert fit.iou.min() > 0.95
 

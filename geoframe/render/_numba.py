@@ -27,7 +27,6 @@ from geoframe.render._scene import Size
 from geoframe.render._torch import THINNEST
 
 Array = NDArray[Any]
-_compiled: Any = njit(nogil=True, cache=True, error_model="numpy")
 
 
 def hard(
@@ -130,6 +129,14 @@ def _parts(first: int, last: int) -> list[tuple[int, int]]:
     n = 1 if torch.get_num_threads() == 1 else 4 * torch.get_num_threads()
     edges = [first + (last - first) * i // n for i in range(n + 1)]
     return [(a, b) for a, b in pairwise(edges) if b > a]
+
+
+def _compiled(fn: Callable[..., Any]) -> Any:
+    """Machine code without the lock, kept on disk; where no folder can be written it is made once a process."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(fn)
+    except RuntimeError:
+        return njit(nogil=True, error_model="numpy")(fn)
 
 
 @_compiled

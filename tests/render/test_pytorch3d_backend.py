@@ -92,5 +92,7 @@ def test_it_says_how_to_install():
         import pytorch3d  # noqa: F401
     except ImportError:
         mesh = icosphere(0)
-        with pytest.raises(ImportError, match=r"pytorch3d.renderer is needed here .*install 'geoframe\[pytorch3d\]"):
+        with pytest.raises(
+            ImportError, match=r"pytorch3d.renderer is needed here .*install 'geoframe\[pytorch3d\]"
+        ):
             rasterize(mesh.verts, mesh.faces, weak_view(mesh.verts[0], (8, 8)), backend="pytorch3d")

@@ -12,6 +12,7 @@ import torch
 
 from geoframe.camera import Pinhole, WeakPerspective, look_at, ndc_to_pixels, pinhole_view, weak_view
 from geoframe.render import rasterize
+from geoframe.render.rasterize import load_backend
 from geoframe.surface.shapes import icosahedron, icosphere, torus
 
 BACKENDS = ["numba", "torch"]
@@ -133,9 +134,9 @@ def test_a_square_of_two_triangles_has_no_crack(backend):
             square = (square - 16) @ turn + 16
         verts = torch.cat([square, torch.ones(4, 1)], 1)
         faces = torch.tensor([[0, 1, 2], [0, 2, 3]] if i % 3 else [[1, 2, 3], [3, 0, 1]])
-        one, two = (rasterize(verts, faces[[k]], size, backend=backend).mask for k in (0, 1))
+        lists = [verts] * 3, [faces[:1], faces[1:], faces]
+        one, two, both = rasterize(*lists, size, backend=backend).mask
         assert not (one & two).any()
-        both = rasterize(verts, faces, size, backend=backend).mask
         assert torch.equal(both, one | two)
         edge = square.roll(-1, 0) - square
         q = torch.stack([cols, rows], -1)[..., None, :] - square
@@ -340,6 +341,9 @@ def test_bad_input():
         rasterize([verts, verts], [faces], (8, 8))
     with pytest.raises(ValueError, match="backend: expected one of"):
         rasterize(verts, faces, (8, 8), backend="opengl")
+    with pytest.raises(ValueError, match="backend: 'numba' runs on the CPU, verts are on cuda"):
+        load_backend("numba", torch.device("cuda"))
+    assert load_backend(None, torch.device("cuda")).__name__.endswith("_torch")
     views = weak_view(torch.tensor([[0.0, 1.0, 1.0]]).expand(3, 3), (8, 8))
     with pytest.raises(ValueError, match=r"view: expected batch \(2,\)"):
         rasterize([verts, verts], [faces, faces], views)
