@@ -4,6 +4,7 @@ python -m experiments.bench.zoomout [--json FILE] [--case CASE ...]
 
 Both start from the same functional map of 20 functions, made from the 13 landmarks, on the same eigenbases of the
 surfaces at unit area. The note says for how many vertices of the lion both give the same vertex of the cat.
+Ours makes many small parallel sections: on a busy machine compare with OMP_NUM_THREADS=1.
 
 full-7k-5k      7,207 and 5,000 vertices, all used in every step
 sampled-7k-5k   1,000 farthest points of each, all vertices in the last step
