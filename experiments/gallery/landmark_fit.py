@@ -62,6 +62,7 @@ def main() -> int:
             axis.plot([x0, x1], [y0, y1], color="tab:orange", linewidth=1.2)
         axis.scatter(*points[seen].T, s=10, color="tab:red", zorder=3)
         axis.set_title(title)
+        axis.set(xlim=(0, SIZE[1]), ylim=(SIZE[0], 0))
         axis.axis("off")
     out = Path("out/gallery/landmark_fit.png")
     out.parent.mkdir(parents=True, exist_ok=True)

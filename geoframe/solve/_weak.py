@@ -22,6 +22,7 @@ ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, rel
 ASKED = 1e-21  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
 MOST_STEPS = 60  # Newton steps; a handful is usual
 ANGLES = 16  # turns about the viewing direction that the search tries
+HOPELESS = 0.25  # of the range over all directions: a peak that much lower than the highest is not refined
 CHUNK = 2**22  # numbers held at a time by the search
 
 
@@ -96,7 +97,8 @@ def _newton_step(values: Tensor, d: int) -> tuple[Tensor, Tensor]:
 
 def _cayley(w: Tensor) -> Tensor:
     """Rotations that agree with the exponential map to second order, by the quaternions (w / 2, 1)."""
-    q = torch.nn.functional.normalize(torch.cat([w / 2, torch.ones_like(w[:, :1])], 1), dim=1)
+    q = torch.cat([w / 2, torch.ones_like(w[:, :1])], 1)
+    q = q * q.square().sum(1, keepdim=True).rsqrt()
     return ((q[:, :, None] * q[:, None]).flatten(1) @ _from_products(w.device)).view(-1, 3, 3)
 
 
@@ -234,7 +236,8 @@ def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     """The most promising rotations (B, n_starts, 3, 3) of a search over all rotations.
 
     For every viewing direction of a grid the coefficients are eliminated and the turn about the direction is
-    the best of a trigonometric polynomial. Local minima over the grid, the lowest first.
+    the best of a trigonometric polynomial. Local minima over the grid, the lowest first;
+    one that is far above the lowest, which a step of the grid cannot make up for, is replaced by the lowest.
     """
     size = max(1, CHUNK // (len(_half_sphere(s.device)[0]) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
     parts = [
@@ -281,8 +284,9 @@ def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     value = torch.cat([best[..., 0], best[..., 1]], 1)  # (B, 2 N): directions, then their opposites
     at = torch.cat([at[..., 0], at[..., 1]], 1)
     peak = value >= value[:, neighbours].amax(-1)
-    spread = value.amax(1, keepdim=True) - value.amin(1, keepdim=True) + 1
-    pick = torch.where(peak, value, value - spread).topk(n_starts, dim=1).indices
+    spread = value.amax(1, keepdim=True) - value.amin(1, keepdim=True)
+    height, pick = torch.where(peak, value, value - 2 * spread).topk(n_starts, dim=1)
+    pick = torch.where(height[:, :1] - height > HOPELESS * spread, pick[:, :1], pick)
     return _rotation(frames, pick, at.gather(1, pick))
 
 

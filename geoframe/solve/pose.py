@@ -58,7 +58,8 @@ class Solution:
 
 def deformed(template: Tensor, basis: Tensor, alpha: Tensor) -> Tensor:
     """(..., V, 3) template (..., V, 3) plus the sum of alpha (..., K) times the basis (..., K, V, 3)."""
-    offset = (alpha[..., None, :] @ basis.flatten(-2))[..., 0, :]
+    flat = basis.flatten(-2)
+    offset = alpha @ flat if flat.ndim == 2 else (alpha[..., None, :] @ flat)[..., 0, :]
     return template + offset.unflatten(-1, basis.shape[-2:])
 
 
