@@ -35,32 +35,30 @@ def hard(
     """As `geoframe.render._torch.hard`."""
     H, W = size
     B = len(starts) - 1
-    owner = torch.full((B, H, W), -1, dtype=torch.int64)
-    bary = torch.zeros(B, H, W, 3, dtype=torch.float64)
-    depth = torch.full((B, H, W), torch.inf, dtype=torch.float64)
-    arrays = _double(screen), faces.numpy(), owner.numpy(), bary.numpy(), depth.numpy()
+    # plain arrays, filled by one thread: sharing such small work costs more than it saves on a busy machine
+    owner, depth = np.full((B, H, W), -1), np.full((B, H, W), np.inf)
+    bary = np.zeros((B, H, W, 3), screen.detach()[:0].numpy().dtype)
+    arrays = _double(screen), faces.numpy()
 
     def run(b: int, y0: int, y1: int) -> None:
-        _hard_rows(*arrays[:2], starts[b], starts[b + 1], y0, y1, perspective, *(x[b] for x in arrays[2:]))
+        _hard_rows(*arrays, starts[b], starts[b + 1], y0, y1, perspective, owner[b], bary[b], depth[b])
 
     _share(run, _bands(B, H))
-    return owner, bary.to(screen.dtype), depth.to(screen.dtype)
+    return torch.from_numpy(owner), torch.from_numpy(bary), torch.from_numpy(depth.astype(bary.dtype))
 
 
 def hard_backward(
     screen: Tensor, faces: Tensor, owner: Tensor, perspective: bool, g_bary: Tensor, g_depth: Tensor
 ) -> Tensor:
     """As `geoframe.render._torch.hard_backward`."""
-    out = torch.zeros(screen.shape, dtype=torch.float64)  # images have vertices of their own
-    arrays = owner.numpy(), _double(g_bary), _double(g_depth)
+    out = np.zeros(screen.shape)  # images have vertices of their own
+    points, arrays = _double(screen), (owner.numpy(), _double(g_bary), _double(g_depth))
 
     def run(b: int) -> None:
-        _hard_backward(
-            _double(screen), faces.numpy(), perspective, THINNEST, *(x[b] for x in arrays), out.numpy()
-        )
+        _hard_backward(points, faces.numpy(), perspective, THINNEST, *(x[b] for x in arrays), out)
 
     _share(run, [(b,) for b in range(len(owner))])
-    return out.to(screen.dtype)
+    return torch.from_numpy(out).to(screen.dtype)
 
 
 def soft(
@@ -68,14 +66,14 @@ def soft(
 ) -> Tensor:
     """As `geoframe.render._torch.soft`."""
     B = len(starts) - 1
-    clear = torch.ones(B, *size, dtype=torch.float64)
+    clear = np.ones((B, *size))
     arrays = _double(xy), faces.numpy()
 
     def run(b: int, y0: int, y1: int) -> None:
-        _soft_rows(*arrays, starts[b], starts[b + 1], y0, y1, sigma, radius, clear[b].numpy())
+        _soft_rows(*arrays, starts[b], starts[b + 1], y0, y1, sigma, radius, clear[b])
 
     _share(run, _bands(B, size[0]))
-    return clear.to(xy.dtype)
+    return torch.from_numpy(clear.astype(xy.detach()[:0].numpy().dtype))
 
 
 def soft_backward(
@@ -89,20 +87,20 @@ def soft_backward(
     g_clear: Tensor,
 ) -> Tensor:
     """As `geoframe.render._torch.soft_backward`."""
-    weight = ((clear.double() * g_clear.double()) / sigma).numpy()
-    g = torch.zeros(len(faces), 3, 2, dtype=torch.float64)
+    weight = _double(clear) * _double(g_clear) / sigma
+    g = np.zeros((len(faces), 3, 2))
     arrays = _double(xy), faces.numpy()
 
     def run(b: int, first: int, last: int) -> None:
-        _soft_backward(*arrays, first, last, sigma, radius, weight[b], g.numpy())
+        _soft_backward(*arrays, first, last, sigma, radius, weight[b], g)
 
     _share(run, [(b, *part) for b in range(len(starts) - 1) for part in _parts(starts[b], starts[b + 1])])
     out = torch.zeros(xy.shape, dtype=torch.float64)
-    return out.index_add_(0, faces.reshape(-1), g.view(-1, 2)).to(xy.dtype)
+    return out.index_add_(0, faces.reshape(-1), torch.from_numpy(g).view(-1, 2)).to(xy.dtype)
 
 
 def _double(x: Tensor) -> Array:
-    return x.detach().to(torch.float64).contiguous().numpy()
+    return np.ascontiguousarray(x.detach().numpy(), np.float64)
 
 
 def _share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:

@@ -23,7 +23,7 @@ class Scene:
     Attributes:
         screen: (P, 3) pixel x, pixel y, depth; differentiable. faces: (T, 3) int64 into it.
         starts: B + 1 numbers; image b owns the triangles starts[b] .. starts[b + 1] - 1.
-        face_id: (T,) int64, the triangle's face in its own mesh.
+        face_id: (T,) int64, the triangle's face in its own mesh; None where the triangles are the faces of one mesh.
         corners: None, or (T, 3, 3): barycentric coordinates of each triangle's corners in the face from which
             the near plane cut it. size: (H, W). batch: leading shape of the result.
         perspective: attributes are linear in space, not on the screen.
@@ -32,7 +32,7 @@ class Scene:
     screen: Tensor
     faces: Tensor
     starts: tuple[int, ...]
-    face_id: Tensor
+    face_id: Tensor | None
     corners: Tensor | None
     size: Size
     batch: tuple[int, ...]
@@ -86,7 +86,8 @@ def build_scene(
     starts = [0]
     for n in per_image:
         starts.append(starts[-1] + n)
-    return Scene(screen, tri, tuple(starts), face_id, corners, size, batch, perspective)
+    same = len(counts) == 1 and len(tri) == counts[0] and corners is None
+    return Scene(screen, tri, tuple(starts), None if same else face_id, corners, size, batch, perspective)
 
 
 def _worth_drawing(xy: Tensor, tri: Tensor, cull: bool, least_area: float) -> Tensor | None:

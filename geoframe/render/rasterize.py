@@ -80,7 +80,7 @@ def rasterize(
     scene = build_scene(verts, faces, view, near=near, perspective=perspective, cull=cull)
     owner, bary, depth = _Hard.apply(scene.screen, scene, load_backend(backend, scene.screen.device))
     face_id = owner
-    if len(scene.face_id):
+    if scene.face_id is not None and len(scene.face_id):
         face_id = torch.where(owner >= 0, scene.face_id[owner.clamp_min(0)], -1)
         if scene.corners is not None:
             bary = (bary[..., None, :] @ scene.corners[owner.clamp_min(0)])[..., 0, :]
