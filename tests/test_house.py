@@ -33,6 +33,7 @@ FLOORS = {
         "spectral": 2,
         "maps": 3,
         "layers": 4,
+        "canonical": 4,
         "solve": 5,
         "render": 5,
         "fitting": 5.5,
@@ -42,6 +43,7 @@ FLOORS = {
         "fit": 9,
         "viz_clouds": 9,
         "keypoints": 9.5,
+        "canonical_report": 9.5,
     },
     **{"viz": 9, "report": 9.5, "batch": 9, "cli": 10, "__main__": 11},
 }
@@ -56,7 +58,19 @@ SLOW = (
         "pygeodesic",
         "roma",
     ),
-    *("matplotlib", "PIL", "tyro", "rich", "joblib", "numba", "distributed", "ray", "networkx", "sklearn", "pyFM"),
+    *(
+        "matplotlib",
+        "PIL",
+        "tyro",
+        "rich",
+        "joblib",
+        "numba",
+        "distributed",
+        "ray",
+        "networkx",
+        "sklearn",
+        "pyFM",
+    ),
 )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from geoframe.cli import keypoints
+from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
@@ -29,6 +30,7 @@ _BAD_INPUT = (
 # The name of a command is one word or two.
 COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
+    "canonical": canonical,
     "match": match,
     "match-all": match_all,
     "keypoints train": keypoints.train,

@@ -32,10 +32,14 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
 
 
 def load_mesh(path: Path) -> Any:
-    """The mesh of a file; a file of points only is refused."""
+    """The mesh of a file or of a folder of `geoframe canonical`; a file of points only is refused."""
     from geoframe.surface import Mesh, load
 
-    surface = load(path)
+    if path.is_dir() and not (path / "surface.obj").is_file():
+        raise ValueError(
+            f"{path}: expected a mesh file or a folder of geoframe canonical, found another folder"
+        )
+    surface = load(path / "surface.obj" if path.is_dir() else path)
     if not isinstance(surface, Mesh):
         raise ValueError(f"{path}: expected a mesh, found points without faces; reconstruct a surface first")
     return surface
@@ -52,6 +56,15 @@ def read_pairs(path: Path, source: Path, target: Path) -> Any:
         return pair_landmarks(named1, named2)
     except ValueError as err:
         raise ValueError(f"{path}: {source.stem}.json and {target.stem}.json share no landmark name") from err
+
+
+def shared_landmarks(source: Path, target: Path) -> Any:
+    """(L, 2) vertex pairs of the names that two canonical folders share; None without any."""
+    from geoframe.canonical import named_landmarks
+    from geoframe.surface import pair_landmarks
+
+    named1, named2 = named_landmarks(source), named_landmarks(target)
+    return pair_landmarks(named1, named2) if named1.keys() & named2.keys() else None
 
 
 @contextlib.contextmanager

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from geoframe.cli._common import about, given, load_mesh, progress_bar, read_pairs, save_json
+from geoframe.cli._common import (
+    about,
+    given,
+    load_mesh,
+    progress_bar,
+    read_pairs,
+    save_json,
+    shared_landmarks,
+)
 
 
 def match(
@@ -24,10 +32,11 @@ def match(
     functions on TARGET. Measures are relative to the square root of a surface's area.
 
     Args:
-        source: mesh file of surface 1.
-        target: mesh file of surface 2.
+        source: mesh file of surface 1, or a folder of `geoframe canonical`.
+        target: mesh file of surface 2, or such a folder.
         out: folder for the four files; made if need be, written only when all is done.
-        landmarks: text file with a pair "source_vertex target_vertex" a line (0-based), or JSON.
+        landmarks: text file with a pair "source_vertex target_vertex" a line (0-based), or JSON. Without it the
+            landmarks that two canonical folders share by name are taken.
         ground_truth: pairs in the same format to judge the map by; adds the geodesic error on SOURCE, from the
             vertex found to the true one, to metrics.json.
         k: number of eigenfunctions of the final map.
@@ -41,10 +50,10 @@ def match(
 
     mesh1, mesh2 = load_mesh(source), load_mesh(target)
     sizes = (mesh1.n_verts, mesh2.n_verts)
-    pairs = truth = None
-    if landmarks is not None:
-        pairs = read_pairs(landmarks, source, target)
-        with about(landmarks):
+    truth = None
+    pairs = shared_landmarks(source, target) if landmarks is None else read_pairs(landmarks, source, target)
+    if pairs is not None:
+        with about(landmarks or source):
             check_landmarks(pairs, *sizes)
     if ground_truth is not None:
         truth = read_pairs(ground_truth, source, target)
