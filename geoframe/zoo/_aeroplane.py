@@ -30,6 +30,22 @@ PARTS = (
 )
 
 
+_WING_Y = -0.10  # height of a jet's wing at its root
+_JET_LANDMARKS: dict[str, Point] = {
+    "nose": (1.98, -0.05, 0),
+    "tail": (-2.01, 0.13, 0),
+    "wing_tip": (-0.62, _WING_Y + 0.12, 1.85),
+    "wing_front": (-0.05, _WING_Y + 0.06, 0.9),
+    "wing_rear": (-0.5, _WING_Y + 0.06, 0.9),
+    "fin_tip": (-1.92, 0.80, 0),
+    "fin_front": (-1.30, 0.35, 0),
+    "back": (0.3, 0.21, 0),
+    "belly": (0.9, -0.21, 0),
+    "cockpit_top": (1.55, 0.2, 0),
+    "flank": (0.9, 0.0, 0.21),
+}
+
+
 @lru_cache(maxsize=8)
 def plane_structure(kind: str) -> Structure:
     """The canonical aeroplane of a kind, 4 long."""
@@ -40,7 +56,7 @@ def plane_structure(kind: str) -> Structure:
         [0.05, 0.13, 0.21, 0.21, 0.14, 0.04],
     )
     low = kind != "business_jet"
-    y = -0.10
+    y = _WING_Y
     parts = [
         Part("fuselage", hull, 0.13),
         Part(
@@ -59,19 +75,7 @@ def plane_structure(kind: str) -> Structure:
         ),
         Part("fin", wing((-1.50, 0.10, 0), (-1.92, 0.80, 0), (0.72, 0.34), (0.085, 0.06)), 0.06, 0.05),
     ]
-    marks: dict[str, Point] = {
-        "nose": (1.98, -0.05, 0),
-        "tail": (-2.01, 0.13, 0),
-        "wing_tip": (-0.62, y + 0.12, 1.85),
-        "wing_front": (-0.05, y + 0.06, 0.9),
-        "wing_rear": (-0.5, y + 0.06, 0.9),
-        "fin_tip": (-1.92, 0.80, 0),
-        "fin_front": (-1.30, 0.35, 0),
-        "back": (0.3, 0.21, 0),
-        "belly": (0.9, -0.21, 0),
-        "cockpit_top": (1.55, 0.2, 0),
-        "flank": (0.9, 0.0, 0.21),
-    }
+    marks = dict(_JET_LANDMARKS)
     if low:
         parts.append(
             Part(
