@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe import cli
+from geoframe import canonical, canonical_report, cli, viz
 from geoframe.canonical import load_canonical, make_canonical, save_canonical
-from geoframe.surface import Mesh, health, load, save
+from geoframe.surface import Mesh, Symmetry, health, load, save
 from geoframe.surface.shapes import icosphere, torus
 
 N = 300
@@ -44,6 +44,13 @@ def damaged() -> Mesh:
     verts[300] = torch.nan
     fin = [[int(faces[3, 0]), int(faces[3, 1]), len(verts) - 1], [7, 7, 8]]
     return Mesh(verts, torch.from_numpy(np.concatenate([faces, twice, ball.faces.numpy() + n, fin])))
+
+
+@pytest.fixture
+def any_mirror(monkeypatch):
+    """Spare the search for a mirror plane where the test is about something else."""
+    plane = Symmetry(torch.tensor([0.0, 1, 0]).double(), torch.tensor(0.0).double(), torch.arange(1), 0.0)
+    monkeypatch.setattr(canonical, "reflective_symmetry", lambda mesh: plane)
 
 
 def is_usable(mesh: Mesh) -> bool:
@@ -101,7 +108,7 @@ def test_symmetry_is_found(mended) -> None:
     assert mended.symmetry.residual < 0.01
 
 
-def test_another_component_can_be_asked_for() -> None:
+def test_another_component_can_be_asked_for(any_mirror) -> None:
     made = make_canonical(damaged(), component=1, n_verts=100, k=5)
     assert is_usable(made.mesh) and made.mesh.n_verts == 100
     assert float(made.mesh.verts[:, 2].min()) > 2
@@ -109,7 +116,7 @@ def test_another_component_can_be_asked_for() -> None:
         make_canonical(damaged(), component=3, n_verts=100)
 
 
-def test_large_holes_stay_open_and_are_told() -> None:
+def test_large_holes_stay_open_and_are_told(any_mirror) -> None:
     body = bean()
     half = Mesh(body.verts, body.faces[body.verts[body.faces][..., 0].mean(1) > 0])
     made = make_canonical(half, n_verts=N, fill_holes=8, k=5)
@@ -119,14 +126,14 @@ def test_large_holes_stay_open_and_are_told() -> None:
     assert health(closed.mesh).is_closed
 
 
-def test_a_mesh_of_the_size_keeps_its_triangles() -> None:
+def test_a_mesh_of_the_size_keeps_its_triangles(any_mirror) -> None:
     body = bean()
     made = make_canonical(body, {"nose": NOSE}, n_verts=650, k=5)
     assert torch.equal(made.mesh.verts, body.verts) and torch.equal(made.mesh.faces, body.faces)
     assert made.landmarks == {"nose": NOSE} and torch.equal(made.from_source, torch.arange(642))
 
 
-def test_a_vertex_where_sheets_touch_keeps_its_landmark() -> None:
+def test_a_vertex_where_sheets_touch_keeps_its_landmark(any_mirror) -> None:
     """Two balls that share one vertex come apart; the landmark stays with the one that is kept, either way."""
     one = icosphere(2)
     top = int(one.verts[:, 2].argmax())
@@ -183,8 +190,11 @@ def test_a_folder_reads_back_the_same(mended, tmp_path) -> None:
         load_canonical(tmp_path / "bean")
 
 
-def test_from_two_dirty_files_to_a_map(tmp_path, capsys) -> None:
-    """As a user does it: two canonical folders, their landmarks paired by name."""
+def test_from_two_dirty_files_to_a_map(tmp_path, capsys, monkeypatch) -> None:
+    """As a user does it: two canonical folders, their landmarks paired by name. (Pictures have a test of their own.)"""
+    blank = np.zeros((2, 2, 3), np.uint8)
+    monkeypatch.setattr(canonical_report, "draw_canonical", lambda *args, **kwargs: blank)
+    monkeypatch.setattr(viz, "draw_match", lambda *args, **kwargs: blank)
     save(damaged(), tmp_path / "a.obj")
     body = bean()
     save(body.with_verts(body.verts * torch.tensor([1.2, 1.0, 0.9])), tmp_path / "b.off")
@@ -212,6 +222,17 @@ def test_from_two_dirty_files_to_a_map(tmp_path, capsys) -> None:
     assert float((one.verts[p2p_21] - wanted).norm(dim=1).mean()) < 0.25  # edges are about 0.2
 
 
+def test_the_picture_shows_what_was_removed(mended) -> None:
+    """Eight panels; in the first, what was removed is red; there is nothing red in the second."""
+    picture = canonical_report.draw_canonical(damaged(), mended, size=(90, 110)).astype(int)
+    assert picture.shape[1] == 4 * 110 and picture.shape[0] >= 2 * 90
+    red = (picture[..., 0] - picture[..., 1:].max(-1)) > 60
+    first = red[:90, :110]
+    assert 20 < first.sum() < 0.2 * (picture[:90, :110] < 250).any(-1).sum()
+    assert not red[:90, 110:220].any()
+    assert (picture < 250).any(-1)[90 + 34 :].reshape(-1, 4, 110).any((0, 2)).all()  # no panel is empty
+
+
 def test_complaints_leave_nothing_behind(tmp_path, capsys) -> None:
     save(_moebius(), tmp_path / "m.obj")
     assert cli.main(["canonical", str(tmp_path / "m.obj"), "--out", str(tmp_path / "out")]) == 2
@@ -223,7 +244,7 @@ def test_complaints_leave_nothing_behind(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize("name", ["spot_low_resolution", "plane_holes"])
-def test_real_files(name) -> None:
+def test_real_files(name, any_mirror) -> None:
     folder = Path(os.environ.get("GEOFRAME_DATA", "")) / "objects"
     if not (folder / f"{name}.obj").is_file():
         pytest.skip("needs the folder objects of GEOFRAME_DATA")
@@ -232,6 +253,6 @@ def test_real_files(name) -> None:
     assert health(made.mesh).is_closed
 
 
-def test_handles_are_kept() -> None:
+def test_handles_are_kept(any_mirror) -> None:
     made = make_canonical(torus(1.0, 0.4, n_around=30, n_tube=12), n_verts=150, k=10)
     assert made.mesh.n_verts == 150 and health(made.mesh).genus == 1

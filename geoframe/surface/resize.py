@@ -21,6 +21,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
+SHARP = 0.6  # cosine of the angle between the normals at a sharp edge: 53 degrees
+SNAP = 0.4  # of the edge length: vertices nearer than that to a sharp edge move onto it
+
 
 @dataclass(frozen=True, eq=False)
 class Resized:
@@ -109,6 +112,28 @@ def _check_sound(verts: Floats, faces: Ints) -> None:
         )
 
 
+class _Segments:
+    """Closest points of line segments `ends` (n, 2, 3) that are short beside the distances that matter."""
+
+    def __init__(self, ends: Floats) -> None:
+        self.start, self.step = ends[:, 0], ends[:, 1] - ends[:, 0]
+        self.tree = cKDTree(ends.mean(1)) if len(ends) else None
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def closest(self, points: Floats) -> tuple[Floats, Ints]:
+        """The closest point (n, 3) to each of `points` (n, 3), and the segment (n,) it lies on."""
+        assert self.tree is not None
+        near = self.tree.query(points, k=np.arange(1, min(8, len(self)) + 1))[1]
+        start, step = self.start[near], self.step[near]
+        t = ((points[:, None] - start) * step).sum(-1) / (step**2).sum(-1).clip(1e-300)
+        place = start + t.clip(0, 1)[..., None] * step
+        best = ((place - points[:, None]) ** 2).sum(-1).argmin(1)
+        row = np.arange(len(points))
+        return place[row, best], near[row, best]
+
+
 class _Dense:
     """The surface in triangles that are small beside those wanted, and closest points on it.
 
@@ -118,8 +143,7 @@ class _Dense:
     """
 
     def __init__(self, verts: Floats, faces: Ints, n_verts: int) -> None:
-        a, b, c = verts[faces].transpose(1, 0, 2)
-        area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+        area = np.linalg.norm(_area_vectors(verts[faces]), axis=1).sum() / 2
         length = np.sqrt(2 / np.sqrt(3) * area / n_verts)  # of the edges if all triangles were equilateral
         self.old_verts, self.old_faces = verts, faces
         size = _follow_bends(verts, faces, length)
@@ -140,8 +164,12 @@ class _Dense:
         self.is_rim[self.rim] = 1
         self._solid = np.flatnonzero(~flat_faces(self.verts, self.faces))
         self._surface = Surface(self.verts, self.faces[self._solid])
-        if len(self.rim):
-            self._rim_tree = cKDTree(self.verts[self.rim].mean(1))
+        self.rim_line, self.length = _Segments(self.verts[self.rim]), length
+        normal = _area_vectors(self.verts[self.faces])
+        normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300)
+        glued = np.flatnonzero(table.n_faces == 2)
+        turn = (normal[table.faces[glued, 0]] * normal[table.faces[glued, 1]]).sum(1)
+        self.crease_line = _Segments(self.verts[table.verts[glued[turn < SHARP]]])
 
     def project(self, points: Floats) -> Floats:
         """(n, 3) points to the closest ones of the surface; those at NaN stay there."""
@@ -151,23 +179,12 @@ class _Dense:
             out[finite] = np.einsum("nc,ncd->nd", weights, self._surface.corners[face])
         return out
 
-    def project_rim(self, points: Floats) -> tuple[Floats, Ints]:
-        """(n, 3) points to the closest ones of the boundary, and the edge (n,) of it where each lies."""
-        near = self._rim_tree.query(points, k=np.arange(1, min(8, len(self.rim)) + 1))[1]
-        start, end = self.verts[self.rim[near]].transpose(2, 0, 1, 3)
-        step = end - start
-        t = ((points[:, None] - start) * step).sum(-1) / (step**2).sum(-1).clip(1e-300)
-        place = start + t.clip(0, 1)[..., None] * step
-        best = ((place - points[:, None]) ** 2).sum(-1).argmin(1)
-        row = np.arange(len(points))
-        return place[row, best], near[row, best]
-
     def locate(self, points: Floats, on_rim: Bools) -> tuple[Ints, Floats]:
         """Old vertices (n, 3) and weights (n, 3) of points (n, 3) of the surface."""
         parent = np.empty(len(points), np.int64)
         parent[~on_rim] = self.parent[self._solid[self._surface.closest(points[~on_rim])[0]]]
         if on_rim.any():
-            parent[on_rim] = self.rim_parent[self.project_rim(points[on_rim])[1]]
+            parent[on_rim] = self.rim_parent[self.rim_line.closest(points[on_rim])[1]]
         source = self.old_faces[parent]
         return source, closest_weights(points, self.old_verts[source])
 
@@ -251,5 +268,31 @@ def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints, old: _Dense) -> Flo
     inner, along = (np.flatnonzero((hold == h) & (total > 0)) for h in (0, 1))
     moved[inner] = old.project(x[inner] + 0.5 * step[inner])
     if len(along):
-        moved[along] = old.project_rim(x[along] + 0.5 * step[along])[0]
+        moved[along] = old.rim_line.closest(x[along] + 0.5 * step[along])[0]
+    if len(old.crease_line):
+        place = old.crease_line.closest(moved[inner])[0]
+        near = np.linalg.norm(place - moved[inner], axis=1) < SNAP * old.length * size[inner]
+        moved = _move_soundly(moved, inner[near], place[near], there.numpy())
     return moved
+
+
+def _move_soundly(x: Floats, which: Ints, place: Floats, faces: Ints) -> Floats:
+    """Vertices `which` (n,) at `place` (n, 3), those excepted that would turn a face over or make it a sliver."""
+    before = _area_vectors(x[faces])
+    for _ in range(3):
+        moved = x.copy()
+        moved[which] = place
+        corners = moved[faces]
+        after = _area_vectors(corners)
+        squares = ((corners - np.roll(corners, 1, axis=1)) ** 2).sum((1, 2))
+        aligned = (before * after).sum(1) / np.linalg.norm(before, axis=1).clip(1e-300)
+        bad = np.isin(which, faces[aligned < 0.06 * squares])  # 0.29 is equilateral
+        if not bad.any():
+            return moved
+        which, place = which[~bad], place[~bad]
+    return x
+
+
+def _area_vectors(corners: Floats) -> Floats:
+    """(F, 3) normals as long as twice the area of triangles (F, 3, 3)."""
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
