@@ -4,6 +4,7 @@ Direction: `C_12` (K2, K1) sends functions on surface 1 to functions on surface 
 `p2p_21` (V2,), which gives every vertex of surface 2 a vertex of surface 1: ``f2 = f1[p2p_21]``.
 """
 
+from geoframe.maps.anchors import landmark_coordinates as landmark_coordinates
 from geoframe.maps.convert import fmap_to_p2p as fmap_to_p2p
 from geoframe.maps.convert import p2p_to_fmap as p2p_to_fmap
 from geoframe.maps.fit import fit_descriptors as fit_descriptors

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int
+from geoframe.maps.anchors import landmark_coordinates
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.fit import check_landmark_pairs, fit_descriptors, fit_landmarks
 from geoframe.maps.quality import (
@@ -23,7 +24,7 @@ from geoframe.maps.quality import (
 )
 from geoframe.maps.reversible import reversible_refine
 from geoframe.maps.zoomout import ZoomoutResult, zoomout
-from geoframe.nearest import lowest_score
+from geoframe.nearest import lowest_score, nearest
 from geoframe.spectral.basis import Eigenbasis, eigenbasis
 from geoframe.spectral.signatures import hks, wks
 from geoframe.surface.mesh import Mesh
@@ -96,9 +97,13 @@ def match(
        of one animal, that is done again on all vertices. If it becomes much rougher, the high functions do not
        correspond, as between species; then the map of step 2 is made reversible on k / 2 functions instead
        (`reversible_refine`). Above 20,000 vertices both stay with the samples.
+    4. With landmarks, a second map goes another way: from `landmark_coordinates` of every vertex, made reversible
+       on these and k / 2 functions. Surfaces of very different proportions have no eigenfunctions in common,
+       but between the same landmarks they do correspond. The map with less Dirichlet energy over coverage is
+       returned.
 
-    Landmarks start the map and are not enforced after that: they are clicked by hand, and following them exactly
-    was measured to cost accuracy elsewhere.
+    No landmark is enforced: they are clicked by hand, and following them exactly was measured to cost accuracy
+    elsewhere.
 
     Args:
         mesh1: V1 vertices. mesh2: V2 vertices, any connectivity, scale and pose.
@@ -111,15 +116,7 @@ def match(
         TypeError, ValueError: not meshes, batches, k too large, landmarks out of range or empty, NaN.
     """
     tell = progress or (lambda step, done: None)
-    for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
-        if not isinstance(mesh, Mesh):
-            raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; load faces too")
-        if mesh.verts.ndim != 2:
-            raise ValueError(f"{name}: expected one pose, verts (V, 3), found {tuple(mesh.verts.shape)}")
-    if mesh1.device != mesh2.device or mesh1.dtype != mesh2.dtype:
-        raise ValueError(
-            f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
-        )
+    _check_meshes(mesh1, mesh2)
     k = check_int(max(2, min(MOST, mesh1.n_verts // 3, mesh2.n_verts // 3)) if k is None else k, "k", low=2)
     tell("eigenbasis of surface 1", 0.0)
     basis1 = eigenbasis(mesh1, k)
@@ -132,25 +129,16 @@ def match(
     starts = pair.signed_starts() if landmarks is None else pair.landmark_starts(landmarks)
     found, candidates, ambiguity = pair.best(starts, orientation if landmarks is None else 0.0)
     tell("refinement", 0.5)
-    large = max(mesh1.n_verts, mesh2.n_verts) > LARGE
-    first = len(found.C_12)
-    sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
-    finer = zoomout(found.C_12, basis1, basis2, sizes=sizes, samples=pair.samples).p2p_21
-    limit = ROUGHER * dirichlet_energy(mesh1, mesh2, found.p2p_21)
-    isometric = dirichlet_energy(mesh1, mesh2, finer) <= limit
-    assert found.p2p_12 is not None and found.C_21 is not None
-    p2p_21, p2p_12 = found.p2p_21, found.p2p_12
-    if isometric:
-        p2p_21 = finer if large else zoomout(found.C_12, basis1, basis2, sizes=sizes).p2p_21
-        back = pair.samples[::-1] if large else None
-        p2p_12 = zoomout(found.C_21, basis2, basis1, sizes=sizes, samples=back).p2p_21
-    elif not large:
-        half1, half2 = basis1.truncate(max(2, k // 2)), basis2.truncate(max(2, k // 2))
-        W1, W2 = laplacian(mesh1)[0], laplacian(mesh2)[0]
-        p2p_21, p2p_12 = reversible_refine(p2p_21, p2p_12, half1, half2, W1, W2)
+    p2p_21, p2p_12, how = pair.refined(found)
+    if landmarks is not None and not pair.large:
+        tell("landmark coordinates", 0.75)
+        other = pair.anchored(landmarks)
+        if pair.roughness(other[0]) < pair.roughness(p2p_21):
+            p2p_21, p2p_12 = other
+            how = "landmark coordinates"
     tell("measures", 0.9)
     C_12, C_21 = p2p_to_fmap(p2p_21, basis1, basis2), p2p_to_fmap(p2p_12, basis2, basis1)
-    some = farthest_points(mesh2, 200) if large else None
+    some = farthest_points(mesh2, 200) if pair.large else None
     energies = {
         "dirichlet": dirichlet_energy(mesh1, mesh2, p2p_21),
         "coverage": coverage(mesh1, p2p_21),
@@ -163,23 +151,24 @@ def match(
     settings: dict[str, Any] = {
         "k": k,
         "samples": min(SAMPLES, mesh1.n_verts, mesh2.n_verts),
-        "refinement": "all functions" if isometric else "none" if large else "reversible",
+        "refinement": how,
     }
     if landmarks is None:
         settings["orientation"] = orientation
-    return Match(
-        p2p_21,
-        p2p_12,
-        C_12,
-        C_21,
-        basis1,
-        basis2,
-        landmarks,
-        energies,
-        candidates,
-        ambiguity if landmarks is None else None,
-        settings,
-    )
+    sure = ambiguity if landmarks is None else None
+    return Match(p2p_21, p2p_12, C_12, C_21, basis1, basis2, landmarks, energies, candidates, sure, settings)
+
+
+def _check_meshes(mesh1: Mesh, mesh2: Mesh) -> None:
+    for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
+        if not isinstance(mesh, Mesh):
+            raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; load faces too")
+        if mesh.verts.ndim != 2:
+            raise ValueError(f"{name}: expected one pose, verts (V, 3), found {tuple(mesh.verts.shape)}")
+    if mesh1.device != mesh2.device or mesh1.dtype != mesh2.dtype:
+        raise ValueError(
+            f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
+        )
 
 
 Start = tuple[str, Tensor, Tensor]  # name, C_12, C_21
@@ -191,6 +180,7 @@ class _Pair:
     def __init__(self, mesh1: Mesh, mesh2: Mesh, basis1: Eigenbasis, basis2: Eigenbasis) -> None:
         self.mesh1, self.mesh2, self.basis1, self.basis2 = mesh1, mesh2, basis1, basis2
         self.k = basis1.k
+        self.large = max(mesh1.n_verts, mesh2.n_verts) > LARGE
         samples1, samples2 = (farthest_points(m, min(SAMPLES, m.n_verts)) for m in (mesh1, mesh2))
         self.samples = samples1, samples2
         self.distortion = GeodesicDistortion(mesh1, mesh2)
@@ -280,6 +270,39 @@ class _Pair:
             for i, (e, name, terms, _) in enumerate(ranked)
         ]
         return best, table, float(ambiguity)
+
+    def refined(self, found: ZoomoutResult) -> tuple[Tensor, Tensor, str]:
+        """On to all functions if the map stays smooth, else made reversible: (p2p_21, p2p_12, which)."""
+        one, two, k, first = self.basis1, self.basis2, self.k, len(found.C_12)
+        sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
+        finer = zoomout(found.C_12, one, two, sizes=sizes, samples=self.samples).p2p_21
+        limit = ROUGHER * dirichlet_energy(self.mesh1, self.mesh2, found.p2p_21)
+        assert found.p2p_12 is not None and found.C_21 is not None
+        if dirichlet_energy(self.mesh1, self.mesh2, finer) <= limit:
+            back = self.samples[::-1] if self.large else None
+            p2p_12 = zoomout(found.C_21, two, one, sizes=sizes, samples=back).p2p_21
+            if not self.large:
+                finer = zoomout(found.C_12, one, two, sizes=sizes).p2p_21
+            return finer, p2p_12, "all functions"
+        if self.large:
+            return found.p2p_21, found.p2p_12, "none"
+        return *self._reversible(found.p2p_21, found.p2p_12), "reversible"
+
+    def anchored(self, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        """(p2p_21, p2p_12) from landmark coordinates alone, made reversible with them."""
+        f1, f2 = (landmark_coordinates(m, landmarks[:, i]) for i, m in enumerate((self.mesh1, self.mesh2)))
+        return self._reversible(nearest(f2, f1)[0], nearest(f1, f2)[0], (f1, f2))
+
+    def _reversible(
+        self, p2p_21: Tensor, p2p_12: Tensor, functions: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        half1, half2 = (b.truncate(max(2, self.k // 2)) for b in (self.basis1, self.basis2))
+        W1, W2 = laplacian(self.mesh1)[0], laplacian(self.mesh2)[0]
+        return reversible_refine(p2p_21, p2p_12, half1, half2, W1, W2, functions=functions)
+
+    def roughness(self, p2p_21: Tensor) -> float:
+        """Dirichlet energy over coverage: a map is not smooth for sending much to little."""
+        return dirichlet_energy(self.mesh1, self.mesh2, p2p_21) / coverage(self.mesh1, p2p_21)
 
     def _differ(self, C: Tensor, D: Tensor) -> bool:
         """Whether two functional maps send the samples of surface 2 to places that are on average far apart."""

@@ -24,6 +24,7 @@ def reversible_refine(
     W2: sp.csr_matrix,
     *,
     smoothness: tuple[float, ...] = (1e-3, 1e-3, 1e-3, 1e-4, 1e-4, 1e-4),
+    functions: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Alternate between smooth pulled-back coordinates and nearest vertices, both ways at once.
 
@@ -40,6 +41,8 @@ def reversible_refine(
     Args:
         p2p_21: (V2,), p2p_12: (V1,) vertex maps. W1, W2: positive semi-definite Laplacians (weak form).
         smoothness: weight t of every step, at unit area (t has the unit of an area).
+        functions: (V1, p) and (V2, p) corresponding functions without a unit, such as `landmark_coordinates`;
+            they are appended to X1 and X2 as they are.
 
     Returns:
         The refined (p2p_21, p2p_12). A step costs one sparse factorisation and one exact nearest-neighbour
@@ -50,6 +53,9 @@ def reversible_refine(
     """
     X1, m1 = _embedding(basis1)
     X2, m2 = _embedding(basis2)
+    if functions is not None:
+        f1, f2 = (f.detach().double().cpu().numpy() for f in functions)
+        X1, X2 = np.hstack([X1, f1]), np.hstack([X2, f2])
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for t in smoothness:
         Y_21 = _pull(W2, m2, m1, X1, to2, to1, t)
