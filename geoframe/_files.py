@@ -1,4 +1,4 @@
-"""Writing files so that nothing is ever half-written."""
+"""Files and folders: writing so that nothing is ever half-written, and where a mesh lies."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def mesh_file(path: Path) -> Path:
+    """The file of the mesh at `path`: surface.obj in a folder of `geoframe canonical`, else `path` itself."""
+    inner = path / "surface.obj"
+    return inner if inner.is_file() else path
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from geoframe._check import check_choice, check_int
-from geoframe._files import atomic_path
+from geoframe._files import atomic_path, mesh_file
 from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
@@ -35,7 +35,8 @@ class Pair:
     """One pair to match.
 
     Attributes:
-        source, target: mesh files; `p2p_21` gives each target vertex a source vertex.
+        source, target: mesh files or folders of `geoframe canonical`; `p2p_21` gives each target vertex a
+            source vertex.
         landmarks: pairs (source vertex, target vertex), or None.
     """
 
@@ -106,13 +107,15 @@ def all_pairs(folder: str | Path, landmarks_of: Callable[[Path], dict[str, int] 
     """All ordered pairs of the meshes in a folder, by name.
 
     Args:
-        folder: holds mesh files with different stems.
+        folder: holds mesh files, or folders of `geoframe canonical`, with different stems.
         landmarks_of: mesh file -> its named landmarks, or None. Names that both surfaces have are paired.
 
     Raises:
         ValueError: fewer than two meshes, or two files with one stem.
     """
-    files = sorted(f for f in Path(folder).iterdir() if f.suffix.lower() in MESH_SUFFIXES)
+    files = sorted(
+        f for f in Path(folder).iterdir() if mesh_file(f) != f or f.suffix.lower() in MESH_SUFFIXES
+    )
     if len(files) < 2:
         raise ValueError(
             f"{folder}: expected at least two meshes ({', '.join(MESH_SUFFIXES)}), found {len(files)}"
@@ -169,7 +172,7 @@ def _check_pairs(pairs: Sequence[Pair]) -> dict[Path, str]:
     digests = {}
     for file in sorted({f for p in pairs for f in (p.source, p.target)}):
         try:
-            digests[file] = _sha256(file)
+            digests[file] = _sha256(mesh_file(file))
         except OSError as err:
             raise ValueError(f"cannot read {file}: {err.strerror or err}") from err
     return digests
@@ -244,7 +247,7 @@ def _prepare(file: Path, k: int | None) -> str:
 
     given: dict[str, Any] = {} if k is None else {"k": k}
     with contextlib.suppress(Exception):
-        eigenbasis(load(file), **given)
+        eigenbasis(load(mesh_file(file)), **given)
     return str(file)
 
 
@@ -274,8 +277,8 @@ def _compute(pair: Pair, k: int | None) -> tuple[dict[str, Any], dict[str, Any]]
 
     landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
     given: dict[str, Any] = {} if k is None else {"k": k}
-    source: Any = load(pair.source)  # match refuses a point cloud, and says so
-    target: Any = load(pair.target)
+    source: Any = load(mesh_file(pair.source))  # match refuses a point cloud, and says so
+    target: Any = load(mesh_file(pair.target))
     found = match(source, target, landmarks, **given)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     measures = dict(found.energies)

@@ -141,11 +141,12 @@ def write_canonical_report(
         _card("Before and after", _comparison(before, surface.mesh)),
         _card(
             "Eigenvalues, 1 / length²",
-            _table(("number", "value"), ((i, f"{v:.5g}") for i, v in enumerate(vals[:20]))),
+            _table(("number", "value"), ((i, f"{v:.5g}") for i, v in enumerate(vals[:12]))),
         ),
     ]
     if surface.landmarks:
-        cards.append(_card("Landmarks", _table(("name", "vertex"), surface.landmarks.items())))
+        rows = _table(("name", "vertex"), surface.landmarks.items())
+        cards.append(_card("Landmarks", f"<div class='scroll'>{rows}</div>"))
     use = "geoframe info FOLDER\ngeoframe match FOLDER OTHER --out OUT"
     cards.append(_card("Use", f"<pre>{use}</pre>"))
     page = (
@@ -172,7 +173,7 @@ def _comparison(before: Mesh, after: Mesh) -> str:
 
 
 def _card(title: str, body: str) -> str:
-    return f"<div class='card'><h2>{html.escape(title)}</h2><div class='scroll'>{body}</div></div>"
+    return f"<div class='card'><h2>{html.escape(title)}</h2>{body}</div>"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from geoframe import canonical, canonical_report, cli, viz
 from geoframe.canonical import load_canonical, make_canonical, save_canonical
+from geoframe.cli.match_all import _folder_pairs
 from geoframe.surface import Mesh, Symmetry, health, load, save
 from geoframe.surface.shapes import icosphere, torus
 
@@ -202,24 +203,42 @@ def test_from_two_dirty_files_to_a_map(tmp_path, capsys, monkeypatch) -> None:
     (tmp_path / "dots.json").write_text(json.dumps(dots))
     for name in ("a.obj", "b.off"):
         words = ["canonical", str(tmp_path / name), "--landmarks", str(tmp_path / "dots.json")]
-        out = str(tmp_path / name[0])
+        out = str(tmp_path / "folder" / name[0])
         assert cli.main([*words, "--vertices", "250", "--out", out]) == 0, capsys.readouterr().err
         found = {p.name for p in Path(out).iterdir()}
         assert found == {"surface.obj", "surface.json", "surface.npz", "canonical.png", "report.html"}
         page = (Path(out) / "report.html").read_text()
         assert "data:image/png;base64," in page and "remeshed" in page and "src='http" not in page
     assert "kept the largest of 3 components" in capsys.readouterr().out
-    assert cli.main(["info", str(tmp_path / "a")]) == 0
+    assert cli.main(["info", str(tmp_path / "folder" / "a")]) == 0
     assert "250" in capsys.readouterr().out
-    words = ["match", str(tmp_path / "a"), str(tmp_path / "b"), "--k", "20", "--out", str(tmp_path / "ab")]
+    a, b = tmp_path / "folder" / "a", tmp_path / "folder" / "b"
+    words = ["match", str(a), str(b), "--k", "20", "--out", str(tmp_path / "ab")]
     assert cli.main(words) == 0, capsys.readouterr().err
     metrics = json.loads((tmp_path / "ab" / "metrics.json").read_text())
     assert metrics["n_landmarks"] == 5 and metrics["source"] == "a"
     with np.load(tmp_path / "ab" / "map.npz") as file:
         p2p_21 = file["p2p_21"]
-    one, two = load(tmp_path / "a" / "surface.obj"), load(tmp_path / "b" / "surface.obj")
+    one, two = load(a / "surface.obj"), load(b / "surface.obj")
     wanted = two.verts / torch.tensor([1.2, 1.0, 0.9])
     assert float((one.verts[p2p_21] - wanted).norm(dim=1).mean()) < 0.25  # edges are about 0.2
+    listed = _folder_pairs(tmp_path / "folder", None)
+    pair = next(p for p in listed if p.source.name == "a")
+    assert len(listed) == 2 and pair.landmarks is not None and len(pair.landmarks) == 5
+    (tmp_path / "list.txt").write_text("folder/a folder/b\n")
+    words = [
+        "match-all",
+        str(tmp_path / "list.txt"),
+        "--k",
+        "20",
+        "--jobs",
+        "1",
+        "--out",
+        str(tmp_path / "all"),
+    ]
+    assert cli.main(words) == 0, capsys.readouterr().err
+    with np.load(tmp_path / "all" / "a--b.npz") as file:
+        assert np.array_equal(file["p2p_21"], p2p_21)  # the same map, from the same landmarks
 
 
 def test_the_picture_shows_what_was_removed(mended) -> None:

@@ -33,13 +33,15 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
 
 def load_mesh(path: Path) -> Any:
     """The mesh of a file or of a folder of `geoframe canonical`; a file of points only is refused."""
+    from geoframe._files import mesh_file
     from geoframe.surface import Mesh, load
 
-    if path.is_dir() and not (path / "surface.obj").is_file():
+    file = mesh_file(path)
+    if file.is_dir():
         raise ValueError(
             f"{path}: expected a mesh file or a folder of geoframe canonical, found another folder"
         )
-    surface = load(path / "surface.obj" if path.is_dir() else path)
+    surface = load(file)
     if not isinstance(surface, Mesh):
         raise ValueError(f"{path}: expected a mesh, found points without faces; reconstruct a surface first")
     return surface

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from geoframe.cli._common import progress_bar, read_pairs
+from geoframe.cli._common import progress_bar, read_pairs, shared_landmarks
 
 
 def match_all(
@@ -24,10 +24,11 @@ def match_all(
     end: OUT/summary.json, summary.csv and a table.
 
     Args:
-        meshes: a folder (all ordered pairs), or a text file with "source target [landmark_file]" a line.
+        meshes: a folder (all ordered pairs), or a text file with "source target [landmark_file]" a line. A folder of
+            `geoframe canonical` counts as a mesh.
         out: folder for the results.
         landmarks: of a folder's meshes: a folder with <mesh>.json (name -> vertex). By default those beside
-            the meshes. Names that two surfaces share are paired.
+            the meshes and in canonical folders. Names that two surfaces share are paired.
         engine: loky works on this machine, dask and ray also on a cluster that is already running.
         jobs: pairs at once; by default one a core.
         k: number of eigenfunctions of the final maps.
@@ -47,6 +48,7 @@ def match_all(
 def _folder_pairs(folder: Path, landmarks: Path | None) -> list[Any]:
     """All ordered pairs of a folder, with the landmarks of <mesh>.json beside the meshes or in another folder."""
     from geoframe import batch
+    from geoframe.canonical import named_landmarks
     from geoframe.surface import read_named_landmarks
 
     if not folder.is_dir():
@@ -55,6 +57,9 @@ def _folder_pairs(folder: Path, landmarks: Path | None) -> list[Any]:
         raise ValueError(f"{landmarks}: expected a folder with <mesh>.json files, found none there")
 
     def landmarks_of(mesh: Path) -> dict[str, int] | None:
+        inside = mesh / "surface.json"
+        if landmarks is None and inside.is_file():
+            return named_landmarks(mesh)
         file = (landmarks or folder) / f"{mesh.stem}.json"
         return read_named_landmarks(file) if file.exists() else None
 
@@ -81,7 +86,8 @@ def _listed_pairs(file: Path) -> list[Any]:
         if len(words) not in (2, 3):
             expected = "source target [landmark_file]"
             raise ValueError(f"{file}, line {number}: expected {expected}, found {len(words)} words")
-        dots = read_pairs(words[2], words[0], words[1]) if len(words) == 3 else None
+        given = len(words) == 3
+        dots = read_pairs(words[2], *words[:2]) if given else shared_landmarks(*words)
         pairs.append(
             batch.Pair(words[0], words[1], None if dots is None else tuple(map(tuple, dots.tolist())))
         )
