@@ -154,7 +154,7 @@ def _mend(
     rest = first.mesh
     if rest.n_faces == 0:
         raise ValueError("mesh: no triangle with area is left after repair; check the file's coordinates")
-    rest = _component(rest, component, notes)
+    rest, source = _component(rest, component, notes), first.vertex_source
     for _ in range(ROUNDS):
         second = repair(rest, orient=True, fill_holes=fill_holes)
         pinched = _pinched(second.mesh, fill_holes)
@@ -163,11 +163,14 @@ def _mend(
         cut = ~torch.isin(rest.faces, pinched).any(1)
         if not cut.any():
             break
-        rest = _component(Mesh(rest.verts, rest.faces[cut]), 0, [])
+        parted = repair(Mesh(rest.verts, rest.faces[cut]), split_nonmanifold=True)  # copies come last
+        rest, source = _component(parted.mesh, 0, []), source[parted.vertex_source]
     second = repair(rest, orient=True, fill_holes=fill_holes, drop_unreferenced=True)
     mended, after = second.mesh, health(second.mesh)
     if not after.is_orientable:
         raise ValueError("mesh: the surface is one-sided (like a Moebius strip); cut it open and try again")
+    if not (after.is_manifold and after.is_oriented):
+        raise ValueError(f"mesh: could not be mended, what is left has {after.problems[0]}")
     n_new = mended.n_faces - rest.n_faces
     if n_new:
         notes.append(f"holes closed with {n_new} faces, those of at most {fill_holes} edges")
@@ -176,7 +179,7 @@ def _mend(
         sizes = ", ".join(map(str, after.boundary_loops[:5]))
         notes.append(f"{n} hole{'s' * (n > 1)} left open, of {sizes}{more} edges")
     last = torch.cat([second.vertex_map, second.vertex_map.new_tensor([-1])])  # -1 stays -1
-    copies = first.vertex_source[second.vertex_source]
+    copies = source[second.vertex_source]
     vertex_map = last[first.vertex_map]
     # a vertex where sheets touched has copies: where the first is gone, the one that was kept stands for it
     missing = copies[vertex_map[copies] < 0]

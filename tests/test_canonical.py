@@ -77,6 +77,24 @@ def test_a_damaged_mesh_becomes_a_usable_surface(mended) -> None:
     assert mended.geodesics.shape == (1, N) and bool(torch.isfinite(mended.geodesics).all())
 
 
+@pytest.mark.parametrize("seed", [2, 5])
+def test_a_badly_damaged_mesh_too(seed, any_mirror) -> None:
+    """A third of the faces turned, a third repeated, a sixth gone, random fins, NaN: holes meet everywhere."""
+    body, rng = bean(), np.random.default_rng(seed)
+    verts, faces = body.verts.numpy().copy(), body.faces.numpy().copy()
+    turned = rng.random(len(faces)) < 0.3
+    faces[turned] = faces[turned][:, ::-1]
+    twice = faces[rng.random(len(faces)) < 0.3].copy()
+    twice[::2] = twice[::2][:, ::-1]
+    faces = faces[rng.random(len(faces)) > 0.15]
+    fins = rng.integers(0, len(verts), (6, 3))
+    verts[rng.integers(0, len(verts), 3)] = np.nan
+    broken = Mesh(torch.tensor(verts), torch.tensor(np.concatenate([faces, twice, fins])))
+    made = make_canonical(broken, n_verts=200, k=5)
+    assert is_usable(made.mesh) and health(made.mesh).is_closed and made.mesh.n_verts == 200
+    assert float((made.mesh.area / body.area - 1).abs()) < 0.1
+
+
 def test_the_notes_tell_every_decision(mended) -> None:
     told = "\n".join(mended.notes)
     for words in (
