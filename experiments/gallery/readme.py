@@ -17,7 +17,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("match.png"))
     out = parser.parse_args().out
-    a, b = "dog", "giraffe"
+    a, b = "dog", "horse"
     mesh1, mesh2 = geoframe.template(a), geoframe.template(b)
     dots1, dots2 = geoframe.template_landmarks(a), geoframe.template_landmarks(b)
     landmarks = geoframe.pair_landmarks(dots1, dots2)

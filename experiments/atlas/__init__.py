@@ -1,0 +1,1 @@
+"""Maps between all animals of the zoo, against their exact ground truth."""
