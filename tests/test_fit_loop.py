@@ -22,7 +22,7 @@ from geoframe.layers import BatchNorm
 SCRIPT = """
 import sys, time, torch
 sys.path.insert(0, {here!r})
-from test_fit import Line, batches, losses, model
+from test_fit_loop import Line, batches, losses, model
 from geoframe.fit import Schedule, fit
 
 def slow(epoch, rank, world):
