@@ -273,3 +273,6 @@ def test_top_level(capsys):
     for name in cli.COMMANDS:
         assert cli.main([*name.split(), "--help"]) == 0
         assert f"usage: geoframe {name}" in capsys.readouterr().out
+    capsys.readouterr()
+    assert cli.main(["keypoints", "--help"]) == 0
+    assert "keypoints train" in capsys.readouterr().out

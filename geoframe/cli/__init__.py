@@ -56,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
     if name not in COMMANDS:
         known = [c for c in COMMANDS if c.split()[0] == name] or COMMANDS
+        if known is not COMMANDS and words[1:2] in (["-h"], ["--help"]):
+            print(_help())
+            return 0
         wanted = " ".join(words[: 1 if known is COMMANDS else 2])
         return _complain("geoframe", f"unknown command {wanted!r}; expected one of {', '.join(known)}", 2)
     program = f"geoframe {name}"
