@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
 NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
 FLOORS = {
-    **dict.fromkeys(("_check", "_optional", "_files"), 0),
+    **dict.fromkeys(("_check", "_compiled", "_optional", "_files"), 0),
     **{
         "_cache": 0.5,
         "linalg": 0.5,

@@ -6,23 +6,21 @@ against 0.4 GB; and warp runs a kernel for the CPU on one thread, while these lo
 It is 6 (soft) to 20 (hard) times as fast as plain torch, so numba is a core dependency.
 
 Nothing is stored a fragment: the backward pass walks the same pixels again. The work of a call is shared by
-`torch.get_num_threads()` threads, which live as long as the call, so that forks and nested threads are safe.
+`torch.get_num_threads()` threads.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoframe._compiled import compiled, share
 from geoframe.render._scene import Size
 from geoframe.render._torch import THINNEST
 
@@ -43,7 +41,7 @@ def hard(
     def run(b: int, y0: int, y1: int) -> None:
         _hard_rows(*arrays, starts[b], starts[b + 1], y0, y1, perspective, owner[b], bary[b], depth[b])
 
-    _share(run, _bands(B, H))
+    share(run, _bands(B, H))
     return torch.from_numpy(owner), torch.from_numpy(bary), torch.from_numpy(depth.astype(bary.dtype))
 
 
@@ -57,7 +55,7 @@ def hard_backward(
     def run(b: int) -> None:
         _hard_backward(points, faces.numpy(), perspective, THINNEST, *(x[b] for x in arrays), out)
 
-    _share(run, [(b,) for b in range(len(owner))])
+    share(run, [(b,) for b in range(len(owner))])
     return torch.from_numpy(out).to(screen.dtype)
 
 
@@ -72,7 +70,7 @@ def soft(
     def run(b: int, y0: int, y1: int) -> None:
         _soft_rows(*arrays, starts[b], starts[b + 1], y0, y1, sigma, radius, clear[b])
 
-    _share(run, _bands(B, size[0]))
+    share(run, _bands(B, size[0]))
     return torch.from_numpy(clear.astype(xy.detach()[:0].numpy().dtype))
 
 
@@ -94,25 +92,13 @@ def soft_backward(
     def run(b: int, first: int, last: int) -> None:
         _soft_backward(*arrays, first, last, sigma, radius, weight[b], g)
 
-    _share(run, [(b, *part) for b in range(len(starts) - 1) for part in _parts(starts[b], starts[b + 1])])
+    share(run, [(b, *part) for b in range(len(starts) - 1) for part in _parts(starts[b], starts[b + 1])])
     out = torch.zeros(xy.shape, dtype=torch.float64)
     return out.index_add_(0, faces.reshape(-1), torch.from_numpy(g).view(-1, 2)).to(xy.dtype)
 
 
 def _double(x: Tensor) -> Array:
     return np.ascontiguousarray(x.detach().numpy(), np.float64)
-
-
-def _share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
-    """Run every job, several at a time; the compiled loops hold no lock."""
-    n = min(torch.get_num_threads(), len(jobs))
-    if n <= 1:
-        for job in jobs:
-            run(*job)
-        return
-    with ThreadPoolExecutor(n) as pool:
-        for done in [pool.submit(run, *job) for job in jobs]:
-            done.result()
 
 
 def _bands(B: int, H: int) -> list[tuple[int, int, int]]:
@@ -129,15 +115,7 @@ def _parts(first: int, last: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(edges) if b > a]
 
 
-def _compiled(fn: Callable[..., Any]) -> Any:
-    """Machine code without the lock, kept on disk; where no folder can be written it is made once a process."""
-    try:
-        return njit(nogil=True, cache=True, error_model="numpy")(fn)
-    except RuntimeError:
-        return njit(nogil=True, error_model="numpy")(fn)
-
-
-@_compiled
+@compiled
 def _span(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     """Pixels whose centres lie in [low, high], from first to last - 1."""
     a = math.ceil(min(max(low - 0.5, first), last))
@@ -145,7 +123,7 @@ def _span(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     return int(a), int(b)
 
 
-@_compiled
+@compiled
 def _hard_rows(screen, faces, first, last, y0, y1, perspective, owner, bary, depth):
     W = owner.shape[1]
     for f in range(first, last):
@@ -192,7 +170,7 @@ def _hard_rows(screen, faces, first, last, y0, y1, perspective, owner, bary, dep
                 depth[row, col] = 0.0
 
 
-@_compiled
+@compiled
 def _hard_backward(screen, faces, perspective, thinnest, owner, g_bary, g_depth, out):
     H, W = owner.shape
     x, y, z, e, b = np.empty(3), np.empty(3), np.empty(3), np.empty(3), np.empty(3)
@@ -238,7 +216,7 @@ def _hard_backward(screen, faces, perspective, thinnest, owner, g_bary, g_depth,
                 out[v, 2] += g_z[i]
 
 
-@_compiled
+@compiled
 def _soft_rows(xy, faces, first, last, y0, y1, sigma, radius, clear):
     W = clear.shape[1]
     for f in range(first, last):
@@ -270,7 +248,7 @@ def _soft_rows(xy, faces, first, last, y0, y1, sigma, radius, clear):
                     clear[row, col] /= 1 + math.exp(-d / sigma)
 
 
-@_compiled
+@compiled
 def _soft_backward(xy, faces, first, last, sigma, radius, weight, g):
     H, W = weight.shape
     for f in range(first, last):
@@ -316,6 +294,6 @@ def _soft_backward(xy, faces, first, last, sigma, radius, weight, g):
         g[f, 0, 0], g[f, 0, 1], g[f, 1, 0], g[f, 1, 1], g[f, 2, 0], g[f, 2, 1] = gax, gay, gbx, gby, gcx, gcy
 
 
-@_compiled
+@compiled
 def _inverse(x: float) -> float:
     return 1 / x if x > 0 else 0.0

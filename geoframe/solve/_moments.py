@@ -89,8 +89,9 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
         G = (v @ (F[:, :, None] * F[:, None, :]).reshape(V, -1)).reshape(-1, m, m)
     else:
         G = (v[:, None] * F.mT) @ F
-    G = G - weight[:, None, None] * mean_f[:, :, None] * mean_f[:, None, :]
+    G = torch.baddbmm(G, weight[:, None, None] * mean_f[:, :, None], mean_f[:, None, :], alpha=-1)
     mean_f = (mean_f + shift.reshape(-1, m)).unflatten(1, (-1, 3))
-    G = G.reshape(-1, m // 3, 3, m // 3, 3).transpose(2, 3).contiguous()
-    H = H.unflatten(2, (-1, 3)).transpose(1, 2).contiguous()
-    return Moments(*(x.double() for x in (G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)))
+    G = G.reshape(-1, m // 3, 3, m // 3, 3).transpose(2, 3)
+    H = H.unflatten(2, (-1, 3)).transpose(1, 2)
+    fields = (G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)
+    return Moments(*(x.to(torch.float64, memory_format=torch.contiguous_format) for x in fields))

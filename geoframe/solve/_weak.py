@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from geoframe.solve._moments import Moments, with_one
-from geoframe.transforms import quaternion_to_rotation, rotation_angle, skew
+from geoframe.transforms import quaternion_to_rotation, skew
 
 ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, relative to the size of the terms
 ASKED = 1e-21  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
@@ -52,8 +52,18 @@ def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -
 
     Where the Hessian is not positive definite its eigenvalues count by their absolute value, so that saddles
     repel; the step is at most a trust radius long, which shrinks where the objective would grow. Converged
-    problems are frozen.
+    problems are frozen. On the CPU compiled loops do the same, `geoframe.solve._numba`.
     """
+    if mom.G.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        maps = _linear_maps(mom.G.device, free)
+        return Optimum(*_numba.newton(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS)))
+    return minimise_in_torch(mom, R, s, ridge, free=free)
+
+
+def minimise_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
+    """`minimise` on any device, all problems at once; the reference."""
     evaluate = _rigid(mom, free) if mom.G.shape[1] == 1 else _deformable(mom, ridge, free)
     d = 4 if free else 3
     values = evaluate(R, s)
@@ -239,16 +249,31 @@ def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     the best of a trigonometric polynomial. Local minima over the grid, the lowest first;
     one that is far above the lowest, which a step of the grid cannot make up for, is replaced by the lowest.
     """
-    size = max(1, CHUNK // (len(_half_sphere(s.device)[0]) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
-    parts = [
-        _starts(mom.take(rows), s[rows], ridge[rows], n_starts)
-        for rows in torch.arange(len(s), device=s.device).split(size)
-    ]
-    return torch.cat(parts)
-
-
-def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
     frames, neighbours = _half_sphere(s.device)
+    height, at = heights(mom, s, ridge, frames)
+    peak = height >= height[:, neighbours].amax(-1)
+    spread = height.amax(1, keepdim=True) - height.amin(1, keepdim=True)
+    highest, pick = torch.where(peak, height, height - 2 * spread).topk(n_starts, dim=1)
+    pick = torch.where(highest[:, :1] - highest > HOPELESS * spread, pick[:, :1], pick)
+    return _rotation(frames, pick, at.gather(1, pick))
+
+
+def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """By how much the best shape, turned by the best angle about a direction, lowers the objective (B, 2 N), and that
+    angle (B, 2 N): for the N directions frames[:, 2], then for their opposites."""
+    if s.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        return _numba.heights(mom, s, ridge, frames, ANGLES)
+    size = max(1, CHUNK // (len(frames) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
+    rows = torch.arange(len(s), device=s.device).split(size)
+    parts = [heights_in_torch(mom.take(r), s[r], ridge[r], frames) for r in rows]
+    best, at = (torch.cat(x) for x in zip(*parts, strict=True))
+    return best, at
+
+
+def heights_in_torch(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """`heights` on any device; the reference."""
     B, n, N = len(s), mom.G.shape[1], len(frames)
     dirs = frames[:, 2]
     nn = (dirs[:, :, None] * dirs[:, None, :]).reshape(N, 9)
@@ -281,13 +306,7 @@ def _starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
             part = gram[:, :, rows][:, :, :, rows]
             gain[:, :, side] += ((full @ part) * full).sum(-1)
         best, at = _peak(gain)  # (B, N, 2)
-    value = torch.cat([best[..., 0], best[..., 1]], 1)  # (B, 2 N): directions, then their opposites
-    at = torch.cat([at[..., 0], at[..., 1]], 1)
-    peak = value >= value[:, neighbours].amax(-1)
-    spread = value.amax(1, keepdim=True) - value.amin(1, keepdim=True)
-    height, pick = torch.where(peak, value, value - 2 * spread).topk(n_starts, dim=1)
-    pick = torch.where(height[:, :1] - height > HOPELESS * spread, pick[:, :1], pick)
-    return _rotation(frames, pick, at.gather(1, pick))
+    return best.mT.flatten(1), at.mT.flatten(1)
 
 
 def _peak(gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,5 +353,5 @@ def lowest(found: Optimum, n_starts: int, uu: Tensor) -> tuple[Optimum, Tensor]:
     best = E.argmin(1)
     rows = torch.arange(len(E), device=E.device)
     as_low = E - E[rows, best][:, None] <= 1e-10 * uu[:, None]
-    elsewhere = rotation_angle(R, R[rows, best][:, None]) > 1e-3
+    elsewhere = (R - R[rows, best][:, None]).square().sum((2, 3)) > 2e-6  # 8 sin(angle / 2)^2
     return Optimum(*(x[rows * n_starts + best] for x in found)), ~(as_low & elsewhere).any(1)

@@ -1,0 +1,31 @@
+"""Loops compiled for the CPU: how they are compiled, and how their work is shared between threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from numba import njit
+
+
+def compiled(fn: Callable[..., Any]) -> Any:
+    """Machine code without the lock, kept on disk; where no folder can be written it is made once a process."""
+    try:
+        return njit(nogil=True, cache=True, error_model="numpy")(fn)
+    except RuntimeError:
+        return njit(nogil=True, error_model="numpy")(fn)
+
+
+def share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
+    """Run every job, at most `torch.get_num_threads()` at a time; the threads live as long as the call, so that
+    forks and nested threads are safe."""
+    n = min(torch.get_num_threads(), len(jobs))
+    if n <= 1:
+        for job in jobs:
+            run(*job)
+        return
+    with ThreadPoolExecutor(n) as pool:
+        for done in [pool.submit(run, *job) for job in jobs]:
+            done.result()

@@ -1,0 +1,427 @@
+"""Newton's method of `geoframe.solve._weak` compiled for the CPU: the same iteration, one problem after another.
+
+Chosen by measurement: the torch loop takes some thirty operations a step on matrices of 3 x 3, and launching them
+costs more than their arithmetic. Everything in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoframe._compiled import compiled, share
+from geoframe.solve._moments import Moments
+
+Array = NDArray[Any]
+_ALONE = 2**20  # multiplications, about, that are not worth a second thread
+
+
+def newton(
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, maps: tuple[Tensor, Tensor], limits: tuple[float, ...]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The fields of `geoframe.solve._weak.Optimum`, from R (N, 3, 3) and s (N,).
+
+    `maps` are the constants of `geoframe.solve._weak` that turn moments into derivatives, `limits` its ENOUGH, ASKED
+    and MOST_STEPS.
+    """
+    N, n = mom.G.shape[:2]
+    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, mom.uu, ridge, *maps)]
+    R_out, s_out = R.detach().clone(memory_format=torch.contiguous_format).numpy(), s.detach().clone().numpy()
+    values, strict, steps = np.empty((N, maps[0].shape[1])), np.empty(N, bool), np.empty(N, np.int64)
+
+    def run(first: int, last: int) -> None:
+        _newton(*given, *limits, first, last, R_out, s_out, values, strict, steps)
+
+    _in_parts(run, N, n * n * 50)
+    a, b, c, e, f = (torch.from_numpy(x) for x in (R_out, s_out, values, strict, steps))
+    return a, b, c, e, f
+
+
+def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: int) -> tuple[Tensor, Tensor]:
+    """As `geoframe.solve._weak.heights`."""
+    B, n, N = *mom.G.shape[:2], len(frames)
+    axes = frames.permute(1, 2, 0).contiguous()
+    angle = torch.arange(n_angles, dtype=torch.float64) * (2 * torch.pi / n_angles)
+    constants = axes.numpy(), torch.stack([angle.cos(), angle.sin()]).numpy()
+    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, s, ridge)]
+    best, at = np.empty((B, 2 * N)), np.empty((B, 2 * N))
+
+    def run(first: int, last: int) -> None:
+        _heights(*given, *constants, first, last, best, at)
+
+    _in_parts(run, B, N * n * n * 9)
+    return torch.from_numpy(best), torch.from_numpy(at)
+
+
+def _in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
+    """``run(first, last)`` for n problems of about `each` multiplications, by several threads where it is worth it."""
+    parts = 1 if n * each < _ALONE else min(4 * torch.get_num_threads(), n)
+    share(run, list(pairwise([n * i // parts for i in range(parts + 1)])))
+
+
+@compiled
+def _heights(G, H, s, ridge, axes, wave, first, last, best, at):
+    """All loops over the directions are innermost, where the compiler makes vectors of them."""
+    n, N = G.shape[1], axes.shape[2]
+    P, e, gain = np.empty((n, n, N)), np.empty((2, 2, n, N)), np.empty((wave.shape[1], N))
+    X, gram = np.empty((5, n, N)), np.empty((3, 3, N))
+    for p in range(first, last):
+        for k in range(n):
+            for m in range(k + 1):
+                g = G[p, k, m] * s[p] ** 2
+                for f in range(N):
+                    x, y, z = axes[2, 0, f], axes[2, 1, f], axes[2, 2, f]
+                    P[k, m, f] = (
+                        g[0, 0] * (1 - x * x)
+                        + g[1, 1] * (1 - y * y)
+                        + g[2, 2] * (1 - z * z)
+                        - (g[0, 1] + g[1, 0]) * x * y
+                        - (g[0, 2] + g[2, 0]) * x * z
+                        - (g[1, 2] + g[2, 1]) * y * z
+                    )
+            for i in range(2):
+                for j in range(2):
+                    h = H[p, k, j] * s[p]
+                    for f in range(N):
+                        e[i, j, k, f] = h[0] * axes[i, 0, f] + h[1] * axes[i, 1, f] + h[2] * axes[i, 2, f]
+            for f in range(N):
+                X[0, k, f], X[1, k, f] = e[0, 0, k, f] + e[1, 1, k, f], e[1, 0, k, f] - e[0, 1, k, f]
+                X[2, k, f], X[3, k, f] = e[0, 0, k, f] - e[1, 1, k, f], -e[1, 0, k, f] - e[0, 1, k, f]
+                X[4, k, f] = P[k, 0, f]
+        if n > 1:
+            _reduce(P, X, ridge[p])
+        for side in range(2):
+            if n == 1:
+                for f in range(N):
+                    c, d = X[2 * side, 0, f], X[2 * side + 1, 0, f]
+                    best[p, side * N + f] = 2 * math.hypot(c, d) - P[0, 0, f]
+                    at[p, side * N + f] = math.atan2(d, c)
+            else:
+                _gain(P, X, side, wave, gram, gain)
+                _peak(gain, best[p, side * N : (side + 1) * N], at[p, side * N : (side + 1) * N])
+
+
+@compiled
+def _reduce(P, X, ridge):
+    """X[:, 1:] becomes ``L^-1 X[:, 1:]``, ``L L^T = P[1:, 1:] + ridge``, at every direction; P[1:, 1:] becomes L."""
+    n, _, N = P.shape
+    for f in range(N):
+        trace = 0.0
+        for k in range(1, n):
+            trace += P[k, k, f]
+        for k in range(1, n):
+            P[k, k, f] += ridge + 1e-12 * (trace / (n - 1) + ridge) + 1e-300
+    for k in range(1, n):
+        for m in range(1, k + 1):
+            for i in range(1, m):
+                for f in range(N):
+                    P[k, m, f] -= P[k, i, f] * P[m, i, f]
+            for f in range(N):
+                P[k, m, f] = P[k, m, f] / P[m, m, f] if m < k else math.sqrt(max(P[k, k, f], 1e-300))
+        for j in range(5):
+            for m in range(1, k):
+                for f in range(N):
+                    X[j, k, f] -= P[k, m, f] * X[j, m, f]
+            for f in range(N):
+                X[j, k, f] /= P[k, k, f]
+
+
+@compiled
+def _gain(P, X, side, wave, gram, gain):
+    """By how much the objective is lower than without any shape, at every turn (A, N)."""
+    n, _, N = P.shape
+    rows = (2 * side, 2 * side + 1, 4)
+    for i in range(3):
+        for j in range(i + 1):
+            a, b = rows[i], rows[j]
+            for f in range(N):
+                gram[i, j, f] = 0.0
+            for k in range(1, n):
+                for f in range(N):
+                    gram[i, j, f] += X[a, k, f] * X[b, k, f]
+    for turn in range(len(gain)):
+        c, d = wave[0, turn], wave[1, turn]
+        for f in range(N):
+            gain[turn, f] = (
+                2 * (c * X[2 * side, 0, f] + d * X[2 * side + 1, 0, f])
+                - P[0, 0, f]
+                + c * c * gram[0, 0, f]
+                + d * d * gram[1, 1, f]
+                + gram[2, 2, f]
+                + 2 * (c * d * gram[1, 0, f] - c * gram[2, 0, f] - d * gram[2, 1, f])
+            )
+
+
+@compiled
+def _peak(gain, best, at):
+    """As `geoframe.solve._weak._peak`, over the first axis."""
+    A = len(gain)
+    for f in range(len(best)):
+        k = 0
+        for turn in range(A):
+            k = turn if gain[turn, f] > gain[k, f] else k
+        left, mid, right = gain[(k - 1) % A, f], gain[k, f], gain[(k + 1) % A, f]
+        shift = (right - left) / (2 * max(2 * mid - left - right, 1e-300))
+        shift = min(max(shift, -0.5), 0.5)
+        best[f] = mid + shift * (right - left) / 4
+        at[f] = (k + shift) * (2 * math.pi / A)
+
+
+@compiled
+def _newton(
+    G, H, uu, ridge, to_values, to_cross, enough, asked, most, first, last, R_out, s_out, out, strict, steps
+):
+    n, d = G.shape[1], to_cross.shape[1]
+    room = (
+        np.empty((n - 1, n - 1)),
+        np.empty((n - 1, n - 1)),
+        np.empty(n),
+        np.empty((n, 9)),
+        np.empty((n - 1, d)),
+    )
+    values, trial = np.empty(out.shape[1]), np.empty(out.shape[1])
+    hessian, L, V, step = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty(d)
+    turned = np.empty((3, 3))
+    for p in range(first, last):
+        R, s = R_out[p], s_out[p]
+        size = uu[p] + s * s * (G[p, 0, 0, 0, 0] + G[p, 0, 0, 1, 1] + G[p, 0, 0, 2, 2])
+        _copy(R, turned)
+        scale, values[0], radius, length, decrement = s, np.inf, 0.35, 0.0, np.inf
+        for i in range(most + 1):
+            _evaluate(G[p], H[p], uu[p], ridge[p], turned, scale, to_values, to_cross, room, trial)
+            if trial[0] <= values[0] + 1e-14 * size:
+                _copy(turned, R)
+                _copy(trial, values)
+                s, radius = scale, min(2 * radius, 1.0)
+            else:
+                radius = min(radius, length) / 4
+            decrement = _step(values, hessian, L, V, step)
+            steps[p] = i
+            if radius <= 1e-9 or not decrement > asked * size:
+                break
+            length = 0.0
+            for k in range(d):
+                length += step[k] * step[k]
+            length = math.sqrt(length)
+            for k in range(d):
+                step[k] *= min(radius / max(length, 1e-300), 1.0)
+            _turn_by(step, R, turned)
+            scale = s * math.exp(step[3]) if d == 4 else s
+        _take_hessian(values, hessian)
+        _eigen(hessian, V, step)
+        _copy(values, out[p])
+        s_out[p] = s
+        strict[p] = decrement <= enough * size and min(step) > 1e-9 * max(step)
+
+
+@compiled
+def _evaluate(G, H, uu, ridge, R, s, to_values, to_cross, room, values):
+    """Objective, gradient and Hessian at the best coefficients, as `geoframe.solve._weak.model`."""
+    A, L, c, each, cross = room
+    n, d = len(c), to_cross.shape[1]
+    solved = _coefficients(G, H, R, s, ridge, A, L, c)
+    Y, Z, z = np.zeros(9), np.zeros(6), np.empty(15)
+    each[:] = 0.0
+    for k in range(n):
+        for m in range(n):
+            for i in range(9):
+                each[k, i] += c[m] * G[k, m, i // 3, i % 3]
+        for i in range(9):
+            Y[i] += c[k] * each[k, i]
+        for i in range(6):
+            Z[i] += c[k] * H[k, i // 3, i % 3]
+    _turned(Y, Z, R, s, z)
+    values[:] = 0.0
+    for i in range(15):
+        for j in range(len(values)):
+            values[j] += z[i] * to_values[i, j]
+    values[0] += uu
+    for k in range(1, n):
+        values[0] += ridge * c[k] * c[k]
+    if not solved:
+        return
+    for k in range(n - 1):
+        _turned(each[k + 1], H[k + 1].reshape(6), R, s, z)
+        for j in range(d):
+            total = 0.0
+            for i in range(15):
+                total += z[i] * to_cross[i, j]
+            for m in range(k):  # forward substitution
+                total -= L[k, m] * cross[m, j]
+            cross[k, j] = total / L[k, k]
+        for i in range(d):
+            for j in range(d):
+                values[1 + d + i * d + j] -= cross[k, i] * cross[k, j] / 2
+
+
+@compiled
+def _coefficients(G, H, R, s, ridge, A, L, c):
+    """c (n,): one, then the best coefficients. L the factor of their equations; returned, whether there is one."""
+    K = len(A)
+    c[:] = 0.0
+    c[0] = 1.0
+    S = np.empty((3, 3))
+    for a in range(3):
+        for b in range(3):
+            S[a, b] = s * s * (R[0, a] * R[0, b] + R[1, a] * R[1, b])
+    trace = 0.0
+    for k in range(K):
+        for m in range(-1, k + 1):
+            total = 0.0
+            for a in range(3):
+                for b in range(3):
+                    total += G[k + 1, m + 1, a, b] * S[a, b]
+            if m < 0:
+                c[k + 1] = -total
+            else:
+                A[k, m] = total
+        for a in range(3):
+            c[k + 1] += s * (R[0, a] * H[k + 1, 0, a] + R[1, a] * H[k + 1, 1, a])
+        trace += A[k, k]
+    for k in range(K):
+        A[k, k] += ridge + 1e-14 * trace + 1e-300
+    solved = _cholesky(A, L)
+    if solved:
+        _solve(L, c[1:])
+    else:
+        c[1:] = 0.0
+    return solved
+
+
+@compiled
+def _turned(Y, Z, R, s, z):
+    """z (15,): moments Y (9,) and Z (6,) turned by R and scaled by s."""
+    for i in range(3):
+        for j in range(3):
+            total = 0.0
+            for a in range(3):
+                total += R[j, a] * (R[i, 0] * Y[a] + R[i, 1] * Y[3 + a] + R[i, 2] * Y[6 + a])
+            z[3 * i + j] = s * s * total
+    for i in range(2):
+        for j in range(3):
+            z[9 + 3 * i + j] = s * (Z[3 * i] * R[j, 0] + Z[3 * i + 1] * R[j, 1] + Z[3 * i + 2] * R[j, 2])
+
+
+@compiled
+def _step(values, hessian, L, V, step):
+    """Newton's step, where needed with the eigenvalues' absolute values; returned, the decrement."""
+    d = len(step)
+    _take_hessian(values, hessian)
+    for k in range(d):
+        step[k] = -values[1 + k]
+    if _cholesky(hessian, L):
+        _solve(L, step)
+    else:
+        lam = np.empty(d)
+        _eigen(hessian, V, lam)
+        least = 0.0
+        for k in range(d):
+            least = max(least, 1e-12 * abs(lam[k]), 1e-300)
+            step[k] = 0.0
+        for k in range(d):
+            along = 0.0
+            for i in range(d):
+                along += V[i, k] * values[1 + i]
+            for i in range(d):
+                step[i] -= V[i, k] * along / max(abs(lam[k]), least)
+    decrement = 0.0
+    for k in range(d):
+        decrement -= values[1 + k] * step[k]
+    return decrement
+
+
+@compiled
+def _take_hessian(values, hessian):
+    d = len(hessian)
+    for i in range(d):
+        for j in range(d):
+            hessian[i, j] = values[1 + d + i * d + j]
+
+
+@compiled
+def _copy(x, out):
+    for i in np.ndindex(x.shape):
+        out[i] = x[i]
+
+
+@compiled
+def _cholesky(A, L):
+    """L with ``L L^T = A`` from the lower half of A; False, and half done, where A is not positive definite."""
+    for k in range(len(A)):
+        for m in range(k + 1):
+            total = A[k, m]
+            for i in range(m):
+                total -= L[k, i] * L[m, i]
+            if m < k:
+                L[k, m] = total / L[m, m]
+            elif total > 0:
+                L[k, k] = math.sqrt(total)
+            else:
+                return False
+    return True
+
+
+@compiled
+def _solve(L, x):
+    """x becomes ``(L L^T)^-1 x``."""
+    for k in range(len(x)):
+        for m in range(k):
+            x[k] -= L[k, m] * x[m]
+        x[k] /= L[k, k]
+    for k in range(len(x) - 1, -1, -1):
+        for m in range(k + 1, len(x)):
+            x[k] -= L[m, k] * x[m]
+        x[k] /= L[k, k]
+
+
+@compiled
+def _eigen(A, V, lam):
+    """Eigenvalues and eigenvectors (columns of V) of a small symmetric matrix by Jacobi's rotations; uses A up."""
+    d = len(A)
+    V[:] = 0.0
+    for i in range(d):
+        V[i, i] = 1.0
+    for _ in range(30):
+        off = total = 0.0
+        for i in range(d):
+            for j in range(d):
+                total += A[i, j] * A[i, j]
+                off += A[i, j] * A[i, j] if i < j else 0.0
+        if off <= 1e-33 * total:
+            break
+        for i in range(d):
+            for j in range(i + 1, d):
+                if A[i, j] == 0:
+                    continue
+                slope = (A[j, j] - A[i, i]) / (2 * A[i, j])
+                t = (1.0 if slope >= 0 else -1.0) / (abs(slope) + math.sqrt(slope * slope + 1))
+                cos = 1 / math.sqrt(t * t + 1)
+                sin = t * cos
+                for k in range(d):
+                    A[k, i], A[k, j] = cos * A[k, i] - sin * A[k, j], sin * A[k, i] + cos * A[k, j]
+                for k in range(d):
+                    A[i, k], A[j, k] = cos * A[i, k] - sin * A[j, k], sin * A[i, k] + cos * A[j, k]
+                    V[k, i], V[k, j] = cos * V[k, i] - sin * V[k, j], sin * V[k, i] + cos * V[k, j]
+    for i in range(d):
+        lam[i] = A[i, i]
+
+
+@compiled
+def _turn_by(w, R, out):
+    """R turned by Cayley's rotation of the first three of w, as in `geoframe.solve._weak`."""
+    x, y, z = w[0] / 2, w[1] / 2, w[2] / 2
+    f = 2 / (1 + x * x + y * y + z * z)
+    Q = np.empty((3, 3))
+    Q[0, 0], Q[0, 1], Q[0, 2] = 1 - f * (y * y + z * z), f * (x * y - z), f * (x * z + y)
+    Q[1, 0], Q[1, 1], Q[1, 2] = f * (x * y + z), 1 - f * (x * x + z * z), f * (y * z - x)
+    Q[2, 0], Q[2, 1], Q[2, 2] = f * (x * z - y), f * (y * z + x), 1 - f * (x * x + y * y)
+    for i in range(3):
+        for j in range(3):
+            out[i, j] = Q[i, 0] * R[0, j] + Q[i, 1] * R[1, j] + Q[i, 2] * R[2, j]

@@ -1,0 +1,106 @@
+"""The compiled search and Newton's method do what their torch references do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoframe.solve import _weak
+from geoframe.solve._moments import Moments, moments
+from geoframe.transforms import random_rotations
+
+F64 = torch.float64
+
+
+def _problem(K: int, B: int = 40, V: int = 30) -> tuple[Moments, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Moments, scale (B,) and ridge (B,) of noisy points, and random rotations, most of them far from any minimum."""
+    g = torch.Generator().manual_seed(K)
+    T = torch.randn(V, 3, generator=g, dtype=F64) * torch.tensor([1.0, 0.7, 0.5], dtype=F64)
+    basis = 0.3 * torch.randn(K, V, 3, generator=g, dtype=F64)
+    u = (T @ random_rotations(B, generator=g, dtype=F64).mT)[..., :2]
+    u = u + 0.1 * torch.randn(B, V, 2, generator=g, dtype=F64)
+    v = torch.rand(B, V, generator=g, dtype=F64)
+    mom = moments(u, v, T, basis)
+    scale, ridge = 0.5 + torch.rand(B, generator=g, dtype=F64), torch.rand(B, generator=g, dtype=F64)
+    return mom, scale, ridge, random_rotations(B, generator=g, dtype=F64)
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("K", [0, 1, 6])
+def test_newton(K, free):
+    mom, s, ridge, R = _problem(K)
+    d = 4 if free else 3
+    first = _weak.model(mom, R, s, ridge, free=free).values[:, d + 1 :].reshape(-1, d, d)
+    assert (torch.linalg.eigvalsh(first)[:, 0] < 0).any()  # eigenvalues change sign on the way
+    ours = _weak.minimise(mom, R, s, ridge, free=free)
+    theirs = _weak.minimise_in_torch(mom, R, s, ridge, free=free)
+    assert ours.strict.all() and torch.equal(ours.strict, theirs.strict)
+    assert (ours.R - theirs.R).abs().max() < 1e-10 and (ours.s - theirs.s).abs().max() < 1e-10
+    assert torch.allclose(ours.values, theirs.values, rtol=1e-9, atol=1e-7)
+    assert (ours.steps - theirs.steps).abs().max() <= 1 and ours.steps.double().mean() > 3
+
+
+def test_newton_leaves_its_input_alone():
+    mom, s, ridge, R = _problem(2)
+    before = R.clone(), s.clone()
+    _weak.minimise(mom, R, s, ridge, free=True)
+    assert torch.equal(R, before[0]) and torch.equal(s, before[1])
+
+
+@pytest.mark.parametrize("degenerate", ["nothing seen", "no template", "all on a line"])
+def test_newton_stops_where_nothing_is_determined(degenerate):
+    mom, s, ridge, R = _problem(3)
+    if degenerate == "nothing seen":
+        mom = Moments(*(0 * x for x in mom))
+    elif degenerate == "no template":
+        mom = mom._replace(G=0 * mom.G, H=0 * mom.H)
+    else:
+        line = torch.diag(torch.tensor([1.0, 0, 0], dtype=F64))
+        mom = mom._replace(G=line @ mom.G @ line, H=mom.H @ line)
+    ours = _weak.minimise(mom, R, s, 0 * ridge, free=False)
+    theirs = _weak.minimise_in_torch(mom, R, s, 0 * ridge, free=False)
+    assert not ours.strict.any() and not theirs.strict.any()
+    assert torch.isfinite(ours.R).all() and torch.isfinite(ours.values).all()
+    assert torch.allclose(ours.values[:, 0], theirs.values[:, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("K", [0, 1, 6])
+def test_search(K):
+    mom, s, ridge, _ = _problem(K)
+    frames, _ = _weak._half_sphere(s.device)
+    height, at = _weak.heights(mom, s, ridge, frames)
+    height_ref, at_ref = _weak.heights_in_torch(mom, s, ridge, frames)
+    assert height.shape == (40, 162)
+    assert torch.allclose(height, height_ref, rtol=1e-11, atol=1e-10)
+    apart = (at - at_ref).abs() > 1e-8  # two turns as good as each other
+    assert apart.double().mean() < 0.01
+
+
+@pytest.mark.parametrize("K", [0, 4])
+def test_the_height_of_the_search_is_what_the_objective_falls_by(K):
+    """At the pose a direction and its turn give, found here by trying turns one by one."""
+    mom, s, ridge, _ = _problem(K, B=3)
+    frames, _ = _weak._half_sphere(s.device)
+    height, at = _weak.heights(mom, s, ridge, frames)
+    turns = torch.arange(0, 2 * torch.pi, 0.02, dtype=F64)
+
+    def falls(pick: int, turn: torch.Tensor) -> torch.Tensor:  # (3, n) for turns (3, n)
+        each = torch.arange(3).repeat_interleave(turn.shape[1])
+        R = _weak._rotation(frames, torch.full(turn.shape, pick), turn).flatten(0, 1)
+        values = _weak.model(mom.take(each), R, s[each], ridge[each], free=False).values
+        return mom.uu[:, None] - values[:, 0].view(3, -1)
+
+    tolerance = 1e-3 if K == 0 else 2e-2  # with a basis a parabola through three of sixteen turns
+    for pick in (0, 80, 81):  # the last one: the direction opposite to the first
+        best = falls(pick, turns.expand(3, -1)).amax(1)
+        assert torch.allclose(falls(pick, at[:, [pick]])[:, 0], best, rtol=tolerance)
+        assert torch.allclose(height[:, pick], best, rtol=tolerance)
+
+
+def test_many_problems_are_shared_between_threads():
+    """More work than one thread is given: each problem is still solved as if it were alone."""
+    mom, s, ridge, R = _problem(6, B=900)
+    many = _weak.minimise(mom, R, s, ridge, free=False)
+    few = _weak.minimise(mom.take(torch.arange(5)), R[:5], s[:5], ridge[:5], free=False)
+    for x, y in zip(many, few, strict=True):
+        assert torch.equal(x[:5], y)
