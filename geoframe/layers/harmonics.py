@@ -66,10 +66,10 @@ class HarmonicPose(nn.Module):
         r = (a.square() + b.square() + 1e-12).sqrt()
         radii = torch.linspace(0.05, 1.2, _RADII, dtype=r.dtype, device=r.device)
         heights = torch.linspace(-1, 1, _HEIGHTS, dtype=r.dtype, device=r.device)
-        rings = _bumps(r, radii)[..., :, None] * _bumps(z, heights)[..., None, :]
-        turns = _powers(torch.complex(a / r, -b / r), _ORDERS)  # exp(-i m theta)
-        weights = rings.flatten(-2).mT  # (B, Q, N)
-        F = torch.complex(weights @ turns.real.contiguous(), weights @ turns.imag.contiguous())
+        rings = _bumps(r, radii)[:, :, None] * _bumps(z, heights)[:, None]  # (B, radii, heights, N)
+        turns = _powers(torch.complex(a / r, -b / r), _ORDERS)  # exp(-i m theta), (B, N, M)
+        sums = rings.flatten(1, 2) @ torch.view_as_real(turns).flatten(-2)  # (B, Q, 2 M)
+        F = torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
         size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
         return F / size.clamp(min=1e-12)
 
@@ -167,16 +167,20 @@ class HarmonicPose(nn.Module):
 
 
 def _bumps(x: Tensor, centres: Tensor) -> Tensor:
-    """(..., n) Gaussian bumps at evenly spaced centres."""
-    return torch.exp(-0.5 * ((x[..., None] - centres) / (0.7 * (centres[1] - centres[0]))).square())
+    """Gaussian bumps (B, n, N) at evenly spaced centres of x (B, N).
+
+    Never below exp(-30): products of numbers too small for their format would take ten times as long.
+    """
+    off = (x[:, None] - centres[:, None]) / (0.7 * (centres[1] - centres[0]))
+    return torch.exp(off.square().clamp(max=60) * -0.5)
 
 
 def _powers(e: Tensor, n: int) -> Tensor:
-    """e, e^2, ..., e^n as (..., n)."""
-    powers = [e]
-    for _ in range(n - 1):
-        powers.append(powers[-1] * e)
-    return torch.stack(powers, dim=-1)
+    """e, e^2, ..., e^n of e (...) as (..., n), twice as many with every product."""
+    powers = e[..., None]
+    while (have := powers.shape[-1]) < n:
+        powers = torch.cat([powers, powers[..., : n - have] * powers[..., -1:]], dim=-1)
+    return powers
 
 
 def _order_weights(F: Tensor) -> Tensor:

@@ -39,6 +39,20 @@ class BatchNorm(nn.BatchNorm1d):
                 self.num_batches_tracked += 1
         return (centred * (var + self.eps).rsqrt() * self.weight + self.bias).view_as(x)
 
+    def folded(self, layer: nn.Linear, x: Tensor, *, shift: bool = True) -> Tensor:
+        """What this norm makes of ``layer(x)`` with its running statistics, at the cost of the layer alone.
+
+        Args:
+            shift: False leaves out the part that does not depend on x.
+        """
+        assert self.running_mean is not None and self.running_var is not None
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        bias = None
+        if shift:
+            mean = self.running_mean if layer.bias is None else self.running_mean - layer.bias
+            bias = self.bias - mean * scale
+        return nn.functional.linear(x, layer.weight * scale[:, None], bias)
+
 
 class _SumOfAll(torch.autograd.Function):
     """The sum of a tensor over all processes; the gradient is the sum of all processes' gradients."""
@@ -56,7 +70,24 @@ class _SumOfAll(torch.autograd.Function):
         return total
 
 
-def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> nn.Sequential:
+class SharedMLP(nn.Sequential):
+    """Linear layers with batch norm and ReLU; in evaluation norms are folded into the weights before them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) of the last layer, of x (..., C) of the first."""
+        if self.training:
+            return super().forward(x)  # type: ignore[no-any-return]
+        for layer, after in pairwise([*self, None]):
+            if isinstance(layer, nn.Linear) and isinstance(after, BatchNorm):
+                x = after.folded(layer, x)
+            elif isinstance(layer, nn.Linear):
+                x = layer(x)
+            elif isinstance(layer, nn.ReLU):
+                x = x.relu_()  # of what a linear layer just made
+        return x
+
+
+def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> SharedMLP:
     """Linear layers sizes[0] -> ... -> sizes[-1] on (..., C), each with batch norm and ReLU.
 
     Args:
@@ -69,8 +100,8 @@ def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> nn.Sequen
         norm = activate_last or not last
         layers.append(linear(a, b, bias=not norm))
         if norm:
-            layers += [BatchNorm(b), nn.ReLU()]
-    return nn.Sequential(*layers)
+            layers += [BatchNorm(b), nn.ReLU(inplace=True)]
+    return SharedMLP(*layers)
 
 
 def linear(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:

@@ -69,25 +69,29 @@ class NodeBranch(nn.Module):
         B, M = len(points), self.n_nodes
         check_clouds(points, M)
         seeds = gather_rows(points, farthest_nodes(points, M))
-        # Points sorted by cluster: every cluster is a stretch, and all pooling is over stretches.
-        owner, order = torch.cdist(points.detach(), seeds).argmin(-1).sort(dim=1, stable=True)
-        segment = (owner + M * torch.arange(B, device=points.device)[:, None]).reshape(-1)
-        lengths = torch.bincount(segment, minlength=B * M)
-        x = gather_rows(points, order).reshape(-1, 3)
-        count = lengths.clamp(min=1)[:, None].to(x.dtype)
-        mean = torch.zeros(B * M, 3, dtype=x.dtype, device=x.device).index_add(0, segment, x) / count
+        nearest = torch.cdist(points.detach(), seeds).argmin(-1)
+        owner = (nearest + M * torch.arange(B, device=points.device)[:, None]).reshape(-1)
+        x = points.reshape(-1, 3)
+        count = torch.bincount(owner, minlength=B * M).clamp(min=1)[:, None].to(x.dtype)
+        mean = torch.zeros(B * M, 3, dtype=x.dtype, device=x.device).index_add(0, owner, x) / count
 
-        h = self.point_mlp(x - mean[segment])
-        pooled = _pool(h, lengths)
-        h = self.spread(h) + self.spread_pooled(pooled)[segment]
-        h = self.cluster_mlp(torch.relu(self.spread_norm(h)))
-        local = _pool(h, lengths).view(B, M, -1)
+        h = self.point_mlp(x - mean.index_select(0, owner))
+        h = self._spread(h, _pool(h, owner, B * M), owner)
+        local = _pool(self.cluster_mlp(h), owner, B * M).view(B, M, -1)
 
         centres = mean.view(B, M, 3)
         if extra is not None:
             local = torch.cat([local, centres, extra[:, None].expand(-1, M, -1)], dim=-1)
         wide = self._gather_neighbours(centres, local)
         return centres + self.offset(self.head(torch.cat([local, wide], dim=-1)))
+
+    def _spread(self, h: Tensor, pooled: Tensor, owner: Tensor) -> Tensor:
+        """First layer of the second PointNet: (n, 2 width) of the points' features and those of their clusters."""
+        if self.training:
+            h = self.spread(h) + self.spread_pooled(pooled).index_select(0, owner)
+            return torch.relu(self.spread_norm(h))
+        shared = self.spread_norm.folded(self.spread_pooled, pooled).index_select(0, owner)
+        return (self.spread_norm.folded(self.spread, h, shift=False) + shared).relu_()
 
     def _gather_neighbours(self, centres: Tensor, features: Tensor) -> Tensor:
         """(B, M, 8 width): features pooled over the nearest clusters of each, by relative position."""
@@ -98,7 +102,16 @@ class NodeBranch(nn.Module):
         return self.after(both).amax(2)
 
 
-def _pool(x: Tensor, lengths: Tensor) -> Tensor:
-    """Maxima over consecutive stretches of rows of x (n, C); a stretch of length 0 gives zeros."""
-    top = torch.segment_reduce(x, "max", lengths=lengths, unsafe=True)
-    return torch.where(lengths[:, None] > 0, top, torch.zeros_like(top))
+def _pool(x: Tensor, owner: Tensor, n: int) -> Tensor:
+    """Maxima (n, C) over the rows of x (N, C) that each of n clusters owns; a cluster without rows gets zeros.
+
+    The gradient goes to one row only where several are highest (damaged clouds repeat points).
+    """
+    index = owner[:, None].expand_as(x)
+    with torch.no_grad():
+        top = x.new_zeros(n, x.shape[1]).scatter_reduce_(0, index, x, "amax", include_self=False)
+        if not x.requires_grad:
+            return top
+        rows = torch.arange(len(x), device=x.device)[:, None].where(x == top.index_select(0, owner), -1)
+        winner = rows.new_full(top.shape, -1).scatter_reduce_(0, index, rows, "amax")
+    return torch.where(winner >= 0, x.gather(0, winner.clamp(min=0)), top)

@@ -18,10 +18,12 @@ from geoframe.layers import (
     farthest_nodes,
     gather_rows,
     nearest_sq,
+    shared_mlp,
     six_to_rotation,
     turn,
     turn_by,
 )
+from geoframe.layers.nodes import _pool
 
 
 @pytest.fixture
@@ -134,15 +136,33 @@ def test_farthest_nodes_do_not_depend_on_the_order(clouds):
     assert all(len(set(row.tolist())) == 60 for row in index)
 
 
+def _with_statistics(module):
+    """The module with batch norms as after some training, so that folding them matters."""
+    for norm in module.modules():
+        if isinstance(norm, BatchNorm):
+            for x, low in (
+                (norm.running_mean, -1),
+                (norm.running_var, 0.5),
+                (norm.bias, -1),
+                (norm.weight, 0.5),
+            ):
+                torch.nn.init.uniform_(x, low, low + 1)
+    return module
+
+
 def _nodes_by_loops(branch, cloud):
-    """The node branch of one cloud, cluster by cluster."""
+    """The node branch of one cloud, cluster by cluster, with norms that are not folded."""
+
+    def layers(mlp, x):
+        return torch.nn.Sequential.forward(mlp, x)
+
     seeds = cloud[farthest_nodes(cloud[None], branch.n_nodes)[0]]
     owner = torch.cdist(cloud, seeds).argmin(1)
     centres, local = [], []
     for m in range(branch.n_nodes):
         mine = cloud[owner == m]
         centre = mine.mean(0)
-        h = branch.point_mlp(mine - centre)
+        h = layers(branch.point_mlp, mine - centre)
         top = h.max(0).values.expand_as(h)
         h = torch.relu(branch.spread_norm(branch.spread(h) + branch.spread_pooled(top)))
         local.append(branch.cluster_mlp(h).max(0).values)
@@ -151,20 +171,47 @@ def _nodes_by_loops(branch, cloud):
     wide = []
     for m in range(branch.n_nodes):
         near = (centres - centres[m]).norm(dim=1).argsort()[: branch.neighbours]
-        h = branch.before(torch.cat([centres[near] - centres[m], local[near]], dim=1))
-        h = branch.after(torch.cat([h.max(0).values.expand_as(h), h], dim=1))
+        h = layers(branch.before, torch.cat([centres[near] - centres[m], local[near]], dim=1))
+        h = layers(branch.after, torch.cat([h.max(0).values.expand_as(h), h], dim=1))
         wide.append(h.max(0).values)
-    return centres + branch.offset(branch.head(torch.cat([local, torch.stack(wide)], dim=1)))
+    return centres + branch.offset(layers(branch.head, torch.cat([local, torch.stack(wide)], dim=1)))
 
 
 def test_node_branch_is_its_loops_and_batch_independent(clouds):
     torch.manual_seed(0)
-    branch = NodeBranch(6, width=8).eval()
+    branch = _with_statistics(NodeBranch(6, width=8)).eval()
     torch.nn.init.normal_(branch.offset.weight)
     nodes = branch(clouds)
+    some = (branch.point_mlp[0].weight, branch.spread_pooled.weight, branch.spread_norm.weight)
     for b in range(3):
+        found, loops = (
+            torch.autograd.grad(x.square().sum(), some)
+            for x in (branch(clouds)[b], _nodes_by_loops(branch, clouds[b]))
+        )
+        torch.testing.assert_close(found, loops, rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(nodes[b], _nodes_by_loops(branch, clouds[b]), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(nodes[b : b + 1], branch(clouds[b : b + 1]), rtol=1e-4, atol=1e-5)
+
+
+def test_norms_are_folded_into_the_layers_before_them(clouds):
+    torch.manual_seed(0)
+    for last in (True, False):
+        mlp = _with_statistics(shared_mlp((3, 8, 6), activate_last=last)).eval()
+        torch.testing.assert_close(mlp(clouds), torch.nn.Sequential.forward(mlp, clouds))
+        assert bool((mlp(clouds) < 0).any()) != last
+    norm, layer = _with_statistics(BatchNorm(6)).eval(), torch.nn.Linear(3, 6)
+    apart = norm.folded(layer, clouds, shift=False) + norm.folded(layer, 0 * clouds)
+    torch.testing.assert_close(apart, norm(layer(clouds)))
+
+
+def test_pooling_gives_zeros_without_rows_and_one_row_the_gradient():
+    x = torch.tensor([[1.0, -5.0], [3.0, -5.0], [2.0, -7.0]], requires_grad=True)
+    pooled = _pool(x, torch.tensor([2, 2, 0]), 4)
+    assert pooled.tolist() == [[2, -7], [0, 0], [3, -5], [0, 0]]
+    pooled.sum().backward()
+    assert x.grad.sum(0).tolist() == [2, 2] and x.grad[2].tolist() == [1, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(_pool(x, torch.tensor([2, 2, 0]), 4), pooled)
 
 
 def test_branches_ignore_the_order_of_points(clouds):
