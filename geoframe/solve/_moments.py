@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK = 2**19  # numbers held at a time: about what the caches do
 
 
 class Moments(NamedTuple):
@@ -86,7 +90,7 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
         mean_f = (v[:, None] @ F)[:, 0] / safe
         H = vu.mT @ F
     if shared and m <= 2 * len(u):  # all products once, not once a sample
-        G = (v @ (F[:, :, None] * F[:, None, :]).reshape(V, -1)).reshape(-1, m, m)
+        G = _Squares.apply(v, F)
     else:
         G = (v[:, None] * F.mT) @ F
     G = torch.baddbmm(G, weight[:, None, None] * mean_f[:, :, None], mean_f[:, None, :], alpha=-1)
@@ -95,3 +99,45 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     H = H.unflatten(2, (-1, 3)).transpose(1, 2)
     fields = (G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)
     return Moments(*(x.to(torch.float64, memory_format=torch.contiguous_format) for x in fields))
+
+
+class _Squares(torch.autograd.Function):
+    """``sum_i v_bi F_i F_i^T`` (B, m, m) of weights v (B, V) and rows F (V, m).
+
+    All products ``F_i F_i^T`` are made once for the whole batch, some rows at a time so that they stay in the cache,
+    and again for the gradient, which is that of a symmetric product: half the work of differentiating both factors.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, F: Tensor) -> Tensor:
+        ctx.save_for_backward(v, F)
+        out = v.new_zeros(len(v), F.shape[1] ** 2)
+        for rows, products in _products(F):
+            out.addmm_(v[:, rows], products)
+        return out.view(len(v), F.shape[1], F.shape[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        v, F = ctx.saved_tensors
+        wants_v, wants_F = ctx.needs_input_grad
+        g_v, g_F = torch.empty_like(v) if wants_v else None, torch.empty_like(F) if wants_F else None
+        flat, both = grad.flatten(1), (grad + grad.mT).flatten(1)
+        for rows, products in _products(F):
+            if g_v is not None:
+                g_v[:, rows] = flat @ products.mT
+            if g_F is not None:
+                torch.mm(v[:, rows].mT, both, out=products)
+                g_F[rows] = (products.view(-1, *grad.shape[1:]) @ F[rows, :, None])[..., 0]
+        return g_v, g_F
+
+
+def _products(F: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of F (V, m) and their products with themselves (n, m * m), in a buffer that is used again."""
+    V, m = F.shape
+    n = max(1, min(V, BLOCK // m**2))
+    room = F.new_empty(n, m, m)
+    for first in range(0, V, n):
+        rows = slice(first, min(first + n, V))
+        products = torch.mul(F[rows, :, None], F[rows, None, :], out=room[: rows.stop - first])
+        yield rows, products.flatten(1)

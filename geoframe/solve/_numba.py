@@ -60,6 +60,19 @@ def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: in
     return torch.from_numpy(best), torch.from_numpy(at)
 
 
+def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
+    """As `geoframe.solve._weak.coefficients`."""
+    N, n = mom.G.shape[:2]
+    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, R, s, ridge)]
+    c = np.empty((N, n))
+
+    def run(first: int, last: int) -> None:
+        _best_coefficients(*given, first, last, c)
+
+    _in_parts(run, N, n * n * (9 + n // 3))
+    return torch.from_numpy(c)[:, 1:]
+
+
 def _in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
     """``run(first, last)`` for n problems of about `each` multiplications, by several threads where it is worth it."""
     parts = 1 if n * each < _ALONE else min(4 * torch.get_num_threads(), n)
@@ -259,6 +272,14 @@ def _evaluate(G, H, uu, ridge, R, s, to_values, to_cross, room, values):
         for i in range(d):
             for j in range(d):
                 values[1 + d + i * d + j] -= cross[k, i] * cross[k, j] / 2
+
+
+@compiled
+def _best_coefficients(G, H, R, s, ridge, first, last, c):
+    K = G.shape[1] - 1
+    A, L = np.empty((K, K)), np.empty((K, K))
+    for p in range(first, last):
+        _coefficients(G[p], H[p], R[p], s[p], ridge[p], A, L, c[p])
 
 
 @compiled

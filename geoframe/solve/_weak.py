@@ -46,6 +46,13 @@ class Model(NamedTuple):
     cross: Tensor
     inner: Tensor
 
+    def hessian(self) -> Tensor:
+        """(N, d + K, d + K) second derivatives by pose and coefficients: the elimination undone."""
+        d, inner = self.cross.shape[2], 2 * self.inner
+        corner = self.values[:, d + 1 :].reshape(-1, d, d)
+        corner = corner + self.cross.mT @ torch.linalg.solve_ex(inner, self.cross)[0]
+        return torch.cat([torch.cat([corner, self.cross.mT], 2), torch.cat([self.cross, inner], 2)], 1)
+
 
 def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
     """Newton's method from R (N, 3, 3) and s (N,), each problem on its own.
@@ -179,6 +186,15 @@ def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
 
     Source: To The Point, eq. 7, with the visibility inside the moments.
     """
+    if R.device.type == "cpu" and not any(x.requires_grad for x in (mom.G, mom.H, R, s, ridge)):
+        from geoframe.solve import _numba
+
+        return _numba.coefficients(mom, R, s, ridge)
+    return coefficients_in_torch(mom, R, s, ridge)
+
+
+def coefficients_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
+    """`coefficients` on any device, and with a gradient; the reference."""
     N, n = mom.G.shape[:2]
     M = s[:, None, None] * R[:, :2]
     P = (mom.G.flatten(3).flatten(1, 2) @ (M.mT @ M).flatten(1)[..., None]).reshape(N, n, n)

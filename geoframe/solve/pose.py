@@ -112,7 +112,7 @@ def solve_pose(
         s = _spread(mom) if not free else affine_scale(mom)
     solve = _joint if mode == "joint" else _alternate
     R, s, c, good, n_steps = solve(mom, s, gamma, free, steps)
-    good = good & ((v > 0).sum(1) >= 3)
+    good = good & (v.detach().count_nonzero(1) >= 3)
     return _solution((u, v, T, B), mom, R, s, c, gamma, good, n_steps, batch)
 
 
@@ -224,22 +224,18 @@ def _differentiable(
     """R, scale and coefficients of a minimum as functions of the moments, the ridge and a given scale."""
     d, K = 4 if free else 3, mom.G.shape[1] - 1
     plain = not any(x.requires_grad for x in (mom.G, mom.H, gamma, s))
-    if plain and not K:
-        return best.R, best.s, best.s.new_zeros(len(s), 0)
-    with torch.no_grad():
-        there = _weak.model(mom.detach(), best.R, best.s, gamma, free=free)
+    hessian, c = best.values[:, d + 1 :].reshape(-1, d, d), best.s.new_zeros(len(s), 0)
+    if K:
+        with torch.no_grad():
+            there = _weak.model(mom.detach(), best.R, best.s, gamma, free=free)
+        hessian, c = there.hessian(), there.c
     if plain:
-        return best.R, best.s, there.c
+        return best.R, best.s, c
 
     def gradient(x: Tensor, G: Tensor, H: Tensor, gamma: Tensor, scale: Tensor) -> Tensor:
         return _weak.full_gradient(G, H, best.R, scale, x[:, d:], gamma, free=free)
 
-    inner = 2 * there.inner
-    corner = there.values[:, d + 1 :].reshape(-1, d, d)
-    if K:  # undo the elimination
-        corner = corner + there.cross.mT @ torch.linalg.solve_ex(inner, there.cross)[0]
-    hessian = torch.cat([torch.cat([corner, there.cross.mT], 2), torch.cat([there.cross, inner], 2)], 1)
-    x = torch.cat([torch.zeros_like(corner[:, 0]), there.c], 1)
+    x = torch.cat([c.new_zeros(len(s), d), c], 1)
     scale = best.s if free else s
     x = implicit_solution(x, hessian, best.strict, gradient, mom.G, mom.H, gamma, scale)
     R = best.R + skew(x[:, :3]) @ best.R
@@ -265,7 +261,9 @@ def _solution(
     away = u - t[:, None] - s[:, None, None] * (deformed(T, B, c) @ R[:, :2].mT)
     error = (v * away.square().sum(-1)).sum(1)
     tiny = torch.finfo(error.dtype).tiny
-    residual = (error / or_one(v.sum(1))).clamp_min(tiny).sqrt()  # with a finite gradient at zero
+    residual = (
+        (error / or_one(mom.weight.to(u.dtype))).clamp_min(tiny).sqrt()
+    )  # with a finite gradient at zero
     value = error + gamma * c.square().sum(1)
     R, t, s, c, value, residual = (x.reshape(batch + x.shape[1:]) for x in (R, t, s, c, value, residual))
     return Solution(R, t, s, c, value, residual, good.reshape(batch), steps.reshape(batch))

@@ -97,6 +97,14 @@ def test_the_height_of_the_search_is_what_the_objective_falls_by(K):
         assert torch.allclose(height[:, pick], best, rtol=tolerance)
 
 
+def test_coefficients():
+    mom, s, ridge, R = _problem(6)
+    ours, theirs = _weak.coefficients(mom, R, s, ridge), _weak.coefficients_in_torch(mom, R, s, ridge)
+    assert ours.shape == (40, 6) and torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    unseen = Moments(*(0 * x for x in mom))
+    assert (_weak.coefficients(unseen, R, s, 0 * ridge) == 0).all()
+
+
 def test_many_problems_are_shared_between_threads():
     """More work than one thread is given: each problem is still solved as if it were alone."""
     mom, s, ridge, R = _problem(6, B=900)
