@@ -20,28 +20,58 @@ from geoframe._compiled import compiled, share
 from geoframe.solve._moments import Moments
 
 Array = NDArray[Any]
+Limits = tuple[float, float, int]
 _ALONE = 2**20  # multiplications, about, that are not worth a second thread
 
 
 def newton(
-    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, maps: tuple[Tensor, Tensor], limits: tuple[float, ...]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, maps: tuple[Tensor, Tensor], limits: Limits
+) -> tuple[Tensor, ...]:
     """The fields of `geoframe.solve._weak.Optimum`, from R (N, 3, 3) and s (N,).
 
     `maps` are the constants of `geoframe.solve._weak` that turn moments into derivatives, `limits` its ENOUGH, ASKED
     and MOST_STEPS.
     """
     N, n = mom.G.shape[:2]
-    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, mom.uu, ridge, *maps)]
-    R_out, s_out = R.detach().clone(memory_format=torch.contiguous_format).numpy(), s.detach().clone().numpy()
-    values, strict, steps = np.empty((N, maps[0].shape[1])), np.empty(N, bool), np.empty(N, np.int64)
+    given = *_arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
+    found = _arrays(R.clone(), s.clone(), *_empty((N,), maps))
 
     def run(first: int, last: int) -> None:
-        _newton(*given, *limits, first, last, R_out, s_out, values, strict, steps)
+        _newton(*given, first, last, *found)
 
     _in_parts(run, N, n * n * 50)
-    a, b, c, e, f = (torch.from_numpy(x) for x in (R_out, s_out, values, strict, steps))
-    return a, b, c, e, f
+    return tuple(torch.from_numpy(x) for x in found)
+
+
+def alternate(
+    mom: Moments,
+    R: Tensor,
+    s: Tensor,
+    ridge: Tensor,
+    maps: tuple[Tensor, Tensor],
+    limits: Limits,
+    n: int,
+) -> tuple[Tensor, ...]:
+    """The fields of n further `geoframe.solve._weak.Optimum`, stacked (n, N, ...), as `_weak.alternate`."""
+    N, K = len(s), mom.G.shape[1] - 1
+    given = *_arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
+    found = _arrays(R.expand(n + 1, N, 3, 3).clone(), s.expand(n + 1, N).clone(), *_empty((n + 1, N), maps))
+
+    def run(first: int, last: int) -> None:
+        _alternate(*given, first, last, *found)
+
+    _in_parts(run, N, n * (K * K * (20 + K // 3) + 1000))
+    return tuple(torch.from_numpy(x)[1:] for x in found)
+
+
+def _arrays(*tensors: Tensor) -> list[Array]:
+    return [x.detach().contiguous().numpy() for x in tensors]
+
+
+def _empty(shape: tuple[int, ...], maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for values, strict and steps."""
+    values = torch.empty(*shape, maps[0].shape[1], dtype=torch.float64)
+    return values, torch.empty(shape, dtype=torch.bool), torch.empty(shape, dtype=torch.int64)
 
 
 def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: int) -> tuple[Tensor, Tensor]:
@@ -50,7 +80,7 @@ def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: in
     axes = frames.permute(1, 2, 0).contiguous()
     angle = torch.arange(n_angles, dtype=torch.float64) * (2 * torch.pi / n_angles)
     constants = axes.numpy(), torch.stack([angle.cos(), angle.sin()]).numpy()
-    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, s, ridge)]
+    given = _arrays(mom.G, mom.H, s, ridge)
     best, at = np.empty((B, 2 * N)), np.empty((B, 2 * N))
 
     def run(first: int, last: int) -> None:
@@ -63,7 +93,7 @@ def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: in
 def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
     """As `geoframe.solve._weak.coefficients`."""
     N, n = mom.G.shape[:2]
-    given = [x.detach().contiguous().numpy() for x in (mom.G, mom.H, R, s, ridge)]
+    given = _arrays(mom.G, mom.H, R, s, ridge)
     c = np.empty((N, n))
 
     def run(first: int, last: int) -> None:
@@ -188,50 +218,84 @@ def _peak(gain, best, at):
 
 
 @compiled
-def _newton(
-    G, H, uu, ridge, to_values, to_cross, enough, asked, most, first, last, R_out, s_out, out, strict, steps
-):
-    n, d = G.shape[1], to_cross.shape[1]
-    room = (
+def _newton(G, H, uu, ridge, to_values, to_cross, limits, first, last, R, s, out, strict, steps):
+    room = _room(G.shape[1], to_cross.shape[1])
+    for p in range(first, last):
+        s[p], strict[p], steps[p] = _descend(
+            *(G[p], H[p], uu[p], ridge[p], to_values, to_cross, limits, R[p], s[p], out[p], room)
+        )
+
+
+@compiled
+def _alternate(G, H, uu, ridge, to_values, to_cross, limits, first, last, R, s, out, strict, steps):
+    """R (T + 1, N, 3, 3), s, values, strict and steps likewise: number 0 is given, one after another is found."""
+    n = G.shape[1]
+    A, L, c, room = (
         np.empty((n - 1, n - 1)),
         np.empty((n - 1, n - 1)),
         np.empty(n),
-        np.empty((n, 9)),
-        np.empty((n - 1, d)),
+        _room(1, to_cross.shape[1]),
     )
-    values, trial = np.empty(out.shape[1]), np.empty(out.shape[1])
-    hessian, L, V, step = np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty(d)
-    turned = np.empty((3, 3))
+    rigid, seen = np.empty((1, 1, 3, 3)), np.empty((1, 2, 3))
     for p in range(first, last):
-        R, s = R_out[p], s_out[p]
-        size = uu[p] + s * s * (G[p, 0, 0, 0, 0] + G[p, 0, 0, 1, 1] + G[p, 0, 0, 2, 2])
-        _copy(R, turned)
-        scale, values[0], radius, length, decrement = s, np.inf, 0.35, 0.0, np.inf
-        for i in range(most + 1):
-            _evaluate(G[p], H[p], uu[p], ridge[p], turned, scale, to_values, to_cross, room, trial)
-            if trial[0] <= values[0] + 1e-14 * size:
-                _copy(turned, R)
-                _copy(trial, values)
-                s, radius = scale, min(2 * radius, 1.0)
-            else:
-                radius = min(radius, length) / 4
-            decrement = _step(values, hessian, L, V, step)
-            steps[p] = i
-            if radius <= 1e-9 or not decrement > asked * size:
-                break
-            length = 0.0
-            for k in range(d):
-                length += step[k] * step[k]
-            length = math.sqrt(length)
-            for k in range(d):
-                step[k] *= min(radius / max(length, 1e-300), 1.0)
-            _turn_by(step, R, turned)
-            scale = s * math.exp(step[3]) if d == 4 else s
-        _take_hessian(values, hessian)
-        _eigen(hessian, V, step)
-        _copy(values, out[p])
-        s_out[p] = s
-        strict[p] = decrement <= enough * size and min(step) > 1e-9 * max(step)
+        for i in range(1, len(R)):
+            _coefficients(G[p], H[p], R[i - 1, p], s[i - 1, p], ridge[p], A, L, c)
+            rigid[:], seen[:] = 0.0, 0.0
+            for k in range(n):
+                for m in range(n):
+                    for a in range(3):
+                        for b in range(3):
+                            rigid[0, 0, a, b] += c[k] * c[m] * G[p, k, m, a, b]
+                for a in range(2):
+                    for b in range(3):
+                        seen[0, a, b] += c[k] * H[p, k, a, b]
+            _copy(R[i - 1, p], R[i, p])
+            s[i, p], strict[i, p], steps[i, p] = _descend(
+                *(rigid, seen, uu[p], 0.0, to_values, to_cross, limits),
+                *(R[i, p], s[i - 1, p], out[i, p], room),
+            )
+
+
+@compiled
+def _room(n, d):
+    """Memory of `_descend` and, first, of `_evaluate`."""
+    K = n - 1
+    inner = np.empty((K, K)), np.empty((K, K)), np.empty(n), np.empty((n, 9)), np.empty((K, d))
+    return inner, np.empty(1 + d + d * d), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty(d)
+
+
+@compiled
+def _descend(G, H, uu, ridge, to_values, to_cross, limits, R, s, values, room):
+    """From R, changed in place, and s to a minimum: s there, whether it is strict, steps; `values` are filled."""
+    inner, trial, hessian, L, V, step = room
+    enough, asked, most = limits
+    d, turned = len(step), np.empty((3, 3))
+    size = uu + s * s * (G[0, 0, 0, 0] + G[0, 0, 1, 1] + G[0, 0, 2, 2])
+    _copy(R, turned)
+    scale, values[0], radius, length, decrement, steps = s, np.inf, 0.35, 0.0, np.inf, 0
+    while True:
+        _evaluate(G, H, uu, ridge, turned, scale, to_values, to_cross, inner, trial)
+        if trial[0] <= values[0] + 1e-14 * size:
+            _copy(turned, R)
+            _copy(trial, values)
+            s, radius = scale, min(2 * radius, 1.0)
+        else:
+            radius = min(radius, length) / 4
+        decrement = _step(values, hessian, L, V, step)
+        if radius <= 1e-9 or not decrement > asked * size or steps == most:
+            break
+        length = 0.0
+        for k in range(d):
+            length += step[k] * step[k]
+        length = math.sqrt(length)
+        for k in range(d):
+            step[k] *= min(radius / max(length, 1e-300), 1.0)
+        _turn_by(step, R, turned)
+        scale = s * math.exp(step[3]) if d == 4 else s
+        steps += 1
+    _take_hessian(values, hessian)
+    _eigen(hessian, V, step)
+    return s, decrement <= enough * size and min(step) > 1e-9 * max(step), steps
 
 
 @compiled

@@ -98,6 +98,30 @@ def minimise_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free
     return Optimum(R, s, values, strict, steps.long())
 
 
+def alternate(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool) -> list[Optimum]:
+    """Coefficients for the last pose and a rigid pose for the last shape, in turn from R (N, 3, 3) and s (N,): the n
+    poses, each with the objective of its own rigid problem."""
+    if mom.G.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        maps = _linear_maps(mom.G.device, free)
+        found = _numba.alternate(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS), n)
+        return [Optimum(*fields) for fields in zip(*found, strict=True)]
+    return alternate_in_torch(mom, R, s, ridge, n, free=free)
+
+
+def alternate_in_torch(
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool
+) -> list[Optimum]:
+    """`alternate` on any device; the reference."""
+    poses: list[Optimum] = []
+    for _ in range(n):
+        rigid = mom.collapse(coefficients_in_torch(mom, R, s, ridge))
+        poses.append(minimise_in_torch(rigid, R, s, torch.zeros_like(ridge), free=free))
+        R, s = poses[-1].R, poses[-1].s
+    return poses
+
+
 def _newton_step(values: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """Step (N, d) and decrement (N,), about twice the decrease to come."""
     g, hessian = values[:, 1 : d + 1], values[:, d + 1 :].reshape(-1, d, d)

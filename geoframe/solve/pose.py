@@ -193,21 +193,21 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # R, scale, alpha, conver
 
 def _alternate(mom: Moments, s: Tensor, gamma: Tensor, free: bool, steps: int) -> Found:
     """Eq. 5 and 6 in turn; each rotation is differentiated through its own optimality."""
+    nothing, still = torch.zeros_like(gamma), mom.detach()
     alpha = mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
-    best: _weak.Optimum | None = None
-    for _ in range(steps):
-        rigid = mom.collapse(alpha)
-        with torch.no_grad():
-            still, nothing = rigid.detach(), torch.zeros_like(gamma)
-            if best is None:
-                best, good = _search(still, s, nothing, free, STARTS["alternation"])
-                n_steps = torch.zeros_like(best.steps)
-            else:
-                best = _weak.minimise(still, best.R, s, nothing, free=free)
-        good, n_steps = good & best.strict, n_steps + best.steps
-        R, s, _ = _differentiable(rigid, s, nothing, best, free)
+    with torch.no_grad():
+        best, unique = _search(still.collapse(alpha), s, nothing, free, STARTS["alternation"])
+        poses = [best, *_weak.alternate(still, best.R, best.s, gamma, steps - 1, free=free)]
+        good = torch.stack([unique, *(pose.strict for pose in poses)]).all(0)
+        n_steps = torch.stack([pose.steps for pose in poses]).sum(0)
+    for best in poses if _asks_for_gradient(mom, s, gamma) else poses[-1:]:
+        R, s, _ = _differentiable(mom.collapse(alpha), s, nothing, best, free)
         alpha = _weak.coefficients(mom, R, s, gamma)
     return R, s, alpha, good, n_steps
+
+
+def _asks_for_gradient(mom: Moments, s: Tensor, gamma: Tensor) -> bool:
+    return any(x.requires_grad for x in (mom.G, mom.H, s, gamma))
 
 
 def _joint(mom: Moments, s: Tensor, gamma: Tensor, free: bool, _: int) -> Found:
@@ -223,13 +223,12 @@ def _differentiable(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """R, scale and coefficients of a minimum as functions of the moments, the ridge and a given scale."""
     d, K = 4 if free else 3, mom.G.shape[1] - 1
-    plain = not any(x.requires_grad for x in (mom.G, mom.H, gamma, s))
     hessian, c = best.values[:, d + 1 :].reshape(-1, d, d), best.s.new_zeros(len(s), 0)
     if K:
         with torch.no_grad():
             there = _weak.model(mom.detach(), best.R, best.s, gamma, free=free)
         hessian, c = there.hessian(), there.c
-    if plain:
+    if not _asks_for_gradient(mom, s, gamma):
         return best.R, best.s, c
 
     def gradient(x: Tensor, G: Tensor, H: Tensor, gamma: Tensor, scale: Tensor) -> Tensor:

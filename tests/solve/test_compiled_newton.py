@@ -97,6 +97,19 @@ def test_the_height_of_the_search_is_what_the_objective_falls_by(K):
         assert torch.allclose(height[:, pick], best, rtol=tolerance)
 
 
+@pytest.mark.parametrize("free", [False, True])
+def test_alternation(free):
+    mom, s, ridge, R = _problem(6)
+    start = _weak.minimise(mom.collapse(torch.zeros(40, 6, dtype=F64)), R, s, ridge, free=free)
+    ours = _weak.alternate(mom, start.R, start.s, ridge, 3, free=free)
+    theirs = _weak.alternate_in_torch(mom, start.R, start.s, ridge, 3, free=free)
+    assert len(ours) == len(theirs) == 3 and _weak.alternate(mom, start.R, start.s, ridge, 0, free=free) == []
+    for x, y in zip(ours, theirs, strict=True):
+        assert (x.R - y.R).abs().max() < 1e-9 and (x.s - y.s).abs().max() < 1e-9
+        assert torch.equal(x.strict, y.strict) and torch.allclose(x.values, y.values, rtol=1e-8, atol=1e-6)
+    assert (ours[0].R - ours[2].R).abs().max() > 1e-3  # the shape moves the pose
+
+
 def test_coefficients():
     mom, s, ridge, R = _problem(6)
     ours, theirs = _weak.coefficients(mom, R, s, ridge), _weak.coefficients_in_torch(mom, R, s, ridge)
