@@ -21,13 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoframe import _tfevents
 from geoframe._check import check_int
 from geoframe._files import atomic_path
 from geoframe._optional import require
 
 Batches = Callable[[int, int, int], Iterable[Mapping[str, Tensor]]]
 Losses = Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]]
-_STATE, _OPTIMISER, _LOG = "state.safetensors", "state.json", "log.csv"
+_STATE, _LOG, _EVENTS = "state.safetensors", "log.csv", "events.out.tfevents.0.geoframe"
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def fit(
         batches: ``batches(epoch, rank, world)`` gives the share of process `rank` of each batch of an epoch,
             all shares of one size.
         losses: ``losses(model, batch)`` gives named scalars, weights included.
-        out: folder of log.csv and of the state after the last epoch. A state that is there is gone on from;
-            it has to be of the same model, schedule and seed.
+        out: folder of the logs, log.csv and one for TensorBoard, and of the state after the last epoch. A state
+            that is there is gone on from; it has to be of the same model, schedule and seed.
         seed: for what the model itself draws. accelerator, devices, precision: as in Lightning Fabric; more
             than one device on the CPU means as many processes. Under torchrun, its processes are used.
         progress: called with (text, share done) after every batch.
@@ -124,6 +125,8 @@ def _train(
     history = _read_state(out, model, optimiser, schedule, seed)
     wrapped, optimiser = fabric.setup(model, optimiser)
     start, first = time.perf_counter(), len(history)
+    if fabric.is_global_zero:
+        _start_events(out, history)
     for epoch in range(first, schedule.epochs):
         began = time.perf_counter()
         for group in optimiser.param_groups:
@@ -222,10 +225,24 @@ def _write_state(
     about = {"run": _settings(schedule, seed), "history": history}
     with atomic_path(out / _STATE) as temporary:
         temporary.write_bytes(save(tensors, {"about": json.dumps(about)}))
+    with (out / _EVENTS).open("ab") as file:
+        file.write(_event(history, len(history) - 1))
     with atomic_path(out / _LOG) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(history[-1]))
         writer.writeheader()
         writer.writerows(history)
+
+
+def _start_events(out: Path, history: list[dict[str, float]]) -> None:
+    """A new file for TensorBoard with what was done before; epochs are appended to it, so that it can be watched."""
+    out.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out / _EVENTS) as temporary:
+        temporary.write_bytes(_tfevents.header() + b"".join(_event(history, i) for i in range(len(history))))
+
+
+def _event(history: list[dict[str, float]], i: int) -> bytes:
+    values = {name: value for name, value in history[i].items() if name not in ("epoch", "seconds")}
+    return _tfevents.scalars(values, step=i, seconds=sum(row["seconds"] for row in history[: i + 1]))
 
 
 def _read_state(

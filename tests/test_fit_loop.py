@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 
 pytest.importorskip("lightning_fabric")
 
+from geoframe._tfevents import crc32c
 from geoframe.fit import Schedule, fit
 from geoframe.layers import BatchNorm
 
@@ -113,6 +115,34 @@ def test_a_run_in_two_parts_is_the_whole_run(tmp_path):
     history = _fit(resumed, tmp_path / "b", 6)
     assert [r["epoch"] for r in history] == list(range(6))
     _same(whole, resumed)
+
+
+def test_tensorboard_reads_the_log_of_a_run_in_two_parts(tmp_path):
+    loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    _fit(model(), tmp_path, 2)
+    history = _fit(model(), tmp_path, 5)
+    read = loader.EventAccumulator(str(tmp_path))
+    read.Reload()
+    assert set(read.Tags()["scalars"]) == {"lr", "loss", "squared", "absolute"}
+    events = read.Scalars("loss")
+    assert [e.step for e in events] == list(range(5))
+    assert [e.value for e in events] == pytest.approx([row["loss"] for row in history], rel=1e-6)
+
+
+def test_event_files_have_their_checksums(tmp_path):
+    assert crc32c(b"123456789") == 0xE3069283  # the check value of its definition
+    _fit(model(), tmp_path, 2)
+    (file,) = tmp_path.glob("events.out.tfevents.*")
+    data, records = file.read_bytes(), []
+    while data:
+        (n,) = struct.unpack("<Q", data[:8])
+        for part, crc in ((data[:8], data[8:12]), (data[12 : 12 + n], data[12 + n : 16 + n])):
+            turned = struct.unpack("<I", crc)[0] - 0xA282EAD8 & 0xFFFFFFFF
+            assert (turned << 15 | turned >> 17) & 0xFFFFFFFF == crc32c(part)
+        records.append(data[12 : 12 + n])
+        data = data[16 + n :]
+    assert len(records) == 3 and records[0].endswith(b"brain.Event:2")
+    assert all(name in records[2] for name in (b"loss", b"squared", b"absolute", b"lr"))
 
 
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path):

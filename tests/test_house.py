@@ -38,6 +38,7 @@ FLOORS = {
         "render": 5,
         "fitting": 5.5,
         **dict.fromkeys(("losses", "metrics", "data"), 6),
+        "_tfevents": 6,
         "heads": 7,
         "models": 8,
         "fit": 9,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -108,6 +109,20 @@ def test_a_resumed_training_is_the_same(tmp_path):
     whole, parts = (load_detector(tmp_path / out) for out in ("whole", "parts"))
     for a, b in zip(whole.model.state_dict().values(), parts.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["geoframe", "paper"])
+def test_two_processes_learn_what_one_does(tmp_path, recipe):
+    more = {"n_keypoints": 6, "batch_size": 4, "accelerator": "cpu", "epochs": 2, "recipe": recipe}
+    made = [train(_chairs(8, 0), out=tmp_path / str(n), devices=n, **more) for n in (1, 2)]
+    one, two = (d.predict(_chairs(4, 1).normalised().points) for d in made)
+    for name, x, y in zip(one._fields, one, two, strict=True):
+        torch.testing.assert_close(x, y, rtol=0, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+    logs = (list(csv.DictReader((tmp_path / n / "log.csv").open())) for n in "12")
+    for first, second in zip(*logs, strict=True):
+        for name in first.keys() - {"seconds"}:
+            assert float(second[name]) == pytest.approx(float(first[name]), rel=1e-3, abs=1e-6), name
 
 
 def test_the_paper_s_recipe_and_both_forms_of_its_losses(tmp_path):

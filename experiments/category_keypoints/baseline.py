@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from geoframe import metrics
+from geoframe._files import atomic_path
 from geoframe.data import CloudBatches, CloudSet, misalign
 from geoframe.fit import Schedule, fit
 from geoframe.layers import turn_by
@@ -36,30 +39,73 @@ class SiameseLosses:
 
 
 def train_baseline(
-    clouds: CloudSet, *, out: Path, n_keypoints: int = 10, degrees: float, epochs: int, seed: int
+    clouds: CloudSet,
+    *,
+    out: Path,
+    n_keypoints: int = 10,
+    degrees: float,
+    epochs: int,
+    seed: int,
+    progress: Callable[[str, float], None] | None = None,
 ) -> OrderFreeKeypoints:
-    """Train on normalised clouds."""
-    torch.manual_seed(seed)
-    model = OrderFreeKeypoints(n_keypoints)
+    """Train on normalised clouds; leaves model.safetensors and model.json in `out`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = OrderFreeKeypoints(n_keypoints)
     n = clouds.points.shape[1]
     batches = CloudBatches(clouds, batch_size=min(16, len(clouds)), n_points=n, degrees=degrees, seed=seed)
     schedule = Schedule(epochs=epochs, every=max(1, epochs // 5))
-    fit(model, batches, SiameseLosses(clouds.up), out=out, schedule=schedule, seed=seed, accelerator="cpu")
+    losses = SiameseLosses(clouds.up)
+    fit(
+        model,
+        batches,
+        losses,
+        out=out,
+        schedule=schedule,
+        seed=seed,
+        accelerator="cpu",
+        progress=progress,
+    )
+    with atomic_path(out / "model.safetensors") as temporary:
+        save_file(model.state_dict(), str(temporary))
+    with atomic_path(out / "model.json") as temporary:
+        temporary.write_text(json.dumps({"settings": model.settings, "about": {"epochs": epochs}}) + "\n")
     return model
+
+
+def load_baseline(folder: Path) -> tuple[OrderFreeKeypoints, int]:
+    """What `train_baseline` left, and for how many epochs it was trained."""
+    described = json.loads((folder / "model.json").read_text())
+    model = OrderFreeKeypoints(**described["settings"])
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return model.eval(), described["about"]["epochs"]
 
 
 @torch.no_grad()
 def evaluate_baseline(
     model: OrderFreeKeypoints, clouds: CloudSet, *, degrees: float, seed: int = 1
-) -> dict[str, float]:
-    """The measures of the paper's table that make sense without order; correspondence by k-means."""
+) -> tuple[dict[str, float], Tensor]:
+    """The measures of the paper's table that make sense without order, and those that k-means makes possible.
+
+    The clusters are of keypoints turned back by the known rotation: an order that a user does not have.
+
+    Returns:
+        numbers, and the keypoints (n, K, 3) in the order of the clusters, turned back, NaN where not found.
+    """
     generator = torch.Generator().manual_seed(seed)
     points, angle = misalign(clouds.points, degrees, up=clouds.up, generator=generator)
     found = torch.cat([model(p) for p in points.split(16)])
     R = turn_by(angle, clouds.up)
-    return {
+    ordered, known = metrics.clusters(found, R, seed=seed)
+    numbers = {
         "coverage_percent": 100 * float(metrics.coverage(found, points).mean()),
-        "correspondence_percent": metrics.correspondence_by_clusters(found, R, seed=seed),
+        "correspondence_percent": 100 * float(known.double().mean()),
         "inclusivity_percent": 100 * float(metrics.inclusivity(found, points).mean()),
         "n_keypoints": float(found.shape[1]),
+        "repeatability_percent": 100 * float(metrics.repeatability(ordered, R).mean()),
     }
+    if clouds.surfaces is not None:
+        gap = metrics.surface_distance(found @ R, clouds.surfaces)
+        numbers["distance_to_surface"] = float(gap.mean())
+        numbers["inclusivity_surface_percent"] = 100 * float((gap <= 0.015).double().mean())
+    return numbers, ordered @ R

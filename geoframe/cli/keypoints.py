@@ -165,7 +165,9 @@ def evaluate(
     from geoframe.keypoints import load_detector
 
     detector = load_detector(model)
-    clouds = _clouds(data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]])
+    clouds = _clouds(
+        data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]], surfaces=True
+    )
     turned = detector.about["degrees"] if degrees is None else degrees
     numbers = measure(detector, clouds, degrees=turned, seed=seed)
     text = _markdown(detector, numbers, len(clouds), turned)
@@ -234,14 +236,14 @@ def register(
     print(f"wrote registration.json and registration.png to {out}")
 
 
-def _clouds(data: str, category: str, split: str, up: str) -> Any:
+def _clouds(data: str, category: str, split: str, up: str, *, surfaces: bool = False) -> Any:
     """The clouds of a data set, or the one of a file."""
     from geoframe.data import CloudSet, load_cloud, load_clouds
 
     file = Path(data)
     if file.is_file() and file.suffix.lower() not in (".npz", ".hdf5"):
         return CloudSet(load_cloud(file)[None], (file.stem,), "xyz".index(up))
-    return load_clouds(data, category, split=split, up=up)
+    return load_clouds(data, category, split=split, up=up, surfaces=surfaces)
 
 
 def _files(path: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geoframe._check import check_finite, check_float, check_int, check_shape
 from geoframe.layers.rotation import turn_by
+from geoframe.surface.mesh import Mesh
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,7 @@ class CloudSet:
         up: the vertical axis, 0 to 2.
         labels: (n, N) int64 part of every point, or None.
         canonical: (n, N, 3) names of surface points, equal where points correspond, or None; procedural only.
+        surfaces: the meshes that the points are of, in their frame, one a cloud, or None.
 
     Raises:
         TypeError, ValueError: shapes that do not fit, NaN, no cloud, a single point repeated.
@@ -33,6 +35,7 @@ class CloudSet:
     up: int = 2
     labels: Tensor | None = None
     canonical: Tensor | None = None
+    surfaces: tuple[Mesh, ...] | None = None
 
     def __post_init__(self) -> None:
         n, N = check_shape(check_float(self.points, "points"), "n N 3", "points").values()
@@ -52,18 +55,26 @@ class CloudSet:
             check_shape(self.labels, f"{n} {N}", "labels")
         if self.canonical is not None:
             check_shape(self.canonical, f"{n} {N} 3", "canonical")
+        if self.surfaces is not None and len(self.surfaces) != n:
+            raise ValueError(f"surfaces: expected {n}, one a cloud, found {len(self.surfaces)}")
 
     def __len__(self) -> int:
         return len(self.points)
 
     def normalised(self) -> CloudSet:
         """The same clouds with boxes centred at the origin and longest side 2, as float32."""
-        return replace(self, points=normalise(self.points)[0].float())
+        points, centre, half = normalise(self.points)
+        surfaces = self.surfaces
+        if surfaces is not None:
+            frames = zip(surfaces, centre, half, strict=True)
+            surfaces = tuple(m.with_verts((m.verts - c.to(m.verts)) / float(h)) for m, c, h in frames)
+        return replace(self, points=points.float(), surfaces=surfaces)
 
     def first(self, n: int) -> CloudSet:
         """The first n clouds (all, if there are fewer)."""
-        parts = (None if x is None else x[:n] for x in (self.labels, self.canonical))
-        return CloudSet(self.points[:n], self.names[:n], self.up, *parts)
+        labels, canonical = (None if x is None else x[:n] for x in (self.labels, self.canonical))
+        surfaces = None if self.surfaces is None else self.surfaces[:n]
+        return CloudSet(self.points[:n], self.names[:n], self.up, labels, canonical, surfaces)
 
 
 def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,6 +36,7 @@ def load_clouds(
     up: str | None = None,
     limit: int | None = None,
     seed: int = 0,
+    surfaces: bool = False,
 ) -> CloudSet:
     """The clouds of a category, in the files' units.
 
@@ -59,6 +60,7 @@ def load_clouds(
         split: "train", "test" or "val" (where the layout has it). n_points: N of every cloud; meshes are
             sampled by area, clouds are thinned at random, smaller ones repeat points.
         up: "x", "y" or "z" instead of the layout's. limit: only the first so many. seed: of the samples.
+        surfaces: keep the meshes as well, where every cloud is a sample of one.
 
     Raises:
         ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read.
@@ -67,13 +69,13 @@ def load_clouds(
     check_int(n_points, "n_points", low=2)
     axis = None if up is None else _AXES[check_choice(up, tuple(_AXES), "up")]
     if str(path) == "procedural":
-        found = _procedural(category, split, n_points, seed, limit)
+        found = _procedural(category, split, n_points, seed, limit, surfaces)
     else:
         root = Path(path)
         if not root.exists():
             raise ValueError(f"{root}: expected a folder or file of clouds, found nothing there")
         root = root / "raw" if (root / "raw").is_dir() else root
-        found = _from_disk(root, category, split, n_points, seed)
+        found = _from_disk(root, category, split, n_points, seed, surfaces)
     found = found if limit is None else found.first(check_int(limit, "limit", low=1))
     return found if axis is None else replace(found, up=axis)
 
@@ -104,14 +106,14 @@ def clouds_from_pyg(
     return CloudSet(torch.stack(drawn), tuple(f"{i:04d}" for i in range(len(drawn))), _AXES[up], parts)
 
 
-def _from_disk(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+def _from_disk(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
     if root.suffix == ".npz" or (root / f"{category}.npz").is_file():
         return _npz(root if root.suffix == ".npz" else root / f"{category}.npz", split, n, seed)
     if (root / "synsetoffset2category.txt").is_file():
         return _shapenet_part(root, category, split, n, seed)
     if root.suffix == ".hdf5" or list(root.glob("registrations_*.hdf5")):
-        return _dynamic_faust(root, category, split, n, seed)
-    return _folder(root, category, split, n, seed)
+        return _dynamic_faust(root, category, split, n, seed, surfaces)
+    return _folder(root, category, split, n, seed, surfaces)
 
 
 def _rng(seed: int, i: int) -> np.random.Generator:
@@ -196,7 +198,7 @@ def _delimiter(file: Path) -> str | None:
         return "," if "," in stream.readline() else None
 
 
-def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
     h5py = require("h5py", extra="train")
     files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))
     known: list[str] = []
@@ -207,9 +209,11 @@ def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int) -> 
                 continue
             frames = torch.as_tensor(np.moveaxis(np.asarray(data[category], np.float32), 2, 0))
             faces = torch.as_tensor(np.asarray(data["faces"], np.int64))
-        chosen = torch.as_tensor(_share(range(len(frames)), split))
-        points = torch.stack([_sample(Mesh(frames[i], faces), n, seed + int(i)) for i in chosen])
-        return CloudSet(points, tuple(f"{category}_{i:05d}" for i in chosen.tolist()), 1)
+        chosen = _share(range(len(frames)), split)
+        meshes = tuple(Mesh(frames[i], faces) for i in chosen)
+        points = torch.stack([_sample(m, n, seed + i) for m, i in zip(meshes, chosen, strict=True)])
+        names = tuple(f"{category}_{i:05d}" for i in chosen)
+        return CloudSet(points, names, 1, surfaces=meshes if surfaces else None)
     raise ValueError(
         f"{root}: expected a sequence among {', '.join(sorted(known)[:8])}, ..., found {category!r}"
     )
@@ -220,7 +224,7 @@ def _share(items: Any, split: str) -> list[Any]:
     return [x for i, x in enumerate(items) if (i % 7 == 6) == (split != "train")]
 
 
-def _folder(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+def _folder(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
     """Files below CATEGORY, or the folder's own where it has no folders and no such category."""
     own = _readable(root) if root.is_dir() else []
     base = root / category
@@ -237,8 +241,14 @@ def _folder(root: Path, category: str, split: str, n: int, seed: int) -> CloudSe
         raise ValueError(
             f"{base}: expected {split} files of meshes or clouds ({', '.join((*_MESHES, *_CLOUDS))}), found none"
         )
-    points = [_read_cloud(f, n, seed, i) for i, f in enumerate(files)]
-    return CloudSet(torch.stack(points), tuple(f.stem for f in files), 2)
+    points, meshes = [], []
+    for i, file in enumerate(files):
+        cloud, mesh = _read_cloud(file, n, seed, i)
+        points.append(cloud)
+        if surfaces and mesh is not None:
+            meshes.append(mesh)
+    kept = tuple(meshes) if len(meshes) == len(files) else None
+    return CloudSet(torch.stack(points), tuple(f.stem for f in files), 2, surfaces=kept)
 
 
 def _readable(folder: Path) -> list[Path]:
@@ -255,15 +265,16 @@ def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tens
     if file.suffix.lower() not in (*_MESHES, *_CLOUDS):
         known = ", ".join((*_MESHES, *_CLOUDS))
         raise ValueError(f"{file}: expected a mesh or cloud ({known}), found suffix {file.suffix!r}")
-    return _read_cloud(file, check_int(n_points, "n_points", low=2), seed, 0)
+    return _read_cloud(file, check_int(n_points, "n_points", low=2), seed, 0)[0]
 
 
-def _read_cloud(file: Path, n: int, seed: int, i: int) -> Tensor:
+def _read_cloud(file: Path, n: int, seed: int, i: int) -> tuple[Tensor, Mesh | None]:
+    """Points (n, 3) of a file, and its mesh if it is one."""
     if file.suffix.lower() in _MESHES:
         surface = load(file, dtype=torch.float64)
         try:
             if isinstance(surface, Mesh):
-                return _sample(surface, n, seed + i).float()
+                return _sample(surface, n, seed + i).float(), surface
             points = surface.points.float()
         except ValueError as err:
             raise ValueError(f"{file}: {err}") from err
@@ -281,11 +292,12 @@ def _read_cloud(file: Path, n: int, seed: int, i: int) -> Tensor:
         raise ValueError(f"{file}: expected finite numbers, found NaN or infinite coordinates")
     if len(points) < n:
         _log.info("%s has %d points, fewer than %d: some are repeated", file, len(points), n)
-    return points[_draw(len(points), n, _rng(seed, i))]
+    return points[_draw(len(points), n, _rng(seed, i))], None
 
 
-def _procedural(category: str, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
+def _procedural(category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool) -> CloudSet:
     from geoframe.zoo import rigid
+    from geoframe.zoo.template import draft
 
     check_choice(category, rigid.CATEGORIES, "category")
     first, count = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}[split]
@@ -293,4 +305,5 @@ def _procedural(category: str, split: str, n: int, seed: int, limit: int | None)
     made = [rigid.sample_points(category, i, n) for i in numbers]
     points, canonical, labels = (torch.stack(x) for x in zip(*made, strict=True))
     names = tuple(f"{category}_{i}" for i in numbers)
-    return CloudSet(points.float(), names, 1, labels, canonical.float())
+    meshes = tuple(draft(rigid.sample(category, i))[0] for i in numbers) if surfaces else None
+    return CloudSet(points.float(), names, 1, labels, canonical.float(), meshes)

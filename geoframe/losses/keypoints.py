@@ -6,6 +6,7 @@ Where the paper and its released code disagree, the paper's form is the default 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from geoframe._check import check_choice, check_float, check_shape
@@ -88,11 +89,20 @@ def upright_loss(canonical: Tensor) -> Tensor:
     """
     check_shape(check_float(canonical, "canonical"), "B N 3", "canonical")
     x = canonical - canonical.mean(1, keepdim=True)
-    average = x.mean(0).detach()
+    average = _mean_of_all(x.detach())
     torque = torch.linalg.cross(average.expand_as(x), x).sum(1)
     inertia = average.square().sum() * torch.eye(3, dtype=x.dtype, device=x.device) - average.mT @ average
     inertia = inertia + 1e-6 * torch.eye(3, dtype=x.dtype, device=x.device)
     return _distance(torch.linalg.solve(inertia, torque[..., None])[..., 0].square().sum(-1)).mean()
+
+
+def _mean_of_all(x: Tensor) -> Tensor:
+    """Mean of x (B, ...) over the batch, the shares of all processes together under `torch.distributed`."""
+    mean = x.mean(0)
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(mean)
+        mean = mean / dist.get_world_size()
+    return mean
 
 
 def _one_sided(query: Tensor, points: Tensor, form: str) -> Tensor:

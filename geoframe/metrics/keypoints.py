@@ -8,12 +8,17 @@ the docstring.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_float, check_shape
 from geoframe.layers.points import box, gather_rows, nearest_sq
+from geoframe.surface.closest import closest_weights
+from geoframe.surface.mesh import Mesh
 
 INCLUSIVITY_REACH = math.sqrt(0.015)
 
@@ -54,6 +59,33 @@ def inclusivity(keypoints: Tensor, points: Tensor, *, reach: float = INCLUSIVITY
     2,000 are farther than 0.015 from each other. Given a dense sample of a mesh, pass ``reach=0.015``.
     """
     return (nearest_sq(keypoints, points)[0].sqrt() <= reach).to(points.dtype).mean(-1)
+
+
+def surface_distance(keypoints: Tensor, surfaces: Sequence[Mesh]) -> Tensor:
+    """Distance (B, K) of keypoints (B, K, 3) to the surface of their shape, exact; ``(d <= 0.015)`` is inclusivity.
+
+    Args:
+        surfaces: one a shape, in the frame of the keypoints.
+    """
+    if len(surfaces) != len(keypoints):
+        raise ValueError(f"surfaces: expected {len(keypoints)}, one a shape, found {len(surfaces)}")
+    rows = [
+        _mesh_distance(k.double().cpu().numpy(), m.verts.double().cpu().numpy()[m.faces.cpu().numpy()])
+        for k, m in zip(keypoints, surfaces, strict=True)
+    ]
+    return torch.as_tensor(np.stack(rows)).to(keypoints)
+
+
+def _mesh_distance(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) distances of points (n, 3) to triangles (F, 3, 3), looking only where a bound does not exclude it."""
+    centre = corners.mean(1)
+    reach = np.linalg.norm(corners - centre[:, None], axis=-1).max(1)
+    gap = np.linalg.norm(points[:, None] - centre, axis=-1)
+    i, f = np.nonzero(gap - reach <= gap.min(1, keepdims=True))
+    place = np.einsum("nc,ncd->nd", closest_weights(points[i], corners[f]), corners[f])
+    nearest = np.full(len(points), np.inf)
+    np.minimum.at(nearest, i, np.linalg.norm(points[i] - place, axis=-1))
+    return nearest
 
 
 def symmetry_error(normal: Tensor, rotation: Tensor, true_normals: Tensor, true_rotation: Tensor) -> Tensor:
@@ -99,17 +131,21 @@ def repeatability(keypoints: Tensor, true_rotation: Tensor) -> Tensor:
     """Spread (K,) of every keypoint over the shapes, after undoing the known rotation, over the scale 2.
 
     Root mean square distance of keypoints (B, K, 3) turned back by true_rotation (B, 3, 3) to their mean. It
-    holds the real variation of the shapes too.
+    holds the real variation of the shapes too. Keypoints that are NaN on a shape are left out there.
     """
     back = keypoints @ true_rotation
-    return (back - back.mean(0)).square().sum(-1).mean(0).sqrt() / 2
+    return (back - back.nanmean(0)).square().sum(-1).nanmean(0).sqrt() / 2
 
 
-def correspondence_by_clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> float:
-    """Correspondence of keypoints without order, in percent, by k-means as the paper does for its baseline.
+def clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """An order for keypoints that have none, by k-means as the paper does for its baseline.
 
     All keypoints (B, K, 3), turned back by true_rotation (B, 3, 3), are put into K clusters; a cluster is found
-    on a shape if exactly one of the shape's keypoints is in it. Returns the share of (shape, cluster) found.
+    on a shape if exactly one of the shape's keypoints is in it.
+
+    Returns:
+        ordered: (B, K, 3), the keypoint of every cluster, as given; NaN where it is not found.
+        found: (B, K) bool.
     """
     from scipy.cluster.vq import kmeans2
 
@@ -122,8 +158,15 @@ def correspondence_by_clusters(keypoints: Tensor, true_rotation: Tensor, *, seed
         if best is None or spread < best[0]:
             best = (spread, label)
     assert best is not None
-    count = torch.nn.functional.one_hot(torch.as_tensor(best[1]).long().view(B, K), K).sum(1)
-    return 100 * float((count == 1).double().mean())
+    member = torch.nn.functional.one_hot(torch.as_tensor(best[1]).long().view(B, K), K)
+    found = (member.sum(1) == 1).to(keypoints.device)
+    ordered = torch.einsum("bkg,bkd->bgd", member.to(keypoints), keypoints)
+    return torch.where(found[..., None], ordered, torch.nan), found
+
+
+def correspondence_by_clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> float:
+    """Correspondence of keypoints without order, in percent: share of (shape, cluster) found (see `clusters`)."""
+    return 100 * float(clusters(keypoints, true_rotation, seed=seed)[1].double().mean())
 
 
 def semantic_consistency(keypoints: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, float]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from geoframe.data import clouds_from_pyg, load_clouds
+from geoframe.metrics import surface_distance
 from geoframe.surface import save
 from geoframe.surface.shapes import box, icosphere
 
@@ -38,6 +39,19 @@ def test_modelnet_meshes_are_sampled_on_their_surface(modelnet):
     again = load_clouds(modelnet, "chair", n_points=200)
     assert torch.equal(again.points, train.points)
     assert not torch.equal(load_clouds(modelnet, "chair", n_points=200, seed=1).points, train.points)
+
+
+def test_surfaces_are_kept_where_every_cloud_has_one(modelnet):
+    assert load_clouds(modelnet, "chair", n_points=50).surfaces is None
+    clouds = load_clouds(modelnet, "chair", n_points=50, surfaces=True)
+    procedural = load_clouds("procedural", "table", split="val", n_points=50, limit=2, surfaces=True)
+    for some, reach in ((clouds, 1e-6), (procedural, 0.01)):  # what is procedural is smooth, its mesh is not
+        ready = some.normalised().first(2)
+        assert len(ready.surfaces) == 2
+        assert float(surface_distance(ready.points, ready.surfaces).max()) < reach
+        assert float(surface_distance(some.points[:2] + 0.3, some.surfaces[:2]).max()) > 0.02
+    np.save(modelnet / "chair" / "train" / "cloud.npy", np.random.default_rng(0).random((60, 3)))
+    assert load_clouds(modelnet, "chair", n_points=50, surfaces=True).surfaces is None
 
 
 def test_a_raw_folder_is_looked_into(modelnet, tmp_path_factory):

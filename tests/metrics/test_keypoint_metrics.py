@@ -9,6 +9,8 @@ import torch
 
 from geoframe import metrics
 from geoframe.layers import turn_by
+from geoframe.surface import sample_surface
+from geoframe.surface.shapes import box, icosphere
 
 
 @pytest.fixture
@@ -46,6 +48,23 @@ def test_inclusivity_counts_by_distance():
     keypoints = torch.tensor([[[0.1, 0, 0], [0, 0.12, 0], [0, 0, 0.13], [1, 0, 0]]])
     assert float(metrics.inclusivity(keypoints, points)) == 0.5
     assert float(metrics.inclusivity(keypoints, points, reach=0.015)) == 0
+
+
+def test_surface_distance_is_that_of_all_triangles():
+    g = torch.Generator().manual_seed(0)
+    sphere, block = icosphere(2), box((2.0, 1.0, 0.5))  # few and long triangles
+    keypoints = torch.rand(2, 20, 3, generator=g) * 3 - 1.5
+    found = metrics.surface_distance(keypoints, (sphere, block))
+    for k, mesh, d in zip(keypoints, (sphere, block), found, strict=True):
+        dense = sample_surface(mesh, 100_000, generator=1).points.float()
+        nearest = torch.cdist(k, dense).amin(1)
+        assert bool((d <= nearest + 1e-6).all()) and bool((nearest - d < 0.02).all())
+    beside = torch.tensor([[[1.3, 0.2, 0.1], [0.0, 0, 0], [1.4, 0.9, 0.25]]])
+    torch.testing.assert_close(
+        metrics.surface_distance(beside, (block,)), torch.tensor([[0.3, 0.25, 0.32**0.5]]), atol=1e-6, rtol=0
+    )
+    with pytest.raises(ValueError, match="surfaces: expected 2, one a shape, found 1"):
+        metrics.surface_distance(keypoints, (block,))
 
 
 def test_symmetry_error_is_an_angle_without_sign():
@@ -91,6 +110,11 @@ def test_clusters_tell_ordered_from_unordered():
     tight = places + 0.05 * torch.randn(30, 6, 3, generator=g)
     shuffled = torch.stack([x[torch.randperm(6, generator=g)] for x in tight])
     assert metrics.correspondence_by_clusters(shuffled, R) == 100
+    ordered, found = metrics.clusters(shuffled, R)
+    assert bool(found.all()) and float(metrics.repeatability(ordered, R).max()) < 0.06
+    twice = torch.cat([shuffled[:, :5], shuffled[:, :1]], dim=1)  # one lost, one found twice, on every shape
+    ordered, found = metrics.clusters(twice, R)
+    assert torch.equal(ordered.isfinite().all(-1), found) and float(found.double().mean()) < 0.85
     assert metrics.correspondence_by_clusters(torch.rand(30, 6, 3, generator=g), R) < 60
 
 

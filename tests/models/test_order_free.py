@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from experiments.category_keypoints.baseline import SiameseLosses, evaluate_baseline, train_baseline
+from experiments.category_keypoints.baseline import (
+    SiameseLosses,
+    evaluate_baseline,
+    load_baseline,
+    train_baseline,
+)
 from experiments.category_keypoints.correspondence import correspondence_distance
 from geoframe.data import CloudSet, load_clouds
 from geoframe.models.order_free import OrderFreeKeypoints
@@ -43,9 +48,13 @@ def test_the_siamese_loss_is_zero_for_what_turns_along(clouds):
 def test_baseline_trains_and_is_measured(clouds, tmp_path):
     pytest.importorskip("lightning_fabric")
     model = train_baseline(clouds, out=tmp_path, n_keypoints=4, degrees=45, epochs=2, seed=0)
-    numbers = evaluate_baseline(model, clouds, degrees=45)
+    numbers, back = evaluate_baseline(model, clouds, degrees=45)
     assert numbers["n_keypoints"] == 4
     assert 0 < numbers["coverage_percent"] < 100 and 0 <= numbers["correspondence_percent"] <= 100
+    share = float(back.isfinite().all(-1).double().mean())
+    assert back.shape == (8, 4, 3) and numbers["correspondence_percent"] == pytest.approx(100 * share)
+    again, epochs = load_baseline(tmp_path)
+    assert epochs == 2 and torch.equal(again(clouds.points), model(clouds.points))
 
 
 def test_exact_correspondence_is_zero_at_counterparts():
