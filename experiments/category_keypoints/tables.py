@@ -66,7 +66,7 @@ def summary(found: Found) -> dict[tuple[str, str], dict[str, float]]:
 
 
 def markdown(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
-    """One table after the other; a column that no row has a number for is left out."""
+    """One table after the other, without columns and rows that have no number."""
     text = []
     for title, names in TABLES.items():
         columns = [n for n in names if any(n in row for row in rows.values())]
@@ -76,7 +76,7 @@ def markdown(rows: Mapping[tuple[str, str], Mapping[str, float]]) -> str:
         text += [f"## {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         for category in dict.fromkeys(c for c, _ in rows):
             for (owner, variant), row in rows.items():
-                if owner == category:
+                if owner == category and any(c in row for c in columns):
                     cells = [f"{row['epochs']:g}", f"{row['seeds']:g}", *(_cell(row, c) for c in columns)]
                     text.append(f"| {category} | {variant} | {' | '.join(cells)} |")
             if names is TABLE_1 and category in PUBLISHED:
