@@ -12,10 +12,19 @@ from numba import njit
 
 def compiled(fn: Callable[..., Any]) -> Any:
     """Machine code without the lock, kept on disk; where no folder can be written it is made once a process."""
+    return _compiled(fn, fastmath=False)
+
+
+def compiled_sums(fn: Callable[..., Any]) -> Any:
+    """As `compiled`, with sums in whatever order is fastest."""
+    return _compiled(fn, fastmath={"reassoc", "contract"})
+
+
+def _compiled(fn: Callable[..., Any], **options: Any) -> Any:
     try:
-        return njit(nogil=True, cache=True, error_model="numpy")(fn)
+        return njit(nogil=True, cache=True, error_model="numpy", **options)(fn)
     except RuntimeError:
-        return njit(nogil=True, error_model="numpy")(fn)
+        return njit(nogil=True, error_model="numpy", **options)(fn)
 
 
 def share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:

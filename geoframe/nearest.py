@@ -196,6 +196,8 @@ def _candidates(
 ) -> tuple[Tensor, Tensor]:
     """Pairs (query, point) that are certain to hold the k lowest scores ``p q`` of every query."""
     R = len(q)
+    if k == 1 and q.device.type == "cpu":
+        return _candidates_of_one(q, p, slack, tile, buffer)
     best = q.new_full((k, R), torch.inf)
     found = []
     for start in range(0, len(p), tile):
@@ -215,6 +217,27 @@ def _candidates(
         found.append((i[pair], g[pair] + member * (n // group) + start, few[member, pair]))
     i, j, s = (torch.cat(x) for x in zip(*found, strict=True))
     keep = s <= limit[i]  # the line of the last tile is the lowest
+    return i[keep], j[keep]
+
+
+def _candidates_of_one(
+    q: Tensor, p: Tensor, slack: Tensor, tile: int, buffer: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `_candidates` for k = 1, by a compiled pass over the scores."""
+    from geoframe._scan import near_minima
+
+    R = len(q)
+    best = q.new_full((R,), torch.inf)
+    found = []
+    for start in range(0, len(p), tile):
+        p_part = p[start : start + tile]
+        scores = torch.mm(p_part, q.T, out=buffer[: len(p_part) * R].view(len(p_part), R))
+        j, i = near_minima(scores, best, slack)
+        found.append((i, j + start, scores[j, i]))
+    if len(found) == 1:
+        return found[0][:2]
+    i, j, s = (torch.cat(x) for x in zip(*found, strict=True))
+    keep = s <= (best + slack)[i]  # the line of the last tile is the lowest
     return i[keep], j[keep]
 
 

@@ -22,6 +22,7 @@ NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix("._
 FLOORS = {
     **dict.fromkeys(("_check", "_compiled", "_optional", "_files"), 0),
     **{
+        "_scan": 0.2,
         "_cache": 0.5,
         "linalg": 0.5,
         "nearest": 0.5,

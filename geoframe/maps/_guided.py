@@ -17,14 +17,15 @@ from bisect import bisect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe.nearest import best_of_pairs, lowest_score, true_at
+from geoframe.nearest import best_of_pairs, lowest_score
 
-PATCH = 80  # queries of a patch, at most
+PATCH = 160  # queries of a patch, at most
 SPLIT = 20  # coordinates, the smoothest, along which patches are cut
 RADIUS = 0.4  # of a cell, in units of the distance between unrelated rows
 MANY = 64  # points equally near in float32, on average over a patch, that are too many to list
@@ -48,25 +49,12 @@ class Patches:
 def patches(x: Tensor, size: int = PATCH) -> Patches:
     """Patches of at most PATCH rows, and of about `size`, of x (Q, K) on the CPU, whose columns have mean square
     one, such as eigenfunctions at unit area."""
+    from geoframe._scan import cells_of_patches
+
     rows = _halves(x[:, :SPLIT].numpy(), max(min(size, PATCH), 2))
-    x = x.float()[rows]
-    B, S, K = x.shape
-    square = x.square().sum(2)
     # Farthest point sampling in each patch, until all are near a sample. Rows that have nothing to do with each
     # other are sqrt(2 K) apart.
-    limit = (RADIUS**2) * 2 * K
-    distance = square.new_full((B, S), torch.inf)
-    cell = torch.zeros(B, S, dtype=torch.int64)
-    every, sample = torch.arange(B), torch.zeros(B, dtype=torch.int64)
-    for n in range(S):
-        new = x[every, sample]
-        d = square + square[every, sample, None] - 2 * torch.bmm(x, new[:, :, None])[:, :, 0]
-        nearer = (d < distance) & (distance.amax(1, keepdim=True) > limit)
-        cell[nearer] = n
-        distance = torch.where(nearer, d, distance)
-        sample = distance.argmax(1)
-        if float(distance.max()) <= limit:
-            break
+    cell = cells_of_patches(x.float(), rows, (RADIUS**2) * 2 * x.shape[1])
     count = cell.amax(1) + 1
     first = count.cumsum(0) - count
     return Patches(rows, cell + first[:, None], [*first.tolist(), int(count.sum())])
@@ -116,12 +104,12 @@ def nearest_by_guess(
     cells = _ball_rows(*_around(q, x, reach, cut), far)
     balls = _ball_rows(q, square, reach, far)
     slack = 2 * far.error(q, square, reach)
-    found = []
-    for rows, near in zip(cut.rows, _inside(cells, cut.first, p, block), strict=True):
-        i, j = _pairs(balls[rows], slack[rows], p, near)
-        if len(i) > MANY * len(rows):
-            i, j = torch.arange(len(rows)), lowest_score(query[rows], points, bias, block=block)
-        found.append((rows[i], j))
+    found: list[tuple[Tensor, Tensor]] = []
+    for patch, pair in enumerate(_pairs(cells, balls, p, slack, cut, block)):
+        if pair is None:  # too many points are equally near
+            rows = cut.rows[patch]
+            pair = rows, lowest_score(query[rows], points, bias, block=block)
+        found.append(pair)
     i, j = (torch.cat(x) for x in zip(*found, strict=True))
     return best_of_pairs(query, points, bias, i, j, block)
 
@@ -177,22 +165,33 @@ def _around(q: Tensor, x: Tensor, reach: Tensor, cut: Patches) -> tuple[Tensor, 
     return centre, middle.square().sum(1), spread.new_zeros(G).scatter_reduce(0, cell, spread, "amax")
 
 
-def _inside(cells: Tensor, first: list[int], p: Tensor, block: int) -> Iterator[Tensor]:
-    """For each patch the points (n,) inside the balls of its cells."""
-    N = len(p)
+def _pairs(
+    cells: Tensor, balls: Tensor, p: Tensor, slack: Tensor, cut: Patches, block: int
+) -> Iterator[tuple[Tensor, Tensor] | None]:
+    """For each patch pairs (query, point) that are certain to hold the nearest, None if there are too many.
+
+    A query is only tried against the points in the ball of its cell.
+    """
+    from geoframe._compiled import share
+    from geoframe._scan import pairs_in_cells
+
+    N, first = len(p), cut.first
     most = max(min(block, _CACHE) // N, max(b - a for a, b in pairwise(first)))  # cells at a time
     buffer = p.new_empty(most * N)
+    arrays = balls.numpy(), p.numpy(), slack.numpy()
+    rows, cell, room = cut.rows.numpy(), cut.cell.numpy(), MANY * cut.rows.shape[1]
+    found: list[Any] = [None] * len(rows)
     start = stop = 0
-    while stop < len(first) - 1:
+    while stop < len(rows):
         start, stop = stop, bisect(first, first[stop] + most) - 1
         part = cells[first[start] : first[stop]]
-        scores = torch.mm(part, p.T, out=buffer[: len(part) * N].view(len(part), N))
-        for least in scores.split([b - a for a, b in pairwise(first[start : stop + 1])]):
-            yield true_at(least.amin(0) <= 0)
+        scores = torch.mm(part, p.T, out=buffer[: len(part) * N].view(len(part), N)).numpy()
+        begin = first[start]
 
+        def run(b: int, begin: int = begin, scores: Any = scores) -> None:
+            inside = scores[first[b] - begin : first[b + 1] - begin]
+            found[b] = pairs_in_cells(inside, *arrays, rows[b], cell[b] - first[b], room)
 
-def _pairs(balls: Tensor, slack: Tensor, p: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of a ball and point, one of those `near`: pairs that are certain to hold the nearest to its centre."""
-    score = p.index_select(0, near) @ balls.T
-    hit = true_at(score <= score.amin(0) + slack)
-    return hit % len(balls), near[hit // len(balls)]
+        share(run, [(b,) for b in range(start, stop)])
+    for pair in found:
+        yield None if pair is None else (torch.from_numpy(pair[0]), torch.from_numpy(pair[1]))

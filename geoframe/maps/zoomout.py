@@ -113,8 +113,9 @@ def zoomout(
         last = None if cuts is None else (p2p_21, p2p_12)
         C_12 = two.fit(one, p2p_21, k)
         C_21 = None if p2p_12 is None else one.fit(two, p2p_12, k)
-    if samples is not None:  # all vertices, for the first time
-        last = None
+    if samples1 is not None and samples2 is not None:  # all vertices, for the first time
+        cuts = _cuts(one.every, two.every, bidirectional, block)
+        last = None if cuts is None else _among_samples(C_12, C_21, one, two, samples1, samples2, block)
     p2p_21, p2p_12 = _vertices(C_12, C_21, one.every, two.every, last, cuts, block)
     dtype = basis2.vecs.dtype
     C_21 = None if C_21 is None else (C_21 * scale).to(dtype)
@@ -204,6 +205,15 @@ def _vertices(
         _nearest(U2, carried, guess_21, cut2, block, bias=x1.square().sum(1), whole=x2),
         _nearest(carried, U2, guess_12, cut1, block, bias=x2.square().sum(1), whole=x1),
     )
+
+
+def _among_samples(
+    C_12: Tensor, C_21: Tensor | None, one: _Side, two: _Side, samples1: Tensor, samples2: Tensor, block: int
+) -> Maps:
+    """As `_vertices` of all vertices, where only samples may be hit."""
+    p2p_21 = _vertices(C_12, C_21, one.rows, two.every, None, None, block)[0]
+    p2p_12 = _vertices(C_12, C_21, one.every, two.rows, None, None, block)[1] if C_21 is not None else None
+    return samples1[p2p_21], None if p2p_12 is None else samples2[p2p_12]
 
 
 def _nearest(

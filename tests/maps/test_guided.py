@@ -44,17 +44,30 @@ def test_equals_brute_force(seed: int) -> None:
 
 
 def test_few_points_are_tried() -> None:
-    """It prunes: of points on a closed curve, those far along it are not in the reach of a patch."""
+    """It prunes: of points on a closed curve, those far along it are not in the reach of a cell."""
     x, points = curve(1000, 40, 0), curve(3000, 40, 0) + 0.01
-    cut, p, tried = patches(x), _guided._point_rows(points, None), []
+    cut, p = patches(x), _guided._point_rows(points, None)
     guess = brute(x, points)
     far, q = _guided._Far.of(p), x.float()
     reach = (x - points[guess]).norm(dim=1).float()
     cells = _guided._ball_rows(*_guided._around(q, q, reach, cut), far)
-    for rows, near in zip(cut.rows, _guided._inside(cells, cut.first, p, BLOCK), strict=True):
-        assert bool(torch.isin(guess[rows], near).all())
-        tried.append(len(near))
-    assert sum(tried) < 0.3 * len(points) * len(cut.rows)
+    inside = cells @ p.T <= 0
+    assert bool(inside[cut.cell, guess[cut.rows]].all())
+    assert float(inside.double().mean()) < 0.3
+
+
+def test_cells_are_small_and_near_their_sample() -> None:
+    """Naive loop: farthest points of a patch until all are near one, each row in the cell of its nearest."""
+    x = curve(300, 12, 5)
+    cut = patches(x, 70)
+    limit = _guided.RADIUS**2 * 2 * 12
+    for b, rows in enumerate(cut.rows.tolist()):
+        square = (x[rows][:, None] - x[rows]).float().square().sum(2)
+        samples = [0]
+        while float(square[:, samples].amin(1).max()) > limit:
+            samples.append(int(square[:, samples].amin(1).argmax()))
+        assert cut.first[b + 1] - cut.first[b] == len(samples)
+        assert torch.equal(cut.cell[b] - cut.first[b], square[:, samples].argmin(1))
 
 
 @pytest.mark.parametrize("block", [400, 3000, 30_000])
