@@ -65,6 +65,7 @@ def fit(
     accelerator: str = "auto",
     devices: int = 1,
     precision: str = "32-true",
+    run: Mapping[str, Any] | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place: minimise the sum of `losses` over the batches, by Adam.
@@ -74,9 +75,10 @@ def fit(
             all shares of one size.
         losses: ``losses(model, batch)`` gives named scalars, weights included.
         out: folder of the logs, log.csv and one for TensorBoard, and of the state after the last epoch. A state
-            that is there is gone on from; it has to be of the same model, schedule and seed.
+            that is there is gone on from; it has to be of the same model, schedule, seed and `run`.
         seed: for what the model itself draws. accelerator, devices, precision: as in Lightning Fabric; more
             than one device on the CPU means as many processes. Under torchrun, its processes are used.
+        run: what else tells this run from others, such as its data; numbers, words and lists of them.
         progress: called with (text, share done) after every batch.
 
     Returns:
@@ -89,6 +91,7 @@ def fit(
     schedule = schedule or Schedule()
     out = Path(out)
     check_int(devices, "devices", low=1)
+    identity = _identity(schedule, seed, run)
     strategy = "ddp_spawn" if devices > 1 else "auto"
     nodes = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the processes
@@ -99,10 +102,10 @@ def fit(
     )
     if strategy != "ddp_spawn":
         fabric.launch()
-        return _train(fabric, model, batches, losses, out, schedule, seed, progress)
+        return _train(fabric, model, batches, losses, out, schedule, identity, progress)
     # Bound beforehand, as Fabric refuses arguments that are frozen dataclasses.
-    fabric.launch(partial(_train_copy, model=model, args=(batches, losses, out, schedule, seed, None)))
-    return _read_state(out, model, None, schedule, seed)  # what the processes trained is in the file
+    fabric.launch(partial(_train_copy, model=model, args=(batches, losses, out, schedule, identity, None)))
+    return _read_state(out, model, None, schedule, identity)  # what the processes trained is in the file
 
 
 def _train_copy(fabric: Any, model: nn.Module, args: tuple[Any, ...]) -> None:
@@ -117,12 +120,12 @@ def _train(
     losses: Losses,
     out: Path,
     schedule: Schedule,
-    seed: int,
+    identity: dict[str, Any],
     progress: Callable[[str, float], None] | None,
 ) -> list[dict[str, float]]:
     """The loop of one process."""
     optimiser = torch.optim.Adam(model.parameters(), lr=schedule.lr)
-    history = _read_state(out, model, optimiser, schedule, seed)
+    history = _read_state(out, model, optimiser, schedule, identity)
     wrapped, optimiser = fabric.setup(model, optimiser)
     start, first = time.perf_counter(), len(history)
     if fabric.is_global_zero:
@@ -134,14 +137,14 @@ def _train(
         wrapped.train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(
-                seed * 1_000_003 + epoch
+                identity["seed"] * 1_000_003 + epoch
             )  # what the model draws; the caller's state is untouched
             tell = _teller(progress, schedule, epoch, start, first)
             means = _epoch(fabric, wrapped, optimiser, batches, losses, epoch, tell)
         row = {"epoch": epoch, "lr": schedule.rate(epoch), "seconds": time.perf_counter() - began, **means}
         history.append(row)
         if fabric.is_global_zero:
-            _write_state(out, model, optimiser, schedule, seed, history)
+            _write_state(out, model, optimiser, identity, history)
         fabric.barrier()
     model.to("cpu").eval()
     return history
@@ -202,17 +205,17 @@ def _clock(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
-def _settings(schedule: Schedule, seed: int) -> dict[str, Any]:
+def _identity(schedule: Schedule, seed: int, run: Mapping[str, Any] | None) -> dict[str, Any]:
     """What has to agree for a run to go on; the number of epochs may grow."""
-    return {k: v for k, v in asdict(schedule).items() if k != "epochs"} | {"seed": seed}
+    said = {k: v for k, v in asdict(schedule).items() if k != "epochs"} | {"seed": seed} | dict(run or {})
+    return dict(json.loads(json.dumps(said)))
 
 
 def _write_state(
     out: Path,
     model: nn.Module,
     optimiser: Any,
-    schedule: Schedule,
-    seed: int,
+    identity: dict[str, Any],
     history: list[dict[str, float]],
 ) -> None:
     """Model, optimiser and history in one safetensors file, so that they are of one epoch; the log beside it."""
@@ -222,7 +225,7 @@ def _write_state(
     for index, entry in optimiser.state_dict()["state"].items():
         for key, value in entry.items():
             tensors[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    about = {"run": _settings(schedule, seed), "history": history}
+    about = {"run": identity, "history": history}
     with atomic_path(out / _STATE) as temporary:
         temporary.write_bytes(save(tensors, {"about": json.dumps(about)}))
     with (out / _EVENTS).open("ab") as file:
@@ -246,7 +249,7 @@ def _event(history: list[dict[str, float]], i: int) -> bytes:
 
 
 def _read_state(
-    out: Path, model: nn.Module, optimiser: Any | None, schedule: Schedule, seed: int
+    out: Path, model: nn.Module, optimiser: Any | None, schedule: Schedule, identity: dict[str, Any]
 ) -> list[dict[str, float]]:
     """Load what a killed run left into model and optimiser, and return its history ([] without one)."""
     from safetensors import SafetensorError, safe_open
@@ -260,8 +263,9 @@ def _read_state(
             tensors = {k: stored.get_tensor(k) for k in stored.keys()}  # noqa: SIM118  not a dict
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as err:
         raise ValueError(f"{file}: expected the state of a run, found something else; remove it") from err
-    if about["run"] != _settings(schedule, seed):
-        raise ValueError(f"{file}: belongs to a run with {about['run']}; choose another folder or remove it")
+    if about["run"] != identity:
+        theirs = ", ".join(f"{k} {v}" for k, v in about["run"].items() if identity.get(k) != v) or "less said"
+        raise ValueError(f"{file}: belongs to another run ({theirs}); choose another folder or remove it")
     own = {k: v for k, v in tensors.items() if k.startswith("model.")}
     want = {f"model.{k}": v.shape for k, v in model.state_dict().items()}
     if {k: v.shape for k, v in own.items()} != want:

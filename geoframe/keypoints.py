@@ -248,6 +248,8 @@ def train(
     """
     check_choice(recipe, RECIPES, "recipe")
     check_int(epochs, "epochs", low=1)
+    if not 0 <= degrees <= 180:
+        raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
     ready = clouds.normalised()
     if len(ready) < 2:
         raise ValueError(f"clouds: expected at least two to learn a category from, found {len(ready)}")
@@ -285,6 +287,7 @@ def train(
         seed=seed,
         accelerator=accelerator,
         devices=devices,
+        run={"recipe": recipe, "category": category, "clouds": len(ready), "points": N, "degrees": degrees},
         progress=progress,
     )
     detector = _finish(model.eval(), recipe, category, ready, degrees, seed)

@@ -206,8 +206,10 @@ def test_the_rate_is_halved_and_has_a_floor():
 
 def test_what_does_not_fit_is_refused(tmp_path):
     _fit(model(), tmp_path, 2)
-    with pytest.raises(ValueError, match="belongs to a run with"):
+    with pytest.raises(ValueError, match=r"belongs to another run \(seed 0\)"):
         _fit(model(), tmp_path, 2, seed=3)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        _fit(model(), tmp_path, 2, run={"category": "chair"})
     with pytest.raises(ValueError, match="belongs to another model"):
         _fit(torch.nn.Linear(3, 1), tmp_path, 2)
     (tmp_path / "state.safetensors").write_bytes(b"nonsense")

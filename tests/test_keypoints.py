@@ -168,6 +168,10 @@ def test_bad_clouds_are_told(detector):
         detector.detect(torch.rand(1, 3, 3))
     with pytest.raises(ValueError, match="at least two to learn a category"):
         train(_chairs(1, 0), out="unused")
+    with pytest.raises(ValueError, match=r"degrees: expected a number in \[0, 180\], found 200"):
+        train(_chairs(4, 0), out="unused", degrees=200)
+    with pytest.raises(ValueError, match="at least 4 points that differ"):
+        detector.detect(torch.eye(3).repeat(1, 20, 1))
 
 
 def test_the_four_commands(tmp_path, capsys):

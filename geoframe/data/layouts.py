@@ -229,7 +229,8 @@ def _folder(root: Path, category: str, split: str, n: int, seed: int, surfaces: 
     own = _readable(root) if root.is_dir() else []
     base = root / category
     if not base.is_dir():
-        folders = sorted(d.name for d in root.iterdir() if d.is_dir()) if root.is_dir() else []
+        inside = sorted(root.iterdir()) if root.is_dir() else []
+        folders = [f.stem for f in inside if f.is_dir() or f.suffix == ".npz"]
         if not own:
             there = ", ".join(folders[:12]) or "an empty folder"
             raise ValueError(

@@ -69,6 +69,7 @@ class NodeBranch(nn.Module):
         B, M = len(points), self.n_nodes
         check_clouds(points, M)
         seeds = gather_rows(points, farthest_nodes(points, M))
+        _check_different(seeds)
         nearest = torch.cdist(points.detach(), seeds).argmin(-1)
         owner = (nearest + M * torch.arange(B, device=points.device)[:, None]).reshape(-1)
         x = points.reshape(-1, 3)
@@ -100,6 +101,16 @@ class NodeBranch(nn.Module):
         h = self.before(torch.cat([relative, gather_rows(features, near)], dim=-1))  # (B, M, k, 4 width)
         both = torch.cat([h.amax(2, keepdim=True).expand_as(h), h], dim=-1)
         return self.after(both).amax(2)
+
+
+def _check_different(seeds: Tensor) -> None:
+    """Farthest points fall on each other only if a cloud has fewer points that differ."""
+    M = seeds.shape[1]
+    same = (seeds[:, :, None] == seeds[:, None]).all(-1).sum((1, 2)) > M
+    if bool(same.any()):
+        raise ValueError(
+            f"points: expected at least {M} points that differ, found fewer in cloud {int(same.nonzero()[0])}"
+        )
 
 
 def _pool(x: Tensor, owner: Tensor, n: int) -> Tensor:

@@ -77,6 +77,8 @@ def test_npz(tmp_path):
     np.savez(tmp_path / "flat.npz", train=np.ones((2, 9, 3)))
     with pytest.raises(ValueError, match="one point repeated"):
         load_clouds(tmp_path, "flat", n_points=9)
+    with pytest.raises(ValueError, match=r"expected category 'boat' or files .*, found bed, flat, sofa"):
+        load_clouds(tmp_path, "boat")
 
 
 def test_shapenet_part(tmp_path):

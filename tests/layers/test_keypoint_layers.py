@@ -256,6 +256,8 @@ def test_bad_clouds_are_refused(clouds):
         check_clouds(clouds, 61)
     with pytest.raises(ValueError, match="cloud 1 is a single point repeated"):
         check_clouds(torch.cat([clouds[:1], torch.ones(1, 60, 3)]), 2)
+    with pytest.raises(ValueError, match="at least 5 points that differ, found fewer in cloud 1"):
+        NodeBranch(5)(torch.cat([clouds[:1], clouds[1:2, :4].repeat(1, 15, 1)]))
     with pytest.raises(ValueError, match="finite"):
         NodeBranch(4)(torch.full((1, 9, 3), math.nan))
     with pytest.raises(TypeError, match="points: expected a floating dtype"):
