@@ -21,16 +21,18 @@ from geoframe.transforms import Similarity, procrustes, rotvec_to_rotation
 
 class _Level(NamedTuple):
     side: int  # of the image, the shorter one
-    width: float  # pixels: of the silhouette's soft edge
+    width: float  # pixels: how far the border of the silhouette feels
     n_modes: int  # of the deformation, at most
     reach: float  # weight of the distances that see across the image
 
 
 _LEVELS = (
-    _Level(32, 0.5, 0, 1.0),
-    _Level(64, 0.4, 0, 0.1),
-    _Level(64, 0.2, 12, 0.1),
-    _Level(128, 0.2, 10**6, 0.02),
+    _Level(32, 0.3, 0, 1.0),
+    _Level(64, 0.2, 0, 0.1),
+    _Level(64, 0.15, 6, 0.1),
+    _Level(64, 0.15, 12, 0.1),
+    _Level(128, 0.12, 24, 0.02),
+    _Level(128, 0.12, 10**6, 0.02),
     _Level(256, 0.1, 10**6, 0.0),
 )
 
@@ -80,15 +82,15 @@ def fit_template(
     """Rotate, move, scale and deform a template until its silhouettes are the masks.
 
     Coarse to fine: first the pose alone, on small images and with distances that reach across them, then the shape as
-    smooth offsets in the lowest eigenfunctions of the template, on larger ones. It starts at the template's own
-    orientation, with place and size from the masks' centres and areas.
+    smooth offsets in the eigenfunctions of the template, the lowest ones first, on larger and larger images. It starts
+    at the template's own orientation, with place and size from the masks' centres and areas.
 
     Args:
         mesh: template, verts (V, 3). masks: (N, H, W) in [0, 1], several views of one object.
         cameras: the N views (batch (N,)). None: each view gets a weak-perspective camera of its own, found with the
             shape; the template then stays where it is and the world is the template's.
         n_basis: number of eigenfunctions that deform the template (0: pose only).
-        steps: iterations a level; there are five, for masks below 192 pixels four.
+        steps: iterations a level; there are seven, for masks below 192 pixels six.
         stiffness: weight of the deformation's stretch.
         progress: called after every step with (step, number of steps, loss).
 
@@ -114,7 +116,9 @@ def fit_template(
     for level in levels:
         modes = basis[:, : level.n_modes]
         loss_of = _loss_at(level, masks, cameras, start, modes, sample, stiffness)
-        optimiser = torch.optim.Adam(state.groups(modes.shape[1] > 0), betas=(0.9, 0.95))
+        optimiser = torch.optim.Adam(
+            state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side)), betas=(0.9, 0.95)
+        )
         for i in range(steps):
             loss = loss_of(state)
             optimiser.zero_grad()
@@ -149,12 +153,12 @@ class _State:
         shapes = ((*batch, 3), (*batch, n_shift), batch, (n_basis, 3))
         return _State(*(mesh.verts.new_zeros(s).requires_grad_() for s in shapes))
 
-    def groups(self, deform: bool) -> list[dict[str, object]]:
+    def groups(self, deform: bool, speed: float) -> list[dict[str, object]]:
         """Adam's parameter groups with their rates."""
         rates = [(self.turn, 0.03), (self.shift, 0.02), (self.grow, 0.02)]
         if deform:
             rates.append((self.coefficients, 0.01))
-        return [{"params": [x], "lr": rate, "rate": rate} for x, rate in rates]
+        return [{"params": [x], "lr": speed * rate, "rate": speed * rate} for x, rate in rates]
 
     def posed(self, start: Mesh, basis: Tensor, cameras: Camera) -> tuple[Tensor, Camera]:
         """Vertices (V, 3) in the world, and the cameras."""
@@ -198,17 +202,30 @@ def _loss_at(
 
     def loss_of(state: _State) -> Tensor:
         verts, views = state.posed(start, modes, cameras)
-        views = replace(views, size=padded).resized(size)
-        alpha = soft_silhouette(verts, start.faces, views, sigma=(level.width / half) ** 2)
+        fine = replace(views, size=padded).resized((2 * size[0], 2 * size[1]))
+        alpha = _silhouette(verts, start.faces, fine, level.width / half)
         loss = (alpha - small).square().sum() / small.sum()
         if level.reach:
-            points = views.project(verts[sample])[..., :2]
+            points = fine.project(verts[sample])[..., :2] / 2
             outside = sample_image(distance, points).square().mean()
             missed = torch.cdist(inside, points).amin(-1).square().mean() / half**2
             loss = loss + 10 * level.reach * (outside + missed)
         return loss + stiffness * state.coefficients[: modes.shape[1]].square().sum()
 
     return loss_of
+
+
+def _silhouette(verts: Tensor, faces: Tensor, views: Camera, width: float) -> Tensor:
+    """Share of each pixel that the mesh covers (N, h, w), of views with four samples a pixel.
+
+    Its values are those of the hard silhouette and its slopes those of a soft one `width` wide (in units of half the
+    shorter side): the soft one alone is fatter than the mesh, the more so the more faces meet at its border, and a
+    mesh fitted by it too thin.
+    """
+    soft = soft_silhouette(verts, faces, views, sigma=width**2)
+    with torch.no_grad():
+        gap = rasterize(verts, faces, views).mask.to(soft.dtype) - soft
+    return torch.nn.functional.avg_pool2d(soft + gap, 2)
 
 
 def _inside(mask: Tensor, n: int) -> Tensor:

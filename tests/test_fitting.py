@@ -73,7 +73,7 @@ def test_shape_from_six_views():
     assert fit.iou.min() > 0.95
     begun = (fit.start.verts - target).norm(dim=1).mean()
     assert (fit.mesh.verts - target).norm(dim=1).mean() < 0.6 * begun
-    assert [s[0] for s in seen] == list(range(1, 101)) and {s[1] for s in seen} == {100}
+    assert [s[0] for s in seen] == list(range(1, 151)) and {s[1] for s in seen} == {150}
     assert fit.loss.tolist() == pytest.approx([s[2] for s in seen])
     picture = fit.picture()
     assert picture.shape == (3, 192, 720) and picture.min() >= 0 and picture.max() <= 1

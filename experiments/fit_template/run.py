@@ -27,7 +27,10 @@ from geoframe.render import rasterize
 from geoframe.transforms import procrustes, rotation_angle, rotvec_to_rotation
 from geoframe.viz import save_picture
 
-REAL = ("spot_low_resolution", "fish_low_resolution", "cat-low-resolution", "human_man", "plane_holes")
+REAL = (
+    *("spot_low_resolution", "fish_low_resolution", "cat-low-resolution", "human_man", "plane_holes"),
+    *("human_woman", "penguin"),
+)
 OURS = ("cat", "cow")
 
 
