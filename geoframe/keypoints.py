@@ -70,8 +70,8 @@ class OurLosses:
 
     chamfer: float = 1.5
     extent: float = 1.5
-    surface: float = 1.5
-    outside: float = 1.5
+    surface: float = 1.0
+    outside: float = 2.5
     apart: float = 10.0
     upright: float = 1.0
 

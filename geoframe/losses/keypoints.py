@@ -67,11 +67,11 @@ def extent_loss(keypoints: Tensor, points: Tensor) -> Tensor:
 def outside_loss(keypoints: Tensor, points: Tensor, *, reach: float) -> Tensor:
     """Share of keypoints (B, N, 3) farther than `reach` from the cloud (B, M, 3), softened to have a gradient.
 
-    The step at `reach` is a logistic curve, a quarter as wide: what is hopelessly far pulls as little as what
-    is on the surface.
+    The step at `reach` is a logistic curve, an eighth as wide: what is hopelessly far pulls as little as what
+    is well within.
     """
     _check_pair(keypoints, points, ("keypoints", "points"))
-    return ((_distance(nearest_sq(keypoints, points)[0]) - reach) / (reach / 4)).sigmoid().mean()
+    return ((_distance(nearest_sq(keypoints, points)[0]) - reach) / (reach / 8)).sigmoid().mean()
 
 
 def separation_loss(keypoints: Tensor, *, distance: float) -> Tensor:

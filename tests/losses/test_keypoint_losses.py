@@ -60,7 +60,7 @@ def test_coverage_compares_volumes_or_sides():
 def test_outside_is_a_soft_share():
     points = torch.zeros(1, 1, 3)
     keypoints = torch.tensor([[[0.0, 0, 0], [0, 1.0, 0], [0.1, 0, 0]]])
-    assert float(outside_loss(keypoints, points, reach=0.1)) == pytest.approx((0.018 + 1 + 0.5) / 3, abs=1e-3)
+    assert float(outside_loss(keypoints, points, reach=0.1)) == pytest.approx((3.4e-4 + 1 + 0.5) / 3, abs=1e-5)
 
 
 def test_separation_is_zero_from_a_distance_on():
