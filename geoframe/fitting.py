@@ -1,4 +1,4 @@
-"""Fitting a template to masks: pose and shape by the soft silhouette, without a network."""
+"""Fitting a template to masks, pose and shape by silhouettes without a network; pictures of such fits."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from geoframe._check import check_float, check_int, check_shape
 from geoframe.camera import Camera, Pinhole, WeakPerspective, look_at
 from geoframe.render import rasterize, render, sample_image, soft_silhouette
+from geoframe.solve import LandmarkFit
 from geoframe.spectral import eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import farthest_points
@@ -67,6 +68,30 @@ class TemplateFit:
             shown = torch.where(self.masks[:, None] > 0.5, 1.0, 0.75) * tint * render(bare, self.cameras)
             rows.append(torch.cat(list(torch.where(seen, shown.clamp(0, 1), paper)), -1))
         return torch.cat(rows, -2)
+
+
+def landmark_picture(
+    fit: LandmarkFit, points2d: Tensor, size: tuple[int, int], visibility: Tensor | None = None
+) -> Tensor:
+    """(3, H, 2 W): a template over the points it was fitted to, rigid (left) and bent (right).
+
+    `fit` is what `geoframe.solve.fit_landmarks` made of `points2d` (L, 2), in pixels of images of `size` (H, W), and
+    `visibility` (L,). Given points are dark, the template's landmarks red; hidden ones are left out.
+    """
+    shown = slice(None) if visibility is None else visibility > 0
+    rows, cols = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    pixels = torch.stack([cols, rows], -1).to(points2d).view(-1, 2) + 0.5
+    pictures = []
+    for mesh, pose in ((fit.start, fit.rigid), (fit.mesh, fit.pose)):
+        picture = render(Mesh(mesh.verts, mesh.faces), pose.camera(size))
+        landmarks = pose.project(mesh.verts[fit.vertices])
+        for points, tint in ((landmarks, (0.85, 0.1, 0.1)), (points2d, (0.05, 0.1, 0.3))):
+            near = torch.cdist(pixels, points[shown].to(pixels)).amin(1).view(size) < max(
+                1.5, min(size) / 120
+            )
+            picture = torch.where(near, picture.new_tensor(tint)[:, None, None], picture)
+        pictures.append(picture.clamp(0, 1))
+    return torch.cat(pictures, -1)
 
 
 def fit_template(

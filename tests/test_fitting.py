@@ -11,8 +11,9 @@ import torch
 
 from geoframe import Mesh, load
 from geoframe.camera import pinhole_view, weak_view
-from geoframe.fitting import fit_template
+from geoframe.fitting import fit_template, landmark_picture
 from geoframe.render import rasterize
+from geoframe.solve import fit_landmarks
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import procrustes, rotation_angle, rotvec_to_rotation
 
@@ -103,6 +104,27 @@ def test_a_real_mesh_forty_degrees_off(seed):
     fit = fit_template(mesh, masks, views, steps=25)
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 3
     assert fit.iou.min() > 0.95
+
+
+def test_picture_of_landmarks():
+    """Before and after side by side; where a given point and its landmark agree the point covers it."""
+    mesh = _blob()
+    view = _views(1, (60, 80), weak_view, extent=1.4)[0]
+    bent, _ = _deformed(mesh, 0, 0)
+    points = view.project(bent)[::9, :2]
+    fit = fit_landmarks(mesh, points, vertices=torch.arange(0, mesh.n_verts, 9), stiffness=1e-7)
+    picture = landmark_picture(fit, points, (60, 80))
+    assert picture.shape == (3, 60, 160) and picture.min() >= 0 and picture.max() <= 1
+    red = (picture[0] > 0.8) & (picture[1] < 0.15)
+    assert red[:, 80:].sum() < 0.5 * red[:, :80].sum()
+    y, x = int(points[0, 1]), int(points[0, 0])
+    dark = picture.new_tensor([0.05, 0.1, 0.3])
+    for shift in (0, 80):
+        torch.testing.assert_close(picture[:, y, x + shift], dark)
+    hidden = torch.ones(len(points)).double()
+    hidden[0] = 0
+    without = landmark_picture(fit, points, (60, 80), hidden)
+    assert not torch.equal(without[:, y, x + 80], dark)
 
 
 def test_bad_input():

@@ -18,13 +18,15 @@ class LandmarkFit:
     """A template brought to its landmarks.
 
     Attributes:
-        mesh: the deformed template, in its own frame. rigid: the pose of the undeformed template, the fit before;
-            pose: that of the deformed one, the fit after; ``pose.camera(size)`` is the camera that sees `mesh`.
+        mesh: the deformed template, in its own frame. start: the template as it began.
+        rigid: the pose of `start`, the fit before. pose: that of `mesh`, the fit after; ``pose.camera(size)`` is the
+            camera that sees it. Pictures of both: `geoframe.fitting.landmark_picture`.
         vertices: (L,) the landmarks' vertices. predicted: (L, 2) where they land now.
         distances: (L,) from there to the given points, hidden ones too, in their unit.
     """
 
     mesh: Mesh
+    start: Mesh
     rigid: Solution
     pose: Solution
     vertices: Tensor
@@ -75,14 +77,15 @@ def fit_landmarks(
     template = mesh.verts[vertices]
     rigid = solve_pose(points2d, visibility, template, scale="free", mode="joint")
     if n_basis == 0:
-        return _fit(mesh, rigid, rigid, vertices, points2d)
+        return _fit(mesh, mesh, rigid, rigid, vertices, points2d)
     modes = _bending_modes(mesh, n_basis)
     weight = float(L if visibility is None else visibility.sum())
     ridge = stiffness * float(rigid.scale) ** 2 * weight
     pose = solve_pose(
         points2d, visibility, template, modes[:, vertices], ridge=ridge, scale="free", steps=steps
     )
-    return _fit(mesh.with_verts(pose.shape(mesh.verts, modes)), rigid, pose, vertices, points2d)
+    bent = mesh.with_verts(pose.shape(mesh.verts, modes))
+    return _fit(bent, mesh, rigid, pose, vertices, points2d)
 
 
 def _bending_modes(mesh: Mesh, n: int) -> Tensor:
@@ -96,7 +99,9 @@ def _bending_modes(mesh: Mesh, n: int) -> Tensor:
     return (functions.T[:, None, :, None] * axes[:, None]).flatten(0, 1)
 
 
-def _fit(mesh: Mesh, rigid: Solution, pose: Solution, vertices: Tensor, points2d: Tensor) -> LandmarkFit:
+def _fit(
+    mesh: Mesh, start: Mesh, rigid: Solution, pose: Solution, vertices: Tensor, points2d: Tensor
+) -> LandmarkFit:
     predicted = pose.project(mesh.verts[vertices])
     distances = torch.linalg.vector_norm(predicted - points2d, dim=1)
-    return LandmarkFit(mesh, rigid, pose, vertices, predicted, distances)
+    return LandmarkFit(mesh, start, rigid, pose, vertices, predicted, distances)
