@@ -123,6 +123,7 @@ def _pool(x: Tensor, owner: Tensor, n: int) -> Tensor:
         top = x.new_zeros(n, x.shape[1]).scatter_reduce_(0, index, x, "amax", include_self=False)
         if not x.requires_grad:
             return top
-        rows = torch.arange(len(x), device=x.device)[:, None].where(x == top.index_select(0, owner), -1)
-        winner = rows.new_full(top.shape, -1).scatter_reduce_(0, index, rows, "amax")
-    return torch.where(winner >= 0, x.gather(0, winner.clamp(min=0)), top)
+        number = torch.arange(1, len(x) + 1, device=x.device, dtype=torch.int32)[:, None]
+        rows = (x == top.index_select(0, owner)) * number
+        winner = rows.new_zeros(top.shape).scatter_reduce_(0, index, rows, "amax").long()
+    return torch.where(winner > 0, x.gather(0, (winner - 1).clamp(min=0)), top)
