@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Learn the keypoints of a category from its clouds, without labels; a run that was killed goes on.
 
-    OUT gets model.safetensors and model.json, log.csv, and the state to go on from.
+    OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, and the state to go on from.
 
     Args:
         data: folder (ModelNet, ShapeNet-part, Dynamic FAUST, npz, meshes or clouds), file, or "procedural".
