@@ -21,7 +21,7 @@ from geoframe.solve._moments import Moments
 
 Array = NDArray[Any]
 Limits = tuple[float, float, int]
-_ALONE = 2**20  # multiplications, about, that are not worth a second thread
+_ALONE = 2**23  # multiplications, about, that are not worth a second thread
 
 
 def newton(
@@ -236,24 +236,29 @@ def _alternate(G, H, uu, ridge, to_values, to_cross, limits, first, last, R, s, 
         np.empty(n),
         _room(1, to_cross.shape[1]),
     )
-    rigid, seen = np.empty((1, 1, 3, 3)), np.empty((1, 2, 3))
+    each, g, h = np.empty(9 * n), np.empty(9), np.empty(6)
+    rigid, seen = g.reshape(1, 1, 3, 3), h.reshape(1, 2, 3)
     for p in range(first, last):
         for i in range(1, len(R)):
             _coefficients(G[p], H[p], R[i - 1, p], s[i - 1, p], ridge[p], A, L, c)
-            rigid[:], seen[:] = 0.0, 0.0
-            for k in range(n):
-                for m in range(n):
-                    for a in range(3):
-                        for b in range(3):
-                            rigid[0, 0, a, b] += c[k] * c[m] * G[p, k, m, a, b]
-                for a in range(2):
-                    for b in range(3):
-                        seen[0, a, b] += c[k] * H[p, k, a, b]
+            _weighted(G[p].reshape(n, 9 * n), c, each)  # collapsed to the one shape of these coefficients
+            _weighted(each.reshape(n, 9), c, g)
+            _weighted(H[p].reshape(n, 6), c, h)
             _copy(R[i - 1, p], R[i, p])
             s[i, p], strict[i, p], steps[i, p] = _descend(
                 *(rigid, seen, uu[p], 0.0, to_values, to_cross, limits),
                 *(R[i, p], s[i - 1, p], out[i, p], room),
             )
+
+
+@compiled
+def _weighted(x, c, out):
+    """out (m,) becomes the sum of the c[k] x[k]."""
+    for i in range(len(out)):
+        out[i] = 0.0
+    for k in range(len(c)):
+        for i in range(len(out)):
+            out[i] += c[k] * x[k, i]
 
 
 @compiled
@@ -305,15 +310,12 @@ def _evaluate(G, H, uu, ridge, R, s, to_values, to_cross, room, values):
     n, d = len(c), to_cross.shape[1]
     solved = _coefficients(G, H, R, s, ridge, A, L, c)
     Y, Z, z = np.zeros(9), np.zeros(6), np.empty(15)
-    each[:] = 0.0
-    for k in range(n):
-        for m in range(n):
-            for i in range(9):
-                each[k, i] += c[m] * G[k, m, i // 3, i % 3]
-        for i in range(9):
-            Y[i] += c[k] * each[k, i]
-        for i in range(6):
-            Z[i] += c[k] * H[k, i // 3, i % 3]
+    _weighted(G.reshape(n, 9 * n), c, each.reshape(9 * n))
+    _weighted(each, c, Y)
+    for k in range(1, n):  # G_kl is the transpose of G_lk
+        for i, j in ((1, 3), (2, 6), (5, 7)):
+            each[k, i], each[k, j] = each[k, j], each[k, i]
+    _weighted(H.reshape(n, 6), c, Z)
     _turned(Y, Z, R, s, z)
     values[:] = 0.0
     for i in range(15):
