@@ -83,7 +83,7 @@ def lbfgs(u: Tensor, v: Tensor, T: Tensor, basis: Tensor, s: Tensor) -> tuple[Te
 
 def ttp_forward() -> list[Row]:
     u, v, T, basis, s = data = problems()
-    ours = measure(lambda: solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, steps=ALTERNATIONS), repeats=7)
+    ours = measure(lambda: solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, steps=ALTERNATIONS), warmup=5, repeats=25)
     theirs = measure(lambda: lbfgs(*data), warmup=0, repeats=1)  # minutes on a busy machine
     best = solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, mode="joint").value
     poses = ((ours.value.R, ours.value.t, ours.value.alpha), theirs.value)
@@ -110,7 +110,7 @@ def ttp_backward() -> list[Row]:
         sol = solve_pose(*leaves, ridge=RIDGE, scale=s, steps=ALTERNATIONS)
         torch.autograd.grad(sol.R.sum() + sol.t.sum() + sol.alpha.sum(), leaves)
 
-    seconds = measure(step, repeats=7).median / BATCH
+    seconds = measure(step, warmup=5, repeats=25).median / BATCH
     return [_beside_paper(seconds, "ttp-bwd", "ours forward and backward, theirs forward only")]
 
 
