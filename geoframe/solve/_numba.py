@@ -1,7 +1,9 @@
 """Newton's method of `geoframe.solve._weak` compiled for the CPU: the same iteration, one problem after another.
 
 Chosen by measurement: the torch loop takes some thirty operations a step on matrices of 3 x 3, and launching them
-costs more than their arithmetic. Everything in float64.
+costs more than their arithmetic. On two cores 64 rigid poses take 0.2 ms against 1.7 ms, the search over all rotations
+for 64 samples with 16 coefficients 5 ms against 50 ms. The first call compiles for some ten seconds; the machine code
+is kept on disk. Everything in float64.
 """
 
 from __future__ import annotations
