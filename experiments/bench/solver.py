@@ -83,7 +83,9 @@ def lbfgs(u: Tensor, v: Tensor, T: Tensor, basis: Tensor, s: Tensor) -> tuple[Te
 
 def ttp_forward() -> list[Row]:
     u, v, T, basis, s = data = problems()
-    ours = measure(lambda: solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, steps=ALTERNATIONS), warmup=5, repeats=25)
+    ours = measure(
+        lambda: solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, steps=ALTERNATIONS), warmup=5, repeats=25
+    )
     theirs = measure(lambda: lbfgs(*data), warmup=0, repeats=1)  # minutes on a busy machine
     best = solve_pose(u, v, T, basis, ridge=RIDGE, scale=s, mode="joint").value
     poses = ((ours.value.R, ours.value.t, ours.value.alpha), theirs.value)

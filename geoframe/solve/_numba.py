@@ -1,9 +1,8 @@
 """Newton's method of `geoframe.solve._weak` compiled for the CPU: the same iteration, one problem after another.
 
 Chosen by measurement: the torch loop takes some thirty operations a step on matrices of 3 x 3, and launching them
-costs more than their arithmetic. On two cores 64 rigid poses take 0.2 ms against 1.7 ms, the search over all rotations
-for 64 samples with 16 coefficients 5 ms against 50 ms. The first call compiles for some ten seconds; the machine code
-is kept on disk. Everything in float64.
+costs more than their arithmetic: on two cores 64 rigid poses take 0.2 ms against 1.7 ms. The first call compiles for
+some ten seconds; the machine code is kept on disk. Everything in float64.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ def newton(
     and MOST_STEPS.
     """
     N, n = mom.G.shape[:2]
-    given = *_arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
-    found = _arrays(R.clone(), s.clone(), *_empty((N,), maps))
+    given = *arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
+    found = arrays(R.clone(), s.clone(), *_empty((N,), maps))
 
     def run(first: int, last: int) -> None:
         _newton(*given, first, last, *found)
 
-    _in_parts(run, N, n * n * 50)
+    in_parts(run, N, n * n * 50)
     return tuple(torch.from_numpy(x) for x in found)
 
 
@@ -56,17 +55,18 @@ def alternate(
 ) -> tuple[Tensor, ...]:
     """The fields of n further `geoframe.solve._weak.Optimum`, stacked (n, N, ...), as `_weak.alternate`."""
     N, K = len(s), mom.G.shape[1] - 1
-    given = *_arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
-    found = _arrays(R.expand(n + 1, N, 3, 3).clone(), s.expand(n + 1, N).clone(), *_empty((n + 1, N), maps))
+    given = *arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
+    found = arrays(R.expand(n + 1, N, 3, 3).clone(), s.expand(n + 1, N).clone(), *_empty((n + 1, N), maps))
 
     def run(first: int, last: int) -> None:
         _alternate(*given, first, last, *found)
 
-    _in_parts(run, N, n * (K * K * (20 + K // 3) + 1000))
+    in_parts(run, N, n * (K * K * (20 + K // 3) + 1000))
     return tuple(torch.from_numpy(x)[1:] for x in found)
 
 
-def _arrays(*tensors: Tensor) -> list[Array]:
+def arrays(*tensors: Tensor) -> list[Array]:
+    """The contents of tensors on the CPU, contiguous."""
     return [x.detach().contiguous().numpy() for x in tensors]
 
 
@@ -76,147 +76,23 @@ def _empty(shape: tuple[int, ...], maps: tuple[Tensor, Tensor]) -> tuple[Tensor,
     return values, torch.empty(shape, dtype=torch.bool), torch.empty(shape, dtype=torch.int64)
 
 
-def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor, n_angles: int) -> tuple[Tensor, Tensor]:
-    """As `geoframe.solve._weak.heights`."""
-    B, n, N = *mom.G.shape[:2], len(frames)
-    axes = frames.permute(1, 2, 0).contiguous()
-    angle = torch.arange(n_angles, dtype=torch.float64) * (2 * torch.pi / n_angles)
-    constants = axes.numpy(), torch.stack([angle.cos(), angle.sin()]).numpy()
-    given = _arrays(mom.G, mom.H, s, ridge)
-    best, at = np.empty((B, 2 * N)), np.empty((B, 2 * N))
-
-    def run(first: int, last: int) -> None:
-        _heights(*given, *constants, first, last, best, at)
-
-    _in_parts(run, B, N * n * n * 9)
-    return torch.from_numpy(best), torch.from_numpy(at)
-
-
 def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
     """As `geoframe.solve._weak.coefficients`."""
     N, n = mom.G.shape[:2]
-    given = _arrays(mom.G, mom.H, R, s, ridge)
+    given = arrays(mom.G, mom.H, R, s, ridge)
     c = np.empty((N, n))
 
     def run(first: int, last: int) -> None:
         _best_coefficients(*given, first, last, c)
 
-    _in_parts(run, N, n * n * (9 + n // 3))
+    in_parts(run, N, n * n * (9 + n // 3))
     return torch.from_numpy(c)[:, 1:]
 
 
-def _in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
+def in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
     """``run(first, last)`` for n problems of about `each` multiplications, by several threads where it is worth it."""
     parts = 1 if n * each < _ALONE else min(4 * torch.get_num_threads(), n)
     share(run, list(pairwise([n * i // parts for i in range(parts + 1)])))
-
-
-@compiled
-def _heights(G, H, s, ridge, axes, wave, first, last, best, at):
-    """All loops over the directions are innermost, where the compiler makes vectors of them."""
-    n, N = G.shape[1], axes.shape[2]
-    P, e, gain = np.empty((n, n, N)), np.empty((2, 2, n, N)), np.empty((wave.shape[1], N))
-    X, gram = np.empty((5, n, N)), np.empty((3, 3, N))
-    for p in range(first, last):
-        for k in range(n):
-            for m in range(k + 1):
-                g = G[p, k, m] * s[p] ** 2
-                for f in range(N):
-                    x, y, z = axes[2, 0, f], axes[2, 1, f], axes[2, 2, f]
-                    P[k, m, f] = (
-                        g[0, 0] * (1 - x * x)
-                        + g[1, 1] * (1 - y * y)
-                        + g[2, 2] * (1 - z * z)
-                        - (g[0, 1] + g[1, 0]) * x * y
-                        - (g[0, 2] + g[2, 0]) * x * z
-                        - (g[1, 2] + g[2, 1]) * y * z
-                    )
-            for i in range(2):
-                for j in range(2):
-                    h = H[p, k, j] * s[p]
-                    for f in range(N):
-                        e[i, j, k, f] = h[0] * axes[i, 0, f] + h[1] * axes[i, 1, f] + h[2] * axes[i, 2, f]
-            for f in range(N):
-                X[0, k, f], X[1, k, f] = e[0, 0, k, f] + e[1, 1, k, f], e[1, 0, k, f] - e[0, 1, k, f]
-                X[2, k, f], X[3, k, f] = e[0, 0, k, f] - e[1, 1, k, f], -e[1, 0, k, f] - e[0, 1, k, f]
-                X[4, k, f] = P[k, 0, f]
-        if n > 1:
-            _reduce(P, X, ridge[p])
-        for side in range(2):
-            if n == 1:
-                for f in range(N):
-                    c, d = X[2 * side, 0, f], X[2 * side + 1, 0, f]
-                    best[p, side * N + f] = 2 * math.hypot(c, d) - P[0, 0, f]
-                    at[p, side * N + f] = math.atan2(d, c)
-            else:
-                _gain(P, X, side, wave, gram, gain)
-                _peak(gain, best[p, side * N : (side + 1) * N], at[p, side * N : (side + 1) * N])
-
-
-@compiled
-def _reduce(P, X, ridge):
-    """X[:, 1:] becomes ``L^-1 X[:, 1:]``, ``L L^T = P[1:, 1:] + ridge``, at every direction; P[1:, 1:] becomes L."""
-    n, _, N = P.shape
-    for f in range(N):
-        trace = 0.0
-        for k in range(1, n):
-            trace += P[k, k, f]
-        for k in range(1, n):
-            P[k, k, f] += ridge + 1e-12 * (trace / (n - 1) + ridge) + 1e-300
-    for k in range(1, n):
-        for m in range(1, k + 1):
-            for i in range(1, m):
-                for f in range(N):
-                    P[k, m, f] -= P[k, i, f] * P[m, i, f]
-            for f in range(N):
-                P[k, m, f] = P[k, m, f] / P[m, m, f] if m < k else math.sqrt(max(P[k, k, f], 1e-300))
-        for j in range(5):
-            for m in range(1, k):
-                for f in range(N):
-                    X[j, k, f] -= P[k, m, f] * X[j, m, f]
-            for f in range(N):
-                X[j, k, f] /= P[k, k, f]
-
-
-@compiled
-def _gain(P, X, side, wave, gram, gain):
-    """By how much the objective is lower than without any shape, at every turn (A, N)."""
-    n, _, N = P.shape
-    rows = (2 * side, 2 * side + 1, 4)
-    for i in range(3):
-        for j in range(i + 1):
-            a, b = rows[i], rows[j]
-            for f in range(N):
-                gram[i, j, f] = 0.0
-            for k in range(1, n):
-                for f in range(N):
-                    gram[i, j, f] += X[a, k, f] * X[b, k, f]
-    for turn in range(len(gain)):
-        c, d = wave[0, turn], wave[1, turn]
-        for f in range(N):
-            gain[turn, f] = (
-                2 * (c * X[2 * side, 0, f] + d * X[2 * side + 1, 0, f])
-                - P[0, 0, f]
-                + c * c * gram[0, 0, f]
-                + d * d * gram[1, 1, f]
-                + gram[2, 2, f]
-                + 2 * (c * d * gram[1, 0, f] - c * gram[2, 0, f] - d * gram[2, 1, f])
-            )
-
-
-@compiled
-def _peak(gain, best, at):
-    """As `geoframe.solve._weak._peak`, over the first axis."""
-    A = len(gain)
-    for f in range(len(best)):
-        k = 0
-        for turn in range(A):
-            k = turn if gain[turn, f] > gain[k, f] else k
-        left, mid, right = gain[(k - 1) % A, f], gain[k, f], gain[(k + 1) % A, f]
-        shift = (right - left) / (2 * max(2 * mid - left - right, 1e-300))
-        shift = min(max(shift, -0.5), 0.5)
-        best[f] = mid + shift * (right - left) / 4
-        at[f] = (k + shift) * (2 * math.pi / A)
 
 
 @compiled

@@ -302,9 +302,9 @@ def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor) -> tuple[Ten
     """By how much the best shape, turned by the best angle about a direction, lowers the objective (B, 2 N), and that
     angle (B, 2 N): for the N directions frames[:, 2], then for their opposites."""
     if s.device.type == "cpu":
-        from geoframe.solve import _numba
+        from geoframe.solve import _numba_search
 
-        return _numba.heights(mom, s, ridge, frames, ANGLES)
+        return _numba_search.heights(mom, s, ridge, frames, ANGLES)
     size = max(1, CHUNK // (len(frames) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
     rows = torch.arange(len(s), device=s.device).split(size)
     parts = [heights_in_torch(mom.take(r), s[r], ridge[r], frames) for r in rows]
