@@ -11,7 +11,7 @@ import torch
 
 from geoframe import Mesh, load
 from geoframe.camera import pinhole_view, weak_view
-from geoframe.fitting import fit_template, landmark_picture
+from geoframe.fitting import _silhouette, fit_template, landmark_picture
 from geoframe.render import rasterize
 from geoframe.solve import fit_landmarks
 from geoframe.surface.shapes import icosphere
@@ -62,6 +62,18 @@ def test_pose_alone():
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 0.5
     assert fit.pose.scale == pytest.approx(0.8, abs=0.02) and fit.iou.min() > 0.93
     torch.testing.assert_close(fit.mesh.verts, fit.pose(mesh.verts))  # nothing but a similarity
+
+
+def test_silhouette_has_hard_values_and_the_slope_of_the_area():
+    """A sphere that grows: the covered share of each pixel exactly, and twice the area per relative growth."""
+    ball = icosphere(3)
+    view = _views(3, (96, 96), weak_view, extent=1.3)
+    grow = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    share = _silhouette(grow.exp() * ball.verts, ball.faces, view, 0.2 / 24)
+    hard = rasterize(ball.verts, ball.faces, view).mask.double()
+    assert torch.equal(share.detach(), torch.nn.functional.avg_pool2d(hard, 2))
+    (slope,) = torch.autograd.grad(share.sum(), grow)
+    assert slope.item() == pytest.approx(2 * share.sum().item(), rel=0.1)
 
 
 def test_shape_from_six_views():
