@@ -104,12 +104,15 @@ def nearest_by_guess(
     cells = _ball_rows(*_around(q, x, reach, cut), far)
     balls = _ball_rows(q, square, reach, far)
     slack = 2 * far.error(q, square, reach)
-    found: list[tuple[Tensor, Tensor]] = []
-    for patch, pair in enumerate(_pairs(cells, balls, p, slack, cut, block)):
+    found, dense = [], []
+    for rows, pair in zip(cut.rows, _pairs(cells, balls, p, slack, cut, block), strict=True):
         if pair is None:  # too many points are equally near
-            rows = cut.rows[patch]
-            pair = rows, lowest_score(query[rows], points, bias, block=block)
-        found.append(pair)
+            dense.append(rows)
+        else:
+            found.append(pair)
+    if dense:
+        rows = torch.cat(dense)
+        found.append((rows, lowest_score(query[rows], points, bias, block=block)))
     i, j = (torch.cat(x) for x in zip(*found, strict=True))
     return best_of_pairs(query, points, bias, i, j, block)
 
