@@ -28,6 +28,7 @@ from geoframe.losses import (
     coverage_loss,
     extent_loss,
     inclusivity_loss,
+    likeness_loss,
     outside_loss,
     separation_loss,
     upright_loss,
@@ -66,12 +67,16 @@ class PaperLosses:
 
 @dataclass(frozen=True)
 class OurLosses:
-    """The same three aims, on keypoints as well as on nodes; keypoints are kept apart and shapes upright."""
+    """The same three aims, on keypoints as well as on nodes; and keypoint k is to be at alike places everywhere.
+
+    Keypoints are kept apart and shapes upright, too.
+    """
 
     chamfer: float = 1.5
     extent: float = 1.5
     surface: float = 1.0
     outside: float = 2.5
+    alike: float = 5.0
     apart: float = 10.0
     upright: float = 1.0
 
@@ -87,6 +92,7 @@ class OurLosses:
             "extent": self.extent * extents,
             "surface": self.surface * (on + 0.5 * inclusivity_loss(found.nodes, points, form="mean")),
             "outside": self.outside * outside_loss(found.keypoints, points, reach=0.12),
+            "alike": self.alike * likeness_loss(found.canonical, straight[:, ::2].detach(), radius=0.25),
             "apart": self.apart * separation_loss(found.canonical, distance=0.3),
             "upright": self.upright * upright_loss(found.canonical),
         }

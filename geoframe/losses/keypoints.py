@@ -82,6 +82,28 @@ def separation_loss(keypoints: Tensor, *, distance: float) -> Tensor:
     return (distance - _distance(gap.amin(-1))).relu().square().mean()
 
 
+def likeness_loss(keypoints: Tensor, points: Tensor, *, radius: float) -> Tensor:
+    """How differently the surroundings of keypoint k look from shape to shape, as a length.
+
+    15 probes, the keypoint itself and others at `radius` from it, measure their distances to the cloud (up to
+    1.2 `radius`); the loss is the standard deviation of each over the batch, averaged. A keypoint on an edge that
+    all shapes have is better than one in the middle of a wall.
+
+    Args:
+        keypoints: (B, K, 3), points: (B, N, 3), both in the common frame.
+    """
+    _check_pair(keypoints, points, ("keypoints", "points"))
+    axes = torch.eye(3, dtype=keypoints.dtype, device=keypoints.device)
+    side = torch.tensor([-1.0, 1.0], dtype=keypoints.dtype, device=keypoints.device)
+    corners = torch.cartesian_prod(side, side, side) / 3**0.5
+    way = radius * torch.cat([torch.zeros_like(axes[:1]), axes, -axes, corners])
+    probes = (keypoints[:, :, None] + way).flatten(1, 2)
+    d = _distance(nearest_sq(probes, points)[0]).clamp(max=1.2 * radius)
+    off_sq = (d - _mean_of_all(d.detach())).square()
+    # Divided by a constant, so that the gradient of processes adds up; twice that of the standard deviation.
+    return (off_sq / (_mean_of_all(off_sq.detach()) + 1e-6).sqrt()).mean()
+
+
 def upright_loss(canonical: Tensor) -> Tensor:
     """Mean angle, in radians and to first order, by which shapes (B, N, 3) are turned against their average.
 

@@ -11,6 +11,7 @@ from geoframe.losses import (
     coverage_loss,
     extent_loss,
     inclusivity_loss,
+    likeness_loss,
     outside_loss,
     separation_loss,
     upright_loss,
@@ -60,7 +61,9 @@ def test_coverage_compares_volumes_or_sides():
 def test_outside_is_a_soft_share():
     points = torch.zeros(1, 1, 3)
     keypoints = torch.tensor([[[0.0, 0, 0], [0, 1.0, 0], [0.1, 0, 0]]])
-    assert float(outside_loss(keypoints, points, reach=0.1)) == pytest.approx((3.4e-4 + 1 + 0.5) / 3, abs=1e-5)
+    assert float(outside_loss(keypoints, points, reach=0.1)) == pytest.approx(
+        (3.4e-4 + 1 + 0.5) / 3, abs=1e-5
+    )
 
 
 def test_separation_is_zero_from_a_distance_on():
@@ -78,6 +81,23 @@ def test_upright_measures_turns_against_the_average():
         assert float(upright_loss(turned)) == pytest.approx(0.03, rel=1e-2)
     sizes = torch.tensor([0.5, 1.5], dtype=torch.float64)[:, None, None]
     assert float(upright_loss(sizes * shape)) < 1e-6
+
+
+def test_likeness_is_the_spread_of_what_is_around_a_keypoint():
+    g = torch.Generator().manual_seed(0)
+    cloud = torch.rand(1, 40, 3, generator=g, dtype=torch.float64)
+    keypoints = torch.rand(1, 3, 3, generator=g, dtype=torch.float64)
+    shift = torch.rand(4, 1, 3, generator=g, dtype=torch.float64)
+    same = likeness_loss(keypoints + shift, cloud + shift, radius=0.2)
+    assert float(same) < 1e-9
+    assert float(likeness_loss(keypoints + 0 * shift, cloud + shift, radius=0.2)) > 0.002
+    lone = torch.zeros(2, 1, 3)  # clouds of one point: 0 and 0.2 away, or too far to tell
+    points = torch.tensor([[[0.0, 0, 0]], [[9.0, 0, 0]]])
+    d = torch.full((15,), 0.2)
+    d[0] = 0
+    d = torch.stack([d, torch.full((15,), 0.24)])
+    expected = d.std(0, correction=0).mean()
+    torch.testing.assert_close(likeness_loss(lone, points, radius=0.2), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("form", ["squared_sum", "mean"])
