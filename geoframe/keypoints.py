@@ -92,7 +92,7 @@ class OurLosses:
             "extent": self.extent * extents,
             "surface": self.surface * (on + 0.5 * inclusivity_loss(found.nodes, points, form="mean")),
             "outside": self.outside * outside_loss(found.keypoints, points, reach=0.12),
-            "alike": self.alike * likeness_loss(found.canonical, straight[:, ::2].detach(), radius=0.25),
+            "alike": self.alike * likeness_loss(found.canonical, straight[:, ::2].detach(), radius=0.45),
             "apart": self.apart * separation_loss(found.canonical, distance=0.3),
             "upright": self.upright * upright_loss(found.canonical),
         }
