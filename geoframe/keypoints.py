@@ -45,7 +45,7 @@ from geoframe.transforms import Similarity
 RECIPES = ("geoframe", "paper")
 _FORMAT = "geoframe category keypoints 1"
 _TRUE_NORMALS = {"table": (0, 1)}  # axes after `up`, in ModelNet; other categories have the first one only
-_INFERENCE_BATCH = 64
+_INFERENCE_BATCH = 32
 
 
 @dataclass(frozen=True)
