@@ -36,7 +36,12 @@ def portrait(name: str, n_verts: int, *, plain: bool) -> np.ndarray:
         render(rest.mesh, colors=colors, view=turned(8, 6), size=SIZE),
         render(posed.mesh, colors=colors, view=turned(48, 14), size=SIZE),
     ]
-    picture = Image.fromarray(np.concatenate([*views], axis=1))
+    return captioned(np.concatenate(views, axis=1), name)
+
+
+def captioned(tile: np.ndarray, name: str) -> np.ndarray:
+    """The picture (H, W, 3) uint8 with a name below."""
+    picture = Image.fromarray(tile)
     canvas = Image.new("RGB", (picture.width, picture.height + 30), "white")
     canvas.paste(picture, (0, 0))
     font = ImageFont.load_default(20)
