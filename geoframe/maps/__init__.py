@@ -23,6 +23,7 @@ from geoframe.maps.quality import inverted_share as inverted_share
 from geoframe.maps.quality import orthogonality as orthogonality
 from geoframe.maps.quality import round_trip as round_trip
 from geoframe.maps.reversible import reversible_refine as reversible_refine
+from geoframe.maps.shells import shell_refine as shell_refine
 from geoframe.maps.transfer import transfer_functions as transfer_functions
 from geoframe.maps.transfer import transfer_labels as transfer_labels
 from geoframe.maps.transfer import transfer_landmarks as transfer_landmarks

@@ -22,13 +22,12 @@ from geoframe.maps.quality import (
     orthogonality,
     round_trip,
 )
-from geoframe.maps.reversible import reversible_refine
+from geoframe.maps.shells import shell_refine
 from geoframe.maps.zoomout import ZoomoutResult, zoomout
 from geoframe.nearest import lowest_score, nearest
 from geoframe.spectral.basis import Eigenbasis, eigenbasis
 from geoframe.spectral.signatures import hks, wks
 from geoframe.surface.mesh import Mesh
-from geoframe.surface.operators import laplacian
 from geoframe.surface.sampling import farthest_points
 
 Progress = Callable[[str, float], None]
@@ -101,15 +100,15 @@ def match(
     3. The kept one is refined on to all k functions. If it stays as smooth (`dirichlet_energy`), as between poses
        of one animal, that is done again on all vertices; the landmarks are then rows of the least squares with
        three times the weight of the surface. If it becomes much rougher, the high functions do not
-       correspond, as between species; then the map of step 2 is made reversible on k / 2 functions instead
-       (`reversible_refine`). Above 20,000 vertices both stay with the samples.
-    4. With landmarks, a second map goes another way: from `landmark_coordinates` of every vertex, made reversible
-       on these and k / 2 functions. Surfaces of very different proportions have no eigenfunctions in common,
-       but between the same landmarks they do correspond. The map with less Dirichlet energy over coverage is
-       returned.
+       correspond, as between species; then the map of step 2 is dropped, or refined by bending each surface
+       onto the other (`shell_refine`) where there are no landmarks.
+    4. With landmarks, a second map goes another way: from `landmark_coordinates` of every vertex, refined by
+       `shell_refine`. Surfaces of very different proportions have no eigenfunctions in common, but they do
+       correspond between the same landmarks, and a back faces up on all of them. The map with less Dirichlet
+       energy over coverage is returned.
+    Above 20,000 vertices step 3 stays with the samples, and there is no bending.
 
-    No landmark is enforced: they are clicked by hand. Between species, holding the map to them even softly was
-    measured to cost accuracy elsewhere (cat to lion 0.027 became 0.032); between poses it helps (0.016 to 0.014).
+    No landmark is enforced: they are clicked by hand.
 
     Args:
         mesh1: V1 vertices. mesh2: V2 vertices, any connectivity, scale and pose.
@@ -135,13 +134,11 @@ def match(
     starts = pair.signed_starts() if landmarks is None else pair.landmark_starts(landmarks)
     found, candidates, ambiguity = pair.best(starts, orientation if landmarks is None else 0.0)
     tell("refinement", 0.5)
-    p2p_21, p2p_12, how = pair.refined(found)
+    maps = pair.refined(found)
     if landmarks is not None and not pair.large:
-        tell("landmark coordinates", 0.75)
-        other = pair.anchored(landmarks)
-        if pair.roughness(other[0]) < pair.roughness(p2p_21):
-            p2p_21, p2p_12 = other
-            how = "landmark coordinates"
+        tell("landmark coordinates", 0.7)
+        maps += pair.anchored(landmarks)
+    p2p_21, p2p_12, how = min(maps, key=lambda m: pair.roughness(m[0])) if len(maps) > 1 else maps[0]
     tell("measures", 0.9)
     C_12, C_21 = p2p_to_fmap(p2p_21, basis1, basis2), p2p_to_fmap(p2p_12, basis2, basis1)
     some = farthest_points(mesh2, 200) if pair.large else None
@@ -178,6 +175,7 @@ def _check_meshes(mesh1: Mesh, mesh2: Mesh) -> None:
 
 
 Start = tuple[str, Tensor, Tensor]  # name, C_12, C_21
+FullMap = tuple[Tensor, Tensor, str]  # p2p_21, p2p_12, how it was refined
 
 
 class _Pair:
@@ -285,8 +283,8 @@ class _Pair:
             samples = torch.arange(len(samples[0])), torch.arange(len(samples[1]))
         return zoomout(C_12, *bases, sizes=sizes, samples=samples, bidirectional=True, init_21=C_21)
 
-    def refined(self, found: ZoomoutResult) -> tuple[Tensor, Tensor, str]:
-        """On to all functions if the map stays smooth, else made reversible: (p2p_21, p2p_12, which)."""
+    def refined(self, found: ZoomoutResult) -> list[FullMap]:
+        """On to all functions, if the map stays smooth; else bent; none if neither, as landmarks will do better."""
         one, two, k, first = self.basis1, self.basis2, self.k, len(found.C_12)
         sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
         held: dict[str, Any] = {}
@@ -302,22 +300,20 @@ class _Pair:
             p2p_12 = zoomout(found.C_21, two, one, sizes=sizes, samples=back, **flipped).p2p_21
             if not self.large:
                 finer = zoomout(found.C_12, one, two, sizes=sizes, **held).p2p_21
-            return finer, p2p_12, "all functions"
+            return [(finer, p2p_12, "all functions")]
         if self.large:
-            return found.p2p_21, found.p2p_12, "none"
-        return *self._reversible(found.p2p_21, found.p2p_12), "reversible"
+            return [(found.p2p_21, found.p2p_12, "none")]
+        if self.landmarks is not None:
+            return []
+        bent = shell_refine(self.mesh1, self.mesh2, found.p2p_21, found.p2p_12, one, two)
+        return [(*bent, "bent")]
 
-    def anchored(self, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-        """(p2p_21, p2p_12) from landmark coordinates alone, made reversible with them."""
+    def anchored(self, landmarks: Tensor) -> list[FullMap]:
+        """From landmark coordinates alone, bent with them."""
         f1, f2 = (landmark_coordinates(m, landmarks[:, i]) for i, m in enumerate((self.mesh1, self.mesh2)))
-        return self._reversible(nearest(f2, f1)[0], nearest(f1, f2)[0], (f1, f2))
-
-    def _reversible(
-        self, p2p_21: Tensor, p2p_12: Tensor, functions: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        half1, half2 = (b.truncate(max(2, self.k // 2)) for b in (self.basis1, self.basis2))
-        W1, W2 = laplacian(self.mesh1)[0], laplacian(self.mesh2)[0]
-        return reversible_refine(p2p_21, p2p_12, half1, half2, W1, W2, functions=functions)
+        start = nearest(f2, f1)[0], nearest(f1, f2)[0]
+        bent = shell_refine(self.mesh1, self.mesh2, *start, self.basis1, self.basis2, functions=(f1, f2))
+        return [(*bent, "landmark coordinates")]
 
     def roughness(self, p2p_21: Tensor) -> float:
         """Dirichlet energy over coverage: a map is not smooth for sending much to little."""

@@ -51,15 +51,15 @@ def reversible_refine(
     Source: the energy of Ezuz, Solomon & Ben-Chen 2019, Reversible Harmonic Maps, with a spectral embedding for
     theirs of geodesic distances, and weights that decrease.
     """
-    X1, m1 = _embedding(basis1)
-    X2, m2 = _embedding(basis2)
+    X1, m1 = commute_embedding(basis1)
+    X2, m2 = commute_embedding(basis2)
     if functions is not None:
         f1, f2 = (f.detach().double().cpu().numpy() for f in functions)
         X1, X2 = np.hstack([X1, f1]), np.hstack([X2, f2])
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for t in smoothness:
-        Y_21 = _pull(W2, m2, m1, X1, to2, to1, t)
-        Y_12 = _pull(W1, m1, m2, X2, to1, to2, t)
+        Y_21 = pull_smoothly(W2, m2, m1, X1, to2, to1, t)
+        Y_12 = pull_smoothly(W1, m1, m2, X2, to1, to2, t)
         rows1 = torch.as_tensor(np.hstack([X1, Y_12]), device=p2p_21.device)
         rows2 = torch.as_tensor(np.hstack([Y_21, X2]), device=p2p_21.device)
         p2p_21, p2p_12 = lowest_score(rows2, rows1), lowest_score(rows1, rows2)
@@ -67,7 +67,7 @@ def reversible_refine(
     return p2p_21, p2p_12
 
 
-def _embedding(basis: Eigenbasis) -> tuple[Floats, Floats]:
+def commute_embedding(basis: Eigenbasis) -> tuple[Floats, Floats]:
     """Coordinates (V, K') without the constant functions, and areas (V,), both at unit area."""
     mass = basis.mass.detach().double().cpu().numpy()
     area = mass.sum()
@@ -77,7 +77,7 @@ def _embedding(basis: Eigenbasis) -> tuple[Floats, Floats]:
     return vecs / np.sqrt(vals[moving]), mass / area
 
 
-def _pull(
+def pull_smoothly(
     W: sp.csr_matrix, mass: Floats, other_mass: Floats, X: Floats, p2p: NDArray, back: NDArray, t: float
 ) -> Floats:
     """Y (V, d): smooth coordinates on this surface, near X[p2p] and with Y[back] near X."""

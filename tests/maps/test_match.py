@@ -104,4 +104,4 @@ def test_cat_to_lion():
     assert coverage(cat, found.p2p_21) >= 0.50
     assert found.energies["dirichlet"] <= 4
     assert found.energies["round_trip"] <= 0.02
-    assert found.settings["refinement"] == "reversible"
+    assert found.settings["refinement"] == "landmark coordinates"

@@ -1,0 +1,66 @@
+"""Shell refinement: what it tells that intrinsic coordinates do not, and what it must not depend on."""
+
+import pytest
+import torch
+
+from geoframe import eigenbasis, zoo
+from geoframe.maps import landmark_coordinates, reversible_refine, shell_refine
+from geoframe.nearest import nearest
+from geoframe.surface import laplacian
+from geoframe.surface.mesh import Mesh
+from geoframe.transforms import random_rotations
+
+NAMES = ("nose", "rump", "left_front_paw", "right_front_paw", "left_hind_paw", "right_hind_paw")
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """A cat and a giraffe in different poses, six landmarks, and the map that these alone tell."""
+    cat, giraffe = zoo.animal("cat", 1200, seed=1, pose=1), zoo.animal("giraffe", 1000, seed=2, pose=2)
+    bases = [eigenbasis(a.mesh, 100, cache=False) for a in (cat, giraffe)]
+    f1, f2 = (
+        landmark_coordinates(a.mesh, torch.tensor([a.landmarks[n] for n in NAMES])) for a in (cat, giraffe)
+    )
+    start = nearest(f2, f1)[0], nearest(f1, f2)[0]
+    return cat, giraffe, bases, (f1, f2), start
+
+
+def test_normals_tell_what_lengths_do_not(pair):
+    cat, giraffe, bases, functions, start = pair
+    truth = cat.mesh.verts[zoo.correspondence(cat, giraffe).p2p_21]
+
+    def error(p2p_21):
+        return float((cat.mesh.verts[p2p_21] - truth).norm(dim=1).mean() / cat.mesh.area.sqrt())
+
+    W1, W2 = laplacian(cat.mesh)[0], laplacian(giraffe.mesh)[0]
+    intrinsic = reversible_refine(*start, *bases, W1, W2, functions=functions)[0]
+    bent = shell_refine(cat.mesh, giraffe.mesh, *start, *bases, functions=functions)[0]
+    assert error(bent) < 0.75 * error(intrinsic) < 0.75 * error(start[0])
+
+
+def test_pose_size_and_side_do_not_matter(pair):
+    cat, giraffe, bases, functions, start = pair
+    R = random_rotations(1, generator=torch.Generator().manual_seed(0)).to(cat.mesh.verts)[0]
+    moved = Mesh(30 * giraffe.mesh.verts @ R.T + 7, giraffe.mesh.faces.flip(1))  # and inside out
+    basis = eigenbasis(moved, 100, cache=False)
+    one = shell_refine(cat.mesh, giraffe.mesh, *start, *bases, functions=functions, sizes=(8, 20))
+    two = shell_refine(cat.mesh, moved, *start, bases[0], basis, functions=functions, sizes=(8, 20))
+    assert (one[0] == two[0]).double().mean() > 0.99
+
+
+def test_both_ways_are_one(pair):
+    cat, giraffe, bases, (f1, f2), (p2p_21, p2p_12) = pair
+    there = shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, *bases, functions=(f1, f2), sizes=(8, 20))
+    back = shell_refine(
+        giraffe.mesh, cat.mesh, p2p_12, p2p_21, *reversed(bases), functions=(f2, f1), sizes=(8, 20)
+    )
+    assert torch.equal(there[0], back[1]) and torch.equal(there[1], back[0])
+
+
+def test_a_true_map_stays(pair):
+    cat, _, (basis, _), _, _ = pair
+    order = torch.randperm(cat.mesh.n_verts, generator=torch.Generator().manual_seed(0))
+    other = Mesh(2 * cat.mesh.verts[order], torch.argsort(order)[cat.mesh.faces])
+    again = eigenbasis(other, 100, cache=False)
+    found = shell_refine(cat.mesh, other, order, torch.argsort(order), basis, again)
+    assert torch.equal(found[0], order) and torch.equal(found[1], torch.argsort(order))
