@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from geoframe._files import atomic_path
-from geoframe.cli.keypoints import PUBLISHED
+from geoframe.metrics.keypoints import PUBLISHED
 
 Found = Mapping[tuple[str, str, int], Mapping[str, float]]
 TABLE_1 = (

@@ -7,14 +7,6 @@ from typing import Any, Literal
 
 from geoframe.cli._common import progress_bar, save_json
 
-PUBLISHED = {  # the paper's table 1
-    "chair": (88.83, 0.72, 100, 90.46, 0.40, 10),
-    "table": (93.33, 0.99, 100, 93.38, 2.86, 6),
-    "bed": (80.31, 0.94, 100, 95.33, 0.13, 6),
-    "airplane": (89.15, 0.64, 100, 96.35, 0.20, 8),
-    "car": (92.39, 0.72, 100, 97.77, 2.21, 8),
-    "motorbike": (96.13, 0.79, 100, 90.53, 1.42, 8),
-}
 _COLUMNS = {
     "coverage_percent": "coverage %",
     "model_error_percent": "model error %",
@@ -88,7 +80,7 @@ def predict(
     data: str,
     out: Path,
     category: str | None = None,
-    split: Literal["train", "test", "val"] = "test",
+    split: Literal["train", "test", "val", "all"] | None = None,
     show: int = 12,
     up: Literal["x", "y", "z"] | None = None,
 ) -> None:
@@ -101,7 +93,7 @@ def predict(
         data: a mesh or cloud file, or what `train` takes.
         out: folder for the results.
         category: if not the one the model was trained on.
-        split: which part of the data.
+        split: which part of the data; by default all files of a plain folder, else what is for the test.
         show: how many clouds come into picture and page.
         up: the vertical axis, if not the one usual in that data.
     """
@@ -143,7 +135,7 @@ def evaluate(
     data: str,
     out: Path,
     category: str | None = None,
-    split: Literal["train", "test", "val"] = "test",
+    split: Literal["train", "test", "val", "all"] = "test",
     degrees: float | None = None,
     seed: int = 1,
     up: Literal["x", "y", "z"] | None = None,
@@ -155,7 +147,7 @@ def evaluate(
         data: what `train` takes.
         out: folder for the results.
         category: if not the one the model was trained on.
-        split: which part of the data.
+        split: which part of the data; test is every seventh file of a plain folder, as train leaves it.
         degrees: largest turn; by default that of the training.
         seed: of the turns.
         up: the vertical axis, if not the one usual in that data.
@@ -236,27 +228,33 @@ def register(
     print(f"wrote registration.json and registration.png to {out}")
 
 
-def _clouds(data: str, category: str, split: str, up: str, *, surfaces: bool = False) -> Any:
-    """The clouds of a data set, or the one of a file."""
-    from geoframe.data import CloudSet, load_cloud, load_clouds
+def _clouds(data: str, category: str, split: str | None, up: str, *, surfaces: bool = False) -> Any:
+    """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none."""
+    from geoframe.data import CloudSet, has_splits, load_cloud, load_clouds
 
     file = Path(data)
     if file.is_file() and file.suffix.lower() not in (".npz", ".hdf5"):
         return CloudSet(load_cloud(file)[None], (file.stem,), "xyz".index(up))
+    if split is None:
+        split = "test" if has_splits(data, category) else "all"
     return load_clouds(data, category, split=split, up=up, surfaces=surfaces)
 
 
 def _files(path: Path) -> list[Path]:
+    from geoframe.data import cloud_files
+
     if not path.is_dir():
         return [path]
-    files = sorted(f for f in path.iterdir() if f.is_file())
+    files = cloud_files(path)
     if not files:
-        raise ValueError(f"{path}: expected files of meshes or clouds, found an empty folder")
+        raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none in it")
     return files
 
 
 def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float) -> str:
     """The paper's table with our row, and the other numbers below it."""
+    from geoframe.metrics.keypoints import PUBLISHED
+
     lines = [
         f"# {detector.category}: {n} shapes, turned by up to {degrees:g} degrees",
         "",

@@ -197,6 +197,6 @@ class CloudBatches:
         if self.missing or self.noise:
             u = torch.rand(2, generator=generator).tolist()
             hurt = damage(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
-            whole = torch.rand(len(points), generator=generator) < 0.75  # most stay whole
+            whole = (torch.rand(len(points), generator=generator) < 0.75).to(points.device)  # most stay whole
             seen = torch.where(whole[:, None, None], seen, hurt)
         return {"points": points, "seen": seen, "angle": angle, "index": index}

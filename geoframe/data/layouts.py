@@ -21,7 +21,8 @@ from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import sample_surface
 
 _log = logging.getLogger(__name__)
-SPLITS = ("train", "test", "val")
+_STORED = ("train", "test", "val")
+SPLITS = (*_STORED, "all")
 _MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
 _AXES = {"x": 0, "y": 1, "z": 2}
@@ -53,13 +54,14 @@ def load_clouds(
       mesh file that `geoframe.load` reads, PLY clouds, .npy (N, 3) and text of numbers (.txt, .xyz, .pts).
 
     A `raw` folder in between, as torch_geometric keeps it, is looked into. Without a split on disk every
-    seventh file by name is for the test (15 %, as in the paper). `clouds_from_pyg` takes a torch_geometric
-    data set.
+    seventh file by name is for the test (15 %, as in the paper). Names are those of the files without suffix;
+    where they repeat, with folder and suffix. `clouds_from_pyg` takes a torch_geometric data set.
 
     Args:
-        split: "train", "test" or "val" (where the layout has it). n_points: N of every cloud; meshes are
+        split: "train", "test", "val" (where the layout has it) or "all". n_points: N of every cloud; meshes are
             sampled by area, clouds are thinned at random, smaller ones repeat points.
-        up: "x", "y" or "z" instead of the layout's. limit: only the first so many. seed: of the samples.
+        up: "x", "y" or "z" instead of the layout's. limit: only the first so many. seed: of the samples; of
+            procedural clouds it chooses the shapes, and is at most 99.
         surfaces: keep the meshes as well, where every cloud is a sample of one.
 
     Raises:
@@ -67,17 +69,26 @@ def load_clouds(
     """
     check_choice(split, SPLITS, "split")
     check_int(n_points, "n_points", low=2)
+    if limit is not None:
+        check_int(limit, "limit", low=1)
     axis = None if up is None else _AXES[check_choice(up, tuple(_AXES), "up")]
     if str(path) == "procedural":
         found = _procedural(category, split, n_points, seed, limit, surfaces)
     else:
-        root = Path(path)
-        if not root.exists():
-            raise ValueError(f"{root}: expected a folder or file of clouds, found nothing there")
-        root = root / "raw" if (root / "raw").is_dir() else root
-        found = _from_disk(root, category, split, n_points, seed, surfaces)
-    found = found if limit is None else found.first(check_int(limit, "limit", low=1))
+        found = _from_disk(_root(path), category, split, n_points, seed, limit, surfaces)
     return found if axis is None else replace(found, up=axis)
+
+
+def has_splits(path: str | Path, category: str) -> bool:
+    """Whether what `load_clouds` takes comes in parts to train and to test; not so a plain folder of files.
+
+    Raises:
+        ValueError: nothing there.
+    """
+    if str(path) == "procedural" or _layout(root := _root(path), category) != "folder":
+        return True
+    base = root / category if (root / category).is_dir() else root
+    return any((base / s).is_dir() for s in _STORED)
 
 
 def clouds_from_pyg(
@@ -106,14 +117,38 @@ def clouds_from_pyg(
     return CloudSet(torch.stack(drawn), tuple(f"{i:04d}" for i in range(len(drawn))), _AXES[up], parts)
 
 
-def _from_disk(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
+def _root(path: str | Path) -> Path:
+    """Where the clouds are: the path, or its folder `raw`."""
+    root = Path(path)
+    if not root.exists():
+        raise ValueError(f"{root}: expected a folder or file of clouds, found nothing there")
+    return root / "raw" if (root / "raw").is_dir() else root
+
+
+def _layout(root: Path, category: str) -> str:
     if root.suffix == ".npz" or (root / f"{category}.npz").is_file():
-        return _npz(root if root.suffix == ".npz" else root / f"{category}.npz", split, n, seed)
+        return "npz"
     if (root / "synsetoffset2category.txt").is_file():
-        return _shapenet_part(root, category, split, n, seed)
+        return "ShapeNet-part"
     if root.suffix == ".hdf5" or list(root.glob("registrations_*.hdf5")):
-        return _dynamic_faust(root, category, split, n, seed, surfaces)
-    return _folder(root, category, split, n, seed, surfaces)
+        return "Dynamic FAUST"
+    return "folder"
+
+
+def _from_disk(
+    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
+) -> CloudSet:
+    layout = _layout(root, category)
+    if layout == "npz":
+        file = root if root.suffix == ".npz" else root / f"{category}.npz"
+        return _npz(file, split, n, seed, limit)
+    if layout == "ShapeNet-part":
+        return _shapenet_part(root, category, split, n, seed, limit)
+    if layout == "Dynamic FAUST":
+        return _dynamic_faust(root, category, split, n, seed, limit, surfaces)
+    if root.is_file():
+        raise ValueError(f"{root}: expected a folder, .npz or .hdf5; use load_cloud for one mesh or cloud")
+    return _folder(root, category, split, n, seed, limit, surfaces)
 
 
 def _rng(seed: int, i: int) -> np.random.Generator:
@@ -131,22 +166,28 @@ def _sample(mesh: Mesh, n: int, seed: int) -> Tensor:
     return sample_surface(mesh, n, generator=seed).points
 
 
-def _npz(file: Path, split: str, n: int, seed: int) -> CloudSet:
+def _npz(file: Path, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
+    wanted = _STORED if split == "all" else (split,)
     try:
         with np.load(file, allow_pickle=False) as data:
-            names = data.files
-            array = data[split] if split in names else None
+            there = data.files
+            arrays = {s: data[s] for s in wanted if s in there}
     except (OSError, ValueError) as err:
         raise ValueError(f"{file}: expected an npz file of arrays, found something else ({err})") from err
-    if array is None:
-        raise ValueError(f"{file}: expected an array {split!r}, found {', '.join(names) or 'none'}")
-    if array.ndim != 3 or array.shape[2] != 3 or not len(array):
-        raise ValueError(f"{file}: expected {split!r} of shape (n, N, 3), found {array.shape}")
-    points = torch.as_tensor(np.asarray(array, np.float32))
-    if n != points.shape[1]:
-        pick = torch.stack([_draw(points.shape[1], n, _rng(seed, i)) for i in range(len(points))])
-        points = points.gather(1, pick[..., None].expand(-1, -1, 3))
-    return _named(file, CloudSet, points, tuple(f"{split}_{i:04d}" for i in range(len(points))), 2)
+    if not arrays:
+        need = " or ".join(map(repr, wanted))
+        raise ValueError(f"{file}: expected an array {need}, found {', '.join(there) or 'none'}")
+    drawn, names = [], []
+    for name, array in arrays.items():
+        if array.ndim != 3 or array.shape[2] != 3 or not len(array):
+            raise ValueError(f"{file}: expected {name!r} of shape (n, N, 3), found {array.shape}")
+        points = torch.as_tensor(np.asarray(array, np.float32))
+        if n != points.shape[1]:
+            pick = torch.stack([_draw(points.shape[1], n, _rng(seed, i)) for i in range(len(points))])
+            points = points.gather(1, pick[..., None].expand(-1, -1, 3))
+        drawn.append(points)
+        names += [f"{name}_{i:04d}" for i in range(len(points))]
+    return _named(file, CloudSet, torch.cat(drawn)[:limit], tuple(names[:limit]), 2)
 
 
 def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
@@ -157,7 +198,7 @@ def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
         raise ValueError(f"{file}: {err}") from err
 
 
-def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int) -> CloudSet:
+def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
     lines = (root / "synsetoffset2category.txt").read_text(encoding="utf-8").split("\n")
     ids = {words[0].lower(): words[1] for line in lines if len(words := line.split()) == 2}
     if category.lower() not in ids:
@@ -171,12 +212,13 @@ def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int) -> 
         files = _share(sorted((root / synset).glob("*.txt")), split)
     if not files:
         raise ValueError(f"{root / synset}: expected the {split} clouds of {category}, found none")
-    tables = [_text(f) for f in sorted(files)]
+    files = sorted(files)[:limit]
+    tables = [_text(f) for f in files]
     if any(t.shape[1] != 7 for t in tables):
         raise ValueError(f"{root / synset}: expected text of seven columns, x y z nx ny nz part")
     picks = [_draw(len(t), n, _rng(seed, i)) for i, t in enumerate(tables)]
     rows = torch.stack([t[p] for t, p in zip(tables, picks, strict=True)])
-    return CloudSet(rows[..., :3].contiguous(), tuple(f.stem for f in sorted(files)), 1, rows[..., 6].long())
+    return CloudSet(rows[..., :3].contiguous(), tuple(f.stem for f in files), 1, rows[..., 6].long())
 
 
 def _text(file: Path) -> Tensor:
@@ -198,7 +240,9 @@ def _delimiter(file: Path) -> str | None:
         return "," if "," in stream.readline() else None
 
 
-def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
+def _dynamic_faust(
+    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
+) -> CloudSet:
     h5py = require("h5py", extra="train")
     files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))
     known: list[str] = []
@@ -209,7 +253,7 @@ def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int, sur
                 continue
             frames = torch.as_tensor(np.moveaxis(np.asarray(data[category], np.float32), 2, 0))
             faces = torch.as_tensor(np.asarray(data["faces"], np.int64))
-        chosen = _share(range(len(frames)), split)
+        chosen = _share(range(len(frames)), split)[:limit]
         meshes = tuple(Mesh(frames[i], faces) for i in chosen)
         points = torch.stack([_sample(m, n, seed + i) for m, i in zip(meshes, chosen, strict=True)])
         names = tuple(f"{category}_{i:05d}" for i in chosen)
@@ -220,28 +264,33 @@ def _dynamic_faust(root: Path, category: str, split: str, n: int, seed: int, sur
 
 
 def _share(items: Any, split: str) -> list[Any]:
-    """Every seventh entry for the test (and for validation), the others to train."""
-    return [x for i, x in enumerate(items) if (i % 7 == 6) == (split != "train")]
+    """Every seventh entry for the test (and for validation), the others to train; or all."""
+    return [x for i, x in enumerate(items) if split == "all" or (i % 7 == 6) == (split != "train")]
 
 
-def _folder(root: Path, category: str, split: str, n: int, seed: int, surfaces: bool) -> CloudSet:
+def _folder(
+    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
+) -> CloudSet:
     """Files below CATEGORY, or the folder's own where it has no folders and no such category."""
-    own = _readable(root) if root.is_dir() else []
     base = root / category
     if not base.is_dir():
-        inside = sorted(root.iterdir()) if root.is_dir() else []
-        folders = [f.stem for f in inside if f.is_dir() or f.suffix == ".npz"]
-        if not own:
+        folders = [f.stem for f in sorted(root.iterdir()) if f.is_dir() or f.suffix == ".npz"]
+        if not cloud_files(root):
             there = ", ".join(folders[:12]) or "an empty folder"
             raise ValueError(
                 f"{root}: expected category {category!r} or files of meshes or clouds, found {there}"
             )
         base = root
-    files = _readable(base / split) if (base / split).is_dir() else _share(_readable(base), split)
+    loose = cloud_files(base)
+    if split == "all":
+        files = [*loose, *(f for s in _STORED if (base / s).is_dir() for f in cloud_files(base / s))]
+    else:
+        files = cloud_files(base / split) if (base / split).is_dir() else _share(loose, split)
     if not files:
-        raise ValueError(
-            f"{base}: expected {split} files of meshes or clouds ({', '.join((*_MESHES, *_CLOUDS))}), found none"
-        )
+        hint = f" ({split!r} is every seventh of the {len(loose)} here; take split 'all')" if loose else ""
+        known = ", ".join((*_MESHES, *_CLOUDS))
+        raise ValueError(f"{base}: expected {split} files of meshes or clouds ({known}), found none{hint}")
+    files = files[:limit]
     points, meshes = [], []
     for i, file in enumerate(files):
         cloud, mesh = _read_cloud(file, n, seed, i)
@@ -249,11 +298,16 @@ def _folder(root: Path, category: str, split: str, n: int, seed: int, surfaces: 
         if surfaces and mesh is not None:
             meshes.append(mesh)
     kept = tuple(meshes) if len(meshes) == len(files) else None
-    return CloudSet(torch.stack(points), tuple(f.stem for f in files), 2, surfaces=kept)
+    names = tuple(f.stem for f in files)
+    if len(set(names)) < len(names):
+        names = tuple("_".join(f.relative_to(base).parts) for f in files)
+    return CloudSet(torch.stack(points), names, 2, surfaces=kept)
 
 
-def _readable(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in (*_MESHES, *_CLOUDS))
+def cloud_files(folder: str | Path) -> list[Path]:
+    """The files in a folder that `load_cloud` reads, by their suffix, sorted; none of what else lies there."""
+    known = (*_MESHES, *_CLOUDS)
+    return sorted(f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in known)
 
 
 def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tensor:
@@ -301,8 +355,10 @@ def _procedural(category: str, split: str, n: int, seed: int, limit: int | None,
     from geoframe.zoo.template import draft
 
     check_choice(category, rigid.CATEGORIES, "category")
-    first, count = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}[split]
-    numbers = range(first + 1000 * seed, first + 1000 * seed + min(count, limit or count))
+    check_int(seed, "seed", low=0, high=99)  # so that no seed to train reaches the numbers of the test
+    first = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}
+    chosen = [first[s] for s in (_STORED if split == "all" else (split,))]
+    numbers = [a + 1000 * seed + i for a, count in chosen for i in range(count)][:limit]
     made = [rigid.sample_points(category, i, n) for i in numbers]
     points, canonical, labels = (torch.stack(x) for x in zip(*made, strict=True))
     names = tuple(f"{category}_{i}" for i in numbers)

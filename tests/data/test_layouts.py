@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.data import clouds_from_pyg, load_clouds
+from geoframe.data import cloud_files, clouds_from_pyg, has_splits, load_clouds
 from geoframe.metrics import surface_distance
 from geoframe.surface import save
 from geoframe.surface.shapes import box, icosphere
@@ -71,6 +71,11 @@ def test_npz(tmp_path):
     assert len(torch.unique(more[0], dim=0)) == 30
     with pytest.raises(ValueError, match=r"bed.npz: expected an array 'val', found"):
         load_clouds(tmp_path, "bed", split="val")
+    whole = load_clouds(tmp_path, "bed", split="all", n_points=10)
+    assert whole.names[3:5] == ("train_0003", "test_0000") and has_splits(tmp_path, "bed")
+    apart = [load_clouds(tmp_path, "bed", split=s, n_points=10).points for s in ("train", "test")]
+    assert torch.equal(whole.points, torch.cat(apart))
+    assert len(load_clouds(tmp_path, "bed", split="all", n_points=10, limit=5)) == 5
     (tmp_path / "sofa.npz").write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"sofa.npz: expected an npz file of arrays"):
         load_clouds(tmp_path, "sofa")
@@ -103,6 +108,10 @@ def test_shapenet_part(tmp_path):
     at = torch.cdist(train.points[0], torch.tensor(table[:, :3], dtype=torch.float32)).argmin(1)
     assert train.labels[0].tolist() == table[at.numpy(), 6].astype(int).tolist()
     assert load_clouds(tmp_path, "Airplane", split="test").names == ("a3",)
+    assert load_clouds(tmp_path, "airplane", split="all").names == ("a1", "a2", "a3")
+    first = load_clouds(tmp_path, "airplane", n_points=40, limit=1)
+    assert first.names == ("a1",) and torch.equal(first.points, train.points[:1])
+    assert has_splits(tmp_path, "airplane")
     with pytest.raises(ValueError, match="expected a category among airplane, bag, found 'boat'"):
         load_clouds(tmp_path, "boat")
     with pytest.raises(ValueError, match="expected the train clouds of bag, found none"):
@@ -120,6 +129,8 @@ def test_dynamic_faust(tmp_path):
         load_clouds(tmp_path, "50009_jiggle_on_toes", split=s, n_points=64) for s in ("train", "test")
     )
     assert (len(train), len(test), train.up) == (12, 2, 1)
+    some = load_clouds(tmp_path, "50009_jiggle_on_toes", split="all", n_points=64, limit=8)
+    assert torch.equal(some.points, torch.cat([train.points[:6], test.points[:1], train.points[6:7]]))
     assert float(test.points[0].norm(dim=-1).max()) == pytest.approx(1.6, rel=0.02)
     with pytest.raises(ValueError, match="expected a sequence among 50009_jiggle_on_toes"):
         load_clouds(tmp_path, "50002_run")
@@ -131,10 +142,53 @@ def test_a_folder_of_anything(tmp_path):
     (tmp_path / "c.xyz").write_text("3\n" + "0 0 0\n1 0 0\n0 1 0\n")
     (tmp_path / "d.txt").write_text("0,0,0,9\n1,0,0,9\n0,2,0,9\n")
     (tmp_path / "notes.md").write_text("not a cloud")
+    assert [f.name for f in cloud_files(tmp_path)] == ["a.obj", "b.npy", "c.xyz", "d.txt"]
     found = load_clouds(tmp_path, "whatever", n_points=60, up="y")
     assert found.names == ("a", "b", "c", "d") and found.up == 1
     assert found.points.shape == (4, 60, 3)
     assert sorted(torch.unique(found.points[3], dim=0).tolist()) == [[0, 0, 0], [0, 2, 0], [1, 0, 0]]
+
+
+def test_all_files_of_a_folder_or_every_seventh(tmp_path):
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).random((20, 3)))
+    assert not has_splits(tmp_path, "any")
+    assert load_clouds(tmp_path, "any", split="all", n_points=9).names == ("0", "1", "2")
+    with pytest.raises(ValueError, match=r"none \('test' is every seventh of the 3 here; take split 'all'\)"):
+        load_clouds(tmp_path, "any", split="test")
+    for i in range(3, 8):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).random((20, 3)))
+    assert load_clouds(tmp_path, "any", split="test", n_points=9).names == ("6",)
+    assert len(load_clouds(tmp_path, "any", n_points=9)) == 7
+
+
+def test_all_joins_the_splits_and_names_differ(modelnet):
+    assert has_splits(modelnet, "chair")
+    (modelnet / "chair" / "test" / "chair_0001.off").rename(modelnet / "chair" / "test" / "chair_0007.off")
+    (modelnet / "chair" / "test" / "chair_0000.off").rename(modelnet / "chair" / "test" / "chair_0008.off")
+    names = load_clouds(modelnet, "chair", split="all", n_points=9).names
+    assert [n[-1] for n in names] == ["0", "1", "2", "7", "8"]
+    np.save(modelnet / "chair" / "chair_0000.npy", np.random.default_rng(0).random((20, 3)))
+    names = load_clouds(modelnet, "chair", split="all", n_points=9).names
+    assert names[:2] == ("chair_0000.npy", "train_chair_0000.off") and len(set(names)) == 6
+
+
+def test_a_limit_reads_no_more(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((20, 3)))
+    (tmp_path / "b.npy").write_bytes(b"nonsense")
+    assert load_clouds(tmp_path, "any", n_points=9, limit=1).names == ("a",)
+
+
+def test_procedural_seeds_do_not_meet(monkeypatch):
+    made = torch.rand(20, 3), torch.rand(20, 3), torch.zeros(20).long()
+    monkeypatch.setattr("geoframe.zoo.rigid.sample_points", lambda category, i, n: made)  # 257 take minutes
+    last = load_clouds("procedural", "chair", n_points=20, seed=99).names[-1]
+    first = load_clouds("procedural", "chair", split="test", n_points=20, limit=1).names[0]
+    assert (last, first) == ("chair_99255", "chair_100000") and has_splits("procedural", "chair")
+    with pytest.raises(ValueError, match="seed: expected an integer from 0 to 99, found 100"):
+        load_clouds("procedural", "chair", seed=100)
+    some = load_clouds("procedural", "chair", split="all", n_points=20, limit=257)
+    assert some.names[254:] == ("chair_254", "chair_255", "chair_100000")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +218,13 @@ def test_nothing_there_is_told(tmp_path, modelnet):
     with pytest.raises(ValueError, match="found an empty folder"):
         load_clouds(empty, "chair")
     with pytest.raises(ValueError, match="split: expected one of"):
-        load_clouds(modelnet, "chair", split="all")
+        load_clouds(modelnet, "chair", split="dev")
+    file = modelnet / "chair" / "test" / "chair_0000.off"
+    with pytest.raises(ValueError, match=r"expected a folder, .npz or .hdf5; use load_cloud for one mesh"):
+        load_clouds(file, "chair")
+    for data in (modelnet, "procedural"):
+        with pytest.raises(ValueError, match="limit: expected an integer at least 1, found -1"):
+            load_clouds(data, "chair", limit=-1)
 
 
 def test_pyg_entries():
