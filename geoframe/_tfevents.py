@@ -35,7 +35,11 @@ def header() -> bytes:
 
 
 def scalars(values: Mapping[str, float], *, step: int, seconds: float) -> bytes:
-    """The record of named numbers at a step; `seconds` is its time."""
+    """The record of named numbers at a step; `seconds` is its time.
+
+    That is counted from the start of the training, over all its parts, so TensorBoard's axis WALL shows January 1970
+    and its axis RELATIVE the time spent.
+    """
     summary = b"".join(
         _block(1, _block(1, name.encode()) + struct.pack("<Bf", 0x15, value))
         for name, value in values.items()

@@ -13,6 +13,7 @@ import csv
 import glob
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
-_FORMAT = 1  # part of every key: raise it when the meaning of a result file changes
+_FORMAT = 2  # part of every key: raise it when result files, or what match finds, change
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ def match_all(
 
     Returns:
         One record a pair, in the order of `pairs`: ``source``, ``target``, ``status`` (``"done"`` or
-        ``"error"``), ``measures`` or ``error``. The result files do not depend on the engine, the order
-        of work, or interruptions.
+        ``"error"``), ``measures`` (NaN where the files say null) or ``error``. The result files do not depend on the
+        engine, the order of work, or interruptions.
 
     Raises:
         ValueError: no pairs, two pairs with one name, a missing file, unknown engine, unwritable `out`.
@@ -82,7 +83,7 @@ def match_all(
     out = Path(out)
     check_choice(engine, ENGINES, "engine")
     if k is not None:
-        check_int(k, "k", low=1)
+        check_int(k, "k", low=2)  # as `match` does
     if jobs is not None:
         check_int(jobs, "jobs", low=1)
     digests = _check_pairs(pairs)
@@ -143,7 +144,7 @@ def read_result(out: Path, pair: Pair, key: str) -> dict[str, Any] | None:
 def write_summary(records: list[dict[str, Any]], out: Path) -> None:
     """``summary.json`` (the records) and ``summary.csv`` (a row a pair), each written whole."""
     with atomic_path(out / "summary.json") as temporary:
-        temporary.write_text(_to_json(records), encoding="utf-8")
+        temporary.write_text(to_json(records, sort_keys=True), encoding="utf-8")
     names = list(dict.fromkeys(n for r in records for n in r.get("measures", {})))
     with (
         atomic_path(out / "summary.csv") as temporary,
@@ -264,7 +265,7 @@ def _match_pair(pair: Pair, out: Path, key: str, k: int | None) -> str:
         npz.unlink(missing_ok=True)
         record = {**head, "status": "error", "error": f"{type(err).__name__}: {err}"}
     with atomic_path(out / f"{pair.name}.json") as temporary:
-        temporary.write_text(_to_json(record), encoding="utf-8")
+        temporary.write_text(to_json(record, sort_keys=True), encoding="utf-8")
     return pair.name
 
 
@@ -296,8 +297,13 @@ def _record(out: Path, pair: Pair, key: str) -> dict[str, Any]:
     record = read_result(out, pair, key)
     if record is None:
         record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
-    return {n: record[n] for n in ("source", "target", "status", "measures", "error") if n in record}
+    found = {n: record[n] for n in ("source", "target", "status", "measures", "error") if n in record}
+    if "measures" in found:
+        found["measures"] = {n: math.nan if x is None else x for n, x in found["measures"].items()}
+    return found
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True, default=float) + "\n"
+def to_json(value: Any, *, sort_keys: bool = False) -> str:
+    """`value` as JSON that any reader takes: numbers of torch and numpy as numbers, NaN and infinity as null."""
+    plain = json.loads(json.dumps(value, default=float), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n"

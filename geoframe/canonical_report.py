@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geoframe._files import atomic_path
 from geoframe.canonical import Canonical
+from geoframe.report import card
 from geoframe.surface import Mesh, health, subdivide
 from geoframe.viz import good_view, position_colors, render
 
@@ -135,20 +136,20 @@ def write_canonical_report(
     title = html.escape(name)
     vals = surface.basis.vals.tolist()
     cards = [
-        _card(
+        card(
             "What was done", "<ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in surface.notes) + "</ul>"
         ),
-        _card("Before and after", _comparison(before, surface.mesh)),
-        _card(
+        card("Before and after", _comparison(before, surface.mesh)),
+        card(
             "Eigenvalues, 1 / length²",
             _table(("number", "value"), ((i, f"{v:.5g}") for i, v in enumerate(vals[:12]))),
         ),
     ]
     if surface.landmarks:
         rows = _table(("name", "vertex"), surface.landmarks.items())
-        cards.append(_card("Landmarks", f"<div class='scroll'>{rows}</div>"))
+        cards.append(card("Landmarks", f"<div class='scroll'>{rows}</div>"))
     use = "geoframe info FOLDER\ngeoframe match FOLDER OTHER --out OUT"
-    cards.append(_card("Use", f"<pre>{use}</pre>"))
+    cards.append(card("Use", f"<pre>{use}</pre>"))
     page = (
         f"<!DOCTYPE html>\n<html lang='en'><head><meta charset='utf-8'><title>{title}: canonical surface</title>"
         f"<style>{_STYLE}</style></head><body><h1>{title}: a canonical surface</h1>"
@@ -170,10 +171,6 @@ def _comparison(before: Mesh, after: Mesh) -> str:
     return _table(
         ("", "before", "after"), ((key, told[0][key].strip(), told[1][key].strip()) for key in told[0])
     )
-
-
-def _card(title: str, body: str) -> str:
-    return f"<div class='card'><h2>{html.escape(title)}</h2>{body}</div>"
 
 
 def _table(head: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:

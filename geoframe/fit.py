@@ -6,13 +6,14 @@ after every epoch, so that a run that was killed goes on to the same result as o
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import csv
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,7 @@ def fit(
         seed: for what the model itself draws. accelerator, devices, precision: as in Lightning Fabric; more
             than one device on the CPU means as many processes. Under torchrun, its processes are used.
         run: what else tells this run from others, such as its data; numbers, words and lists of them.
-        progress: called with (text, share done) after every batch.
+        progress: called with (text, share done) after every batch (with one process).
 
     Returns:
         One dict an epoch: epoch, lr, seconds, loss and each part of it, averaged over batches and processes.
@@ -125,20 +126,18 @@ def _train(
 ) -> list[dict[str, float]]:
     """The loop of one process."""
     optimiser = torch.optim.Adam(model.parameters(), lr=schedule.lr)
-    history = _read_state(out, model, optimiser, schedule, identity)
     wrapped, optimiser = fabric.setup(model, optimiser)
+    # once the parameters are where they stay: Adam's moments go to the device and precision they find them in
+    history = _read_state(out, model, optimiser, schedule, identity)
     start, first = time.perf_counter(), len(history)
     if fabric.is_global_zero:
-        _start_events(out, history)
+        _start_logs(out, history)
     for epoch in range(first, schedule.epochs):
         began = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(epoch)
         wrapped.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(
-                identity["seed"] * 1_000_003 + epoch
-            )  # what the model draws; the caller's state is untouched
+        with _seeded(fabric.device, identity["seed"] * 1_000_003 + epoch):  # what the model draws
             tell = _teller(progress, schedule, epoch, start, first)
             means = _epoch(fabric, wrapped, optimiser, batches, losses, epoch, tell)
         row = {"epoch": epoch, "lr": schedule.rate(epoch), "seconds": time.perf_counter() - began, **means}
@@ -148,6 +147,16 @@ def _train(
         fabric.barrier()
     model.to("cpu").eval()
     return history
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers of `device` and of the CPU come from `seed`; the caller's go on as before."""
+    on_cpu = device.type == "cpu"
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
+        # torch.manual_seed sets the generators of all devices
+        (torch.default_generator if on_cpu else torch).manual_seed(seed)
+        yield
 
 
 def _epoch(
@@ -230,15 +239,24 @@ def _write_state(
         temporary.write_bytes(save(tensors, {"about": json.dumps(about)}))
     with (out / _EVENTS).open("ab") as file:
         file.write(_event(history, len(history) - 1))
+    _write_log(out, history)
+
+
+def _write_log(out: Path, history: list[dict[str, float]]) -> None:
     with atomic_path(out / _LOG) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(history[-1]))
         writer.writeheader()
         writer.writerows(history)
 
 
-def _start_events(out: Path, history: list[dict[str, float]]) -> None:
-    """A new file for TensorBoard with what was done before; epochs are appended to it, so that it can be watched."""
+def _start_logs(out: Path, history: list[dict[str, float]]) -> None:
+    """The log and a new file for TensorBoard with what was done before, which a kill may have left an epoch short.
+
+    Epochs are appended to the file for TensorBoard, so that it can be watched.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    if history:
+        _write_log(out, history)
     with atomic_path(out / _EVENTS) as temporary:
         temporary.write_bytes(_tfevents.header() + b"".join(_event(history, i) for i in range(len(history))))
 

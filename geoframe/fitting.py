@@ -86,9 +86,10 @@ def landmark_picture(
         picture = render(Mesh(mesh.verts, mesh.faces), pose.camera(size))
         landmarks = pose.project(mesh.verts[fit.vertices])
         for points, tint in ((landmarks, (0.85, 0.1, 0.1)), (points2d, (0.05, 0.1, 0.3))):
-            near = torch.cdist(pixels, points[shown].to(pixels)).amin(1).view(size) < max(
-                1.5, min(size) / 120
-            )
+            dots = points[shown].to(pixels)
+            if not len(dots):
+                continue
+            near = torch.cdist(pixels, dots).amin(1).view(size) < max(1.5, min(size) / 120)
             picture = torch.where(near, picture.new_tensor(tint)[:, None, None], picture)
         pictures.append(picture.clamp(0, 1))
     return torch.cat(pictures, -1)
@@ -123,7 +124,7 @@ def fit_template(
         TemplateFit, without gradient.
 
     Raises:
-        TypeError, ValueError: shapes that do not fit, an empty mask.
+        TypeError, ValueError: shapes or devices that do not fit, an empty mask, one with NaN or outside [0, 1].
     """
     _check(mesh, masks, cameras, n_basis, steps)
     masks = masks.to(mesh.dtype)
@@ -356,6 +357,19 @@ def _check(mesh: Mesh, masks: Tensor, cameras: Camera | None, n_basis: int, step
     N, H, W = (check_shape(check_float(masks, "masks"), "N H W", "masks")[k] for k in "NHW")
     check_int(n_basis, "n_basis", low=0, high=mesh.n_verts - 2)
     check_int(steps, "steps", low=1)
+    if masks.device != mesh.device:
+        raise ValueError(
+            f"masks: expected on the mesh's device {mesh.device}, found {masks.device}; move them with .to(...)"
+        )
+    if not bool(torch.isfinite(masks).all()):
+        raise ValueError(
+            "masks: expected finite numbers, found NaN or infinity; say 0 where nothing is known"
+        )
+    low, high = (float(x) for x in masks.detach().aminmax())
+    if low < -1e-3 or high > 1 + 1e-3:  # but for rounding
+        raise ValueError(
+            f"masks: expected values in [0, 1], found {low:.4g} to {high:.4g}; divide 8-bit images by 255"
+        )
     if not bool(((masks >= 0.5).sum((1, 2)) > 0).all()):
         raise ValueError(
             "masks: expected something in every mask (values in [0, 1]), found an empty one; drop it"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class OurLosses:
     """
 
     chamfer: float = 1.5
-    extent: float = 1.5
+    extent: float = 2.0
     surface: float = 1.0
     outside: float = 2.5
     alike: float = 5.0
@@ -245,37 +245,31 @@ def train(
         settings: other arguments of the model. losses: instead of the recipe's.
         degrees: largest misalignment, drawn anew for every batch, on top of what the clouds come with: for clouds
             that are not aligned among themselves pass 180. epochs: the rate is halved every fifth of them.
-        batch_size: by default 16 and 32.
+        batch_size: by default 16 and 32; at most the number of clouds.
         seed: of initial weights, batches and misalignments.
         accelerator, devices, progress: see `geoframe.fit.fit`.
 
     Raises:
-        ValueError: fewer clouds than 2, a folder with another run, arguments out of range.
+        ValueError: fewer clouds than 2, arguments out of range, a folder with a run of other clouds, settings,
+            batches or losses.
     """
     check_choice(recipe, RECIPES, "recipe")
     check_int(epochs, "epochs", low=1)
+    ours = recipe == "geoframe"
+    batch_size = (16 if ours else 32) if batch_size is None else check_int(batch_size, "batch_size", low=1)
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
     ready = clouds.normalised()
     if len(ready) < 2:
         raise ValueError(f"clouds: expected at least two to learn a category from, found {len(ready)}")
-    ours = recipe == "geoframe"
     given = {"up": clouds.up, **({"max_angle": max(degrees, 1.0)} if ours else {}), **(settings or {})}
     if n_keypoints is not None:
         given["n_keypoints"] = n_keypoints
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(recipe, given)
-    if isinstance(model, CategoryKeypoints):
-        for _ in range(2):  # where clouds come turned, their boxes are right only once their poses are known
-            generator = torch.Generator().manual_seed(seed)
-            turned, _ = misalign(ready.points, degrees, up=clouds.up, generator=generator)
-            model.prepare(turned, seed=seed)
-            ready = replace(ready, points=settle(model, ready.points)[0])
+    model, ready = _begin(recipe, given, ready, degrees, seed)
     N = ready.points.shape[1]
     batches = CloudBatches(
         ready,
-        batch_size=min(batch_size or (16 if ours else 32), len(ready)),
+        batch_size=min(batch_size, len(ready)),
         n_points=N,
         n_seen=min(N, 512) if ours else None,
         degrees=degrees,
@@ -284,16 +278,27 @@ def train(
         seed=seed,
     )
     schedule = Schedule(epochs=epochs, every=max(1, epochs // 5))
+    losses = losses or (OurLosses() if ours else PaperLosses())
+    run = {
+        "recipe": recipe,
+        "category": category,
+        "clouds": len(ready),
+        "points": N,
+        "degrees": degrees,
+        "settings": model.settings,
+        "batch_size": batches.batch_size,
+        "losses": _described(losses),
+    }
     fit(
         model,
         batches,
-        losses or (OurLosses() if ours else PaperLosses()),
+        losses,
         out=out,
         schedule=schedule,
         seed=seed,
         accelerator=accelerator,
         devices=devices,
-        run={"recipe": recipe, "category": category, "clouds": len(ready), "points": N, "degrees": degrees},
+        run=run,
         progress=progress,
     )
     detector = _finish(model.eval(), recipe, category, ready, degrees, seed)
@@ -312,7 +317,7 @@ def register(detector: Detector, sources: Tensor, targets: Tensor) -> tuple[Simi
         sources: (S, N, 3). targets: (T, M, 3), templates; in any units.
 
     Returns:
-        motion: rotation (S, 3, 3), translation (S, 3) and scale (S,), ``motion(sources)`` lie on the targets.
+        motion: R (S, 3, 3), t (S, 3) and scale (S,); ``motion(sources)`` lie on the targets.
         target: (S,) int64, which one.
         residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
     """
@@ -328,6 +333,34 @@ def register(detector: Detector, sources: Tensor, targets: Tensor) -> tuple[Simi
     row = torch.arange(S)
     motion = Similarity(*(x[row, target] for x in fit_all))
     return motion, target, residual
+
+
+def _begin(
+    recipe: str, settings: dict[str, Any], ready: CloudSet, degrees: float, seed: int
+) -> tuple[PaperKeypoints | CategoryKeypoints, CloudSet]:
+    """The network before training, and the clouds as it is to see them."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set those of all devices
+        model = build(recipe, settings)
+    if isinstance(model, CategoryKeypoints):
+        for _ in range(2):  # where clouds come turned, their boxes are right only once their poses are known
+            generator = torch.Generator().manual_seed(seed)
+            turned, _ = misalign(ready.points, degrees, up=ready.up, generator=generator)
+            model.prepare(turned, seed=seed)
+            ready = replace(ready, points=settle(model, ready.points)[0])
+    return model, ready
+
+
+def _described(losses: Callable[..., Any]) -> dict[str, Any]:
+    """Name and weights, by which losses are told from others."""
+    name = getattr(losses, "__qualname__", type(losses).__qualname__)
+    weights: dict[str, Any] = asdict(losses) if is_dataclass(losses) and not isinstance(losses, type) else {}
+
+    def plain(x: Any) -> Any:
+        return x.tolist() if isinstance(x, Tensor) else type(x).__qualname__
+
+    described: dict[str, Any] = json.loads(json.dumps({"class": name, **weights}, default=plain))
+    return described
 
 
 def _finish(
@@ -380,9 +413,10 @@ def evaluate(
     found = detector.predict(points)
     p, nodes = found.keypoints, found.nodes
     axes = true_axes or tuple((ready.up + 1 + i) % 3 for i in _TRUE_NORMALS.get(detector.category, (0,)))
-    off = metrics.symmetry_error(
-        detector.model.basis.normal.detach().cpu(), found.rotation, torch.eye(3)[list(axes)], R
+    normal, true_normals = (
+        x.to(points) for x in (detector.model.basis.normal.detach(), torch.eye(3)[list(axes)])
     )
+    off = metrics.symmetry_error(normal, found.rotation, true_normals, R)
     numbers = {
         "coverage_percent": 100 * float(metrics.coverage(p, points).mean()),
         "model_error_percent": 100 * float(metrics.model_error(nodes, p).mean()),

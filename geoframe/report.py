@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from geoframe._files import atomic_path
 from geoframe.surface.mesh import Mesh
-from geoframe.viz import align_rotation, good_view, position_colors
+from geoframe.viz import align_rotation, as_numpy, good_view, position_colors
 
 if TYPE_CHECKING:
     from geoframe.maps import Match
@@ -70,20 +69,16 @@ def _caption(name: str, mesh: Mesh) -> str:
 
 def _encode(x: Any, dtype: str) -> str:
     """Little-endian raw numbers in base64, for a JavaScript typed array."""
-    return base64.b64encode(np.ascontiguousarray(_numpy(x), dtype=dtype).tobytes()).decode("ascii")
-
-
-def _numpy(x: Any) -> Array:
-    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    return base64.b64encode(np.ascontiguousarray(as_numpy(x), dtype=dtype).tobytes()).decode("ascii")
 
 
 def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> dict[str, Any]:
     """What the page's script draws: positions already turned to the first view and scaled to the unit ball."""
-    verts1, verts2 = (np.nan_to_num(_numpy(m.verts).astype(np.float64)) for m in (mesh1, mesh2))
-    p2p_21, p2p_12 = _numpy(match.p2p_21), _numpy(match.p2p_12)
+    verts1, verts2 = (np.nan_to_num(as_numpy(m.verts).astype(np.float64)) for m in (mesh1, mesh2))
+    p2p_21, p2p_12 = as_numpy(match.p2p_21), as_numpy(match.p2p_12)
     view1 = good_view(mesh1)
     view2 = view1 @ align_rotation(verts1, verts2, p2p_21)
-    pairs = np.zeros((0, 2), int) if match.landmarks is None else _numpy(match.landmarks)
+    pairs = np.zeros((0, 2), int) if match.landmarks is None else as_numpy(match.landmarks)
     surfaces = [
         {
             "name": name,
@@ -112,9 +107,9 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)
     }
     numbers = {k: v for k, v in measures.items() if k not in curves}
-    cards = [_card("Measures", _table({**match.energies, **numbers}))]
-    cards += [_card(_words(name), _curve(curve)) for name, curve in curves.items()]
-    C_12 = _numpy(match.C_12)
+    cards = [card("Measures", _table({**match.energies, **numbers}))]
+    cards += [card(_words(name), _curve(curve)) for name, curve in curves.items()]
+    C_12 = as_numpy(match.C_12)
     note = (
         f"<p class='dim'>C_12, {C_12.shape[0]} x {C_12.shape[1]}: a column holds an eigenfunction of {names[0]} in the "
         f"eigenfunctions of {names[1]}. Blue is negative, red positive.</p>"
@@ -122,27 +117,28 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
     picture = (
         f"<img class='map' alt='functional map C_12' src='data:image/png;base64,{_functional_map_png(C_12)}'>"
     )
-    cards.append(_card("Functional map", picture + note))
+    cards.append(card("Functional map", picture + note))
     if match.candidates:
         doubt = (
             ""
             if match.ambiguity is None
             else f"<p>Ambiguity of the choice: {_number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
         )
-        cards.append(_card("Candidates, best first", doubt + _candidates(match.candidates)))
+        cards.append(card("Candidates, best first", doubt + _candidates(match.candidates)))
     if match.landmarks is not None:
         rows = "".join(
-            f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in _numpy(match.landmarks)
+            f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in as_numpy(match.landmarks)
         )
         head = f"<tr><th class='n'>{names[0]}</th><th class='n'>{names[1]}</th></tr>"
         cards.append(
-            _card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>")
+            card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>")
         )
-    cards.append(_card("Settings", _table(match.settings)))
+    cards.append(card("Settings", _table(match.settings)))
     return cards
 
 
-def _card(title: str, body: str) -> str:
+def card(title: str, body: str) -> str:
+    """A box of a page, as HTML; `body` is HTML already."""
     return f"<div class='card'><h2>{html.escape(title)}</h2>{body}</div>"
 
 

@@ -25,14 +25,15 @@ _AMBIENT = 0.34
 _DOT, _DOT_RIM = (225, 30, 75), (255, 255, 255)
 
 
-def _numpy(x: Any) -> Array:
+def as_numpy(x: Any) -> Array:
+    """A tensor of any device, or what numpy takes, as an array."""
     return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
 
 
 def _geometry(mesh: Mesh) -> tuple[Array, Array]:
     """(V, 3) float64 positions, NaN rows moved to the centroid, and (F, 3) faces that touch none of them."""
     check_shape(mesh.verts, "V 3", "verts")
-    verts, faces = _numpy(mesh.verts).astype(np.float64), _numpy(mesh.faces)
+    verts, faces = as_numpy(mesh.verts).astype(np.float64), as_numpy(mesh.faces)
     good = np.asarray(np.isfinite(verts).all(axis=1))
     if not good.all():
         verts = np.where(good[:, None], verts, verts[good].mean(0) if good.any() else 0.0)
@@ -227,8 +228,8 @@ def render(
     verts, faces = _geometry(mesh)
     height, width = size
     if colors is None:
-        colors = np.full((len(verts), 3), 0.8) if mesh.colors is None else _numpy(mesh.colors)[:, :3]
-    colors = _numpy(colors)
+        colors = np.full((len(verts), 3), 0.8) if mesh.colors is None else as_numpy(mesh.colors)[:, :3]
+    colors = as_numpy(colors)
     check_shape(colors, f"{len(verts)} 3", "colors")
     view = good_view(mesh) if view is None else view
     over = 2  # samples a pixel, each way
@@ -247,7 +248,7 @@ def render(
     picture = (_linear_to_srgb(image) * 255 + 0.5).astype(np.uint8)
     if len(dots):
         reach = 0.02 * np.ptp(screen[faces.ravel()], axis=0).max() if len(faces) else 0.0
-        picture = _draw_dots(picture, screen[_numpy(dots).astype(np.int64)], depth, over, reach)
+        picture = _draw_dots(picture, screen[as_numpy(dots).astype(np.int64)], depth, over, reach)
     return picture
 
 
@@ -336,13 +337,13 @@ def draw_match(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    p2p = _numpy(p2p_21).astype(np.int64)
+    p2p = as_numpy(p2p_21).astype(np.int64)
     check_shape(p2p, f"{mesh2.n_verts}", "p2p_21")
     verts1, verts2 = _geometry(mesh1)[0], _geometry(mesh2)[0]
     view1 = good_view(mesh1)
     view2 = view1 @ align_rotation(verts1, verts2, p2p)
     colors1 = position_colors(verts1, view1)
-    pairs = np.zeros((0, 2), np.int64) if landmarks is None else _numpy(landmarks).astype(np.int64)
+    pairs = np.zeros((0, 2), np.int64) if landmarks is None else as_numpy(landmarks).astype(np.int64)
     halves = [
         render(mesh1, colors=colors1, view=view1, size=size, dots=pairs[:, 0]),
         render(mesh2, colors=colors1[p2p], view=view2, size=size, dots=pairs[:, 1]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from geoframe import batch
+from geoframe.cli._common import save_json
 from geoframe.surface import Mesh, save
 
 K = 12
@@ -203,8 +205,35 @@ def test_other_settings_or_surfaces_are_not_taken_for_done(trio, tmp_path):
     assert len(set(keys)) == 4
 
 
+def test_what_is_not_a_number_is_null_in_the_files_and_nan_in_the_records(trio, tmp_path, monkeypatch):
+    pair, out = _pairs(trio)[0], tmp_path / "out"
+    arrays = {"p2p_21": np.arange(3)}
+    found = {"measures": {"inverted_share": math.nan, "bijectivity": np.float32(0.5)}, "settings": {"k": K}}
+    monkeypatch.setattr(batch, "_compute", lambda pair, k: (arrays, found))
+    monkeypatch.setattr(batch, "_run", lambda engine, fn, arguments: iter([fn(*a) for a in arguments]))
+    (record,) = batch.match_all([pair], out, k=K, jobs=1)
+    assert math.isnan(record["measures"]["inverted_share"]) and record["measures"]["bijectivity"] == 0.5
+    for file in ("s0--s1.json", "summary.json"):
+        text = (out / file).read_text()
+        assert '"inverted_share": null' in text and "NaN" not in text
+
+
+def test_json_of_any_numbers(tmp_path):
+    value = {"b": torch.tensor(2.5), "a": [np.inf, (-math.inf, 1, True, None)], "word": "NaN"}
+    save_json(value, tmp_path / "x.json")
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "b": 2.5,
+        "a": [None, [None, 1, True, None]],
+        "word": "NaN",
+    }
+    assert text.index('"b"') < text.index('"a"')
+
+
 def test_bad_input(trio, tmp_path):
     pairs = _pairs(trio)
+    with pytest.raises(ValueError, match="k: expected an integer at least 2, found 1"):
+        batch.match_all(pairs, tmp_path / "out", k=1)
     with pytest.raises(ValueError, match="pairs: expected at least one"):
         batch.match_all([], tmp_path / "out")
     with pytest.raises(ValueError, match="engine: expected one of 'loky', 'dask', 'ray', found 'spark'"):

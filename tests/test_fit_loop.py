@@ -117,6 +117,24 @@ def test_a_run_in_two_parts_is_the_whole_run(tmp_path):
     _same(whole, resumed)
 
 
+def test_moments_follow_the_parameters_to_where_they_are_trained(tmp_path):
+    """As they do to a GPU: in double precision Adam's moments are doubles, to the last bit."""
+    whole, parts = model(), model()
+    _fit(whole, tmp_path / "a", 4, precision="64-true")
+    _fit(model(), tmp_path / "b", 2, precision="64-true")
+    _fit(parts, tmp_path / "b", 4, precision="64-true")
+    assert parts.first.weight.dtype == torch.float64
+    _same(whole, parts)
+
+
+def test_a_log_that_a_kill_left_an_epoch_short_is_made_whole(tmp_path):
+    _fit(model(), tmp_path, 3)
+    whole = (tmp_path / "log.csv").read_text()
+    (tmp_path / "log.csv").write_text("".join(whole.splitlines(keepends=True)[:-1]))
+    _fit(model(), tmp_path, 3)
+    assert (tmp_path / "log.csv").read_text() == whole
+
+
 def test_tensorboard_reads_the_log_of_a_run_in_two_parts(tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _fit(model(), tmp_path, 2)
@@ -184,12 +202,16 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert [r["loss"] for r in shared] == pytest.approx([r["loss"] for r in history], rel=1e-4)
 
 
-def test_the_caller_s_random_state_is_left_alone(tmp_path):
+def test_the_caller_s_random_state_is_left_alone(tmp_path, monkeypatch):
     net = model(Noisy)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    _fit(net, tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            torch.cuda, "manual_seed_all", lambda seed: pytest.fail("training on the CPU seeds CUDA")
+        )
+        _fit(net, tmp_path, 1)
     assert torch.equal(torch.rand(3), expected)
     other = model(Noisy)
     _fit(other, tmp_path / "other", 1, seed=1)

@@ -137,6 +137,8 @@ def test_picture_of_landmarks():
     hidden[0] = 0
     without = landmark_picture(fit, points, (60, 80), hidden)
     assert not torch.equal(without[:, y, x + 80], dark)
+    none = landmark_picture(fit, points, (60, 80), 0 * hidden)
+    assert not ((none[0] > 0.8) & (none[1] < 0.15)).any()
 
 
 def test_bad_input():
@@ -145,6 +147,12 @@ def test_bad_input():
     masks = torch.ones(2, 32, 32).double()
     with pytest.raises(ValueError, match="masks: expected something in every mask"):
         fit_template(mesh, masks * torch.tensor([1.0, 0.0])[:, None, None], views)
+    with pytest.raises(ValueError, match=r"masks: expected values in \[0, 1\], found 255 to 255; divide"):
+        fit_template(mesh, 255 * masks, views)
+    with pytest.raises(ValueError, match="masks: expected finite numbers, found NaN"):
+        fit_template(mesh, masks.where(masks < 1, math.nan), views)
+    with pytest.raises(ValueError, match="masks: expected on the mesh's device cpu, found meta"):
+        fit_template(mesh, masks.to("meta"), views)
     with pytest.raises(ValueError, match=r"cameras: expected batch \(1,\)"):
         fit_template(mesh, masks[:1], views)
     with pytest.raises(ValueError, match=r"masks: expected shape \(N, H, W\)"):

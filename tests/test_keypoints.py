@@ -12,7 +12,7 @@ pytest.importorskip("lightning_fabric")
 
 from geoframe.cli import main
 from geoframe.data import CloudSet, load_clouds, misalign
-from geoframe.keypoints import PaperLosses, evaluate, load_detector, register, settle, train
+from geoframe.keypoints import OurLosses, PaperLosses, evaluate, load_detector, register, settle, train
 from geoframe.layers import turn_by
 
 
@@ -111,6 +111,20 @@ def test_a_resumed_training_is_the_same(tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_run_goes_on_only_with_its_own_losses_settings_and_batches(tmp_path):
+    more = {"recipe": "paper", "n_keypoints": 6, "batch_size": 4, "epochs": 1, "accelerator": "cpu"}
+    train(_chairs(8, 0), out=tmp_path, **more)
+    others = (
+        ({"losses": PaperLosses(released=False)}, "'released': True"),
+        ({"losses": OurLosses()}, "'class': 'PaperLosses'"),
+        ({"batch_size": 2}, "batch_size 4"),
+        ({"settings": {"mode": "plain"}}, "'mode': 'symmetric'"),
+    )
+    for other, told in others:
+        with pytest.raises(ValueError, match=f"belongs to another run .*{told}"):
+            train(_chairs(8, 0), out=tmp_path, **{**more, **other})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["geoframe", "paper"])
 def test_two_processes_learn_what_one_does(tmp_path, recipe):
@@ -170,6 +184,8 @@ def test_bad_clouds_are_told(detector):
         train(_chairs(1, 0), out="unused")
     with pytest.raises(ValueError, match=r"degrees: expected a number in \[0, 180\], found 200"):
         train(_chairs(4, 0), out="unused", degrees=200)
+    with pytest.raises(ValueError, match="batch_size: expected an integer at least 1, found 0"):
+        train(_chairs(4, 0), out="unused", batch_size=0)
     with pytest.raises(ValueError, match="at least 4 points that differ"):
         detector.detect(torch.eye(3).repeat(1, 20, 1))
 

@@ -29,6 +29,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from geoframe._files import atomic_path
+
 T = TypeVar("T")
 
 
@@ -186,11 +188,10 @@ def main(
         for row in cases[name]():
             rows.append(row)
             print(_line(row), flush=True)
-    if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(
-            json.dumps({"rows": [asdict(r) for r in rows], "machine": info}, indent=1) + "\n"
-        )
+        if args.json is not None:  # after every case, as a run may be killed
+            with atomic_path(args.json) as temporary:
+                described = {"rows": [asdict(r) for r in rows], "machine": info}
+                temporary.write_text(json.dumps(described, indent=1) + "\n")
     return rows
 
 

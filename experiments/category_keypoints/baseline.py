@@ -50,7 +50,7 @@ def train_baseline(
 ) -> OrderFreeKeypoints:
     """Train on normalised clouds; leaves model.safetensors and model.json in `out`."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         model = OrderFreeKeypoints(n_keypoints)
     n = clouds.points.shape[1]
     batches = CloudBatches(clouds, batch_size=min(16, len(clouds)), n_points=n, degrees=degrees, seed=seed)
@@ -64,6 +64,7 @@ def train_baseline(
         schedule=schedule,
         seed=seed,
         accelerator="cpu",
+        run={"degrees": degrees, "points": n, "shapes": len(clouds)},
         progress=progress,
     )
     with atomic_path(out / "model.safetensors") as temporary:

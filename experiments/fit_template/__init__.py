@@ -1,0 +1,1 @@
+"""A template turned and deformed, found again from its silhouettes."""

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import geoframe
 from geoframe import Mesh
+from geoframe._files import atomic_path
 from geoframe.camera import pinhole_view
 from geoframe.fitting import TemplateFit, fit_template
 from geoframe.render import rasterize
@@ -63,8 +64,9 @@ def main() -> None:
         }
         picture = (fit.picture().permute(1, 2, 0) * 255).byte().numpy()
         save_picture(picture, args.out / f"{name}.png")
+        with atomic_path(args.out / "results.json") as temporary:  # after every mesh, as a run may be killed
+            temporary.write_text(json.dumps(results, indent=1) + "\n")
         print("  ".join(f"{k} {v:.4g}" for k, v in results.items() if k.startswith(name)))
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
 
 def run(

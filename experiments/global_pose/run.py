@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from geoframe._files import atomic_path
 from geoframe.solve import solve_pose
 
 Floats = NDArray[np.float64]
@@ -113,8 +114,8 @@ def main() -> None:
         "ours_ms": 1e3 * ours / n,
         "scipy_ms": 1e3 * theirs / n,
     }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    with atomic_path(args.out / "results.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results))
 
 

@@ -79,7 +79,7 @@ def about(path: Path) -> Iterator[None]:
 
 
 def save_json(value: Any, path: Path) -> None:
-    """Write `value` as JSON, numbers of torch and numpy as numbers."""
-    import json
+    """Write `value` as JSON, numbers of torch and numpy as numbers, NaN and infinity as null."""
+    from geoframe.batch import to_json
 
-    path.write_text(json.dumps(value, indent=1, default=float) + "\n", encoding="utf-8")
+    path.write_text(to_json(value), encoding="utf-8")

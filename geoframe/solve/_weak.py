@@ -144,6 +144,7 @@ def _cayley(w: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is kept serves callers with a gradient, too
 def _from_products(device: torch.device) -> Tensor:
     """Rotations (9,) as linear functions (16, 9) of the products of a quaternion's components x, y, z, w."""
     eye = torch.eye(4, dtype=torch.float64)
@@ -257,6 +258,7 @@ def _contracted(G: Tensor, H: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept serves callers with a gradient, too
 def _linear_maps(device: torch.device, free: bool) -> tuple[Tensor, Tensor]:
     """Objective, gradient and Hessian (15, 1 + d + d * d) as linear functions of the turned moments Y (3 x 3) and
     Z (2 x 3), and the gradient's derivative (15, d) by a coefficient from its own moments.
@@ -369,6 +371,7 @@ def _rotation(frames: Tensor, pick: Tensor, angle: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=4)
+@torch.inference_mode(False)  # what is kept serves callers with a gradient, too
 def _half_sphere(device: torch.device) -> tuple[Tensor, Tensor]:
     """Frames (81, 3, 3), rows e1, e2, direction, of half the directions of an icosphere; the neighbours
     (162, 6) of all directions, the opposites numbered after the halves."""

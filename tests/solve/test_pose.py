@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.solve import Solution, solve_pose
+from geoframe.solve import Solution, _weak, solve_pose
 from geoframe.transforms import random_rotations, rotation_angle, rotvec_to_rotation
 
 F64 = torch.float64
@@ -243,3 +243,24 @@ def test_bad_input():
         solve_pose(u, v, T, basis, scale="best")
     with pytest.raises(ValueError, match="scale: expected positive"):
         solve_pose(u, v, T, basis, scale=torch.zeros(4))
+
+
+def test_what_is_kept_under_inference_mode_serves_gradients_later():
+    kept = (_weak._from_products, _weak._linear_maps, _weak._half_sphere)
+    u, v, T, basis, _, scale, _ = problem(2)
+    for cached in kept:
+        cached.cache_clear()
+    with torch.inference_mode():
+        solve_pose(u, v, T, basis, ridge=0.1, scale=scale, mode="joint")
+        _weak._from_products(u.device)
+    assert not any(
+        x.is_inference()
+        for x in (
+            _weak._from_products(u.device),
+            *_weak._linear_maps(u.device, False),
+            *_weak._half_sphere(u.device),
+        )
+    )
+    u.requires_grad_()
+    solve_pose(u, v, T, basis, ridge=0.1, scale=scale, mode="joint").R.sum().backward()
+    assert u.grad is not None and torch.isfinite(u.grad).all()
