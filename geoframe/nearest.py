@@ -120,7 +120,7 @@ def _lowest(
     large), the rows are sieved once more by products in float64.
     """
     Q, N = len(q), len(p)
-    dtype = dtype or _score_dtype(q.device)
+    dtype = dtype or score_dtype(q.device)
     group = _GROUP if 4 * _GROUP * k <= N else 1
     q_low, p_low, error = _rounded(q, p, bias, dtype, -(-N // group) * group)
     tile = min(len(p_low), max(block // 512 // group, 1) * group)
@@ -183,11 +183,14 @@ def _rounded(
     return q_low, p_low, ((error + 1e-30) * (1 + 1e-6)).to(dtype)
 
 
-def _score_dtype(device: torch.device) -> torch.dtype:
+def score_dtype(device: torch.device) -> torch.dtype:
     """float32, unless float32 products are allowed to use fewer bits, where the error bound would not hold."""
-    reduced = torch.get_float32_matmul_precision() != "highest"
-    if device.type == "cuda":
-        reduced = reduced or torch.backends.cuda.matmul.allow_tf32
+    try:
+        reduced = torch.get_float32_matmul_precision() != "highest"
+        if device.type == "cuda":
+            reduced = reduced or torch.backends.cuda.matmul.allow_tf32
+    except RuntimeError:  # set by torch's newer switches, which these do not read
+        reduced = True
     return torch.float64 if reduced else torch.float32
 
 

@@ -3,7 +3,7 @@
 python -m experiments.atlas.run --out OUT [--direct] [--quick] [--seed S] [--pyfm N]
 
 Every species stands in another pose, as another individual, with a triangulation of its own. All are matched with
-the lion, and any two of them through it, so that maps compose: from a to b to c is from a to c. `--direct` matches
+the dog, and any two of them through it, so that maps compose: from a to b to c is from a to c. `--direct` matches
 every pair for itself instead, a little more exact and six times the work. OUT/maps holds the results of `match-all`
 (both directions of a pair in one file); a second run reuses them. OUT/results.json, table.md and pattern.png (a
 pattern of the human on every species) are written at the end.
@@ -39,7 +39,7 @@ LANDMARKS = (
     *("nose", "rump"),
     *(f"{s}_{name}" for name in ("ear", "elbow", "front_paw", "hock", "hind_paw") for s in ("left", "right")),
 )
-HUB = "lion"
+HUB = "dog"
 BIPEDS = ("human", "chimp", "bird")
 PROBES = 200
 CARRIED, DIMENSIONS = 120, 60  # functions that carry an embedding, and its dimensions

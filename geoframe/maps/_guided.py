@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe.nearest import best_of_pairs, lowest_score
+from geoframe.nearest import best_of_pairs, lowest_score, score_dtype
 
 PATCH = 160  # queries of a patch, at most
 SPLIT = 20  # coordinates, the smoothest, along which patches are cut
@@ -93,6 +93,8 @@ def nearest_by_guess(
         bias, whole: (N,) and (Q, E), where query and points are short for longer vectors: `whole` are those of the
             queries, linear in `query`, and ``|whole_i|^2 + bias_j - 2 query_i . points_j`` the squared distances.
     """
+    if score_dtype(query.device) != torch.float32:  # products would have fewer bits than the bound counts on
+        return lowest_score(query, points, bias, block=block)
     q, p = query.float(), _point_rows(points, bias)
     x = q if whole is None else whole.float()
     square, far = x.square().sum(1), _Far.of(p)

@@ -37,14 +37,12 @@ FIRST = 12  # functions of the first functional map from landmarks alone: what a
 DESCRIBED = 30  # functions of the first functional map from descriptors seen from the landmarks
 SAMPLES = 1_500  # vertices of each surface that ZoomOut runs on
 LARGE = 20_000  # vertices from which nothing but the last step is done on all of them
-ROUGHER = 1.5  # all k functions are used unless the map's Dirichlet energy then grows by this factor
+ROUGHER = 1.5  # factor by which the map's Dirichlet energy may grow with all k functions; else it is bent
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 KEPT = 4  # candidates of these that are refined in full
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
-PROBES, FEWER = (
-    100,
-    30,
-)  # vertices between which distances are compared, on surfaces of up to LARGE vertices and above
+PROBES = 100  # vertices between which distances are compared
+FEWER = 30  # the same on surfaces above LARGE vertices
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +60,8 @@ class Match:
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         ambiguity: without landmarks, energy of the best candidate over that of the best really different one,
             in [0, 1]: near 1 the choice (say, of left and right) is a toss-up. None with landmarks.
-        settings: what was computed with, by name.
+        settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent",
+            or "none" (see `match`).
     """
 
     p2p_21: Tensor
@@ -153,7 +152,7 @@ def match(
     tell("done", 1.0)
     settings: dict[str, Any] = {
         "k": k,
-        "samples": min(SAMPLES, mesh1.n_verts, mesh2.n_verts),
+        "samples": [len(s) for s in pair.samples],
         "refinement": how,
     }
     if landmarks is None:
@@ -187,7 +186,8 @@ class _Pair:
         self.mesh1, self.mesh2, self.basis1, self.basis2 = mesh1, mesh2, basis1, basis2
         self.k = basis1.k
         self.large = max(mesh1.n_verts, mesh2.n_verts) > LARGE
-        samples1, samples2 = (farthest_points(m, min(SAMPLES, m.n_verts)) for m in (mesh1, mesh2))
+        n = max(SAMPLES, 3 * self.k)  # fewer would not tell k functions
+        samples1, samples2 = (farthest_points(m, min(n, m.n_verts)) for m in (mesh1, mesh2))
         self.landmarks = landmarks
         self.samples = samples1, samples2
         self.distortion = GeodesicDistortion(mesh1, mesh2, n=FEWER if self.large else PROBES)
@@ -265,7 +265,7 @@ class _Pair:
         ranked.sort(key=lambda row: row[0])
         best = ranked[0][3]
         other = [row[0] for row in ranked[1:] if self._differ(row[3].C_12, best.C_12)]
-        ambiguity = ranked[0][0] / other[0] if other else 0.0
+        ambiguity = ranked[0][0] / max(other[0], 1e-300) if other else 0.0
         table = [
             {"rank": i + 1, "start": name, "energy": e, **terms}
             for i, (e, name, terms, _) in enumerate(ranked)
@@ -284,7 +284,7 @@ class _Pair:
         return zoomout(C_12, *bases, sizes=sizes, samples=samples, bidirectional=True, init_21=C_21)
 
     def refined(self, found: ZoomoutResult) -> list[FullMap]:
-        """On to all functions, if the map stays smooth; else bent; none if neither, as landmarks will do better."""
+        """On to all functions, if the map stays smooth, else bent; an empty list where landmarks will tell more."""
         one, two, k, first = self.basis1, self.basis2, self.k, len(found.C_12)
         sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
         held: dict[str, Any] = {}

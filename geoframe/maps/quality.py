@@ -33,7 +33,7 @@ def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = 
     Raises:
         TypeError, ValueError: not integers, shapes or indices that do not fit, no area.
     """
-    _check_map(p2p_21, mesh1, None, "p2p_21")
+    check_map(p2p_21, mesh1, None, "p2p_21")
     check_tensor(truth, "truth")
     if truth.ndim == 1:
         if truth.shape != p2p_21.shape:
@@ -67,7 +67,7 @@ def round_trip(
     Raises:
         TypeError, ValueError: not integers, or shapes and indices that do not fit.
     """
-    _check_map(p2p_12, mesh2, None, "p2p_12")
+    check_map(p2p_12, mesh2, None, "p2p_12")
     check_index(p2p_21, len(p2p_12), "p2p_21", what="entries of p2p_12")
     if p2p_21.shape != (mesh2.n_verts,):
         raise ValueError(
@@ -101,7 +101,7 @@ def error_auc(errors: Tensor, limit: float = 0.25) -> float:
 
 def coverage(mesh1: Mesh, p2p_21: Tensor) -> float:
     """Share of the area of surface 1 that is hit: barycentric vertex areas of the different ``p2p_21``, over all."""
-    _check_map(p2p_21, mesh1, None, "p2p_21")
+    check_map(p2p_21, mesh1, None, "p2p_21")
     mass = laplacian(mesh1, kind="cotangent")[1]
     return float(mass[np.unique(p2p_21.cpu().numpy())].sum() / _area(mass.sum()))
 
@@ -113,7 +113,7 @@ def dirichlet_energy(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     cotangent Laplacian of surface 2, which has no unit. The energy is at least twice the area of the image, and
     just that where the map is conformal: 2 for a perfect map, 0 for all vertices sent to one.
     """
-    _check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    check_map(p2p_21, mesh1, mesh2, "p2p_21")
     W = laplacian(mesh2, kind="cotangent")[0]
     check_finite(mesh1.verts, "verts")
     X = mesh1.verts.detach().double().cpu().numpy()[p2p_21.cpu().numpy()]
@@ -153,7 +153,7 @@ class GeodesicDistortion:
         self._wanted = self._between(HeatGeodesics(mesh2), mesh2, self.probes)
 
     def __call__(self, p2p_21: Tensor) -> float:
-        _check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
+        check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
         return self.of_probes(p2p_21[self.probes.to(p2p_21.device)])
 
     def of_probes(self, places: Tensor) -> float:
@@ -177,7 +177,7 @@ def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     is inverted if its normal has a negative product with the sum of the three unit vertex normals of surface 1.
     Triangles whose image has no area count neither way; nan if there are no others.
     """
-    _check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    check_map(p2p_21, mesh1, mesh2, "p2p_21")
     image = p2p_21.to(mesh2.device).long()[mesh2.faces].cpu()
     verts, normals = mesh1.verts.detach().double().cpu(), mesh1.vertex_normals.detach().double().cpu()
     a, b, c = verts[image].unbind(1)
@@ -198,7 +198,7 @@ def _relative_distances(mesh: Mesh, a: Tensor, b: Tensor, method: str) -> Tensor
     return out / _area(float(mesh.area)) ** 0.5
 
 
-def _check_map(p2p: Tensor, onto: Mesh, of: Mesh | None, name: str) -> None:
+def check_map(p2p: Tensor, onto: Mesh, of: Mesh | None, name: str) -> None:
     """Require integers (V,), one a vertex of the mesh `of` if given, that are vertices of the mesh `onto`."""
     check_index(p2p, onto.n_verts, name, what="vertices of the mesh it goes to")
     check_shape(p2p, "V", name)

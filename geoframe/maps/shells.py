@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoframe._check import check_finite, check_float, check_int
+from geoframe.maps.quality import check_map
 from geoframe.maps.reversible import commute_embedding, pull_smoothly
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
@@ -22,7 +24,7 @@ Ints = NDArray[np.int64]
 
 INTRINSIC = 60  # eigenfunctions in the embedding
 SIZES = (8, 12, 16, 20, 30, 40, 60, 80, 100, 100)
-SMOOTHNESS = 3e-4  # as in `reversible_refine`
+SMOOTHNESS = 3e-4  # weight t of `pull_smoothly`, at unit area
 PLACE = 5.0  # weight of positions, at unit area
 NORMALS = (1.0, 0.2)  # weight of normals in the first step and in the last
 
@@ -54,19 +56,29 @@ def shell_refine(
         mesh1: V1 vertices. mesh2: V2. Pose, position and size do not matter; one may be inside out.
         p2p_21: (V2,), p2p_12: (V1,) vertex maps to start from, right on the whole.
         functions: (V1, p) and (V2, p) corresponding functions without a unit, such as `landmark_coordinates`.
-        sizes: k of every step, at most the functions of the bases.
+        sizes: k of every step; where the bases have fewer functions, all of them.
 
     Returns:
         The refined (p2p_21, p2p_12). A step costs as much as one of `reversible_refine`.
+
+    Raises:
+        TypeError, ValueError: maps or functions that do not fit the meshes, NaN, sizes below 1.
 
     Source: Eisenberger, Lähner & Cremers 2020, Smooth Shells (product of eigenfunctions, smoothed positions and
     normals, on a growing number of functions); here the displacement is smoothed and not the surface, with
     the energy of `reversible_refine` both ways, and vertices in place of a functional map.
     """
-    one, two = (
-        _side(mesh1, basis1, functions and functions[0]),
-        _side(mesh2, basis2, functions and functions[1]),
-    )
+    check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    check_map(p2p_12, mesh2, mesh1, "p2p_12")
+    for k in sizes:
+        check_int(k, "sizes", low=1)
+    first, second = functions or (None, None)
+    one, two = _side(mesh1, basis1, first, "1"), _side(mesh2, basis2, second, "2")
+    if one.X.shape[1] != two.X.shape[1]:
+        raise ValueError(
+            f"functions: expected as many of surface 2 as of surface 1 ({one.X.shape[1]} coordinates with those of "
+            f"the bases), found {two.X.shape[1]}"
+        )
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for k, weight in zip(sizes, np.geomspace(*NORMALS, len(sizes)), strict=True):
         Y_21 = pull_smoothly(two.W, two.mass, one.mass, one.X, to2, to1, SMOOTHNESS)
@@ -96,9 +108,19 @@ class _Side:
     X: Floats
 
 
-def _side(mesh: Mesh, basis: Eigenbasis, functions: Tensor | None) -> _Side:
+def _side(mesh: Mesh, basis: Eigenbasis, functions: Tensor | None, which: str) -> _Side:
+    if basis.n_verts != mesh.n_verts:
+        raise ValueError(
+            f"basis{which}: expected {mesh.n_verts} vertices like its mesh, found {basis.n_verts}"
+        )
     X, mass = commute_embedding(basis.truncate(min(INTRINSIC, basis.k)))
     if functions is not None:
+        check_float(functions, f"functions of surface {which}")
+        if functions.ndim != 2 or len(functions) != mesh.n_verts:
+            raise ValueError(
+                f"functions of surface {which}: expected ({mesh.n_verts}, p), found {tuple(functions.shape)}"
+            )
+        check_finite(functions, f"functions of surface {which}")
         X = np.hstack([X, functions.detach().double().cpu().numpy()])
     area = float(basis.mass.double().sum())
     x = mesh.verts.detach().double().cpu().numpy() / area**0.5
