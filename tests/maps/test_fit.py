@@ -9,22 +9,12 @@ from geoframe.surface.mesh import Mesh
 from geoframe.surface.shapes import icosphere
 
 
-def bumpy() -> Mesh:
-    """A surface without symmetry and without repeated eigenvalues."""
-    mesh = icosphere(3)
-    x, y, z = mesh.verts.double().unbind(-1)
-    r = 1 + 0.2 * torch.sin(2 * x + 1) + 0.15 * y * z + 0.1 * torch.cos(3 * y + 0.5)
-    stretch = torch.tensor([1.3, 1.0, 0.7], dtype=torch.float64)
-    return Mesh(mesh.verts.double() * r[:, None] * stretch, mesh.faces)
-
-
 @pytest.fixture(scope="module")
-def pair():
+def pair(bumpy):
     """A bumpy ellipsoid and itself with another vertex order and scale."""
-    mesh = bumpy()
-    order = torch.randperm(mesh.n_verts, generator=torch.Generator().manual_seed(0))
-    other = Mesh(3 * mesh.verts[order], torch.argsort(order)[mesh.faces])
-    return eigenbasis(mesh, 24, cache=False), eigenbasis(other, 20, cache=False), order
+    order = torch.randperm(bumpy.n_verts, generator=torch.Generator().manual_seed(0))
+    other = Mesh(3 * bumpy.verts[order], torch.argsort(order)[bumpy.faces])
+    return eigenbasis(bumpy, 24, cache=False), eigenbasis(other, 20, cache=False), order
 
 
 def truth(basis1, basis2, order, k):

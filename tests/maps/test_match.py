@@ -10,23 +10,12 @@ import torch
 from geoframe.maps import coverage, geodesic_error, match
 from geoframe.surface import load
 from geoframe.surface.mesh import Mesh, PointCloud
-from geoframe.surface.shapes import icosphere
-
-
-def bumpy() -> Mesh:
-    """A surface without symmetry and without repeated eigenvalues."""
-    mesh = icosphere(3)
-    x, y, z = mesh.verts.double().unbind(-1)
-    r = 1 + 0.2 * torch.sin(2 * x + 1) + 0.15 * y * z + 0.1 * torch.cos(3 * y + 0.5)
-    stretch = torch.tensor([1.3, 1.0, 0.7], dtype=torch.float64)
-    return Mesh(mesh.verts.double() * r[:, None] * stretch, mesh.faces)
 
 
 @pytest.fixture(scope="module")
-def pair():
-    mesh = bumpy()
-    order = torch.randperm(mesh.n_verts, generator=torch.Generator().manual_seed(0))
-    return mesh, Mesh(3 * mesh.verts[order], torch.argsort(order)[mesh.faces]), order
+def pair(bumpy):
+    order = torch.randperm(bumpy.n_verts, generator=torch.Generator().manual_seed(0))
+    return bumpy, Mesh(3 * bumpy.verts[order], torch.argsort(order)[bumpy.faces]), order
 
 
 def test_finds_the_map_from_landmarks(pair):

@@ -7,15 +7,11 @@ from geoframe.maps import coverage, dirichlet_energy, reversible_refine, round_t
 from geoframe.spectral import eigenbasis
 from geoframe.surface import laplacian
 from geoframe.surface.mesh import Mesh
-from geoframe.surface.shapes import icosphere
 
 
 @pytest.fixture(scope="module")
-def pair():
-    mesh = icosphere(3)
-    x, y, z = mesh.verts.double().unbind(-1)
-    r = 1 + 0.2 * torch.sin(2 * x + 1) + 0.15 * y * z + 0.1 * torch.cos(3 * y + 0.5)
-    mesh = Mesh(mesh.verts.double() * r[:, None] * mesh.verts.new_tensor([1.3, 1.0, 0.7]), mesh.faces)
+def pair(bumpy):
+    mesh = bumpy
     order = torch.randperm(mesh.n_verts, generator=torch.Generator().manual_seed(0))
     other = Mesh(3 * mesh.verts[order], torch.argsort(order)[mesh.faces])
     bases = [eigenbasis(m, 60, cache=False) for m in (mesh, other)]
