@@ -74,19 +74,16 @@ def shell_refine(
         check_int(k, "sizes", low=1)
     first, second = functions or (None, None)
     one, two = _side(mesh1, basis1, first, "1"), _side(mesh2, basis2, second, "2")
-    if one.X.shape[1] != two.X.shape[1]:
+    if first is not None and second is not None and first.shape[1] != second.shape[1]:
         raise ValueError(
-            f"functions: expected as many of surface 2 as of surface 1 ({one.X.shape[1]} coordinates with those of "
-            f"the bases), found {two.X.shape[1]}"
+            f"functions: expected as many of surface 2 as of surface 1 ({first.shape[1]}), found {second.shape[1]}"
         )
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for k, weight in zip(sizes, np.geomspace(*NORMALS, len(sizes)), strict=True):
         Y_21 = pull_smoothly(two.W, two.mass, one.mass, one.X, to2, to1, SMOOTHNESS)
         Y_12 = pull_smoothly(one.W, one.mass, two.mass, two.X, to1, to2, SMOOTHNESS)
-        (bent2, own1), (bent1, own2) = (
-            _beside(two, one, to2, k, weight),
-            _beside(one, two, to1, k, weight),
-        )
+        bent2, own1 = _beside(two, one, to2, k, weight)
+        bent1, own2 = _beside(one, two, to1, k, weight)
         rows1 = torch.as_tensor(np.hstack([one.X, Y_12, own1, bent1]), device=p2p_21.device)
         rows2 = torch.as_tensor(np.hstack([Y_21, two.X, bent2, own2]), device=p2p_21.device)
         p2p_21, p2p_12 = lowest_score(rows2, rows1), lowest_score(rows1, rows2)

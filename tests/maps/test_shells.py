@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from geoframe import eigenbasis, zoo
-from geoframe.maps import landmark_coordinates, reversible_refine, shell_refine
+from geoframe.maps import coverage, landmark_coordinates, reversible_refine, shell_refine
 from geoframe.nearest import nearest
 from geoframe.surface import laplacian
 from geoframe.surface.mesh import Mesh
+from geoframe.surface.shapes import icosphere
 from geoframe.transforms import random_rotations
 
 NAMES = ("nose", "rump", "left_front_paw", "right_front_paw", "left_hind_paw", "right_hind_paw")
@@ -65,6 +66,20 @@ def test_a_true_map_stays(pair):
     again = eigenbasis(other, 100, cache=False)
     found = shell_refine(cat.mesh, other, order, torch.argsort(order), basis, again)
     assert torch.equal(found[0], order) and torch.equal(found[1], torch.argsort(order))
+
+
+def test_a_part_that_the_other_has_not(pair):
+    cat, giraffe, (one, _), _, (p2p_21, p2p_12) = pair
+    ball = icosphere(1).to(giraffe.mesh.verts.dtype)
+    n = giraffe.mesh.n_verts
+    more = Mesh(
+        torch.cat([giraffe.mesh.verts, ball.verts + 3]), torch.cat([giraffe.mesh.faces, ball.faces + n])
+    )
+    start = torch.cat([p2p_21, torch.zeros(ball.n_verts, dtype=torch.int64)])
+    basis = eigenbasis(more, 100, cache=False)
+    found = shell_refine(cat.mesh, more, start, p2p_12, one, basis, sizes=(8, 20))
+    assert found[0].shape == (more.n_verts,) and found[1].shape == (cat.mesh.n_verts,)
+    assert coverage(cat.mesh, found[0][:n]) > 0.3
 
 
 def test_bad_input(pair):
