@@ -1,13 +1,15 @@
-"""Files and folders: writing so that nothing is ever half-written, and where a mesh lies."""
+"""Files and folders: writing so that nothing is ever half-written, JSON, and where a mesh lies."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def mesh_file(path: Path) -> Path:
@@ -70,3 +72,9 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
             os.replace(file, path / file.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def to_json(value: Any, *, sort_keys: bool = False) -> str:
+    """`value` as JSON that any reader takes: numbers of torch and numpy as numbers, NaN and infinity as null."""
+    plain = json.loads(json.dumps(value, default=float), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n"

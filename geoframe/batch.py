@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from geoframe._check import check_choice, check_int
-from geoframe._files import atomic_path, mesh_file
+from geoframe._files import atomic_path, mesh_file, to_json
 from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
@@ -301,9 +301,3 @@ def _record(out: Path, pair: Pair, key: str) -> dict[str, Any]:
     if "measures" in found:
         found["measures"] = {n: math.nan if x is None else x for n, x in found["measures"].items()}
     return found
-
-
-def to_json(value: Any, *, sort_keys: bool = False) -> str:
-    """`value` as JSON that any reader takes: numbers of torch and numpy as numbers, NaN and infinity as null."""
-    plain = json.loads(json.dumps(value, default=float), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n"

@@ -80,6 +80,6 @@ def about(path: Path) -> Iterator[None]:
 
 def save_json(value: Any, path: Path) -> None:
     """Write `value` as JSON, numbers of torch and numpy as numbers, NaN and infinity as null."""
-    from geoframe.batch import to_json
+    from geoframe._files import to_json
 
     path.write_text(to_json(value), encoding="utf-8")
