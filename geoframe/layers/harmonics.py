@@ -34,6 +34,7 @@ class HarmonicPose(nn.Module):
     Args:
         up: the vertical axis. max_angle: degrees; clouds are known to be turned by at most so much from the
             common frame of the category. 180 means nothing is known.
+        symmetric: the category has a plane of symmetry; if not, the score of symmetry has no say.
 
     The axis runs through the origin, heights and radii are measured in the frame of scale 2: clouds are to be
     normalised (`geoframe.data.normalise`) before they are turned.
@@ -42,9 +43,10 @@ class HarmonicPose(nn.Module):
     template: Tensor
     plane: Tensor
 
-    def __init__(self, *, up: int = 2, max_angle: float = 180.0) -> None:
+    def __init__(self, *, up: int = 2, max_angle: float = 180.0, symmetric: bool = True) -> None:
         super().__init__()
         self.up = check_int(up, "up", low=0, high=2)
+        self.symmetric = symmetric
         if not 0 < max_angle <= 180:
             raise ValueError(f"max_angle: expected degrees in (0, 180], found {max_angle}")
         self.limit = math.pi if max_angle == 180 else min(math.radians(max_angle) + _MARGIN, math.pi)
@@ -129,8 +131,8 @@ class HarmonicPose(nn.Module):
         share = F.abs().square().sum(1) * _order_weights(F)
         for i in range(rounds):
             fit = _fit_series(F, T)
-            symmetry = i >= rounds // 4  # the template decides first, then its plane
-            angle = self._search(fit, _mirror_series(F, plane) if symmetry and plane is not None else None)
+            known = i >= rounds // 4  # the template decides first, then its plane
+            angle = self._search(fit, _mirror_series(F, plane) if known and plane is not None else None)
             if self.limit < math.pi:
                 angle = angle - angle.mean()
             aligned = F * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)[:, None]
@@ -150,14 +152,15 @@ class HarmonicPose(nn.Module):
         n = math.ceil(math.degrees(2 * self.limit))
         grid = torch.linspace(-self.limit, self.limit, n + 1, dtype=fit.real.dtype, device=fit.device)
         score = _evaluate(fit, grid)
-        if mirror is not None:
+        if self.symmetric and mirror is not None:
             score = score + _SYMMETRY * _evaluate(mirror, 2 * grid)
         return grid[score.argmax(1)]
 
     def _newton(self, fit: Tensor, mirror: Tensor, angle: Tensor) -> Tensor:
         """(B,) score' / score'' at angle (B,), kept below one degree; the denominator is a constant."""
         slope = bend = torch.zeros_like(angle)
-        for series, k, weight in ((fit, 1, 1.0), (mirror, 2, _SYMMETRY)):
+        scores = [(fit, 1, 1.0)] + ([(mirror, 2, _SYMMETRY)] if self.symmetric else [])
+        for series, k, weight in scores:
             order = k * torch.arange(1, _ORDERS + 1, device=angle.device)
             term = series * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)
             slope = slope - weight * (term.imag * order).sum(1)

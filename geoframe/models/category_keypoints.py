@@ -96,7 +96,8 @@ class CategoryKeypoints(nn.Module):
     `prepare` is to be called once with the training clouds before anything else.
 
     Args:
-        n_keypoints: N, of keypoints and of nodes. n_basis: K, besides a mean shape. mode: see `KeypointBasis`.
+        n_keypoints: N, of keypoints and of nodes. n_basis: K, besides a mean shape.
+        mode: see `KeypointBasis`; "plain" uses no symmetry for the pose either.
         max_angle: degrees by which clouds may be turned; 180 for any. up: the vertical axis.
     """
 
@@ -119,7 +120,7 @@ class CategoryKeypoints(nn.Module):
         }
         self.up = check_int(up, "up", low=0, high=2)
         self.fold = mode == "symmetric"
-        self.pose = HarmonicPose(up=up, max_angle=max_angle)
+        self.pose = HarmonicPose(up=up, max_angle=max_angle, symmetric=mode != "plain")
         self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, up=up, mean=True)
         self.global_branch = GlobalBranch(self.basis.n_coefficients + 32, n_extra=6, hidden=(64, 128))
         nn.init.normal_(self.global_branch.head[-1].weight, std=1e-2)  # type: ignore[arg-type]

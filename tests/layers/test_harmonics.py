@@ -93,6 +93,16 @@ def test_the_answer_keeps_to_its_limit():
     assert float(far.abs().max()) <= math.radians(35) + 1e-12
 
 
+def test_without_symmetry_the_plane_has_no_say():
+    clouds = _wedges(8, 6)
+    for symmetric in (True, False):
+        pose = HarmonicPose(symmetric=symmetric).double()
+        pose.learn(clouds)
+        before = pose(clouds)
+        pose.plane += 0.3
+        assert bool((pose(clouds) - before).abs().amax(1).gt(1e-3).all()) == symmetric
+
+
 def test_nothing_learned_and_bad_limits_are_told():
     with pytest.raises(ValueError, match="nothing was learned yet"):
         HarmonicPose()(torch.rand(1, 9, 3))

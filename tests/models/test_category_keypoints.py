@@ -92,6 +92,7 @@ def test_the_plane_found_is_the_plane(clouds):
     true = turn_by(torch.zeros(6), 2) @ torch.tensor([1.0, 0, 0])
     found = model.rotation(clouds) @ model.basis.normal
     assert float((found * true).sum(-1).abs().min()) > 0.998
+    assert model.pose.symmetric and not CategoryKeypoints(mode="plain").pose.symmetric
     frame = symmetry_frame(model.basis)
     torch.testing.assert_close(frame @ frame.mT, torch.eye(3), atol=1e-6, rtol=0)
     assert float(frame[2, 2]) == pytest.approx(1)
