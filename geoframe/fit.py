@@ -10,7 +10,6 @@ import contextlib
 import copy
 import csv
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -86,7 +85,8 @@ def fit(
         One dict an epoch: epoch, lr, seconds, loss and each part of it, averaged over batches and processes.
 
     Raises:
-        ValueError: the state in `out` belongs to another run, or the loss is no longer finite.
+        ValueError: the state in `out` belongs to another run or has more epochs, `out` is a file, there is no such
+            accelerator, or the loss is no longer finite.
     """
     fabric_module = require("lightning_fabric", extra="train")
     schedule = schedule or Schedule()
@@ -98,9 +98,17 @@ def fit(
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the processes
         strategy, devices = "ddp", int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = fabric_module.Fabric(
-        accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision
-    )
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder or a path where one can be made, found the file {out}")
+    try:
+        fabric = fabric_module.Fabric(
+            accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision
+        )
+    except (RuntimeError, ValueError, TypeError, ImportError) as err:
+        raise ValueError(
+            f"accelerator, devices, precision: expected what this machine has, found {accelerator!r}, {devices} "
+            f"and {precision!r} ({str(err).splitlines()[0]}); try accelerator 'auto' or 'cpu'"
+        ) from err
     if strategy != "ddp_spawn":
         fabric.launch()
         return _train(fabric, model, batches, losses, out, schedule, identity, progress)
@@ -284,6 +292,11 @@ def _read_state(
     if about["run"] != identity:
         theirs = ", ".join(f"{k} {v}" for k, v in about["run"].items() if identity.get(k) != v) or "less said"
         raise ValueError(f"{file}: belongs to another run ({theirs}); choose another folder or remove it")
+    if len(about["history"]) > schedule.epochs:
+        raise ValueError(
+            f"{file}: has {len(about['history'])} epochs, more than the {schedule.epochs} that are asked for; "
+            "choose another folder or remove it"
+        )
     own = {k: v for k, v in tensors.items() if k.startswith("model.")}
     want = {f"model.{k}": v.shape for k, v in model.state_dict().items()}
     if {k: v.shape for k, v in own.items()} != want:
@@ -296,5 +309,5 @@ def _read_state(
                 _, index, key = name.split(".", 2)
                 state.setdefault(int(index), {})[key] = value
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    history = [row for row in about["history"] if math.isfinite(row["loss"])]
-    return history[: schedule.epochs]
+    history: list[dict[str, float]] = about["history"]
+    return history

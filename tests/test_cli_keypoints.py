@@ -78,3 +78,41 @@ def test_register_takes_only_meshes_and_clouds(model, flat, tmp_path, capsys):
     capsys.readouterr()
     assert main(command) == 2
     assert "expected a folder of mesh or cloud files, found none in it" in capsys.readouterr().err
+
+
+def test_the_vertical_axis_of_data_and_model_is_to_be_one(model, flat, tmp_path, capsys):
+    """The model's clouds have y up; a folder says nothing, other layouts do."""
+    command = ["keypoints", "predict", model, "--data", str(flat), "--out", str(tmp_path / "p")]
+    assert main([*command, "--up", "z"]) == 2
+    assert "expected clouds with the model's vertical axis, y, found z" in capsys.readouterr().err
+    assert main([*command, "--up", "y", "--show", "2", "--points", "300"]) == 0
+    assert main([*command, "--show", "0"]) == 2
+    assert "--show: expected an integer at least 1, found 0" in capsys.readouterr().err
+
+
+def test_options_of_the_paper_and_of_the_measures(flat, tmp_path, capsys):
+    data = ["--data", str(flat), "--category", "chair", "--up", "y"]
+    short = ["--epochs", "1", "--points", "300", "--accelerator", "cpu"]
+    out = str(tmp_path / "m")
+    assert main(["keypoints", "train", *data, "--out", out, *short, "--rotation", "any"]) == 2
+    assert "only with --recipe paper" in capsys.readouterr().err
+    paper = ["--recipe", "paper", "--mode", "plain", "--rotation", "any", "--forms", "written"]
+    assert main(["keypoints", "train", *data, "--out", out, *short, *paper, "--batch-size", "2"]) == 0
+    about = json.loads((tmp_path / "m" / "model.json").read_text())
+    assert about["settings"]["mode"] == "plain" and about["settings"]["rotation"] == "any"
+    command = [
+        "keypoints",
+        "evaluate",
+        out,
+        "--data",
+        str(flat),
+        "--out",
+        str(tmp_path / "e"),
+        "--split",
+        "all",
+    ]
+    assert main([*command, "--planes", "w"]) == 2
+    assert "--planes: expected letters of axes" in capsys.readouterr().err
+    assert main([*command, "--planes", "z"]) == 0
+    assert "symmetry_error_deg" not in json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert "|  | " in (tmp_path / "e" / "evaluation.md").read_text()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from geoframe import metrics
 from geoframe._files import atomic_path
-from geoframe.data import CloudBatches, CloudSet, misalign
+from geoframe.data import CloudBatches, CloudSet
 from geoframe.fit import Schedule, fit
 from geoframe.layers import turn_by
 from geoframe.losses import chamfer_loss, inclusivity_loss
@@ -42,7 +42,7 @@ def train_baseline(
     clouds: CloudSet,
     *,
     out: Path,
-    n_keypoints: int = 10,
+    n_keypoints: int = 12,
     degrees: float,
     epochs: int,
     seed: int,
@@ -93,10 +93,8 @@ def evaluate_baseline(
     Returns:
         numbers, and the keypoints (n, K, 3) in the order of the clusters, turned back, NaN where not found.
     """
-    generator = torch.Generator().manual_seed(seed)
-    points, angle = misalign(clouds.points, degrees, up=clouds.up, generator=generator)
+    points, R = clouds.turned(degrees, seed=seed)
     found = torch.cat([model(p) for p in points.split(16)])
-    R = turn_by(angle, clouds.up)
     ordered, known = metrics.clusters(found, R, seed=seed)
     numbers = {
         "coverage_percent": 100 * float(metrics.coverage(found, points).mean()),
@@ -105,6 +103,9 @@ def evaluate_baseline(
         "n_keypoints": float(found.shape[1]),
         "repeatability_percent": 100 * float(metrics.repeatability(ordered, R).mean()),
     }
+    if clouds.labels is not None:
+        consistent = metrics.semantic_consistency(ordered, points, clouds.labels)[1]
+        numbers["semantic_consistency_percent"] = consistent
     if clouds.surfaces is not None:
         gap = metrics.surface_distance(found @ R, clouds.surfaces)
         numbers["distance_to_surface"] = float(gap.mean())

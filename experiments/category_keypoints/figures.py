@@ -9,66 +9,66 @@ import numpy as np
 import torch
 
 from geoframe import metrics
-from geoframe.data import CloudSet, misalign
-from geoframe.keypoints import Detector
-from geoframe.layers import turn_by
+from geoframe.data import CloudSet
 from geoframe.viz import save_picture
 from geoframe.viz_clouds import draw_clouds, keypoint_colors
 from geoframe.zoo import rigid
 
 
-def draw_figures(
-    detectors: Mapping[str, Detector], degrees: Mapping[str, float], ready: CloudSet, folder: Path
-) -> None:
-    """keypoints.png and figure3.png to figure5.png of detectors by name, each for clouds turned by its degrees.
+def draw_figures(back: Mapping[str, torch.Tensor], category: str, ready: CloudSet, folder: Path) -> None:
+    """keypoints.png and figure3.png to figure5.png.
 
     Args:
+        back: by variant, keypoints (n, K, 3) found on turned clouds, after undoing the known turns; NaN where an
+            order-free keypoint is not found. The first one is drawn on the clouds.
         ready: normalised clouds to test. folder: is made.
     """
-    if not detectors:
-        return
     folder.mkdir(parents=True, exist_ok=True)
-    first = next(iter(detectors.values()))
-    shown = first.predict(ready.points[:12]).keypoints
-    picture = draw_clouds([*ready.points[:12].numpy()], [*shown.numpy()], up=ready.up)
+    first = next(iter(back.values()))
+    picture = draw_clouds([*ready.points[:12].numpy()], [*first[:12].numpy()], up=ready.up)
     save_picture(picture, folder / "keypoints.png")
-    pairs = metrics.random_pairs(len(ready), 2000, seed=1)
-    back, errors = {}, {}
-    for name, detector in detectors.items():
-        generator = torch.Generator().manual_seed(1)
-        points, angle = misalign(ready.points, degrees[name], up=ready.up, generator=generator)
-        R = turn_by(angle, ready.up)
-        found = detector.predict(points).keypoints
-        back[name] = found @ R
-        errors[name] = metrics.relative_rotation_error(found, R, pairs, up=ready.up).numpy()
     _figure_3(back, ready.up, folder / "figure3.png")
-    _figure_5(errors, folder / "figure5.png")
+    if len(ready) > 1:
+        pairs = metrics.random_pairs(len(ready), 2000, seed=1)
+        still = torch.eye(3).expand(len(ready), 3, 3)
+        ordered = {name: k for name, k in back.items() if not bool(k.isnan().any())}
+        errors = {
+            name: metrics.relative_rotation_error(k, still, pairs, up=ready.up).numpy()
+            for name, k in ordered.items()
+        }
+        _figure_5(errors, folder / "figure5.png")
     if ready.labels is not None:
-        _figure_4(next(iter(back.values())), ready, first.category, folder / "figure4.png")
+        _figure_4(back, ready, category, folder / "figure4.png")
 
 
 def _figure_3(back: Mapping[str, torch.Tensor], up: int, path: Path) -> None:
     """The keypoints of all shapes over each other, after undoing the known turns."""
-    clouds = [k.flatten(0, 1).numpy() for k in back.values()]
-    colors = [np.tile(keypoint_colors(k.shape[1]), (len(k), 1)) for k in back.values()]
+    clouds, colors = [], []
+    for k in back.values():
+        known = ~k.isnan().any(-1)
+        clouds.append(k[known].numpy())
+        colors.append(np.tile(keypoint_colors(k.shape[1]), (len(k), 1))[known.flatten().numpy()])
     picture = draw_clouds(clouds, up=up, colors=colors, titles=list(back), columns=3, size=420)
     save_picture(picture, path)
 
 
-def _figure_4(back: torch.Tensor, ready: CloudSet, category: str, path: Path) -> None:
-    """Which part every keypoint lies on, over the shapes."""
+def _figure_4(back: Mapping[str, torch.Tensor], ready: CloudSet, category: str, path: Path) -> None:
+    """Which part every keypoint lies on, over the shapes where it is found."""
     from matplotlib.figure import Figure
 
     assert ready.labels is not None
-    matrix, number = metrics.semantic_consistency(back, ready.points, ready.labels)
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
-    image = axes.imshow(matrix.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    parts = rigid.part_names(category)[: matrix.shape[1]]
-    axes.set_xticks(range(len(parts)), [p.replace("_", " ") for p in parts], rotation=60, ha="right")
-    axes.set_yticks(range(len(matrix)))
-    axes.set(ylabel="keypoint", title=f"semantic consistency {number:.0f} %")
+    figure = Figure(figsize=(1 + 4.5 * len(back), 5), layout="constrained")
+    for axes, (name, keypoints) in zip(
+        figure.subplots(1, len(back), squeeze=False)[0], back.items(), strict=True
+    ):
+        matrix, number = metrics.semantic_consistency(keypoints, ready.points, ready.labels)
+        image = axes.imshow(matrix.numpy(), cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        parts = rigid.part_names(category)[: matrix.shape[1]]
+        axes.set_xticks(range(len(parts)), [p.replace("_", " ") for p in parts], rotation=60, ha="right")
+        axes.set_yticks(range(len(matrix)))
+        axes.set(ylabel="keypoint", title=f"{name}: {number:.0f} %")
     figure.colorbar(image, label="share of the shapes")
+    figure.suptitle("semantic consistency")
     figure.savefig(path, dpi=130)
 
 

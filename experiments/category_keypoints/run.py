@@ -19,16 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from experiments.category_keypoints.baseline import evaluate_baseline, load_baseline, train_baseline
 from experiments.category_keypoints.correspondence import correspondence_distance
 from experiments.category_keypoints.figures import draw_figures
 from experiments.category_keypoints.tables import write_tables
-from geoframe.data import CloudSet, load_clouds, misalign
+from geoframe.data import CloudSet, load_clouds
 from geoframe.keypoints import Detector, PaperLosses, evaluate, load_detector, train
-from geoframe.layers import turn_by
 
 
 @dataclass(frozen=True)
@@ -75,31 +73,27 @@ def main() -> None:
     found: dict[tuple[str, str, int], dict[str, float]] = {}
     for category in categories:
         learn, test = (_clouds(category, split, args.quick) for split in ("train", "test"))
-        shown: dict[str, Detector] = {}
+        shown: dict[str, Tensor] = {}
         for name in names:
             for seed in args.seeds:
                 out = args.out / category / f"{name}_{seed}"
-                numbers, detector = run(name, learn, test, out, epochs, seed)
-                found[category, name, seed] = numbers
+                found[category, name, seed], back = run(name, learn, test, out, epochs, seed)
                 write_tables(args.out, found)
-                if detector is not None:
-                    shown.setdefault(name, detector)
-        turns = {name: VARIANTS[name].degrees for name in shown}
-        draw_figures(shown, turns, test.normalised(), args.out / category)
+                shown.setdefault(name, back)
+        draw_figures(shown, category.removeprefix("procedural-"), test.normalised(), args.out / category)
     print((args.out / "table.md").read_text())
 
 
 def run(
     name: str, learn: CloudSet, test: CloudSet, out: Path, epochs: int, seed: int
-) -> tuple[dict[str, float], Detector | None]:
-    """Measures, and the detector unless it is the baseline, of one variant; trains what is not trained yet."""
+) -> tuple[dict[str, float], Tensor]:
+    """Measures of one variant, and its keypoints (n, K, 3) after undoing the turns; trains what is not trained yet."""
     v, finished = VARIANTS[name], (out / "model.json").is_file()
     ready = test.normalised()
 
     def tell(text: str, _share: float) -> None:
         print(f"\r{out.parent.name} {out.name}: {text}   ", end="", flush=True)
 
-    detector = None
     if v.recipe == "order-free":
         if not finished:
             train_baseline(
@@ -132,14 +126,13 @@ def run(
         )
     numbers["epochs"] = float(done)
     print(f"\n{out.parent.name} {out.name}: " + ", ".join(f"{k} {x:.3g}" for k, x in numbers.items()))
-    return numbers, detector
+    return numbers, back
 
 
 def aligned_keypoints(detector: Detector, ready: CloudSet, degrees: float) -> Tensor:
     """Keypoints (n, K, 3) found on turned clouds, after undoing the known turns."""
-    generator = torch.Generator().manual_seed(1)
-    points, angle = misalign(ready.points, degrees, up=ready.up, generator=generator)
-    return detector.predict(points).keypoints @ turn_by(angle, ready.up)
+    points, R = ready.turned(degrees, seed=1)
+    return detector.predict(points).keypoints @ R
 
 
 def _clouds(category: str, split: str, quick: bool) -> CloudSet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from geoframe.cli._common import progress_bar, save_json
+from geoframe.cli._common import given, progress_bar, save_json
 
 _COLUMNS = {
     "coverage_percent": "coverage %",
@@ -27,6 +27,10 @@ def train(
     degrees: float = 45.0,
     points: int = 1024,
     keypoints: int | None = None,
+    mode: Literal["symmetric", "deformation", "plain"] = "symmetric",
+    rotation: Literal["vertical", "any"] | None = None,
+    forms: Literal["released", "written"] | None = None,
+    batch_size: int | None = None,
     up: Literal["x", "y", "z"] | None = None,
     seed: int = 0,
     devices: int = 1,
@@ -45,14 +49,21 @@ def train(
         degrees: how far clouds may be turned about the vertical, both ways; 180 for any.
         points: points a cloud.
         keypoints: keypoints before non-maximum suppression.
+        mode: every shape symmetric; only the space of deformations (for what moves its limbs); or no symmetry.
+        rotation: of recipe paper, about the vertical or any axis.
+        forms: of recipe paper's losses, those of its released code (the default) or as it is written.
+        batch_size: clouds a step; by default 16, with recipe paper 32.
         up: the vertical axis, if not the one usual in that data.
         seed: of everything random.
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
     """
     from geoframe.data import load_clouds
+    from geoframe.keypoints import PaperLosses
     from geoframe.keypoints import train as learn
 
+    if recipe != "paper" and (rotation or forms):
+        raise ValueError("--rotation, --forms: expected only with --recipe paper, found another recipe")
     clouds = load_clouds(data, category, n_points=points, up=up)
     with progress_bar(f"{category}, {len(clouds)} clouds") as progress:
         detector = learn(
@@ -61,6 +72,9 @@ def train(
             category=category,
             recipe=recipe,
             n_keypoints=keypoints,
+            settings=given(mode=mode, rotation=rotation),
+            losses=None if forms is None else PaperLosses(released=forms == "released"),
+            batch_size=batch_size,
             degrees=degrees,
             epochs=epochs,
             seed=seed,
@@ -82,6 +96,7 @@ def predict(
     category: str | None = None,
     split: Literal["train", "test", "val", "all"] | None = None,
     show: int = 12,
+    points: int | None = None,
     up: Literal["x", "y", "z"] | None = None,
 ) -> None:
     """Find the keypoints of clouds: keypoints.json, NAME.keypoints.ply each, keypoints.png and keypoints.html.
@@ -95,18 +110,21 @@ def predict(
         category: if not the one the model was trained on.
         split: which part of the data; by default all files of a plain folder, else what is for the test.
         show: how many clouds come into picture and page.
-        up: the vertical axis, if not the one usual in that data.
+        points: points a cloud; by default as many as in the training.
+        up: the vertical axis of the data, which has to be the model's; by default the layout's, or else the model's.
     """
     import torch
 
+    from geoframe._check import check_int
     from geoframe._files import staged_folder
     from geoframe.keypoints import load_detector
     from geoframe.surface import PointCloud, save
     from geoframe.viz import save_picture
     from geoframe.viz_clouds import draw_clouds, keypoint_colors, write_clouds_page
 
+    check_int(show, "--show", low=1)
     detector = load_detector(model)
-    clouds = _clouds(data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]])
+    clouds = _clouds(data, category, split, up, points, detector)
     found = detector.detect(clouds.points)
     colors = torch.as_tensor(keypoint_colors(detector.n_keypoints))
     first = range(min(show, len(clouds)))
@@ -138,7 +156,9 @@ def evaluate(
     split: Literal["train", "test", "val", "all"] = "test",
     degrees: float | None = None,
     seed: int = 1,
+    points: int | None = None,
     up: Literal["x", "y", "z"] | None = None,
+    planes: str | None = None,
 ) -> None:
     """Measure a model on clouds that are aligned in the data and turned here: evaluation.json and evaluation.md.
 
@@ -150,19 +170,23 @@ def evaluate(
         split: which part of the data; test is every seventh file of a plain folder, as train leaves it.
         degrees: largest turn; by default that of the training.
         seed: of the turns.
-        up: the vertical axis, if not the one usual in that data.
+        points: points a cloud; by default as many as in the training.
+        up: the vertical axis of the data, which has to be the model's; by default the layout's, or else the model's.
+        planes: axes of the data across true planes of symmetry, such as x or xy; by default the horizontal one that
+            fits best, for tables both.
     """
     from geoframe._files import staged_folder
     from geoframe.keypoints import evaluate as measure
     from geoframe.keypoints import load_detector
 
+    if planes is not None and (not planes or not set(planes) <= set("xyz")):
+        raise ValueError(f"--planes: expected letters of axes, such as x or xy, found {planes!r}")
+    axes = None if planes is None else tuple("xyz".index(a) for a in planes)
     detector = load_detector(model)
-    clouds = _clouds(
-        data, category or detector.category, split, up or "xyz"[detector.model.settings["up"]], surfaces=True
-    )
+    clouds = _clouds(data, category, split, up, points, detector, surfaces=True)
     turned = detector.about["degrees"] if degrees is None else degrees
-    numbers = measure(detector, clouds, degrees=turned, seed=seed)
-    text = _markdown(detector, numbers, len(clouds), turned)
+    numbers = measure(detector, clouds, degrees=turned, seed=seed, true_axes=axes)
+    text = _markdown(detector, numbers, len(clouds), turned, beside=data != "procedural")
     with staged_folder(out) as folder:
         save_json(
             {"category": detector.category, "shapes": len(clouds), "degrees": turned, **numbers},
@@ -181,7 +205,7 @@ def register(
     *,
     out: Path,
     show: int = 4,
-    points: int = 1024,
+    points: int | None = None,
 ) -> None:
     """Bring shapes onto templates by their keypoints: registration.json and registration.png.
 
@@ -194,19 +218,22 @@ def register(
         targets: the template, or a folder of templates.
         out: folder for the results.
         show: how many sources come into the picture.
-        points: points a cloud.
+        points: points a cloud; by default as many as in the training.
     """
     import torch
 
+    from geoframe._check import check_int
     from geoframe._files import staged_folder
     from geoframe.data import load_cloud
     from geoframe.keypoints import load_detector
     from geoframe.keypoints import register as bring
     from geoframe.viz import save_picture
 
+    check_int(show, "--show", low=1)
     detector = load_detector(model)
+    n = detector.about["points"] if points is None else points
     files = [_files(path) for path in (sources, targets)]
-    clouds = [torch.stack([load_cloud(f, n_points=points) for f in some]) for some in files]
+    clouds = [torch.stack([load_cloud(f, n_points=n) for f in some]) for some in files]
     motion, target, residual = bring(detector, *clouds)
     rows = [
         {
@@ -228,16 +255,38 @@ def register(
     print(f"wrote registration.json and registration.png to {out}")
 
 
-def _clouds(data: str, category: str, split: str | None, up: str, *, surfaces: bool = False) -> Any:
-    """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none."""
-    from geoframe.data import CloudSet, has_splits, load_cloud, load_clouds
+def _clouds(
+    data: str,
+    category: str | None,
+    split: str | None,
+    up: str | None,
+    points: int | None,
+    detector: Any,
+    *,
+    surfaces: bool = False,
+) -> Any:
+    """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none.
 
-    file = Path(data)
-    if file.is_file() and file.suffix.lower() not in (".npz", ".hdf5"):
-        return CloudSet(load_cloud(file)[None], (file.stem,), "xyz".index(up))
+    Raises:
+        ValueError: their vertical axis, where it is known, is not that of the model.
+    """
+    from geoframe.data import CloudSet, has_splits, known_up, load_cloud, load_clouds
+
+    file, category = Path(data), category or detector.category
+    own = "xyz"[detector.model.settings["up"]]
+    n = detector.about["points"] if points is None else points
+    single = file.is_file() and file.suffix.lower() not in (".npz", ".hdf5")
+    theirs = up or (None if single else known_up(data, category)) or own
+    if theirs != own:
+        raise ValueError(
+            f"{data}: expected clouds with the model's vertical axis, {own}, found {theirs}; "
+            f"if it is {own}, say --up {own}"
+        )
+    if single:
+        return CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), "xyz".index(own))
     if split is None:
         split = "test" if has_splits(data, category) else "all"
-    return load_clouds(data, category, split=split, up=up, surfaces=surfaces)
+    return load_clouds(data, category, split=split, n_points=n, up=own, surfaces=surfaces)
 
 
 def _files(path: Path) -> list[Path]:
@@ -251,8 +300,8 @@ def _files(path: Path) -> list[Path]:
     return files
 
 
-def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float) -> str:
-    """The paper's table with our row, and the other numbers below it."""
+def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float, *, beside: bool) -> str:
+    """The paper's table with our row, the published one beside it where that is wanted, and the other numbers."""
     from geoframe.metrics.keypoints import PUBLISHED
 
     lines = [
@@ -260,9 +309,11 @@ def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float) 
         "",
         "| | " + " | ".join(_COLUMNS.values()) + " |",
         "|---" * (len(_COLUMNS) + 1) + "|",
-        f"| {detector.recipe} | " + " | ".join(f"{numbers[k]:.4g}" for k in _COLUMNS) + " |",
+        f"| {detector.recipe} | "
+        + " | ".join(f"{numbers[k]:.4g}" if k in numbers else "" for k in _COLUMNS)
+        + " |",
     ]
-    if detector.category in PUBLISHED:
+    if beside and detector.category in PUBLISHED:
         lines.append("| published | " + " | ".join(f"{v:g}" for v in PUBLISHED[detector.category]) + " |")
     lines += ["", "| measure | value |", "|---|---|"]
     lines += [f"| {k} | {v:.4g} |" for k, v in numbers.items() if k not in _COLUMNS]

@@ -43,14 +43,14 @@ class CloudSet:
             raise ValueError("points: expected at least one cloud, found none")
         check_finite(self.points, "points")
         check_int(self.up, "up", low=0, high=2)
+        if len(self.names) != n:
+            raise ValueError(f"names: expected {n}, one a cloud, found {len(self.names)}")
         flat = (self.points.amax(1) - self.points.amin(1)).amax(-1) <= 0
         if bool(flat.any()):
             i = int(flat.nonzero()[0])
             raise ValueError(
                 f"points: expected points that differ, but {self.names[i]} is one point repeated"
             )
-        if len(self.names) != n:
-            raise ValueError(f"names: expected {n}, one a cloud, found {len(self.names)}")
         if self.labels is not None:
             check_shape(self.labels, f"{n} {N}", "labels")
         if self.canonical is not None:
@@ -69,6 +69,15 @@ class CloudSet:
             frames = zip(surfaces, centre, half, strict=True)
             surfaces = tuple(m.with_verts((m.verts - c.to(m.verts)) / float(h)) for m, c, h in frames)
         return replace(self, points=points.float(), surfaces=surfaces)
+
+    def turned(self, degrees: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Points (n, N, 3), each turned by up to `degrees` about the vertical, and the rotations R (n, 3, 3).
+
+        ``turned @ R`` are the points.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        points, angle = misalign(self.points, degrees, up=self.up, generator=generator)
+        return points, turn_by(angle, self.up)
 
     def first(self, n: int) -> CloudSet:
         """The first n clouds (all, if there are fewer)."""

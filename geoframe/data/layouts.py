@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ _STORED = ("train", "test", "val")
 SPLITS = (*_STORED, "all")
 _MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
+_PREDICTED = ".keypoints.ply"  # what `geoframe keypoints predict` writes; no clouds of a data set
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
@@ -91,17 +95,39 @@ def has_splits(path: str | Path, category: str) -> bool:
     return any((base / s).is_dir() for s in _STORED)
 
 
+def known_up(path: str | Path, category: str) -> str | None:
+    """The vertical axis, "x", "y" or "z", where the layout of what `load_clouds` takes decides it; else None.
+
+    Raises:
+        ValueError: nothing there.
+    """
+    if str(path) == "procedural" or _layout(_root(path), category) in ("ShapeNet-part", "Dynamic FAUST"):
+        return "y"
+    return None
+
+
 def clouds_from_pyg(
-    dataset: Sequence[Any], *, n_points: int = 1024, up: str = "z", seed: int = 0
+    dataset: Sequence[Any],
+    *,
+    category: int | None = None,
+    n_points: int = 1024,
+    up: str = "z",
+    seed: int = 0,
 ) -> CloudSet:
-    """Clouds of a torch_geometric data set (ModelNet, ShapeNet, FAUST, ...) of one category.
+    """Clouds of one category of a torch_geometric data set (ModelNet, ShapeNet, FAUST, ...).
 
     Entries need `pos` (N, 3); with `face` (3, F) the surface is sampled, else points are drawn; per-point `y`
     gives the parts.
+
+    Args:
+        category: number of the category, which entries have as `category` (ShapeNet) or as their one `y`
+            (ModelNet); None takes all entries.
     """
     check_choice(up, tuple(_AXES), "up")
     drawn, labels = [], []
     for i, entry in enumerate(dataset):
+        if category is not None and _category_of(entry) != category:
+            continue
         rng = _rng(seed, i)
         face = getattr(entry, "face", None)
         if face is not None and face.numel():
@@ -112,9 +138,19 @@ def clouds_from_pyg(
         if isinstance(y := getattr(entry, "y", None), Tensor) and len(y) == len(entry.pos):
             labels.append(y[pick].long())
     if not drawn:
-        raise ValueError("dataset: expected at least one cloud, found none")
+        of = "" if category is None else f" of category {category}"
+        raise ValueError(f"dataset: expected at least one cloud{of}, found none")
     parts = torch.stack(labels) if len(labels) == len(drawn) else None
     return CloudSet(torch.stack(drawn), tuple(f"{i:04d}" for i in range(len(drawn))), _AXES[up], parts)
+
+
+def _category_of(entry: Any) -> int | None:
+    """The number of an entry's category, where it has one."""
+    for name in ("category", "y"):
+        x = getattr(entry, name, None)
+        if isinstance(x, Tensor) and x.numel() == 1:
+            return int(x)
+    return None
 
 
 def _root(path: str | Path) -> Path:
@@ -168,12 +204,9 @@ def _sample(mesh: Mesh, n: int, seed: int) -> Tensor:
 
 def _npz(file: Path, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
     wanted = _STORED if split == "all" else (split,)
-    try:
-        with np.load(file, allow_pickle=False) as data:
-            there = data.files
-            arrays = {s: data[s] for s in wanted if s in there}
-    except (OSError, ValueError) as err:
-        raise ValueError(f"{file}: expected an npz file of arrays, found something else ({err})") from err
+    with _reading(file, "an npz file of arrays of numbers"), np.load(file, allow_pickle=False) as data:
+        there = data.files
+        arrays = {s: np.asarray(data[s], np.float32) for s in wanted if s in there}
     if not arrays:
         need = " or ".join(map(repr, wanted))
         raise ValueError(f"{file}: expected an array {need}, found {', '.join(there) or 'none'}")
@@ -181,13 +214,28 @@ def _npz(file: Path, split: str, n: int, seed: int, limit: int | None) -> CloudS
     for name, array in arrays.items():
         if array.ndim != 3 or array.shape[2] != 3 or not len(array):
             raise ValueError(f"{file}: expected {name!r} of shape (n, N, 3), found {array.shape}")
-        points = torch.as_tensor(np.asarray(array, np.float32))
+        points = torch.as_tensor(array)
         if n != points.shape[1]:
             pick = torch.stack([_draw(points.shape[1], n, _rng(seed, i)) for i in range(len(points))])
             points = points.gather(1, pick[..., None].expand(-1, -1, 3))
         drawn.append(points)
         names += [f"{name}_{i:04d}" for i in range(len(points))]
     return _named(file, CloudSet, torch.cat(drawn)[:limit], tuple(names[:limit]), 2)
+
+
+@contextlib.contextmanager
+def _reading(file: Path, what: str) -> Iterator[None]:
+    """Whatever goes wrong with a file that is truncated, empty or something else is told with its name.
+
+    Not in the words of numpy, which for arrays of objects are the advice to load them unsafely.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy warns of files without a line; we tell
+            yield
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as err:
+        where = f" ({err})" if " at row " in str(err) else ""
+        raise ValueError(f"{file}: expected {what}, found something else or a truncated file{where}") from err
 
 
 def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
@@ -223,12 +271,10 @@ def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int, lim
 
 def _text(file: Path) -> Tensor:
     """A table (N, C) of numbers; a first line that is one number, the count, is skipped."""
-    try:
+    with _reading(file, "lines of as many numbers each"):
         with file.open(encoding="utf-8") as stream:
             lead = len(stream.readline().replace(",", " ").split()) == 1
         data = np.loadtxt(file, dtype=np.float32, ndmin=2, skiprows=int(lead), delimiter=_delimiter(file))
-    except (OSError, ValueError) as err:
-        raise ValueError(f"{file}: expected lines of numbers, found something else ({err})") from err
     if data.shape[0] == 0 or data.shape[1] < 3:
         raise ValueError(f"{file}: expected lines of at least three numbers, found shape {data.shape}")
     return torch.as_tensor(data)
@@ -247,7 +293,7 @@ def _dynamic_faust(
     files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))
     known: list[str] = []
     for file in files:
-        with h5py.File(file, "r") as data:
+        with _reading(file, "an hdf5 file of registrations"), h5py.File(file, "r") as data:
             known += [k for k in data if k != "faces"]
             if category not in data:
                 continue
@@ -271,12 +317,12 @@ def _share(items: Any, split: str) -> list[Any]:
 def _folder(
     root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
 ) -> CloudSet:
-    """Files below CATEGORY, or the folder's own where it has no folders and no such category."""
+    """Files below CATEGORY, or the folder's own where it holds no categories."""
     base = root / category
     if not base.is_dir():
-        folders = [f.stem for f in sorted(root.iterdir()) if f.is_dir() or f.suffix == ".npz"]
-        if not cloud_files(root):
-            there = ", ".join(folders[:12]) or "an empty folder"
+        folders = [f.stem for f in sorted(root.iterdir()) if _is_category(f)]
+        if folders or not (cloud_files(root) or any((root / s).is_dir() for s in _STORED)):
+            there = ", ".join(folders[:12]) or "neither"
             raise ValueError(
                 f"{root}: expected category {category!r} or files of meshes or clouds, found {there}"
             )
@@ -301,13 +347,27 @@ def _folder(
     names = tuple(f.stem for f in files)
     if len(set(names)) < len(names):
         names = tuple("_".join(f.relative_to(base).parts) for f in files)
+    if len(set(names)) < len(names):
+        names = tuple(f"{i:04d}_{name}" for i, name in enumerate(names))
     return CloudSet(torch.stack(points), names, 2, surfaces=kept)
 
 
+def _is_category(path: Path) -> bool:
+    """Whether this is NAME.npz, or a folder of clouds that is not the part to train or to test."""
+    if not path.is_dir():
+        return path.suffix == ".npz" and not path.name.startswith(".")
+    own = path.name not in _STORED and not path.name.startswith(".")
+    return own and bool(cloud_files(path) or any((path / s).is_dir() for s in _STORED))
+
+
 def cloud_files(folder: str | Path) -> list[Path]:
-    """The files in a folder that `load_cloud` reads, by their suffix, sorted; none of what else lies there."""
+    """The files in a folder that `load_cloud` reads, by their suffix, sorted; none of what else lies there.
+
+    Hidden files are passed over, and keypoints that `geoframe keypoints predict` wrote.
+    """
     known = (*_MESHES, *_CLOUDS)
-    return sorted(f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in known)
+    files = [f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in known]
+    return sorted(f for f in files if not f.name.startswith(".") and not f.name.endswith(_PREDICTED))
 
 
 def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tensor:
@@ -334,13 +394,11 @@ def _read_cloud(file: Path, n: int, seed: int, i: int) -> tuple[Tensor, Mesh | N
         except ValueError as err:
             raise ValueError(f"{file}: {err}") from err
     elif file.suffix.lower() == ".npy":
-        try:
-            array = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as err:
-            raise ValueError(f"{file}: expected an array (N, 3), found something else ({err})") from err
+        with _reading(file, "an array (N, 3) of numbers"):
+            array = np.asarray(np.load(file, allow_pickle=False), np.float32)
         if array.ndim != 2 or array.shape[1] < 3:
             raise ValueError(f"{file}: expected an array (N, 3), found shape {array.shape}")
-        points = torch.as_tensor(array[:, :3].astype(np.float32))
+        points = torch.as_tensor(np.ascontiguousarray(array[:, :3]))
     else:
         points = _text(file)[:, :3].contiguous()
     if not bool(points.isfinite().all()):

@@ -50,7 +50,9 @@ class KeypointBasis(nn.Module):
         rows = n_keypoints if mode == "plain" else n_keypoints // 2
         self.basis = nn.Parameter((torch.rand(n_basis, rows, 3) - 0.5) * (0.1 if mean else 1.0))
         self.mean = nn.Parameter(torch.rand(rows, 3) - 0.5) if mean else None
-        self.plane_parameter = nn.Parameter(torch.rand(2 if plane == "vertical" else 3))
+        self.plane_parameter = nn.Parameter(
+            torch.rand(2 if plane == "vertical" else 3), requires_grad=mode != "plain"
+        )
 
     @property
     def n_coefficients(self) -> int:
@@ -59,7 +61,10 @@ class KeypointBasis(nn.Module):
 
     @property
     def normal(self) -> Tensor:
-        """(3,) unit normal of the plane of symmetry in the canonical frame; its sign means nothing."""
+        """(3,) unit normal of the plane of symmetry in the canonical frame; its sign means nothing.
+
+        In mode "plain" it is not learned.
+        """
         n: Tensor = self.plane_parameter
         if self.plane == "vertical":  # two numbers: the axes after `up`
             n = torch.cat([n.new_zeros(1), n]).roll(self.up)

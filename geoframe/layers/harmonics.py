@@ -88,7 +88,9 @@ class HarmonicPose(nn.Module):
         angle = self._search(fit.detach(), mirror.detach())
         for _ in range(2):
             angle = angle - self._newton(fit.detach(), mirror.detach(), angle)
-        angle = (angle - self._newton(fit, mirror, angle)).clamp(-self.limit, self.limit)
+        angle = angle - self._newton(fit, mirror, angle)
+        if self.limit < math.pi:
+            angle = angle.clamp(-self.limit, self.limit)
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from geoframe.layers.mlp import linear, shared_mlp
 from geoframe.layers.points import check_clouds
 from geoframe.layers.rotation import six_to_rotation, turn_by
 
-_POSE_SIZE = {"none": 0, "vertical": 1, "any": 6}
+_POSE_SIZE = {"vertical": 1, "any": 6}
 
 
 class PoseCoefficientBranch(nn.Module):

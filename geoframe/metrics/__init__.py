@@ -1,8 +1,8 @@
 """Measures of the papers, as pure functions with exact definitions."""
 
+from geoframe.metrics.keypoints import asymmetry as asymmetry
 from geoframe.metrics.keypoints import box_overlap as box_overlap
 from geoframe.metrics.keypoints import clusters as clusters
-from geoframe.metrics.keypoints import correspondence_by_clusters as correspondence_by_clusters
 from geoframe.metrics.keypoints import coverage as coverage
 from geoframe.metrics.keypoints import dual_alignment_score as dual_alignment_score
 from geoframe.metrics.keypoints import inclusivity as inclusivity

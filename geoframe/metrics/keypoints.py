@@ -112,12 +112,20 @@ def symmetry_error(normal: Tensor, rotation: Tensor, true_normals: Tensor, true_
     return torch.atan2(sine, cosine).rad2deg().amin(-1)
 
 
+def asymmetry(points: Tensor, axis: int) -> Tensor:
+    """Mean distance (B,) from the points of clouds (B, N, 3) to the mirror image of their cloud, coordinate `axis`
+    negated."""
+    mirror = points.new_ones(3)
+    mirror[axis] = -1
+    return nearest_sq(points, points * mirror)[0].sqrt().mean(-1)
+
+
 def merge_keypoints(canonical: Tensor, *, distance: float = 0.2) -> Tensor:
     """Non-maximum suppression: (K,) int64 number of the group of every keypoint, groups by first member.
 
-    Keypoints whose places, on average over the shapes (n, K, 3), are closer than `distance` are linked, and
-    what is linked is one group (single linkage, as the released code's DBSCAN). The number of groups is the
-    paper's "definition" N'.
+    Two keypoints whose distance, averaged over the shapes (n, K, 3), is below `distance` are linked, and what
+    is linked is one group (single linkage, as the released code's DBSCAN). The number of groups is the paper's
+    "definition" N'.
     """
     check_shape(check_float(canonical, "canonical"), "n K 3", "canonical")
     from scipy.sparse import csr_array
@@ -154,7 +162,7 @@ def clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> tupl
 
     Returns:
         ordered: (B, K, 3), the keypoint of every cluster, as given; NaN where it is not found.
-        found: (B, K) bool.
+        found: (B, K) bool; its mean is the correspondence of keypoints without order.
     """
     from scipy.cluster.vq import kmeans2
 
@@ -173,22 +181,21 @@ def clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> tupl
     return torch.where(found[..., None], ordered, torch.nan), found
 
 
-def correspondence_by_clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> float:
-    """Correspondence of keypoints without order, in percent: share of (shape, cluster) found (see `clusters`)."""
-    return 100 * float(clusters(keypoints, true_rotation, seed=seed)[1].double().mean())
-
-
 def semantic_consistency(keypoints: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, float]:
     """Which part each keypoint lies on, over the shapes, by the label (B, N) of the nearest point.
+
+    Keypoints that are NaN on a shape are left out there.
 
     Returns:
         matrix: (K, L) share of the shapes on which keypoint k lies on part l, the paper's figure 4.
         number: percent of (shape, keypoint) on the keypoint's most common part.
     """
     check_shape(labels, "B N", "labels")
-    part = gather_rows(labels[..., None], nearest_sq(keypoints, points)[1])[..., 0]
-    matrix = torch.nn.functional.one_hot(part, int(labels.max()) + 1).double().mean(0)
-    return matrix, 100 * float(matrix.amax(1).mean())
+    known = ~keypoints.isnan().any(-1)
+    part = gather_rows(labels[..., None], nearest_sq(keypoints.nan_to_num(), points)[1])[..., 0]
+    count = (torch.nn.functional.one_hot(part, int(labels.max()) + 1) * known[..., None]).sum(0)
+    matrix = count.double() / count.sum(1, keepdim=True).clamp(min=1)
+    return matrix, 100 * float(count.amax(1).sum() / known.sum().clamp(min=1))
 
 
 def dual_alignment_score(keypoints: Tensor, points: Tensor, labels: Tensor, *, reference: int = 0) -> float:

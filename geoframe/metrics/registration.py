@@ -53,7 +53,8 @@ def relative_rotation_error(
         true_rotation: (n, 3, 3) from the common frame of the data to each cloud.
         pairs: (P, 2) rows (a, b). up: as in `fit_turn`.
 
-    Source: Fernandez-Labrador et al. 2020, figure 5.
+    Source: Fernandez-Labrador et al. 2020, figure 5, where turned shapes are brought onto three aligned templates;
+        here the pairs are given, and both may be turned.
     """
     found, _ = register_pairs(keypoints, pairs, up=up)
     true = true_rotation[pairs[:, 1]] @ true_rotation[pairs[:, 0]].mT

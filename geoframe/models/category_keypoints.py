@@ -11,6 +11,7 @@ point sets".
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,7 @@ class PaperKeypoints(nn.Module):
             "rotation": rotation,
             "up": up,
         }
+        check_int(n_keypoints, "n_keypoints", low=3)
         self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, plane=plane, up=up)
         self.branch = PoseCoefficientBranch(self.basis.n_coefficients, rotation=rotation, up=up)
         self.nodes = NodeBranch(n_keypoints)
@@ -120,6 +122,7 @@ class CategoryKeypoints(nn.Module):
         }
         self.up = check_int(up, "up", low=0, high=2)
         self.fold = mode == "symmetric"
+        check_int(n_keypoints, "n_keypoints", low=6 if self.fold else 3)  # three nodes a side
         self.pose = HarmonicPose(up=up, max_angle=max_angle, symmetric=mode != "plain")
         self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, up=up, mean=True)
         self.global_branch = GlobalBranch(self.basis.n_coefficients + 32, n_extra=6, hidden=(64, 128))
@@ -195,6 +198,15 @@ MODELS: dict[str, type[PaperKeypoints] | type[CategoryKeypoints]] = {
 
 
 def build(recipe: str, settings: dict[str, Any]) -> PaperKeypoints | CategoryKeypoints:
-    """The network of a recipe, "paper" or "geoframe", from the settings of its constructor."""
-    check_choice(recipe, tuple(MODELS), "recipe")
-    return MODELS[recipe](**settings)
+    """The network of a recipe, "paper" or "geoframe", from the settings of its constructor.
+
+    Raises:
+        ValueError: another recipe, a setting that its network does not have, a value out of range.
+    """
+    kind = MODELS[check_choice(recipe, tuple(MODELS), "recipe")]
+    known = tuple(inspect.signature(kind).parameters)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"settings: expected some of {', '.join(known)} for recipe {recipe!r}, found {', '.join(unknown)}"
+        )
+    return kind(**settings)

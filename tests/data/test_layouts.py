@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.data import cloud_files, clouds_from_pyg, has_splits, load_clouds
+from geoframe.data import cloud_files, clouds_from_pyg, has_splits, known_up, load_clouds
 from geoframe.metrics import surface_distance
 from geoframe.surface import save
 from geoframe.surface.shapes import box, icosphere
@@ -76,9 +76,11 @@ def test_npz(tmp_path):
     apart = [load_clouds(tmp_path, "bed", split=s, n_points=10).points for s in ("train", "test")]
     assert torch.equal(whole.points, torch.cat(apart))
     assert len(load_clouds(tmp_path, "bed", split="all", n_points=10, limit=5)) == 5
-    (tmp_path / "sofa.npz").write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"sofa.npz: expected an npz file of arrays"):
-        load_clouds(tmp_path, "sofa")
+    whole_file = (tmp_path / "bed.npz").read_bytes()
+    for content in (b"nonsense", b"", whole_file[:200], whole_file[:-60]):
+        (tmp_path / "sofa.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"sofa.npz: expected an npz file of arrays .* truncated file$"):
+            load_clouds(tmp_path, "sofa")
     np.savez(tmp_path / "flat.npz", train=np.ones((2, 9, 3)))
     with pytest.raises(ValueError, match="one point repeated"):
         load_clouds(tmp_path, "flat", n_points=9)
@@ -111,7 +113,7 @@ def test_shapenet_part(tmp_path):
     assert load_clouds(tmp_path, "airplane", split="all").names == ("a1", "a2", "a3")
     first = load_clouds(tmp_path, "airplane", n_points=40, limit=1)
     assert first.names == ("a1",) and torch.equal(first.points, train.points[:1])
-    assert has_splits(tmp_path, "airplane")
+    assert has_splits(tmp_path, "airplane") and known_up(tmp_path, "airplane") == "y"
     with pytest.raises(ValueError, match="expected a category among airplane, bag, found 'boat'"):
         load_clouds(tmp_path, "boat")
     with pytest.raises(ValueError, match="expected the train clouds of bag, found none"):
@@ -134,6 +136,9 @@ def test_dynamic_faust(tmp_path):
     assert float(test.points[0].norm(dim=-1).max()) == pytest.approx(1.6, rel=0.02)
     with pytest.raises(ValueError, match="expected a sequence among 50009_jiggle_on_toes"):
         load_clouds(tmp_path, "50002_run")
+    (tmp_path / "registrations_f.hdf5").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"registrations_f.hdf5: expected an hdf5 file"):
+        load_clouds(tmp_path, "50009_jiggle_on_toes")
 
 
 def test_a_folder_of_anything(tmp_path):
@@ -173,6 +178,19 @@ def test_all_joins_the_splits_and_names_differ(modelnet):
     assert names[:2] == ("chair_0000.npy", "train_chair_0000.off") and len(set(names)) == 6
 
 
+def test_hidden_files_and_predictions_are_no_clouds_and_all_names_differ(tmp_path):
+    cloud = np.random.default_rng(0).random((20, 3))
+    (tmp_path / "train").mkdir()
+    for name in ("b.npy", "train_a.npy", "train/a.npy"):
+        np.save(tmp_path / name, cloud)
+    np.savetxt(tmp_path / "b.xyz", cloud)
+    (tmp_path / "._b.npy").write_bytes(b"nonsense")
+    (tmp_path / "b.keypoints.ply").write_bytes(b"nonsense")
+    assert [f.name for f in cloud_files(tmp_path)] == ["b.npy", "b.xyz", "train_a.npy"]
+    names = load_clouds(tmp_path, "any", split="all", n_points=9).names
+    assert names == ("0000_b.npy", "0001_b.xyz", "0002_train_a.npy", "0003_train_a.npy")
+
+
 def test_a_limit_reads_no_more(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).random((20, 3)))
     (tmp_path / "b.npy").write_bytes(b"nonsense")
@@ -195,7 +213,10 @@ def test_procedural_seeds_do_not_meet(monkeypatch):
     ("name", "content", "message"),
     [
         ("x.npy", b"nonsense", r"x.npy: expected an array \(N, 3\)"),
-        ("x.txt", b"hello world\nfoo", r"x.txt: expected lines of numbers"),
+        ("x.npy", b"", r"x.npy: expected an array \(N, 3\)"),
+        ("x.txt", b"hello world\nfoo", r"x.txt: expected lines of as many numbers each"),
+        ("x.txt", b"1 2 3\n1 foo 3", r"x.txt: expected lines .*'foo'.* at row 1"),
+        ("x.pts", b"", r"x.pts: expected lines of at least three numbers"),
         ("x.xyz", b"0 0 nan\n1 1 1\n", r"x.xyz: expected finite numbers"),
         ("x.obj", b"v 0 0\n", r"x.obj"),
     ],
@@ -215,8 +236,11 @@ def test_nothing_there_is_told(tmp_path, modelnet):
         load_clouds(modelnet, "boat")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match="found an empty folder"):
+    with pytest.raises(ValueError, match="found neither"):
         load_clouds(empty, "chair")
+    np.save(modelnet / "stray.npy", np.random.default_rng(0).random((20, 3)))
+    with pytest.raises(ValueError, match=r"expected category 'boat' or files .*, found chair"):
+        load_clouds(modelnet, "boat")
     with pytest.raises(ValueError, match="split: expected one of"):
         load_clouds(modelnet, "chair", split="dev")
     file = modelnet / "chair" / "test" / "chair_0000.off"
@@ -232,6 +256,12 @@ def test_pyg_entries():
     mesh = icosphere(1)
     whole = [pyg.Data(pos=mesh.verts.float(), face=mesh.faces.mT) for _ in range(2)]
     assert clouds_from_pyg(whole, n_points=70).points.shape == (2, 70, 3)
+    for name in ("y", "category"):  # as in ModelNet and in ShapeNet
+        mixed = [pyg.Data(pos=mesh.verts.float() * (i + 1), **{name: torch.tensor([i])}) for i in range(3)]
+        one = clouds_from_pyg(mixed, category=2, n_points=42)
+        assert len(one) == 1 and float(one.points.norm(dim=-1).mean()) == pytest.approx(3, rel=1e-4)
+        with pytest.raises(ValueError, match="at least one cloud of category 7, found none"):
+            clouds_from_pyg(mixed, category=7)
     labels = torch.arange(42) % 3
     parts = clouds_from_pyg([pyg.Data(pos=mesh.verts.float(), y=labels)], n_points=42, up="y")
     assert parts.labels is not None and parts.up == 1

@@ -53,7 +53,7 @@ def test_turning_the_cloud_turns_the_answer_exactly():
     clouds = _wedges(16, 2)
     pose = HarmonicPose().double()
     pose.learn(clouds)
-    turns = torch.linspace(-3, 3, 16, dtype=torch.float64)
+    turns = torch.linspace(-math.pi, math.pi, 16, dtype=torch.float64)  # to the very end
     got = _wrap(_angle(pose(clouds @ turn_by(turns, 2).mT)) - _angle(pose(clouds)) - turns)
     assert float(got.abs().max()) < 1e-4
 
