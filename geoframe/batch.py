@@ -28,7 +28,7 @@ from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
-_FORMAT = 2  # part of every key: raise it when result files, or what match finds, change
+_FORMAT = 3  # part of every key: raise it when result files, or what match finds, change
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def match_all(
     out = Path(out)
     check_choice(engine, ENGINES, "engine")
     if k is not None:
-        check_int(k, "k", low=2)  # as `match` does
+        check_int(k, "k", low=3)  # as `match` does
     if jobs is not None:
         check_int(jobs, "jobs", low=1)
     digests = _check_pairs(pairs)
@@ -243,12 +243,13 @@ def _tell(progress: Callable[[str, float], None] | None, what: str, share: float
 
 def _prepare(file: Path, k: int | None) -> str:
     """Put the surface's basis into the disk cache; what is wrong with the surface is told by its pairs."""
+    from geoframe.maps.match import default_size
     from geoframe.spectral import eigenbasis
     from geoframe.surface import load
 
-    given: dict[str, Any] = {} if k is None else {"k": k}
     with contextlib.suppress(Exception):
-        eigenbasis(load(mesh_file(file)), **given)
+        mesh: Any = load(mesh_file(file))
+        eigenbasis(mesh, default_size(mesh) if k is None else k)
     return str(file)
 
 

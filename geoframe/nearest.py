@@ -132,12 +132,24 @@ def _lowest(
         i, j = _candidates(q_low[part], p_low, 2 * error[part], k, group, tile, buffer)
         i, j = i[j < N], j[j < N]
         if len(i) > 16 * k * len(q[part]) and dtype != torch.float64:
-            index[part] = _lowest(q[part], p, bias, k, block, torch.float64)
+            sieve = _lowest_of_different if k == 1 else _lowest
+            index[part] = sieve(q[part], p, bias, k, block, torch.float64)
         elif k == 1:
             index[part, 0] = best_of_pairs(q[part], p, bias, i, j, block)
         else:
             index[part] = _decide(i, j, _score_pairs(q[part], p, bias, i, j, block), k)[1]
     return index
+
+
+def _lowest_of_different(
+    q: Tensor, p: Tensor, bias: Tensor | None, k: int, block: int, dtype: torch.dtype
+) -> Tensor:
+    """As `_lowest` for k = 1, of equal queries and of equal points one each: they would all tie with each other."""
+    rows = p if bias is None else torch.cat([p, bias[:, None]], dim=1)
+    first = np.sort(np.unique(rows.cpu().numpy(), axis=0, return_index=True)[1])  # the lowest index of each
+    kept, same = np.unique(q.cpu().numpy(), axis=0, return_inverse=True)
+    few, queries, back = (torch.as_tensor(x, device=q.device) for x in (first, kept, same.reshape(-1)))
+    return few[_lowest(queries, p[few], None if bias is None else bias[few], k, block, dtype)][back]
 
 
 def best_of_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor, block: int) -> Tensor:
@@ -269,6 +281,12 @@ def _score_pairs(q: Tensor, p: Tensor, bias: Tensor | None, i: Tensor, j: Tensor
 
 def _decide(i: Tensor, j: Tensor, s: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Rows (R,) that occur in `i`, and for each the k lowest pairs (R, k) by score and then by index."""
+    if k == 1:  # without sorting
+        row, place = torch.unique(i, return_inverse=True)
+        best = s.new_full((len(row),), torch.inf).scatter_reduce_(0, place, s, "amin")
+        low = s <= best[place]
+        first = j.new_full((len(row),), torch.iinfo(j.dtype).max)
+        return row, first.scatter_reduce_(0, place[low], j[low], "amin")[:, None]
     for column in (1, 2, 0):  # stable sorts: the last key counts most
         order = torch.argsort((i, j, s)[column], stable=True)
         i, j, s = i[order], j[order], s[order]

@@ -232,7 +232,7 @@ def test_json_of_any_numbers(tmp_path):
 
 def test_bad_input(trio, tmp_path):
     pairs = _pairs(trio)
-    with pytest.raises(ValueError, match="k: expected an integer at least 2, found 1"):
+    with pytest.raises(ValueError, match="k: expected an integer at least 3, found 1"):
         batch.match_all(pairs, tmp_path / "out", k=1)
     with pytest.raises(ValueError, match="pairs: expected at least one"):
         batch.match_all([], tmp_path / "out")

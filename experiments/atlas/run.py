@@ -59,7 +59,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     begin = time.perf_counter()
-    names = ["cat", "human", "lion"] if args.quick else zoo.species()
+    names = ["cat", HUB, "human"] if args.quick else zoo.species()
     size = 1500 if args.quick else 5000
     animals = {
         name: zoo.animal(name, size, seed=args.seed + 1, pose=100 * args.seed + i)

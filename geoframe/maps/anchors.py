@@ -13,7 +13,7 @@ from geoframe.surface.geodesics import HeatGeodesics
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
 
-LEAK = 1e-8  # of the mass, added to the Laplacian: components without a landmark get zeros
+LEAK = 1e-8  # of the mass at unit area, added to the Laplacian: components without a landmark get zeros
 
 
 def landmark_coordinates(mesh: Mesh, landmarks: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def landmark_coordinates(mesh: Mesh, landmarks: Tensor) -> Tensor:
         raise ValueError("landmarks: expected at least 1 vertex, found none")
     at, column = np.unique(landmarks.cpu().numpy(), return_inverse=True)
     W, mass = laplacian(mesh)
-    system = (W + sp.diags(LEAK * mass + 1e-30)).tocsr()
+    system = (W + sp.diags(LEAK * mass / mass.sum() + 1e-30)).tocsr()
     free = np.setdiff1d(np.arange(mesh.n_verts), at)
     harmonic = np.zeros((mesh.n_verts, len(at)))
     harmonic[at] = np.eye(len(at))

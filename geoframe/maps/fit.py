@@ -33,8 +33,8 @@ def fit_landmarks(
     check_landmark_pairs(landmarks, basis1, basis2)
     check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
     area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
-    a = basis1.vecs[:, :k].double()[landmarks[:, 0]] * area1.sqrt()
-    b = basis2.vecs[:, :k].double()[landmarks[:, 1]] * area2.sqrt()
+    a = basis1.vecs[:, :k].double()[landmarks[:, 0].long()] * area1.sqrt()
+    b = basis2.vecs[:, :k].double()[landmarks[:, 1].long()] * area2.sqrt()
     penalty = _commuting_penalty(basis1, basis2, k)
     # One small system for each column j of C: its entries share the matrix b^T b and differ in the penalty.
     gram = b.T @ b / len(a)
@@ -107,11 +107,8 @@ def fit_descriptors(
     if orientation > 0:
         if meshes is None:
             raise ValueError("meshes: expected both surfaces for the orientation term, found None")
-        for q in range(p):
-            Y1, Y2 = (
-                _turning_operator(mesh, f[:, q], u)
-                for mesh, f, u in zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
-            )
+        both = zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
+        for Y1, Y2 in zip(*(_turning_operators(mesh, f, u) for mesh, f, u in both), strict=True):
             unit = (Y1.norm() * Y2.norm()).clamp_min(torch.finfo(Y1.dtype).tiny)
             H += orientation / p * _commuting(Y1, Y2) / unit
     C = torch.linalg.solve(H, (A2 @ A1.T / p).reshape(-1)).reshape(k, k)
@@ -126,16 +123,20 @@ def _commuting(X1: Tensor, X2: Tensor) -> Tensor:
     return R.T @ R
 
 
-def _turning_operator(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
-    """(k, k) of g -> n . (grad f x grad g) in the functions u (V, k), f (V,).
+def _turning_operators(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
+    """(p, k, k) of g -> n . (grad f_q x grad g) in the functions u (V, k), of f (V, p).
 
     Its integral over a triangle needs no metric: it is half the determinant of the differences of f and g along
     two edges. Each corner takes a third.
     """
-    a, b, c = f[mesh.faces].unbind(1)
-    slope = torch.stack([c - b, a - c, b - a], 1) / 2  # (F, 3)
-    corners = u[mesh.faces]  # (F, 3, k)
-    return corners.mean(1).T @ (slope[..., None] * corners).sum(1)
+    p, k = f.shape[1], u.shape[1]
+    out = u.new_zeros(k, p * k)
+    for faces in mesh.faces.split(4096):  # so that what is held stays in the order of 50 MB
+        a, b, c = f[faces].unbind(1)
+        slope = torch.stack([c - b, a - c, b - a], 2) / 2  # (F, p, 3)
+        corners = u[faces]  # (F, 3, k)
+        out += corners.mean(1).T @ (slope @ corners).flatten(1)
+    return out.view(k, p, k).transpose(0, 1)
 
 
 def check_landmark_pairs(landmarks: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> None:

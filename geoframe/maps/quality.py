@@ -175,7 +175,8 @@ def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
 
     The image of a triangle (a, b, c) of surface 2 is the flat triangle ``p2p_21`` of (a, b, c) on surface 1. It
     is inverted if its normal has a negative product with the sum of the three unit vertex normals of surface 1.
-    Triangles whose image has no area count neither way; nan if there are no others.
+    Triangles whose image has no area, as where two corners go to one vertex, count neither way; nan if there are no
+    others.
     """
     check_map(p2p_21, mesh1, mesh2, "p2p_21")
     image = p2p_21.to(mesh2.device).long()[mesh2.faces].cpu()
@@ -183,7 +184,8 @@ def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     a, b, c = verts[image].unbind(1)
     normal = torch.linalg.cross(b - a, c - a)
     areas = mesh2.face_areas.detach().double().cpu()
-    proper = normal.norm(dim=1) > 0
+    longest = torch.stack([b - a, c - b, a - c]).square().sum(-1).amax(0)
+    proper = normal.norm(dim=1) > 1e-9 * longest  # rounding gives two equal edges a normal, too
     inverted = proper & ((normal * normals[image].sum(1)).sum(1) < 0)
     return float(areas[inverted].sum() / areas[proper].sum())
 

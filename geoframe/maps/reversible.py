@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geoframe._check import check_finite, check_float, check_index, check_shape
 from geoframe.linalg import SpdFactor
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
@@ -48,14 +49,25 @@ def reversible_refine(
         The refined (p2p_21, p2p_12). A step costs one sparse factorisation and one exact nearest-neighbour
         search a direction: O(V1 V2 d) time, O(block) memory.
 
+    Raises:
+        TypeError, ValueError: maps, Laplacians or functions that do not fit the bases, NaN.
+
     Source: the energy of Ezuz, Solomon & Ben-Chen 2019, Reversible Harmonic Maps, with a spectral embedding for
     theirs of geodesic distances, and weights that decrease.
     """
+    n1, n2 = basis1.n_verts, basis2.n_verts
+    for p2p, n, onto, name in ((p2p_21, n2, n1, "p2p_21"), (p2p_12, n1, n2, "p2p_12")):
+        check_index(p2p, onto, name, what="vertices of the surface it goes to")
+        check_shape(p2p, str(n), name)
+    for W, n, name in ((W1, n1, "W1"), (W2, n2, "W2")):
+        if getattr(W, "shape", None) != (n, n):
+            raise ValueError(
+                f"{name}: expected a sparse matrix ({n}, {n}) like its basis, found {getattr(W, 'shape', W)}"
+            )
+    f1, f2 = check_functions(functions, n1, n2)
     X1, m1 = commute_embedding(basis1)
     X2, m2 = commute_embedding(basis2)
-    if functions is not None:
-        f1, f2 = (f.detach().double().cpu().numpy() for f in functions)
-        X1, X2 = np.hstack([X1, f1]), np.hstack([X2, f2])
+    X1, X2 = np.hstack([X1, f1]), np.hstack([X2, f2])
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for t in smoothness:
         Y_21 = pull_smoothly(W2, m2, m1, X1, to2, to1, t)
@@ -65,6 +77,30 @@ def reversible_refine(
         p2p_21, p2p_12 = lowest_score(rows2, rows1), lowest_score(rows1, rows2)
         to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     return p2p_21, p2p_12
+
+
+def check_functions(functions: tuple[Tensor, Tensor] | None, n1: int, n2: int) -> tuple[Floats, Floats]:
+    """Corresponding functions (n1, p) and (n2, p) as float64, without any where there are none.
+
+    Raises:
+        TypeError, ValueError: not two floating tensors of these shapes, NaN.
+    """
+    if functions is None:
+        return np.zeros((n1, 0)), np.zeros((n2, 0))
+    if isinstance(functions, Tensor) or len(functions) != 2:
+        raise TypeError("functions: expected two tensors, (V1, p) and (V2, p), found something else")
+    found = []
+    for f, n, which in zip(functions, (n1, n2), "12", strict=True):
+        name = f"functions of surface {which}"
+        check_shape(check_float(f, name), f"{n} p", name)
+        check_finite(f, name)
+        found.append(f.detach().double().cpu().numpy())
+    if found[0].shape[1] != found[1].shape[1]:
+        raise ValueError(
+            f"functions: expected as many of surface 2 as of surface 1 ({found[0].shape[1]}), "
+            f"found {found[1].shape[1]}"
+        )
+    return found[0], found[1]
 
 
 def commute_embedding(basis: Eigenbasis) -> tuple[Floats, Floats]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int
+from geoframe._check import check_int
 from geoframe.maps.quality import check_map
-from geoframe.maps.reversible import commute_embedding, pull_smoothly
+from geoframe.maps.reversible import check_functions, commute_embedding, pull_smoothly
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
@@ -38,7 +39,7 @@ def shell_refine(
     basis2: Eigenbasis,
     *,
     functions: tuple[Tensor, Tensor] | None = None,
-    sizes: tuple[int, ...] = SIZES,
+    sizes: Sequence[int] = SIZES,
 ) -> tuple[Tensor, Tensor]:
     """Refine a pair of vertex maps by bending each surface onto the other.
 
@@ -68,16 +69,17 @@ def shell_refine(
     normals, on a growing number of functions); here the displacement is smoothed and not the surface, with
     the energy of `reversible_refine` both ways, and vertices in place of a functional map.
     """
+    for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
+        if not isinstance(mesh, Mesh):
+            raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; normals need faces")
     check_map(p2p_21, mesh1, mesh2, "p2p_21")
     check_map(p2p_12, mesh2, mesh1, "p2p_12")
+    if not isinstance(sizes, Sequence) or not len(sizes):
+        raise TypeError(f"sizes: expected one k a step, such as (8, 20, 60), found {sizes!r}")
     for k in sizes:
         check_int(k, "sizes", low=1)
-    first, second = functions or (None, None)
+    first, second = check_functions(functions, mesh1.n_verts, mesh2.n_verts)
     one, two = _side(mesh1, basis1, first, "1"), _side(mesh2, basis2, second, "2")
-    if first is not None and second is not None and first.shape[1] != second.shape[1]:
-        raise ValueError(
-            f"functions: expected as many of surface 2 as of surface 1 ({first.shape[1]}), found {second.shape[1]}"
-        )
     to2, to1 = p2p_21.cpu().numpy(), p2p_12.cpu().numpy()
     for k, weight in zip(sizes, np.geomspace(*NORMALS, len(sizes)), strict=True):
         Y_21 = pull_smoothly(two.W, two.mass, one.mass, one.X, to2, to1, SMOOTHNESS)
@@ -105,20 +107,13 @@ class _Side:
     X: Floats
 
 
-def _side(mesh: Mesh, basis: Eigenbasis, functions: Tensor | None, which: str) -> _Side:
+def _side(mesh: Mesh, basis: Eigenbasis, functions: Floats, which: str) -> _Side:
     if basis.n_verts != mesh.n_verts:
         raise ValueError(
             f"basis{which}: expected {mesh.n_verts} vertices like its mesh, found {basis.n_verts}"
         )
     X, mass = commute_embedding(basis.truncate(min(INTRINSIC, basis.k)))
-    if functions is not None:
-        check_float(functions, f"functions of surface {which}")
-        if functions.ndim != 2 or len(functions) != mesh.n_verts:
-            raise ValueError(
-                f"functions of surface {which}: expected ({mesh.n_verts}, p), found {tuple(functions.shape)}"
-            )
-        check_finite(functions, f"functions of surface {which}")
-        X = np.hstack([X, functions.detach().double().cpu().numpy()])
+    X = np.hstack([X, functions])
     area = float(basis.mass.double().sum())
     x = mesh.verts.detach().double().cpu().numpy() / area**0.5
     x = x - mass @ x
