@@ -28,7 +28,7 @@ def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -
 
     Args:
         query: (Q, D) floating. points: (N, D) on the same device, N >= k.
-        k: how many neighbours. block: number of scores held at a time (4 bytes each).
+        k: how many neighbours. block: number of scores held at a time (4 bytes each; 20 where all tie).
 
     Returns:
         index: (Q,) int64 into `points`, or (Q, k) nearest first when k > 1; equal distances by lower index.
@@ -58,7 +58,7 @@ def lowest_score(
     Args:
         query: (Q, D) floating. points: (N, D) on the same device, N >= k.
         bias: (N,) floating; None stands for ``|points_j|^2``, which gives the nearest.
-        k: how many. block: number of scores held at a time (4 bytes each).
+        k: how many. block: number of scores held at a time (4 bytes each; 20 where all tie).
 
     Returns:
         (Q,) int64 into `points`, or (Q, k) lowest first when k > 1; equal scores by lower index.

@@ -154,3 +154,19 @@ def test_bad_bias() -> None:
         lowest_score(x, x, torch.zeros(3))
     with pytest.raises(ValueError, match="bias: expected finite"):
         lowest_score(x, x, torch.full((4,), torch.inf))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_many_equal_rows(bias: bool) -> None:
+    """Vertices without area are all zeros in every coordinate: all pairs of them tie."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(4000, 12, generator=generator, dtype=torch.float64)
+    query = points.flip(0).clone()
+    points[1000:] = 0
+    query[:2500] = 0
+    query[3000:] += 1e-3
+    weight = torch.zeros(4000, dtype=torch.float64) if bias else None
+    found = lowest_score(query, points, points.square().sum(1) + weight if bias else None)
+    assert torch.equal(
+        found, torch.cdist(query, points, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,9 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command
     try:
         command()
+        sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return _complain(program, "interrupted", 130)
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as err:
         if debug:
             raise

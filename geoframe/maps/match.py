@@ -41,7 +41,9 @@ SAMPLES = 1_500  # vertices of each surface that ZoomOut runs on
 LARGE = 20_000  # vertices from which nothing but the last step is done on all of them
 INVERTED = 0.25  # share of inverted triangles from which a map is taken for a mirror image, or partly one
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed
-ROUGHER = 1.5  # factor by which the map's Dirichlet energy may grow with all k functions; else they are dropped
+ROUGHER = (
+    1.5  # factor by which the map's Dirichlet energy may grow with all k functions; else they are dropped
+)
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 KEPT = 4  # candidates of these that are refined in full
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1

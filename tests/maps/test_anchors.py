@@ -35,6 +35,14 @@ def test_units_and_vertex_order_do_not_matter():
     torch.testing.assert_close(g, f[order], atol=1e-6, rtol=1e-6)
 
 
+def test_huge_units_do_not_matter_either():
+    mesh, at = icosphere(2), torch.tensor([0, 40, 90])
+    big = mesh.with_verts(1e6 * mesh.verts)
+    torch.testing.assert_close(
+        landmark_coordinates(big, at), landmark_coordinates(mesh, at), rtol=0, atol=1e-6
+    )
+
+
 def test_the_place_on_the_way_survives_a_change_of_length():
     """Half way along a tube is half way along a longer one."""
     short = cylinder(n_around=16, n_along=16)

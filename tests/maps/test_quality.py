@@ -162,6 +162,27 @@ def test_inverted_share_of_known_maps():
     assert math.isnan(inverted_share(sphere, sphere, same * 0))
 
 
+def test_images_without_area_are_not_inverted():
+    """Two corners on one vertex: rounding must not give them a side."""
+    mesh = icosphere(2)
+    generator = torch.Generator().manual_seed(0)
+    shifted = mesh.with_verts(
+        mesh.verts @ torch.linalg.qr(torch.rand(3, 3, generator=generator).double())[0] + 1e3
+    )
+    p2p = torch.arange(mesh.n_verts)
+    p2p[mesh.faces[::3, 0]] = p2p[mesh.faces[::3, 1]]
+    shares = [inverted_share(m, mesh, p2p) for m in (mesh, shifted)]
+    image = p2p[mesh.faces]
+    whole = (image != image.roll(1, 1)).all(1)
+    a, b, c = mesh.verts[image[whole]].unbind(1)
+    inverted = (torch.linalg.cross(b - a, c - a) * (a + b + c)).sum(
+        1
+    ) < 0  # normals of a sphere are its points
+    areas = mesh.face_areas[whole]
+    assert shares[0] == pytest.approx(float(areas[inverted].sum() / areas.sum()))
+    assert shares[1] == pytest.approx(shares[0])
+
+
 def test_units_do_not_matter(pair):
     mesh1, mesh2, p2p_21, p2p_12 = pair
     big1, big2 = mesh1.with_verts(mesh1.verts * 1000), mesh2.with_verts(mesh2.verts / 1000)

@@ -51,3 +51,14 @@ def test_units_do_not_matter(pair):
     one = reversible_refine(*start, basis1, basis2, W1, W2, smoothness=(1e-3,))
     two = reversible_refine(*start, basis1, eigenbasis(large, 60, cache=False), W1, W2, smoothness=(1e-3,))
     assert (one[0] == two[0]).double().mean() > 0.99
+
+
+def test_bad_input(pair):
+    _, _, basis1, basis2, W1, W2, p2p_21 = pair
+    p2p_12 = torch.argsort(p2p_21)
+    with pytest.raises(ValueError, match=r"p2p_21: expected shape"):
+        reversible_refine(p2p_21[:-1], p2p_12, basis1, basis2, W1, W2)
+    with pytest.raises(ValueError, match="p2p_12: expected indices"):
+        reversible_refine(p2p_21, p2p_12 + basis2.n_verts, basis1, basis2, W1, W2)
+    with pytest.raises(ValueError, match="W2: expected a sparse matrix"):
+        reversible_refine(p2p_21, p2p_12, basis1, basis2, W1, None)

@@ -6,7 +6,7 @@ import torch
 from geoframe import eigenbasis, zoo
 from geoframe.maps import coverage, landmark_coordinates, reversible_refine, shell_refine
 from geoframe.nearest import nearest
-from geoframe.surface import laplacian
+from geoframe.surface import PointCloud, laplacian
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import random_rotations
@@ -90,6 +90,13 @@ def test_bad_input(pair):
         shell_refine(cat.mesh, giraffe.mesh, p2p_21 + cat.mesh.n_verts, p2p_12, one, two)
     with pytest.raises(ValueError, match="sizes: expected an integer at least 1"):
         shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, one, two, sizes=(0,))
+    with pytest.raises(TypeError, match="sizes: expected one k a step"):
+        shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, one, two, sizes=5)
+    with pytest.raises(TypeError, match="mesh1: expected a Mesh, found PointCloud"):
+        shell_refine(PointCloud(cat.mesh.verts), giraffe.mesh, p2p_21, p2p_12, one, two)
+    for wrong in (f1, (f1,)):
+        with pytest.raises(TypeError, match="functions: expected two tensors"):
+            shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, one, two, functions=wrong)
     with pytest.raises(ValueError, match="basis1: expected"):
         shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, two, two)
     with pytest.raises(ValueError, match="functions of surface 2: expected"):
