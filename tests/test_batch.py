@@ -19,6 +19,7 @@ import torch
 from geoframe import batch
 from geoframe.cli._common import save_json
 from geoframe.surface import Mesh, save
+from geoframe.surface.shapes import icosphere
 
 K = 12
 
@@ -76,13 +77,13 @@ def _run(folder: Path, out: Path, engine: str, cache: Path) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """Six surfaces and what one quiet run on loky makes of their 30 pairs."""
-    base = tmp_path_factory.mktemp("six")
-    folder = _make_set(base / "set", 6)
+    """Five surfaces and what one quiet run on loky makes of their 20 pairs."""
+    base = tmp_path_factory.mktemp("five")
+    folder = _make_set(base / "set", 5)
     run = _run(folder, base / "out", "loky", base / "cache")
     said, complaints = run.communicate(timeout=200)
     assert run.returncode == 0, complaints
-    assert "30 of 30 pairs done" in said
+    assert "20 of 20 pairs done" in said
     return folder, _contents(base / "out")
 
 
@@ -94,13 +95,13 @@ def test_killed_half_way_and_restarted_gives_the_files_of_a_quiet_run(engine, un
     out = tmp_path / "out"
     run = _run(folder, out, engine, tmp_path / "cache")
     deadline = time.time() + 120
-    while len(list(out.glob("s?--s?.json"))) < 10:
+    while len(list(out.glob("s?--s?.json"))) < 7:
         assert run.poll() is None and time.time() < deadline, run.communicate()
         time.sleep(0.01)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     finished = {f.stem for f in out.glob("s?--s?.json")}
-    assert 10 <= len(finished) < 30
+    assert 7 <= len(finished) < 20
     before = {n: t for n, t in _times(out).items() if n.rsplit(".", 1)[0] in finished}
     again = _run(folder, out, engine, tmp_path / "cache")
     _, complaints = again.communicate(timeout=200)
@@ -251,3 +252,17 @@ def test_bad_input(trio, tmp_path):
     with pytest.raises(ValueError, match="expected at least two meshes"):
         batch.all_pairs(tmp_path, lambda mesh: None)
     assert not (tmp_path / "out").exists()
+
+
+def test_bases_are_computed_once(trio, tmp_path, monkeypatch):
+    """What is prepared for a surface is what its pairs take, also beside a smaller one."""
+    small = icosphere(2)
+    save(small, trio / "s3.off")
+    (trio / "s3.json").write_text(json.dumps({"front": 5, "back": 60, "top": 32, "low": 33}))
+    monkeypatch.setenv("GEOFRAME_CACHE", str(tmp_path / "cache"))
+    batch._prepare(trio / "s0.off", None)
+    batch._prepare(trio / "s3.off", None)
+    (pair,) = [p for p in _pairs(trio) if p.name == "s0--s3"]
+    prepared = sorted((tmp_path / "cache").glob("*.npz"))
+    assert batch.match_all([pair], tmp_path / "out", jobs=1)[0]["status"] == "done"
+    assert sorted((tmp_path / "cache").glob("*.npz")) == prepared
