@@ -91,7 +91,8 @@ def evaluate_baseline(
     The clusters are of keypoints turned back by the known rotation: an order that a user does not have.
 
     Returns:
-        numbers, and the keypoints (n, K, 3) in the order of the clusters, turned back, NaN where not found.
+        numbers, repeatability and parts over what is found; and the keypoints (n, K, 3) in the order of the clusters,
+        turned back, NaN where not found.
     """
     points, R = clouds.turned(degrees, seed=seed)
     found = torch.cat([model(p) for p in points.split(16)])
@@ -101,7 +102,7 @@ def evaluate_baseline(
         "correspondence_percent": 100 * float(known.double().mean()),
         "inclusivity_percent": 100 * float(metrics.inclusivity(found, points).mean()),
         "n_keypoints": float(found.shape[1]),
-        "repeatability_percent": 100 * float(metrics.repeatability(ordered, R).mean()),
+        "repeatability_percent": 100 * float(metrics.repeatability(ordered, R).nanmean()),
     }
     if clouds.labels is not None:
         consistent = metrics.semantic_consistency(ordered, points, clouds.labels)[1]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
 
-from geoframe._files import atomic_path
+from geoframe._files import atomic_path, to_json
 from geoframe.metrics.keypoints import PUBLISHED
 
 Found = Mapping[tuple[str, str, int], Mapping[str, float]]
@@ -98,6 +97,6 @@ def write_tables(out: Path, found: Found) -> None:
     rows = summary(found)
     flat = {f"{c}/{v}/{name}": x for (c, v), row in rows.items() for name, x in row.items()}
     with atomic_path(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(flat, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(to_json(flat), encoding="utf-8")
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(markdown(rows), encoding="utf-8")
