@@ -123,14 +123,14 @@ def test_bad_input(pair):
 
 @pytest.mark.skipif("GEOFRAME_DATA" not in os.environ, reason="GEOFRAME_DATA is not set: no real animals")
 def test_cat_to_lion():
-    """The figures of the README, each with the bound that the project set itself."""
+    """The figures of the README, each within the bound that the project set itself."""
     folder = Path(os.environ["GEOFRAME_DATA"]) / "animals" / "cat_lion"
     cat, lion = load(folder / "cat-00.off"), load(folder / "lion-00.off")
     landmarks = torch.as_tensor(np.loadtxt(folder / "landmarks.txt", dtype=np.int64))[:13]
     markers = torch.as_tensor(np.loadtxt(folder / "markers_55.txt", dtype=np.int64))
     found = match(cat, lion, landmarks)
-    assert float(geodesic_error(cat, found.p2p_21, markers).mean()) <= 0.030
+    assert float(geodesic_error(cat, found.p2p_21, markers).mean()) <= 0.020
     assert coverage(cat, found.p2p_21) >= 0.50
     assert found.energies["dirichlet"] <= 4
     assert found.energies["round_trip"] <= 0.02
-    assert found.settings["refinement"] == "landmark coordinates"
+    assert found.settings["refinement"] in ("bent", "landmark coordinates")
