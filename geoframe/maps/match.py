@@ -111,7 +111,7 @@ def match(
        common, but they do correspond between the same landmarks, and a back faces up on all of them.
     4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
        maps that turn more than a quarter of the surface inside out only if all do.
-    Above 20,000 vertices the first way stays with the samples, and there is no other.
+    Above 20,000 vertices the first way stays with the samples, and there is no other, nor an oriented start.
 
     No landmark is enforced: they are clicked by hand.
 
@@ -233,6 +233,8 @@ class _Pair:
             fit_descriptors(f1, f2, one, two, k, regularisation=0.01),
             fit_descriptors(f2, f1, two, one, k, regularisation=0.01),
         )
+        if self.large:  # the third would take as long as these two
+            return [("landmarks", *plain), ("descriptors", *described)]
         f1, f2 = (
             torch.cat([_descriptors(b), f[:, 100::4]], 1) for b, f in ((one, f1), (two, f2))
         )  # fewer, for speed
