@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from geoframe.maps import zoomout as zoomout
     from geoframe.render import rasterize as rasterize
     from geoframe.render import soft_silhouette as soft_silhouette
-    from geoframe.report import write_report as write_report
     from geoframe.solve import arap_energy as arap_energy
     from geoframe.solve import solve_pose as solve_pose
     from geoframe.spectral import Eigenbasis as Eigenbasis
@@ -33,7 +32,8 @@ if TYPE_CHECKING:
     from geoframe.surface import read_landmarks as read_landmarks
     from geoframe.surface import repair as repair
     from geoframe.surface import save as save
-    from geoframe.viz import draw_match as draw_match
+    from geoframe.viz.match_page import write_report as write_report
+    from geoframe.viz.surfaces import draw_match as draw_match
 
 _HOME = {
     "Eigenbasis": "geoframe.spectral",
@@ -41,7 +41,7 @@ _HOME = {
     "Mesh": "geoframe.surface",
     "PointCloud": "geoframe.surface",
     "arap_energy": "geoframe.solve",
-    "draw_match": "geoframe.viz",
+    "draw_match": "geoframe.viz.surfaces",
     "eigenbasis": "geoframe.spectral",
     "health": "geoframe.surface",
     "load": "geoframe.surface",
@@ -56,7 +56,7 @@ _HOME = {
     "template": "geoframe._templates",
     "template_landmarks": "geoframe._templates",
     "templates": "geoframe._templates",
-    "write_report": "geoframe.report",
+    "write_report": "geoframe.viz.match_page",
     "zoomout": "geoframe.maps",
 }
 __all__ = ["__version__", *_HOME]

@@ -209,14 +209,17 @@ def test_other_settings_or_surfaces_are_not_taken_for_done(trio, tmp_path):
 def test_what_is_not_a_number_is_null_in_the_files_and_nan_in_the_records(trio, tmp_path, monkeypatch):
     pair, out = _pairs(trio)[0], tmp_path / "out"
     arrays = {"p2p_21": np.arange(3)}
-    found = {"measures": {"inverted_share": math.nan, "bijectivity": np.float32(0.5)}, "settings": {"k": K}}
+    found = {
+        "measures": {"flipped_triangles": math.nan, "bijectivity": np.float32(0.5)},
+        "settings": {"k": K},
+    }
     monkeypatch.setattr(batch, "_compute", lambda pair, k: (arrays, found))
     monkeypatch.setattr(batch, "_run", lambda engine, fn, arguments: iter([fn(*a) for a in arguments]))
     (record,) = batch.match_all([pair], out, k=K, jobs=1)
-    assert math.isnan(record["measures"]["inverted_share"]) and record["measures"]["bijectivity"] == 0.5
+    assert math.isnan(record["measures"]["flipped_triangles"]) and record["measures"]["bijectivity"] == 0.5
     for file in ("s0--s1.json", "summary.json"):
         text = (out / file).read_text()
-        assert '"inverted_share": null' in text and "NaN" not in text
+        assert '"flipped_triangles": null' in text and "NaN" not in text
 
 
 def test_json_of_any_numbers(tmp_path):

@@ -31,9 +31,9 @@ from experiments.real_animals.run import pyfm
 from geoframe import batch, eigenbasis, zoo
 from geoframe._files import atomic_path
 from geoframe.maps import p2p_to_fmap, transfer_spectral
-from geoframe.nearest import nearest
+from geoframe.nearest.dense import nearest
 from geoframe.surface.geodesics import HeatGeodesics
-from geoframe.viz import position_colors, render, save_picture
+from geoframe.viz.surfaces import draw_surface, position_colors, save_picture
 
 LANDMARKS = (
     *("nose", "rump"),
@@ -180,7 +180,9 @@ def _pattern(animals: dict[str, zoo.Animal], maps: dict[tuple[str, str], Tensor]
     for name in ("human", *(n for n in animals if n != "human")):
         mine = colors if name == "human" else colors[maps["human", name].numpy()]
         tiles.append(
-            captioned(render(animals[name].mesh, colors=mine, view=turned(35, 12), size=(300, 330)), name)
+            captioned(
+                draw_surface(animals[name].mesh, colors=mine, view=turned(35, 12), size=(300, 330)), name
+            )
         )
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % 5)
     return np.concatenate([np.concatenate(tiles[i : i + 5], axis=1) for i in range(0, len(tiles), 5)])

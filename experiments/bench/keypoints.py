@@ -18,9 +18,9 @@ from dataclasses import replace
 import torch
 
 from experiments.bench._harness import Row, main, measure
-from geoframe.data import CloudBatches, CloudSet, load_clouds, misalign
-from geoframe.keypoints import Detector, OurLosses
-from geoframe.models.category_keypoints import CategoryKeypoints, build
+from geoframe.data import CloudBatches, CloudSet, load_clouds, rotate_randomly
+from geoframe.models.category_keypoints.network import CategoryKeypoints, build
+from geoframe.models.category_keypoints.predictor import Detector, OurLosses
 
 SHAPES, SHAPES_A_SECOND = 192, 300
 TRAIN_SHAPES, EPOCHS, TRAIN_SECONDS, BATCH = 889, 200, 30 * 60, 16
@@ -31,7 +31,7 @@ def scene() -> tuple[CategoryKeypoints, CloudSet]:
     clouds = load_clouds("procedural", "chair", limit=64).normalised()
     model = build("geoframe", {"up": clouds.up})
     assert isinstance(model, CategoryKeypoints)
-    turned, _ = misalign(clouds.points, 45, up=clouds.up, generator=torch.Generator().manual_seed(0))
+    turned, _ = rotate_randomly(clouds.points, 45, up=clouds.up, generator=torch.Generator().manual_seed(0))
     model.prepare(turned)
     return model, replace(clouds, points=turned)
 

@@ -23,7 +23,7 @@ import torch
 from experiments.bench._harness import Row, compare, data_folder, installed, main, peer_label
 from geoframe import Eigenbasis, Mesh, eigenbasis, load, zoomout
 from geoframe.maps import p2p_to_fmap
-from geoframe.nearest import nearest
+from geoframe.nearest.dense import nearest
 from geoframe.surface import farthest_points
 from geoframe.surface.subdivide import subdivide
 

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from experiments.category_keypoints.order_free import OrderFreeKeypoints
 from geoframe import metrics
 from geoframe._files import atomic_path
 from geoframe.data import CloudBatches, CloudSet
-from geoframe.fit import Schedule, fit
-from geoframe.layers import turn_by
 from geoframe.losses import chamfer_loss, inclusivity_loss
-from geoframe.models.order_free import OrderFreeKeypoints
+from geoframe.training.loop import Schedule, fit
+from geoframe.transforms import rotation_about_axis
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class SiameseLosses:
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Named scalars; the sum is minimised."""
         points = batch["seen"]
-        R = turn_by(2 * torch.pi * torch.rand(len(points), device=points.device), self.up)
+        R = rotation_about_axis(2 * torch.pi * torch.rand(len(points), device=points.device), self.up)
         both = model(torch.cat([points, points @ R.mT]))
         first, second = both.chunk(2)
         return {

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from geoframe.data import normalise
-from geoframe.layers import gather_rows, nearest_sq
 from geoframe.metrics import random_pairs
+from geoframe.surface.clouds import gather_rows, nearest_sq
 from geoframe.zoo import rigid
 from geoframe.zoo.template import counterpart
 

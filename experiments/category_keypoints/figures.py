@@ -10,8 +10,8 @@ import torch
 
 from geoframe import metrics
 from geoframe.data import CloudSet
-from geoframe.viz import save_picture
-from geoframe.viz_clouds import draw_clouds, keypoint_colors
+from geoframe.viz.clouds import draw_clouds, keypoint_colors
+from geoframe.viz.surfaces import save_picture
 from geoframe.zoo import rigid
 
 

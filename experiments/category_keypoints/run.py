@@ -26,7 +26,7 @@ from experiments.category_keypoints.correspondence import correspondence_distanc
 from experiments.category_keypoints.figures import draw_figures
 from experiments.category_keypoints.tables import write_tables
 from geoframe.data import CloudSet, load_clouds
-from geoframe.keypoints import Detector, PaperLosses, evaluate, load_detector, train
+from geoframe.models.category_keypoints.predictor import Detector, PaperLosses, evaluate, load_detector, train
 
 
 @dataclass(frozen=True)

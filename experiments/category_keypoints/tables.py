@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from geoframe._files import atomic_path, to_json
-from geoframe.metrics.keypoints import PUBLISHED
+from geoframe.metrics.clouds import PUBLISHED
 
 Found = Mapping[tuple[str, str, int], Mapping[str, float]]
 TABLE_1 = (

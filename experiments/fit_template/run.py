@@ -23,10 +23,10 @@ import geoframe
 from geoframe import Mesh
 from geoframe._files import atomic_path
 from geoframe.camera import pinhole_view
-from geoframe.fitting import TemplateFit, fit_template
+from geoframe.fitting.masks import TemplateFit, fit_template
 from geoframe.render import rasterize
 from geoframe.transforms import procrustes, rotation_angle, rotvec_to_rotation
-from geoframe.viz import save_picture
+from geoframe.viz.surfaces import save_picture
 
 REAL = (
     *("spot_low_resolution", "fish_low_resolution", "cat-low-resolution", "human_man", "plane_holes"),

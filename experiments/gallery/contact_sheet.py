@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from geoframe import zoo
 from geoframe._files import atomic_path
-from geoframe.viz import render
+from geoframe.viz.surfaces import draw_surface
 
 SIZE = (300, 330)  # height, width of one view
 COLUMNS = 3
@@ -33,8 +33,8 @@ def portrait(name: str, n_verts: int, *, plain: bool) -> np.ndarray:
     rest, posed = zoo.animal(name, n_verts), zoo.animal(name, n_verts, pose=2)
     colors = None if plain else zoo.coat(rest)
     views = [
-        render(rest.mesh, colors=colors, view=turned(8, 6), size=SIZE),
-        render(posed.mesh, colors=colors, view=turned(48, 14), size=SIZE),
+        draw_surface(rest.mesh, colors=colors, view=turned(8, 6), size=SIZE),
+        draw_surface(posed.mesh, colors=colors, view=turned(48, 14), size=SIZE),
     ]
     return captioned(np.concatenate(views, axis=1), name)
 

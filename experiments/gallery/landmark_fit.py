@@ -14,8 +14,8 @@ import torch
 
 from experiments.bench._harness import data_folder
 from geoframe.camera import WeakPerspective
+from geoframe.fitting import fit_points
 from geoframe.render import render
-from geoframe.solve import fit_landmarks
 from geoframe.surface import Mesh, farthest_points, load
 from geoframe.transforms import rotvec_to_rotation
 
@@ -46,7 +46,7 @@ def main() -> int:
     ids = farthest_points(start, 80)
     points = truth.project(other.verts)[ids, :2]
     seen = other.vertex_normals[ids] @ R[2] < 0
-    fit = fit_landmarks(start, points, seen.double(), vertices=ids)
+    fit = fit_points(start, points, seen.double(), vertices=ids)
     shown = (
         (f"rigid pose: {float(fit.rigid.residual):.1f} pixels", start, fit.rigid.camera(SIZE)),
         (f"pose and shape: {float(fit.pose.residual):.1f} pixels", fit.mesh, fit.pose.camera(SIZE)),

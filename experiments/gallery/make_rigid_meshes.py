@@ -17,7 +17,7 @@ from experiments.gallery.contact_sheet import turned
 from geoframe import zoo
 from geoframe._files import atomic_path
 from geoframe.surface import health, save
-from geoframe.viz import render
+from geoframe.viz.surfaces import draw_surface
 from geoframe.zoo.template import draft
 
 N_VERTS = 5000
@@ -126,7 +126,7 @@ def tile(member: zoo.Member, view: tuple[float, float], size: int = 280) -> np.n
     mesh, part = draft(member)
     structure = member.structure
     colors = paint(structure.labels, structure.name.split("/")[0])[part.numpy()]
-    return render(mesh, colors=colors, view=turned(*view), size=(size, size))
+    return draw_surface(mesh, colors=colors, view=turned(*view), size=(size, size))
 
 
 def sheet(path: Path) -> None:

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import geoframe
-from geoframe.viz import save_picture
+from geoframe.viz.surfaces import save_picture
 
 
 def main() -> None:

@@ -31,10 +31,10 @@ def canonical(
         fill_holes: close holes of at most this many edges; larger ones stay open, and are told.
     """
     from geoframe._files import staged_folder
-    from geoframe.canonical import make_canonical, write_canonical
-    from geoframe.canonical_report import draw_canonical, write_canonical_report
+    from geoframe.canonical.make import make_canonical, write_canonical
     from geoframe.surface import health, read_named_landmarks
-    from geoframe.viz import save_picture
+    from geoframe.viz.canonical_page import draw_canonical, write_canonical_report
+    from geoframe.viz.surfaces import save_picture
 
     loaded = load_mesh(mesh)
     named = None if landmarks is None else read_named_landmarks(landmarks)

@@ -59,8 +59,8 @@ def train(
         accelerator: cpu, cuda, mps or auto.
     """
     from geoframe.data import load_clouds
-    from geoframe.keypoints import PaperLosses
-    from geoframe.keypoints import train as learn
+    from geoframe.models.category_keypoints.predictor import PaperLosses
+    from geoframe.models.category_keypoints.predictor import train as learn
 
     if recipe != "paper" and (rotation or forms):
         raise ValueError("--rotation, --forms: expected only with --recipe paper, found another recipe")
@@ -117,10 +117,10 @@ def predict(
 
     from geoframe._check import check_int
     from geoframe._files import staged_folder
-    from geoframe.keypoints import load_detector
+    from geoframe.models.category_keypoints.predictor import load_detector
     from geoframe.surface import PointCloud, save
-    from geoframe.viz import save_picture
-    from geoframe.viz_clouds import draw_clouds, keypoint_colors, write_clouds_page
+    from geoframe.viz.clouds import draw_clouds, keypoint_colors, write_clouds_page
+    from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
     detector = load_detector(model)
@@ -176,8 +176,8 @@ def evaluate(
             fits best, for tables both.
     """
     from geoframe._files import staged_folder
-    from geoframe.keypoints import evaluate as measure
-    from geoframe.keypoints import load_detector
+    from geoframe.models.category_keypoints.predictor import evaluate as measure
+    from geoframe.models.category_keypoints.predictor import load_detector
 
     if planes is not None and (not planes or not set(planes) <= set("xyz")):
         raise ValueError(f"--planes: expected letters of axes, such as x or xy, found {planes!r}")
@@ -225,9 +225,9 @@ def register(
     from geoframe._check import check_int
     from geoframe._files import staged_folder
     from geoframe.data import load_cloud
-    from geoframe.keypoints import load_detector
-    from geoframe.keypoints import register as bring
-    from geoframe.viz import save_picture
+    from geoframe.models.category_keypoints.predictor import load_detector
+    from geoframe.models.category_keypoints.predictor import register as bring
+    from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
     detector = load_detector(model)
@@ -290,11 +290,11 @@ def _clouds(
 
 
 def _files(path: Path) -> list[Path]:
-    from geoframe.data import cloud_files
+    from geoframe.data import list_cloud_files
 
     if not path.is_dir():
         return [path]
-    files = cloud_files(path)
+    files = list_cloud_files(path)
     if not files:
         raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none in it")
     return files
@@ -302,7 +302,7 @@ def _files(path: Path) -> list[Path]:
 
 def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float, *, beside: bool) -> str:
     """The paper's table with our row, the published one beside it where that is wanted, and the other numbers."""
-    from geoframe.metrics.keypoints import PUBLISHED
+    from geoframe.metrics.clouds import PUBLISHED
 
     lines = [
         f"# {detector.category}: {n} shapes, turned by up to {degrees:g} degrees",
@@ -325,7 +325,7 @@ def _overlays(clouds: list[Any], moved: Any, target: Any, files: list[list[Path]
     import numpy as np
     import torch
 
-    from geoframe.viz_clouds import draw_clouds
+    from geoframe.viz.clouds import draw_clouds
 
     red, grey = np.array([0.85, 0.25, 0.2]), np.array([0.45, 0.5, 0.57])
     pictures, titles = [], []

@@ -44,9 +44,9 @@ def match(
     from geoframe import maps
     from geoframe._check import check_index
     from geoframe._files import staged_folder
-    from geoframe.report import write_report
     from geoframe.surface import check_landmarks
-    from geoframe.viz import draw_match, save_picture
+    from geoframe.viz.match_page import write_report
+    from geoframe.viz.surfaces import draw_match, save_picture
 
     mesh1, mesh2 = load_mesh(source), load_mesh(target)
     sizes = (mesh1.n_verts, mesh2.n_verts)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_finite, check_float, check_int, check_shape
-from geoframe.layers.rotation import turn_by
 from geoframe.surface.mesh import Mesh
+from geoframe.transforms import rotation_about_axis
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,8 @@ class CloudSet:
         ``turned @ R`` are the points.
         """
         generator = torch.Generator().manual_seed(seed)
-        points, angle = misalign(self.points, degrees, up=self.up, generator=generator)
-        return points, turn_by(angle, self.up)
+        points, angle = rotate_randomly(self.points, degrees, up=self.up, generator=generator)
+        return points, rotation_about_axis(angle, self.up)
 
     def first(self, n: int) -> CloudSet:
         """The first n clouds (all, if there are fewer)."""
@@ -102,7 +102,7 @@ def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (points - centre[..., None, :]) / half[..., None, None], centre, half
 
 
-def misalign(
+def rotate_randomly(
     points: Tensor, degrees: float, *, up: int = 2, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """Every cloud (B, N, 3) turned about axis `up` by an angle uniform in [-degrees, degrees].
@@ -114,10 +114,10 @@ def misalign(
         raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
     u = torch.rand(len(points), generator=generator, dtype=points.dtype)
     angle = (math.radians(degrees) * (2 * u - 1)).to(points.device)
-    return points @ turn_by(angle, up).mT, angle
+    return points @ rotation_about_axis(angle, up).mT, angle
 
 
-def damage(
+def corrupt(
     points: Tensor,
     *,
     missing: float = 0.0,
@@ -201,11 +201,11 @@ class CloudBatches:
         pool = self.clouds.points[index]
         N = pool.shape[1]
         pool = pool[:, torch.randperm(N, generator=generator)[: self.n_points]]
-        points, angle = misalign(pool, self.degrees, up=self.clouds.up, generator=generator)
+        points, angle = rotate_randomly(pool, self.degrees, up=self.clouds.up, generator=generator)
         seen = points[:, : self.n_seen]
         if self.missing or self.noise:
             u = torch.rand(2, generator=generator).tolist()
-            hurt = damage(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
+            hurt = corrupt(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
             whole = (torch.rand(len(points), generator=generator) < 0.75).to(points.device)  # most stay whole
             seen = torch.where(whole[:, None, None], seen, hurt)
         return {"points": points, "seen": seen, "angle": angle, "index": index}

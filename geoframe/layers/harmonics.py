@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._check import check_int
-from geoframe.layers.points import check_clouds
+from geoframe.surface.clouds import check_clouds
 
 _RADII, _HEIGHTS, _ORDERS = 8, 12, 24
 _SMOOTH = 0.06  # radians: how sharp an angle the weights a_m of the orders resolve

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from geoframe._check import check_int
 from geoframe.layers.mlp import BatchNorm, linear, shared_mlp
-from geoframe.layers.points import check_clouds, gather_rows
+from geoframe.surface.clouds import check_clouds, gather_rows
 from geoframe.surface.sampling import farthest_points
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int
 from geoframe.layers.mlp import linear, shared_mlp
-from geoframe.layers.points import check_clouds
-from geoframe.layers.rotation import six_to_rotation, turn_by
+from geoframe.surface.clouds import check_clouds
+from geoframe.transforms import rotation_about_axis, sixd_to_rotation
 
 _POSE_SIZE = {"vertical": 1, "any": 6}
 
@@ -46,9 +46,9 @@ class PoseCoefficientBranch(nn.Module):
         check_clouds(points, 1)
         coefficients, pose = self.mlp(points).amax(1).tensor_split([self.n_coefficients], dim=-1)
         if self.rotation == "vertical":
-            return coefficients, turn_by(pose[..., 0], self.up)
+            return coefficients, rotation_about_axis(pose[..., 0], self.up)
         identity = pose.new_tensor([1, 0, 0, 0, 1, 0])
-        return coefficients, six_to_rotation(pose + identity)
+        return coefficients, sixd_to_rotation(pose + identity)
 
 
 class GlobalBranch(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from geoframe._check import check_float, check_index, check_shape
-from geoframe.nearest import lowest_score
+from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 
 BLOCK = 2**23  # scores held at a time, 4 bytes each

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int
-from geoframe.maps.anchors import landmark_coordinates
 from geoframe.maps.convert import p2p_to_fmap
-from geoframe.maps.fit import check_landmark_pairs, fit_descriptors, fit_landmarks
+from geoframe.maps.initial import check_landmark_pairs, fmap_from_descriptors, fmap_from_landmarks
+from geoframe.maps.landmark_coordinates import landmark_coordinates
 from geoframe.maps.quality import (
     GeodesicDistortion,
     coverage,
+    cycle_error,
     dirichlet_energy,
-    inverted_share,
+    flipped_triangles,
     orthogonality,
-    round_trip,
 )
 from geoframe.maps.shells import shell_refine
 from geoframe.maps.zoomout import ZoomoutResult, zoomout
-from geoframe.nearest import lowest_score, nearest
+from geoframe.nearest.dense import lowest_score, nearest
 from geoframe.spectral.basis import Eigenbasis, eigenbasis
 from geoframe.spectral.signatures import hks, wks
 from geoframe.surface.health import numpy_pose, patch_facing
@@ -60,9 +60,9 @@ class Match:
         C_12: (K, K) functional map from 1 to 2 that belongs to p2p_21. C_21: the other way.
         basis1, basis2: the eigenbases.
         landmarks: (L, 2) rows (vertex of 1, vertex of 2), each once, or None.
-        energies: `dirichlet` (see `dirichlet_energy`), `coverage` of surface 1 in [0, 1], `round_trip` (mean
+        energies: `dirichlet` (see `dirichlet_energy`), `coverage` of surface 1 in [0, 1], `cycle_error` (mean
             distance 2 -> 1 -> 2 over sqrt(area), along edges, of the vertices that come back to their component),
-            `inverted_share` in [0, 1], `orthogonality` of C_12 at equal areas, `distortion` (see
+            `flipped_triangles` in [0, 1], `orthogonality` of C_12 at equal areas, `distortion` (see
             `GeodesicDistortion`).
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         ambiguity: without landmarks, energy of the best candidate over that of the best really different one,
@@ -150,13 +150,13 @@ def match(
     tell("measures", 0.9)
     C_12, C_21 = p2p_to_fmap(p2p_21, basis1, basis2), p2p_to_fmap(p2p_12, basis2, basis1)
     some = farthest_points(mesh2, 200) if pair.large else None
-    back = round_trip(mesh2, p2p_21, p2p_12, vertices=some)
+    back = cycle_error(mesh2, p2p_21, p2p_12, vertices=some)
     equal_areas = (basis1.mass.sum() / basis2.mass.sum()).sqrt()
     energies = {
         "dirichlet": dirichlet_energy(mesh1, mesh2, p2p_21),
         "coverage": coverage(mesh1, p2p_21),
-        "round_trip": float(back[back.isfinite()].mean()),
-        "inverted_share": inverted_share(mesh1, mesh2, p2p_21),
+        "cycle_error": float(back[back.isfinite()].mean()),
+        "flipped_triangles": flipped_triangles(mesh1, mesh2, p2p_21),
         "orthogonality": orthogonality(C_12 * equal_areas),
         "distortion": pair.distortion(p2p_21),
     }
@@ -226,12 +226,12 @@ class _Pair:
         k = min(FIRST, self.k)
         one, two = self.basis1, self.basis2
         flipped = landmarks.flip(1)
-        plain = (fit_landmarks(landmarks, one, two, k), fit_landmarks(flipped, two, one, k))
+        plain = (fmap_from_landmarks(landmarks, one, two, k), fmap_from_landmarks(flipped, two, one, k))
         f1, f2 = (_descriptors(basis, landmarks[:, i]) for i, basis in enumerate((one, two)))
         k = min(DESCRIBED, self.k)
         described = (
-            fit_descriptors(f1, f2, one, two, k, regularisation=0.01),
-            fit_descriptors(f2, f1, two, one, k, regularisation=0.01),
+            fmap_from_descriptors(f1, f2, one, two, k, regularisation=0.01),
+            fmap_from_descriptors(f2, f1, two, one, k, regularisation=0.01),
         )
         if self.large:  # the third would take as long as these two
             return [("landmarks", *plain), ("descriptors", *described)]
@@ -243,7 +243,7 @@ class _Pair:
     def _oriented(self, f1: Tensor, f2: Tensor) -> tuple[Tensor, Tensor]:
         """C_12 and C_21 of 20 functions, orthogonal, from descriptors with their orientation."""
         one, two = self.basis1, self.basis2
-        C = fit_descriptors(
+        C = fmap_from_descriptors(
             f1,
             f2,
             one,
@@ -298,8 +298,8 @@ class _Pair:
                 "spectral": _spectral_energy(found, self.basis1, self.basis2),
             }
             if not quick:
-                terms["inverted_share"] = self.inverted(found.p2p_21)
-            energy = terms["distortion"] + orientation * terms.get("inverted_share", 0.0)
+                terms["flipped_triangles"] = self.inverted(found.p2p_21)
+            energy = terms["distortion"] + orientation * terms.get("flipped_triangles", 0.0)
             ranked.append((energy, name, terms, found))
         ranked.sort(key=lambda row: row[0] * (DOUBTED if row[1] == "oriented" else 1.0))
         best = ranked[0][3]
@@ -364,8 +364,8 @@ class _Pair:
         return maps[0] if len(maps) == 1 else min(maps, key=key)
 
     def inverted(self, p2p_21: Tensor) -> float:
-        """`inverted_share`, as if both surfaces had their outside outside."""
-        return inverted_share(self.mesh1, self.turned2, p2p_21)
+        """`flipped_triangles`, as if both surfaces had their outside outside."""
+        return flipped_triangles(self.mesh1, self.turned2, p2p_21)
 
     def _differ(self, C: Tensor, D: Tensor) -> bool:
         """Whether two functional maps send the samples of surface 2 to places that are on average far apart."""

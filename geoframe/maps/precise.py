@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geoframe._check import check_float, check_index, check_int, check_shape, check_tensor
 from geoframe.maps.convert import BLOCK, at_unit_area, check_fmap
-from geoframe.nearest import lowest_score
+from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 

@@ -49,7 +49,7 @@ def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = 
     return _relative_distances(mesh1, true, found, method)
 
 
-def round_trip(
+def cycle_error(
     mesh2: Mesh, p2p_21: Tensor, p2p_12: Tensor, *, vertices: Tensor | None = None, method: str = "dijkstra"
 ) -> Tensor:
     """(N,) geodesic distances on surface 2 between vertices and where they come back to: 2 -> 1 -> 2.
@@ -170,7 +170,7 @@ class GeodesicDistortion:
         return rows.clamp(max=farthest)[place][:, place] / _area(float(mesh.area)) ** 0.5
 
 
-def inverted_share(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
+def flipped_triangles(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     """Share of surface 2 that the map turns inside out, by area.
 
     The image of a triangle (a, b, c) of surface 2 is the flat triangle ``p2p_21`` of (a, b, c) on surface 1. It

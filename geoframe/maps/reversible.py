@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geoframe._check import check_finite, check_float, check_index, check_shape
 from geoframe.linalg import SpdFactor
-from geoframe.nearest import lowest_score
+from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 
 Floats = NDArray[np.float64]

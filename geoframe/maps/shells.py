@@ -14,7 +14,7 @@ from torch import Tensor
 from geoframe._check import check_int
 from geoframe.maps.quality import check_map
 from geoframe.maps.reversible import check_functions, commute_embedding, pull_smoothly
-from geoframe.nearest import lowest_score
+from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian

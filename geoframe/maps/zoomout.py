@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_finite, check_index, check_int, check_shape, check_tensor
-from geoframe.maps._guided import Patches, nearest_by_guess, patches
 from geoframe.maps.convert import BLOCK, check_fmap, check_vertex_map, p2p_to_fmap
-from geoframe.nearest import lowest_score
+from geoframe.nearest.dense import lowest_score
+from geoframe.nearest.guided import Patches, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
 
 DENSE = 16  # vertices a function from which it is faster to look near the vertices of the step before

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int
-from geoframe.layers.rotation import turn
-from geoframe.transforms import Similarity, procrustes, rotation_angle
+from geoframe.transforms import Similarity, procrustes, rotation_angle, rotation_from_direction
 
 
 def fit_turn(source: Tensor, target: Tensor, *, up: int | None) -> Similarity:
@@ -23,7 +22,7 @@ def fit_turn(source: Tensor, target: Tensor, *, up: int | None) -> Similarity:
     a, b = (up + 1) % 3, (up + 2) % 3
     cosine = (x[..., a] * y[..., a] + x[..., b] * y[..., b]).sum(-1)
     sine = (x[..., a] * y[..., b] - x[..., b] * y[..., a]).sum(-1)
-    R = turn(torch.stack([cosine, sine], dim=-1), up)
+    R = rotation_from_direction(torch.stack([cosine, sine], dim=-1), up)
     spread = x.square().sum((-1, -2)).clamp(min=torch.finfo(x.dtype).tiny)
     scale = ((x @ R.mT) * y).sum((-1, -2)) / spread
     return Similarity(R, mean2 - scale[..., None] * (R @ mean1[..., None])[..., 0], scale)

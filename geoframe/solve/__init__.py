@@ -5,8 +5,6 @@ from geoframe.solve.arap import ArapSolution as ArapSolution
 from geoframe.solve.arap import ArapSolver as ArapSolver
 from geoframe.solve.arap import arap_energy as arap_energy
 from geoframe.solve.implicit import implicit_solution as implicit_solution
-from geoframe.solve.landmarks import LandmarkFit as LandmarkFit
-from geoframe.solve.landmarks import fit_landmarks as fit_landmarks
 from geoframe.solve.pinhole import PinholeSolution as PinholeSolution
 from geoframe.solve.pinhole import solve_pose_pinhole as solve_pose_pinhole
 from geoframe.solve.pose import Solution as Solution

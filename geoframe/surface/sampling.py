@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_finite, check_float, check_int, check_shape
-from geoframe.nearest import nearest
+from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh, PointCloud
 
 

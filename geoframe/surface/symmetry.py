@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_shape
-from geoframe.nearest import nearest
+from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import sample_surface
 

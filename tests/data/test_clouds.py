@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from geoframe.data import CloudBatches, CloudSet, damage, misalign, normalise
-from geoframe.layers import turn_by
+from geoframe.data import CloudBatches, CloudSet, corrupt, normalise, rotate_randomly
+from geoframe.transforms import rotation_about_axis
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def test_normalised_boxes_are_centred_with_longest_side_2(clouds):
 def test_misalignment_is_a_known_turn(clouds, up):
     g = torch.Generator().manual_seed(0)
     points = clouds.points.expand(10, 50, 3).repeat(20, 1, 1)
-    turned, angle = misalign(points, 30, up=up, generator=g)
-    torch.testing.assert_close(turned @ turn_by(angle, up), points, atol=1e-3, rtol=1e-5)
+    turned, angle = rotate_randomly(points, 30, up=up, generator=g)
+    torch.testing.assert_close(turned @ rotation_about_axis(angle, up), points, atol=1e-3, rtol=1e-5)
     assert float(angle.abs().max()) <= math.radians(30)
     assert float(angle.max()) > math.radians(27) and float(angle.min()) < -math.radians(27)
     assert torch.equal(turned[..., up], points[..., up]) or torch.allclose(turned[..., up], points[..., up])
@@ -40,7 +40,7 @@ def test_misalignment_is_a_known_turn(clouds, up):
 
 def test_damage_takes_one_side_and_keeps_the_number(clouds):
     points = clouds.normalised().points
-    hurt = damage(points, missing=0.3, generator=torch.Generator().manual_seed(0))
+    hurt = corrupt(points, missing=0.3, generator=torch.Generator().manual_seed(0))
     assert hurt.shape == points.shape
     for b in range(10):
         kept = (points[b][:, None] == hurt[b]).all(-1).any(1)
@@ -49,7 +49,7 @@ def test_damage_takes_one_side_and_keeps_the_number(clouds):
         sign = torch.where(kept, 1.0, -1.0)[:, None]
         rows = (-sign * torch.cat([points[b], torch.ones(50, 1)], dim=1)).numpy()
         assert linprog([0] * 4, A_ub=rows, b_ub=[-1e-6] * 50, bounds=[(-1e3, 1e3)] * 4).status == 0
-    noisy = damage(points, noise=0.02, generator=torch.Generator().manual_seed(0)) - points
+    noisy = corrupt(points, noise=0.02, generator=torch.Generator().manual_seed(0)) - points
     assert float(noisy.std()) == pytest.approx(0.02, rel=0.1)
 
 
@@ -63,7 +63,7 @@ def test_batches_are_a_function_of_seed_and_epoch(clouds):
     assert first[0]["points"].shape == (4, 40, 3) and first[0]["seen"].shape == (4, 20, 3)
     seen = torch.cat([b["index"] for b in first])
     assert len(set(seen.tolist())) == 8
-    back = first[0]["points"] @ turn_by(first[0]["angle"], 2)
+    back = first[0]["points"] @ rotation_about_axis(first[0]["angle"], 2)
     source = clouds.normalised().points[first[0]["index"]]
     assert float(torch.cdist(back, source).amin(-1).max()) < 1e-3
 
@@ -90,8 +90,8 @@ def test_bad_sets_are_refused(clouds):
     with pytest.raises(ValueError, match="points: expected clouds of positive size"):
         normalise(torch.ones(1, 5, 3))
     with pytest.raises(ValueError, match=r"degrees: expected a number in \[0, 180\]"):
-        misalign(clouds.points, 200)
+        rotate_randomly(clouds.points, 200)
     with pytest.raises(ValueError, match="missing, noise"):
-        damage(clouds.points, missing=1)
+        corrupt(clouds.points, missing=1)
     with pytest.raises(ValueError, match="n_points: expected an integer from 2 to 50"):
         CloudBatches(clouds)

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from geoframe.layers import HarmonicPose, turn_by
+from geoframe.layers import HarmonicPose
+from geoframe.transforms import rotation_about_axis
 
 
 def _wedges(n, seed, up=2):
@@ -39,7 +40,7 @@ def test_known_turns_and_plane_are_found(limit, up):
     clouds = _wedges(48, 0, up)
     g = torch.Generator().manual_seed(1)
     true = math.radians(limit) * (2 * torch.rand(48, generator=g, dtype=torch.float64) - 1)
-    turned = clouds @ turn_by(true, up).mT
+    turned = clouds @ rotation_about_axis(true, up).mT
     pose = HarmonicPose(up=up, max_angle=limit).double()
     assert 0.5 < pose.learn(turned[:32]) <= 1 + 1e-9
     off = _wrap(_angle(pose(turned)) - true)
@@ -54,7 +55,7 @@ def test_turning_the_cloud_turns_the_answer_exactly():
     pose = HarmonicPose().double()
     pose.learn(clouds)
     turns = torch.linspace(-math.pi, math.pi, 16, dtype=torch.float64)  # to the very end
-    got = _wrap(_angle(pose(clouds @ turn_by(turns, 2).mT)) - _angle(pose(clouds)) - turns)
+    got = _wrap(_angle(pose(clouds @ rotation_about_axis(turns, 2).mT)) - _angle(pose(clouds)) - turns)
     assert float(got.abs().max()) < 1e-4
 
 
@@ -89,7 +90,7 @@ def test_the_answer_keeps_to_its_limit():
     clouds = _wedges(8, 5)
     pose = HarmonicPose(max_angle=30).double()
     pose.learn(clouds)
-    far = _angle(pose(clouds @ turn_by(torch.full((8,), 2.0, dtype=torch.float64), 2).mT))
+    far = _angle(pose(clouds @ rotation_about_axis(torch.full((8,), 2.0, dtype=torch.float64), 2).mT))
     assert float(far.abs().max()) <= math.radians(35) + 1e-12
 
 

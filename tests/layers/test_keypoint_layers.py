@@ -13,17 +13,12 @@ from geoframe.layers import (
     KeypointBasis,
     NodeBranch,
     PoseCoefficientBranch,
-    box,
-    check_clouds,
     farthest_nodes,
-    gather_rows,
-    nearest_sq,
     shared_mlp,
-    six_to_rotation,
-    turn,
-    turn_by,
 )
 from geoframe.layers.nodes import _pool
+from geoframe.surface.clouds import box, check_clouds, gather_rows, nearest_sq
+from geoframe.transforms import rotation_about_axis, rotation_from_direction, sixd_to_rotation
 
 
 @pytest.fixture
@@ -53,23 +48,23 @@ def test_gather_rows_and_box(clouds):
 @pytest.mark.parametrize("up", [0, 1, 2])
 def test_turns_are_rotations_about_the_vertical_and_add(up):
     a, b = torch.tensor([0.3, -2.0], dtype=torch.float64), torch.tensor([1.1, 0.4], dtype=torch.float64)
-    R = turn_by(a, up)
+    R = rotation_about_axis(a, up)
     torch.testing.assert_close(R @ R.mT, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
     torch.testing.assert_close(torch.linalg.det(R), torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(R @ turn_by(b, up), turn_by(a + b, up))
+    torch.testing.assert_close(R @ rotation_about_axis(b, up), rotation_about_axis(a + b, up))
     axis = torch.eye(3, dtype=torch.float64)[up]
     torch.testing.assert_close(R @ axis, axis.expand(2, 3))
-    quarter = turn(torch.tensor([0.0, 7.0], dtype=torch.float64), up)
+    quarter = rotation_from_direction(torch.tensor([0.0, 7.0], dtype=torch.float64), up)
     first, second = torch.eye(3, dtype=torch.float64).roll(-up - 1, 0)[:2]
     torch.testing.assert_close(quarter @ first, second)
 
 
 def test_six_numbers_give_rotations_and_gradients():
     x = torch.randn(4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    R = six_to_rotation(x)
+    R = sixd_to_rotation(x)
     torch.testing.assert_close(R.mT @ R, torch.eye(3, dtype=torch.float64).expand(4, 3, 3))
     assert bool((torch.linalg.det(R) > 0).all())
-    assert torch.autograd.gradcheck(six_to_rotation, (x,))
+    assert torch.autograd.gradcheck(sixd_to_rotation, (x,))
 
 
 @pytest.mark.parametrize("mode", ["plain", "symmetric", "deformation"])

@@ -11,13 +11,13 @@ import torch
 from geoframe.maps import (
     GeodesicDistortion,
     coverage,
+    cycle_error,
     dirichlet_energy,
     error_auc,
     error_curve,
+    flipped_triangles,
     geodesic_error,
-    inverted_share,
     orthogonality,
-    round_trip,
 )
 from geoframe.surface import Mesh, geodesic_distances
 from geoframe.surface.shapes import ellipsoid, grid, icosphere
@@ -71,10 +71,10 @@ def test_round_trip(pair, method):
     _, mesh2, p2p_21, p2p_12 = pair
     D = geodesic_distances(mesh2, method=method) / mesh2.area.sqrt()
     expected = [float(D[j, p2p_12[p2p_21[j]]]) for j in range(42)]
-    np.testing.assert_allclose(round_trip(mesh2, p2p_21, p2p_12, method=method), expected, atol=1e-9)
+    np.testing.assert_allclose(cycle_error(mesh2, p2p_21, p2p_12, method=method), expected, atol=1e-9)
     some = torch.tensor([5, 40, 5])
     np.testing.assert_allclose(
-        round_trip(mesh2, p2p_21, p2p_12, vertices=some, method=method),
+        cycle_error(mesh2, p2p_21, p2p_12, vertices=some, method=method),
         [expected[j] for j in some],
         atol=1e-9,
     )
@@ -83,8 +83,8 @@ def test_round_trip(pair, method):
 def test_round_trip_of_a_bijection():
     mesh = ellipsoid(level=1)
     order = torch.randperm(42, generator=torch.Generator().manual_seed(2))
-    assert float(round_trip(mesh, order, torch.argsort(order)).max()) == 0
-    assert float(round_trip(mesh, order, torch.argsort(order).roll(1)).mean()) > 0
+    assert float(cycle_error(mesh, order, torch.argsort(order)).max()) == 0
+    assert float(cycle_error(mesh, order, torch.argsort(order).roll(1)).mean()) > 0
 
 
 def test_coverage(pair):
@@ -148,18 +148,18 @@ def test_inverted_share(pair):
         side = n @ (normals[a] + normals[b] + normals[c])
         bad, good = bad + area * (side < 0), good + area * (side >= 0)
     assert 0.1 < bad / (bad + good) < 0.9
-    assert abs(inverted_share(mesh1, mesh2, p2p_21) - bad / (bad + good)) < 1e-12
+    assert abs(flipped_triangles(mesh1, mesh2, p2p_21) - bad / (bad + good)) < 1e-12
 
 
 def test_inverted_share_of_known_maps():
     sphere = icosphere(2)
     same = torch.arange(162)
     mirror = torch.cdist(sphere.verts * torch.tensor([-1.0, 1, 1]).double(), sphere.verts).argmin(1)
-    assert inverted_share(sphere, sphere, same) == 0
-    assert inverted_share(sphere, sphere, mirror) == 1
+    assert flipped_triangles(sphere, sphere, same) == 0
+    assert flipped_triangles(sphere, sphere, mirror) == 1
     half = torch.where(sphere.verts[:, 0] > 0.3, mirror, same * 0)  # the rest collapsed counts neither way
-    assert inverted_share(sphere, sphere, half) > 0.5
-    assert math.isnan(inverted_share(sphere, sphere, same * 0))
+    assert flipped_triangles(sphere, sphere, half) > 0.5
+    assert math.isnan(flipped_triangles(sphere, sphere, same * 0))
 
 
 def test_images_without_area_are_not_inverted():
@@ -171,7 +171,7 @@ def test_images_without_area_are_not_inverted():
     )
     p2p = torch.arange(mesh.n_verts)
     p2p[mesh.faces[::3, 0]] = p2p[mesh.faces[::3, 1]]
-    shares = [inverted_share(m, mesh, p2p) for m in (mesh, shifted)]
+    shares = [flipped_triangles(m, mesh, p2p) for m in (mesh, shifted)]
     image = p2p[mesh.faces]
     whole = (image != image.roll(1, 1)).all(1)
     a, b, c = mesh.verts[image[whole]].unbind(1)
@@ -190,8 +190,8 @@ def test_units_do_not_matter(pair):
     for method in ("dijkstra", "heat"):
         a, b = (geodesic_error(m, p2p_21, truth, method=method) for m in (mesh1, big1))
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(round_trip(mesh2, p2p_21, p2p_12), round_trip(big2, p2p_21, p2p_12))
-    for measure in (dirichlet_energy, inverted_share):
+    torch.testing.assert_close(cycle_error(mesh2, p2p_21, p2p_12), cycle_error(big2, p2p_21, p2p_12))
+    for measure in (dirichlet_energy, flipped_triangles):
         assert abs(measure(mesh1, mesh2, p2p_21) - measure(big1, big2, p2p_21)) < 1e-9
     assert abs(coverage(mesh1, p2p_21) - coverage(big1, p2p_21)) < 1e-12
 
@@ -215,13 +215,13 @@ def test_bad_input(pair):
         (lambda: geodesic_error(mesh1, p2p_21, [[0, 0]]), TypeError, "truth: expected a torch.Tensor"),
         (lambda: geodesic_error(mesh1, p2p_21, rows, method="guess"), ValueError, "method"),
         (lambda: geodesic_error(mesh1, p2p_21.double(), rows), TypeError, "p2p_21: expected an integer"),
-        (lambda: round_trip(mesh2, p2p_12, p2p_21), ValueError, "p2p_12: expected indices"),
-        (lambda: round_trip(mesh2, p2p_21[:9], p2p_12), ValueError, r"p2p_21: expected shape \(42,\)"),
-        (lambda: round_trip(mesh2, p2p_21, p2p_12, vertices=rows[0] + 42), ValueError, "vertices"),
+        (lambda: cycle_error(mesh2, p2p_12, p2p_21), ValueError, "p2p_12: expected indices"),
+        (lambda: cycle_error(mesh2, p2p_21[:9], p2p_12), ValueError, r"p2p_21: expected shape \(42,\)"),
+        (lambda: cycle_error(mesh2, p2p_21, p2p_12, vertices=rows[0] + 42), ValueError, "vertices"),
         (lambda: coverage(mesh2, p2p_21), ValueError, "p2p_21: expected indices"),
         (lambda: coverage(point, torch.zeros(3).long()), ValueError, "positive area"),
         (lambda: dirichlet_energy(mesh1, mesh2, p2p_21[:9]), ValueError, r"p2p_21: expected shape \(42,\)"),
-        (lambda: inverted_share(mesh1, mesh2, p2p_21[:9]), ValueError, r"p2p_21: expected shape \(42,\)"),
+        (lambda: flipped_triangles(mesh1, mesh2, p2p_21[:9]), ValueError, r"p2p_21: expected shape \(42,\)"),
         (lambda: error_curve(torch.zeros(0), torch.zeros(1)), ValueError, "errors: expected at least one"),
         (lambda: error_auc(torch.zeros(2), 0.0), ValueError, "limit: expected a positive"),
         (lambda: orthogonality(torch.zeros(3)), ValueError, "C_12: expected shape"),

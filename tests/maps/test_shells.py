@@ -5,7 +5,7 @@ import torch
 
 from geoframe import eigenbasis, zoo
 from geoframe.maps import coverage, landmark_coordinates, reversible_refine, shell_refine
-from geoframe.nearest import nearest
+from geoframe.nearest.dense import nearest
 from geoframe.surface import PointCloud, laplacian
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.shapes import icosphere

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geoframe.layers import turn_by
-from geoframe.models.category_keypoints import CategoryKeypoints, PaperKeypoints, build, symmetry_frame
+from geoframe.models.category_keypoints.network import (
+    CategoryKeypoints,
+    PaperKeypoints,
+    build,
+    symmetry_frame,
+)
+from geoframe.transforms import rotation_about_axis
 
 
 @pytest.fixture
@@ -59,7 +64,7 @@ def test_keypoints_are_symmetric_about_the_turned_plane(clouds):
 
 def test_ours_turns_with_the_cloud(clouds):
     model = _ours(clouds)
-    turns = turn_by(torch.linspace(-3, 3, 6), 2)
+    turns = rotation_about_axis(torch.linspace(-3, 3, 6), 2)
     a, b = model(clouds), model(clouds @ turns.mT)
     torch.testing.assert_close(b.keypoints, a.keypoints @ turns.mT, atol=2e-3, rtol=0)
     torch.testing.assert_close(b.canonical, a.canonical, atol=2e-3, rtol=0)
@@ -89,7 +94,7 @@ def test_every_parameter_learns(clouds):
 
 def test_the_plane_found_is_the_plane(clouds):
     model = _ours(clouds, max_angle=30)
-    true = turn_by(torch.zeros(6), 2) @ torch.tensor([1.0, 0, 0])
+    true = rotation_about_axis(torch.zeros(6), 2) @ torch.tensor([1.0, 0, 0])
     found = model.rotation(clouds) @ model.basis.normal
     assert float((found * true).sum(-1).abs().min()) > 0.998
     assert model.pose.symmetric and not CategoryKeypoints(mode="plain").pose.symmetric

@@ -1,0 +1,167 @@
+"""A first functional map, from landmarks or from descriptors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from geoframe._check import check_index, check_int, check_shape, check_tensor
+from geoframe.spectral.basis import Eigenbasis
+from geoframe.surface.mesh import Mesh
+
+
+def fmap_from_landmarks(
+    landmarks: Tensor, basis1: Eigenbasis, basis2: Eigenbasis, k: int = 12, *, regularisation: float = 0.1
+) -> Tensor:
+    """Functional map `C_12` (k, k) that keeps pairs of landmarks.
+
+    Minimises, at unit areas, ``mean_l |u2(l2) C - u1(l1)|^2 + regularisation * sum_ij d_ij C_ij^2`` with
+    ``d_ij = (lambda2_i - lambda1_j)^2 / max``: C should commute with the Laplacians. With fewer landmarks than
+    functions the first term leaves directions open; the second decides them by what an isometry does, which
+    sends a frequency to the same frequency, and so stays solvable from one landmark on. A plain ridge would
+    instead pull C to zero, hence the map to a point.
+
+    Args:
+        landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2), L >= 1.
+        k: size of C, small: the low frequencies are what few landmarks can tell.
+
+    Raises:
+        TypeError, ValueError: no landmarks, index out of range, k larger than a basis.
+
+    Source: Ovsjanikov et al. 2012, Functional Maps, sec. 5, with point constraints.
+    """
+    check_landmark_pairs(landmarks, basis1, basis2)
+    check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
+    area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
+    a = basis1.vecs[:, :k].double()[landmarks[:, 0].long()] * area1.sqrt()
+    b = basis2.vecs[:, :k].double()[landmarks[:, 1].long()] * area2.sqrt()
+    penalty = _commuting_penalty(basis1, basis2, k)
+    # One small system for each column j of C: its entries share the matrix b^T b and differ in the penalty.
+    gram = b.T @ b / len(a)
+    systems = gram + regularisation * torch.diag_embed(penalty.T)
+    C = torch.linalg.solve(systems, (b.T @ a / len(a)).T.unsqueeze(-1)).squeeze(-1).T
+    return (C * (area2 / area1).sqrt()).to(basis2.vecs.dtype)
+
+
+def fmap_from_descriptors(
+    f1: Tensor,
+    f2: Tensor,
+    basis1: Eigenbasis,
+    basis2: Eigenbasis,
+    k: int = 20,
+    *,
+    regularisation: float = 0.1,
+    commutativity: float = 0.0,
+    orientation: float = 0.0,
+    meshes: tuple[Mesh, Mesh] | None = None,
+) -> Tensor:
+    """Functional map `C_12` (k, k) that sends descriptor functions of surface 1 to those of surface 2.
+
+    Minimises, at unit areas, over C
+
+        |C A1 - A2|^2 / p + regularisation * sum d_ij C_ij^2
+          + commutativity * mean_q |C X1_q - X2_q C|^2
+          + orientation * mean_q |C Y1_q - Y2_q C|^2
+
+    with A the spectral coefficients of the p descriptors, each scaled to unit norm, d as in `fmap_from_landmarks`
+    (Laplacian commutativity), X_q multiplication by descriptor q, and Y_q the operator g -> n . (grad f_q x
+    grad g), scaled to unit norm. Descriptors such as `wks` are the same on the left and on the right; Y_q
+    changes its sign under a reflection, so the last term prefers maps that keep the outside outside.
+
+    Args:
+        f1: (V1, p) and f2: (V2, p) corresponding descriptors, such as `wks`, `hks` or landmark functions.
+        commutativity: weight of the third term. Any of the terms costs a dense system of k^2 unknowns (k <= 40
+            or so).
+        orientation: weight of the last term; it needs the `meshes`, with faces counter-clockwise from outside.
+        meshes: surfaces 1 and 2, for `orientation` only.
+
+    Raises:
+        TypeError, ValueError: wrong shape, k larger than a basis, `orientation` without `meshes`.
+
+    Source: Nogneng & Ovsjanikov 2017, Informative Descriptor Preservation via Commutativity; Ren et al. 2018,
+        Continuous and Orientation-preserving Correspondences via Functional Maps.
+    """
+    for f, basis, name in ((f1, basis1, "f1"), (f2, basis2, "f2")):
+        check_shape(check_tensor(f, name), "V p", name)
+        if len(f) != basis.n_verts:
+            raise ValueError(
+                f"{name}: expected {basis.n_verts} rows, one a vertex of its basis, found {len(f)}"
+            )
+    if f1.shape[1] != f2.shape[1]:
+        raise ValueError(f"f2: expected {f1.shape[1]} descriptors as in f1, found {f2.shape[1]}")
+    check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
+    scaled1, scaled2 = _unit_norm(f1, basis1), _unit_norm(f2, basis2)
+    u1, m1 = _unit_area(basis1, k)
+    u2, m2 = _unit_area(basis2, k)
+    p = f1.shape[1]
+    A1, A2 = u1.T @ (m1[:, None] * scaled1), u2.T @ (m2[:, None] * scaled2)
+    penalty = _commuting_penalty(basis1, basis2, k)
+    eye = torch.eye(k, dtype=A1.dtype, device=A1.device)
+    # Row-major vec(C): C X -> kron(I, X^T), X C -> kron(X, I).
+    H = torch.kron(eye, A1 @ A1.T / p) + regularisation * torch.diag(penalty.reshape(-1))
+    if commutativity > 0:
+        for q in range(p):
+            X1 = u1.T @ ((m1 * scaled1[:, q])[:, None] * u1)
+            X2 = u2.T @ ((m2 * scaled2[:, q])[:, None] * u2)
+            H += commutativity / p * _commuting(X1, X2)
+    if orientation > 0:
+        if meshes is None:
+            raise ValueError("meshes: expected both surfaces for the orientation term, found None")
+        both = zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
+        for Y1, Y2 in zip(*(_turning_operators(mesh, f, u) for mesh, f, u in both), strict=True):
+            unit = (Y1.norm() * Y2.norm()).clamp_min(torch.finfo(Y1.dtype).tiny)
+            H += orientation / p * _commuting(Y1, Y2) / unit
+    C = torch.linalg.solve(H, (A2 @ A1.T / p).reshape(-1)).reshape(k, k)
+    scale = (basis2.mass.double().sum() / basis1.mass.double().sum()).sqrt()
+    return (C * scale).to(basis2.vecs.dtype)
+
+
+def _commuting(X1: Tensor, X2: Tensor) -> Tensor:
+    """Quadratic form (k^2, k^2) of ``|C X1 - X2 C|^2`` in the row-major vec(C)."""
+    eye = torch.eye(len(X1), dtype=X1.dtype, device=X1.device)
+    R = torch.kron(eye, X1.T.contiguous()) - torch.kron(X2.contiguous(), eye)
+    return R.T @ R
+
+
+def _turning_operators(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
+    """(p, k, k) of g -> n . (grad f_q x grad g) in the functions u (V, k), of f (V, p).
+
+    Its integral over a triangle needs no metric: it is half the determinant of the differences of f and g along
+    two edges. Each corner takes a third.
+    """
+    p, k = f.shape[1], u.shape[1]
+    out = u.new_zeros(k, p * k)
+    for faces in mesh.faces.split(4096):  # so that what is held stays in the order of 50 MB
+        a, b, c = f[faces].unbind(1)
+        slope = torch.stack([c - b, a - c, b - a], 2) / 2  # (F, p, 3)
+        corners = u[faces]  # (F, 3, k)
+        out += corners.mean(1).T @ (slope @ corners).flatten(1)
+    return out.view(k, p, k).transpose(0, 1)
+
+
+def check_landmark_pairs(landmarks: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> None:
+    """Require (L, 2) integer landmarks, L >= 1, with vertices that the two surfaces have."""
+    check_shape(check_tensor(landmarks, "landmarks"), "L 2", "landmarks")
+    if len(landmarks) < 1:
+        raise ValueError("landmarks: expected at least 1 pair, found none; leave them out to match without")
+    check_index(landmarks[:, 0], basis1.n_verts, "landmarks[:, 0]", what="vertices of surface 1")
+    check_index(landmarks[:, 1], basis2.n_verts, "landmarks[:, 1]", what="vertices of surface 2")
+
+
+def _commuting_penalty(basis1: Eigenbasis, basis2: Eigenbasis, k: int) -> Tensor:
+    """(k, k) squared differences of eigenvalues at unit area, in [0, 1], bounded away from zero."""
+    lam1 = basis1.vals[:k].double() * basis1.mass.double().sum()
+    lam2 = basis2.vals[:k].double() * basis2.mass.double().sum()
+    d = (lam2[:, None] - lam1[None, :]) ** 2
+    return d / d.max().clamp_min(torch.finfo(d.dtype).tiny) + 1e-6
+
+
+def _unit_area(basis: Eigenbasis, k: int) -> tuple[Tensor, Tensor]:
+    area = basis.mass.double().sum()
+    return basis.vecs[:, :k].double() * area.sqrt(), basis.mass.double() / area
+
+
+def _unit_norm(f: Tensor, basis: Eigenbasis) -> Tensor:
+    m = basis.mass.double() / basis.mass.double().sum()
+    norm = (m[:, None] * f.double() ** 2).sum(0).sqrt()
+    return f.double() / norm.clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,0 +1,211 @@
+"""Category keypoints: ordered, symmetric 3D keypoints of the clouds of a category, learned without labels.
+
+Two networks with one answer. `PaperKeypoints` is the published one. `CategoryKeypoints` keeps its core, nodes
+that guide a symmetric low-rank model, and differs in how it looks at a cloud: it first finds how the cloud is
+turned (`geoframe.layers.HarmonicPose`), turns it back, folds it at the plane of symmetry, and only then predicts
+coefficients and nodes.
+
+Source: Fernandez-Labrador et al. 2020, "Unsupervised learning of category-specific symmetric 3D keypoints from
+point sets".
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_choice, check_int
+from geoframe.layers import (
+    GlobalBranch,
+    HarmonicPose,
+    KeypointBasis,
+    NodeBranch,
+    PoseCoefficientBranch,
+    farthest_nodes,
+)
+from geoframe.surface.clouds import box, check_clouds
+from geoframe.transforms import rotation_from_direction
+
+
+class Keypoints(NamedTuple):
+    """What a model says about clouds (B, N, 3).
+
+    Attributes:
+        keypoints: (B, K, 3) ordered, in the frame of the cloud.
+        canonical: (B, K, 3) the same in the common frame; ``keypoints = canonical @ rotation.mT``.
+        nodes: (B, M, 3) unordered, in the frame of the cloud.
+        rotation: (B, 3, 3) from the canonical frame to that of the cloud.
+        coefficients: (B, C) of the shape basis.
+    """
+
+    keypoints: Tensor
+    canonical: Tensor
+    nodes: Tensor
+    rotation: Tensor
+    coefficients: Tensor
+
+
+class PaperKeypoints(nn.Module):
+    """The network of the paper, with the widths of its released code and an angle that gets its gradient.
+
+    Args:
+        n_keypoints: N, of keypoints and of nodes. n_basis: K. mode, plane: see `KeypointBasis`.
+        rotation: "vertical" or "any". up: the vertical axis.
+    """
+
+    def __init__(
+        self,
+        n_keypoints: int = 14,
+        n_basis: int = 10,
+        *,
+        mode: str = "symmetric",
+        plane: str = "vertical",
+        rotation: str = "vertical",
+        up: int = 2,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "n_keypoints": n_keypoints,
+            "n_basis": n_basis,
+            "mode": mode,
+            "plane": plane,
+            "rotation": rotation,
+            "up": up,
+        }
+        check_int(n_keypoints, "n_keypoints", low=3)
+        self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, plane=plane, up=up)
+        self.branch = PoseCoefficientBranch(self.basis.n_coefficients, rotation=rotation, up=up)
+        self.nodes = NodeBranch(n_keypoints)
+
+    def rotation(self, points: Tensor) -> Tensor:
+        """(B, 3, 3) from the canonical frame to that of the points, which is all of the model that it takes."""
+        return self.branch(points)[1]
+
+    def forward(self, points: Tensor) -> Keypoints:
+        """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2."""
+        coefficients, R = self.branch(points)
+        canonical = self.basis(coefficients)
+        return Keypoints(canonical @ R.mT, canonical, self.nodes(points), R, coefficients)
+
+
+class CategoryKeypoints(nn.Module):
+    """Our network: pose first, then coefficients and nodes from the cloud turned back.
+
+    `prepare` is to be called once with the training clouds before anything else.
+
+    Args:
+        n_keypoints: N, of keypoints and of nodes. n_basis: K, besides a mean shape.
+        mode: see `KeypointBasis`; "plain" uses no symmetry for the pose either.
+        max_angle: degrees by which clouds may be turned; 180 for any. up: the vertical axis.
+    """
+
+    def __init__(
+        self,
+        n_keypoints: int = 12,
+        n_basis: int = 10,
+        *,
+        mode: str = "symmetric",
+        max_angle: float = 45.0,
+        up: int = 2,
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {
+            "n_keypoints": n_keypoints,
+            "n_basis": n_basis,
+            "mode": mode,
+            "max_angle": max_angle,
+            "up": up,
+        }
+        self.up = check_int(up, "up", low=0, high=2)
+        self.fold = mode == "symmetric"
+        check_int(n_keypoints, "n_keypoints", low=6 if self.fold else 3)  # three nodes a side
+        self.pose = HarmonicPose(up=up, max_angle=max_angle, symmetric=mode != "plain")
+        self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, up=up, mean=True)
+        self.global_branch = GlobalBranch(self.basis.n_coefficients + 32, n_extra=6, hidden=(64, 128))
+        nn.init.normal_(self.global_branch.head[-1].weight, std=1e-2)  # type: ignore[arg-type]
+        self.stretch = nn.Linear(
+            6, self.basis.n_coefficients, bias=False
+        )  # straight from the walls of the box
+        nn.init.zeros_(self.stretch.weight)
+        nodes = n_keypoints // 2 if self.fold else n_keypoints  # with symmetry one half, then mirrored
+        self.nodes = NodeBranch(nodes, n_extra=3 + 32 + 6, width=32)
+
+    def prepare(self, points: Tensor, *, seed: int = 0) -> float:
+        """Learn how clouds (n, N, 3) of the category are turned, and their plane; returns the mean fit, at most 1.
+
+        The plane of symmetry is the one found, and the mean shape starts as farthest points of the most typical
+        cloud.
+        """
+        fit = self.pose.learn(points, seed=seed)
+        fits = torch.cat([self.pose.fit(p) for p in points.split(64)])
+        typical = points[fits.argmax()][None]
+        with torch.no_grad():
+            self.basis.plane_parameter.copy_(self.pose.normal)
+            frame = symmetry_frame(self.basis)
+            local = typical @ self.rotation(typical) @ frame.mT
+            if self.basis.mode != "plain":
+                local[..., 0].abs_()
+            assert self.basis.mean is not None
+            chosen = local[0, farthest_nodes(local, len(self.basis.mean))[0]]
+            self.basis.mean.copy_(chosen @ frame)
+        self.basis.plane_parameter.requires_grad_(False)
+        return fit
+
+    def rotation(self, points: Tensor) -> Tensor:
+        """(B, 3, 3) from the canonical frame to that of the points, without the rest of the model's work."""
+        return rotation_from_direction(self.pose(points), self.up)
+
+    def forward(self, points: Tensor) -> Keypoints:
+        """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2 before they were turned."""
+        check_clouds(points, self.nodes.n_nodes)
+        R = self.rotation(points)
+        straight = points @ R
+        frame = symmetry_frame(self.basis)
+        local = straight @ frame.mT  # across the plane of symmetry, along it, up
+        if self.fold:
+            local = torch.cat([local[..., :1].abs(), local[..., 1:]], dim=-1)
+        walls = torch.cat(box(local), dim=-1)
+        coefficients, context = self.global_branch(local, walls).tensor_split(
+            [self.basis.n_coefficients], dim=-1
+        )
+        coefficients = coefficients + self.stretch(walls)
+        canonical = self.basis(coefficients)
+        nodes = self.nodes(local, torch.cat([context, walls], dim=-1)) @ frame
+        if self.fold:
+            nodes = torch.cat([nodes, self.basis.reflect(nodes)], dim=1)
+        return Keypoints(canonical @ R.mT, canonical, nodes @ R.mT, R, coefficients)
+
+
+def symmetry_frame(basis: KeypointBasis) -> Tensor:
+    """(3, 3) rows of the canonical frame: normal of the plane of symmetry, the direction along it, up.
+
+    With a plane that is not vertical, up is the direction in the plane nearest to the vertical.
+    """
+    normal = basis.normal.detach()
+    along = torch.linalg.cross(torch.eye(3, dtype=normal.dtype, device=normal.device)[basis.up], normal)
+    along = along / along.norm().clamp(min=1e-12)
+    return torch.stack([normal, along, torch.linalg.cross(normal, along)])
+
+
+MODELS: dict[str, type[PaperKeypoints] | type[CategoryKeypoints]] = {
+    "paper": PaperKeypoints,
+    "geoframe": CategoryKeypoints,
+}
+
+
+def build(recipe: str, settings: dict[str, Any]) -> PaperKeypoints | CategoryKeypoints:
+    """The network of a recipe, "paper" or "geoframe", from the settings of its constructor.
+
+    Raises:
+        ValueError: another recipe, a setting that its network does not have, a value out of range.
+    """
+    kind = MODELS[check_choice(recipe, tuple(MODELS), "recipe")]
+    known = tuple(inspect.signature(kind).parameters)
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"settings: expected some of {', '.join(known)} for recipe {recipe!r}, found {', '.join(unknown)}"
+        )
+    return kind(**settings)
