@@ -62,7 +62,7 @@ def read_pairs(path: Path, source: Path, target: Path) -> Any:
 
 def shared_landmarks(source: Path, target: Path) -> Any:
     """(L, 2) vertex pairs of the names that two canonical folders share; None without any."""
-    from geoframe.canonical.make import named_landmarks
+    from geoframe.canonical.surface import named_landmarks
     from geoframe.surface import pair_landmarks
 
     named1, named2 = named_landmarks(source), named_landmarks(target)

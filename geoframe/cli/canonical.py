@@ -31,7 +31,7 @@ def canonical(
         fill_holes: close holes of at most this many edges; larger ones stay open, and are told.
     """
     from geoframe._files import staged_folder
-    from geoframe.canonical.make import make_canonical, write_canonical
+    from geoframe.canonical import make_canonical
     from geoframe.surface import health, read_named_landmarks
     from geoframe.viz.canonical_page import draw_canonical, write_canonical_report
     from geoframe.viz.surfaces import save_picture
@@ -50,17 +50,17 @@ def canonical(
             )
         progress("drawing", 0.9)
         told = {"made_from": mesh.name, "vertices_wanted": vertices, "fill_holes": fill_holes}
-        write_canonical(surface, folder, about={**told, "component": component})
+        surface.write(folder, about={**told, "component": component})
         picture = draw_canonical(loaded, surface)
         save_picture(picture, folder / "canonical.png")
         write_canonical_report(folder / "report.html", loaded, surface, picture, name=mesh.stem)
     for note in surface.notes:
         print(f"- {note}")
-    found = health(surface.mesh)
+    found = health(surface)
     print(
         f"{found.n_verts:,} vertices, {found.n_faces:,} faces, "
         f"{'closed' if found.is_closed else f'{len(found.boundary_loops)} boundary loops'}, genus {found.genus}, "
-        f"{surface.basis.k} eigenfunctions, {len(surface.landmarks)} landmarks"
+        f"{surface.k} eigenfunctions, {len(surface.landmarks)} landmarks"
     )
     print(
         f"wrote {', '.join(sorted(('surface.obj', 'surface.json', 'surface.npz', 'canonical.png')))} "

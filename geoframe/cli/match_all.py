@@ -48,7 +48,7 @@ def match_all(
 def _folder_pairs(folder: Path, landmarks: Path | None) -> list[Any]:
     """All ordered pairs of a folder, with the landmarks of <mesh>.json beside the meshes or in another folder."""
     from geoframe import batch
-    from geoframe.canonical.make import named_landmarks
+    from geoframe.canonical.surface import named_landmarks
     from geoframe.surface import read_named_landmarks
 
     if not folder.is_dir():

@@ -107,11 +107,36 @@ def eigenbasis(
         ValueError: k out of range, a batch, NaN, or no certified result.
     """
     check_choice(method, ("exact", "approximate"), "method")
+    check_int(k, "k", low=1)
+    key = ("eigenbasis", kind, mass, method)
+    held: dict[str, Eigenbasis] = surface.once(key, dict)
+    if not held or held["basis"].k < k:
+        held["basis"] = _eigenbasis(surface, k, kind, mass, method, cache)
+    basis = held["basis"]
+    return basis if basis.k == k else basis.truncate(k)
+
+
+def kept_basis(surface: Mesh, basis: Eigenbasis | None = None) -> Eigenbasis | None:
+    """The eigenbasis that a `geoframe.Surface` keeps for `eigenbasis` with its default options, if any.
+
+    Args:
+        surface: a plain mesh keeps none.
+        basis: one to be kept from now on, computed elsewhere.
+    """
+    held: dict[str, Eigenbasis] = surface.once(("eigenbasis", "auto", "barycentric", "exact"), dict)
+    if basis is not None:
+        held["basis"] = basis
+    return held.get("basis")
+
+
+def _eigenbasis(
+    surface: Mesh | PointCloud, k: int, kind: str, mass: str, method: str, cache: bool
+) -> Eigenbasis:
     W, M = laplacian(surface, kind=kind, mass=mass)
     used = np.flatnonzero(M > 0)
     if not used.size:
         raise ValueError("surface: no vertex has any area; expected at least one proper triangle")
-    if check_int(k, "k", low=1) > used.size:
+    if k > used.size:
         raise ValueError(
             f"k: expected at most {used.size}, the number of vertices with area, found {k}; "
             "use fewer eigenpairs or subdivide"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from geoframe._check import check_float, check_index, check_shape, check_tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +135,18 @@ class Mesh:
                 return None
             return x.to(device, dtype if x.is_floating_point() else None, non_blocking)
 
-        return Mesh(*(move(x) for x in (self.verts, self.faces, self.colors, self.uv, self.uv_faces)))  # type: ignore[arg-type]
+        fields = ("verts", "faces", "colors", "uv", "uv_faces")
+        return replace(self, **{name: move(getattr(self, name)) for name in fields})  # type: ignore[arg-type]
 
     def with_verts(self, verts: Tensor) -> Mesh:
         """The same connectivity, colours and texture coordinates at other positions (..., V, 3)."""
         if verts.shape[-2:] != self.verts.shape[-2:]:
             raise ValueError(f"verts: expected (..., {self.n_verts}, 3), found {tuple(verts.shape)}")
         return replace(self, verts=verts)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()``. A `geoframe.Surface` keeps what it gave under `key`; a plain mesh keeps nothing."""
+        return compute()
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,3 +213,7 @@ class PointCloud:
             None if x is None else x.to(*args, **kwargs) for x in (self.points, self.normals, self.colors)
         ]
         return PointCloud(*move)  # type: ignore[arg-type]
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()``, as of a mesh."""
+        return compute()

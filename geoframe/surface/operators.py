@@ -51,14 +51,21 @@ def laplacian(
     check_choice(kind, ("auto", "cotangent", "tufted"), "kind")
     check_choice(mass, ("barycentric", "voronoi"), "mass")
     if isinstance(surface, PointCloud):
-        return _laplacian_of_points(surface, kind, mass)
-    faces = _proper_faces(surface)
-    n_verts = surface.n_verts
-    l_sq = mollify_intrinsic(edge_lengths_squared(surface, faces))
+        return surface.once(("laplacian", kind, mass), lambda: _laplacian_of_points(surface, kind, mass))
+    if kind == "auto":
+        faces, n = _proper_faces(surface), surface.n_verts
+        manifold = surface.once("edge-manifold", lambda: is_edge_manifold(faces, n))
+        kind = "cotangent" if manifold else "tufted"
+    return surface.once(("laplacian", kind, mass), lambda: _laplacian_of_mesh(surface, kind, mass))
+
+
+def _laplacian_of_mesh(mesh: Mesh, kind: str, mass: str) -> tuple[sp.csr_matrix, Floats]:
+    faces, n_verts = _proper_faces(mesh), mesh.n_verts
+    l_sq = mollify_intrinsic(edge_lengths_squared(mesh, faces))
     lump = mass_voronoi_intrinsic if mass == "voronoi" else mass_barycentric_intrinsic
-    if kind == "cotangent" or (kind == "auto" and is_edge_manifold(faces, n_verts)):
+    if kind == "cotangent":
         return cotangent_laplacian_intrinsic(l_sq, faces, n_verts), lump(l_sq, faces, n_verts)
-    W, M = _tufted(_positions(surface), faces[l_sq.any(1)])
+    W, M = _tufted(_positions(mesh), faces[l_sq.any(1)])
     return W, M if mass == "barycentric" else lump(l_sq, faces, n_verts)
 
 

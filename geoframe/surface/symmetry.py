@@ -58,6 +58,10 @@ def reflective_symmetry(mesh: Mesh) -> Symmetry:
         ValueError: a batch, NaN, no faces or no area.
     """
     check_shape(mesh.verts, "V 3", "verts")
+    return mesh.once("symmetry", lambda: _best_plane(mesh))
+
+
+def _best_plane(mesh: Mesh) -> Symmetry:
     samples = sample_surface(mesh.to(torch.float64), _FINE, generator=0).points.numpy(force=True)
     surface = _Surface(mesh)
     scale = math.sqrt(float(mesh.area))

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from geoframe._files import atomic_path
-from geoframe.canonical.make import Canonical
-from geoframe.surface import Mesh, health, subdivide
+from geoframe.canonical.surface import Surface
+from geoframe.surface import Mesh, farthest_points, health, subdivide
 from geoframe.viz.match_page import card
 from geoframe.viz.surfaces import draw_surface, good_view, position_colors
 
@@ -40,9 +40,9 @@ td.n, th.n { text-align: right; } .scroll { max-height: 320px; overflow-y: auto;
 """
 
 
-def draw_canonical(before: Mesh, surface: Canonical, *, size: tuple[int, int] = (400, 440)) -> Array:
+def draw_canonical(before: Mesh, surface: Surface, *, size: tuple[int, int] = (400, 440)) -> Array:
     """Eight panels: the mesh before (removed parts red) and after, landmarks, mirror plane, three eigenfunctions,
-    and geodesics from the first anchor.
+    and geodesics from the first landmark, or from a far point.
 
     Args:
         before: the user's mesh (V0, 3). surface: what was made of it.
@@ -51,11 +51,12 @@ def draw_canonical(before: Mesh, surface: Canonical, *, size: tuple[int, int] = 
     Returns:
         (H, W, 3) uint8 sRGB.
     """
-    mesh, view = surface.mesh, good_view(surface.mesh)
+    mesh, view, basis = surface, good_view(surface), surface.basis(max(FUNCTIONS) + 1)
     fine, P = subdivide(Mesh(mesh.verts.double(), mesh.faces), 1 if mesh.n_verts > 20_000 else 2)
     side = mesh.verts @ surface.symmetry.normal > surface.symmetry.offset
     folded = torch.where(side[:, None], surface.symmetry.reflect(mesh.verts), mesh.verts)
     n_marked = len(surface.landmarks)
+    dots = _marked(surface)
     place = f"landmark {next(iter(surface.landmarks))}" if n_marked else "a far point"
 
     def draw(values: Array) -> Array:
@@ -66,9 +67,7 @@ def draw_canonical(before: Mesh, surface: Canonical, *, size: tuple[int, int] = 
         (f"canonical: {mesh.n_verts:,} vertices", _facets(mesh, np.zeros(mesh.n_faces, bool), view, size)),
         (
             f"{n_marked} landmarks" if n_marked else "no landmarks: far points",
-            draw_surface(
-                mesh, view=view, size=size, dots=surface.anchors, colors=np.full((mesh.n_verts, 3), GREY)
-            ),
+            draw_surface(mesh, view=view, size=size, dots=dots, colors=np.full((mesh.n_verts, 3), GREY)),
         ),
         (
             f"mirror plane, residual {surface.symmetry.residual:.4f}",
@@ -78,17 +77,26 @@ def draw_canonical(before: Mesh, surface: Canonical, *, size: tuple[int, int] = 
         ),
     ]
     for i in FUNCTIONS:
-        if i < surface.basis.k:
-            values = P @ surface.basis.vecs[:, i].double().cpu().numpy()
+        if i < basis.k:
+            values = P @ basis.vecs[:, i].double().cpu().numpy()
             panels.append((f"eigenfunction {i}", draw(_two_sided(values))))
-    far = surface.geodesics[0].double().cpu().numpy()
+    far = surface.distances(dots[:1])[0].double().cpu().numpy()
     panels.append((f"geodesics from {place}", draw(_rings(P @ far))))
     return _sheet(panels, columns=4)
 
 
-def _is_removed(before: Mesh, surface: Canonical) -> Array:
+def _is_removed(before: Mesh, surface: Surface) -> Array:
     """(F,) faces with a vertex that was removed."""
-    return (surface.from_source[before.faces] < 0).any(1).cpu().numpy()
+    if surface.origin is None:
+        return np.zeros(before.n_faces, bool)
+    return (surface.origin.nearest[before.faces] < 0).any(1).cpu().numpy()
+
+
+def _marked(surface: Surface) -> torch.Tensor:
+    """Vertices of the landmarks, or points far from each other where there are none."""
+    if surface.landmarks:
+        return torch.tensor(list(surface.landmarks.values()))
+    return farthest_points(surface, 16)
 
 
 def _facets(mesh: Mesh, red: Array, view: Array, size: tuple[int, int]) -> Array:
@@ -130,7 +138,7 @@ def _sheet(panels: list[tuple[str, Array]], columns: int) -> Array:
 
 
 def write_canonical_report(
-    path: str | Path, before: Mesh, surface: Canonical, picture: Array, *, name: str = "surface"
+    path: str | Path, before: Mesh, surface: Surface, picture: Array, *, name: str = "surface"
 ) -> None:
     """Write the page: `picture` (H, W, 3), what was done, health before and after, landmarks, eigenvalues.
 
@@ -138,12 +146,12 @@ def write_canonical_report(
         ValueError: the file cannot be written.
     """
     title = html.escape(name)
-    vals = surface.basis.vals.tolist()
+    vals = surface.basis(12).vals.tolist()
     cards = [
         card(
             "What was done", "<ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in surface.notes) + "</ul>"
         ),
-        card("Before and after", _comparison(before, surface.mesh)),
+        card("Before and after", _comparison(before, surface)),
         card(
             "Eigenvalues, 1 / length²",
             _table(("number", "value"), ((i, f"{v:.5g}") for i, v in enumerate(vals[:12]))),
