@@ -14,6 +14,7 @@ from geoframe.canonical.surface import Surface
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.landmark_coordinates import landmark_coordinates
+from geoframe.maps.parts import Part, carried_back, main_part
 from geoframe.maps.quality import (
     GeodesicDistortion,
     coverage,
@@ -64,6 +65,7 @@ class Match:
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         ambiguity: without landmarks, energy of the best candidate over that of the best really different one,
             in [0, 1]: near 1 the choice (say, of left and right) is a toss-up. None with landmarks.
+        warnings: what makes the map doubtful or was done to the surfaces first, in sentences; empty where nothing is.
         settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent",
             or "none" (see `match`).
     """
@@ -78,6 +80,7 @@ class Match:
     energies: dict[str, float]
     candidates: list[dict[str, Any]]
     ambiguity: float | None
+    warnings: tuple[str, ...]
     settings: dict[str, Any]
 
 
@@ -130,7 +133,9 @@ def match(
     4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
        maps that turn more than a quarter of the surface inside out only if all do.
 
-    No landmark is enforced: they are clicked by hand.
+    No landmark is enforced: they are clicked by hand. What is matched is one connected surface without doubled
+    vertices; where a file holds another thing, the map is carried back to its own vertices and `warnings` tell
+    (see `geoframe.maps.parts`).
 
     Args:
         mesh1: surface 1, V1 vertices. A `geoframe.Surface` keeps what is computed of it here, for the next match.
@@ -145,54 +150,68 @@ def match(
         ValueError: batches, fewer than 9 vertices, k too large, landmarks out of range or empty, NaN.
     """
     tell = progress or (lambda step, done: None)
-    one, two = _surfaces(mesh1, mesh2)
+    part1, part2 = (main_part(s, f"surface {i}") for i, s in enumerate(_surfaces(mesh1, mesh2), 1))
+    one, two = part1.surface, part2.surface
     own = [default_size(m) if k is None else check_int(k, "k", low=3) for m in (one, two)]
+    pairs = None if landmarks is None else _landmark_pairs(landmarks, part1, part2)
     tell("eigenbasis of surface 1", 0.0)
     one.basis(own[0])
     tell("eigenbasis of surface 2", 0.15)
     two.basis(own[1])
-    if landmarks is not None:
-        check_landmark_pairs(landmarks, one.basis(min(own)), two.basis(min(own)))
-        landmarks = torch.tensor(list(dict.fromkeys(map(tuple, landmarks.tolist()))), device=one.device)
     tell("starts", 0.3)
     pair = Pair.of(one, two, min(own))
     distortion = GeodesicDistortion(one, two, n=PROBES)
-    starts = starts_from_shape(pair) if landmarks is None else starts_from_landmarks(pair, landmarks)
+    starts = starts_from_shape(pair) if pairs is None else starts_from_landmarks(pair, pairs)
     tell("candidates", 0.4)
-    candidates = _ranked(pair, starts, distortion, orientation if landmarks is None else 0.0)
+    candidates = _ranked(pair, starts, distortion, orientation if pairs is None else 0.0)
     tell("refinement", 0.5)
-    maps = _refined(pair, candidates[0], landmarks)
+    maps = _refined(pair, candidates[0], pairs)
     tell("choice", 0.85)
     best = _chosen(pair, maps, distortion)
     tell("measures", 0.9)
-    energies = _energies(pair, best, distortion)
-    C_12 = p2p_to_fmap(best.p2p_21, pair.basis1, pair.basis2)
-    C_21 = p2p_to_fmap(best.p2p_12, pair.basis2, pair.basis1)
     settings: dict[str, Any] = {
         "k": min(own),
         "samples": [len(pair.samples1), len(pair.samples2)],
         "refinement": best.how,
     }
-    if landmarks is None:
+    if pairs is None:
         settings["orientation"] = orientation
-    table = [
-        {"rank": i + 1, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates)
-    ]
-    sure = _ambiguity(pair, candidates) if landmarks is None else None
-    tell("done", 1.0)
-    return Match(
-        best.p2p_21,
-        best.p2p_12,
-        C_12,
-        C_21,
-        pair.basis1,
-        pair.basis2,
-        landmarks,
-        energies,
-        table,
-        sure,
-        settings,
+    found = Match(
+        p2p_21=carried_back(part1, part2, best.p2p_21),
+        p2p_12=carried_back(part2, part1, best.p2p_12),
+        C_12=p2p_to_fmap(best.p2p_21, pair.basis1, pair.basis2),
+        C_21=p2p_to_fmap(best.p2p_12, pair.basis2, pair.basis1),
+        basis1=part1.basis(pair.basis1),
+        basis2=part2.basis(pair.basis2),
+        landmarks=None if landmarks is None else _each_once(landmarks),
+        energies=_energies(pair, best, distortion),
+        candidates=[
+            {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
+        ],
+        ambiguity=_ambiguity(pair, candidates) if pairs is None else None,
+        warnings=(*part1.notes, *part2.notes),
+        settings=settings,
     )
+    tell("done", 1.0)
+    return found
+
+
+def _each_once(landmarks: Tensor) -> Tensor:
+    return torch.tensor(list(dict.fromkeys(map(tuple, landmarks.tolist()))), device=landmarks.device)
+
+
+def _landmark_pairs(landmarks: Tensor, part1: Part, part2: Part) -> Tensor:
+    """(L, 2) the landmarks as vertices of the parts, each once; those outside the parts are left out."""
+    check_landmark_pairs(landmarks, part1.whole.n_verts, part2.whole.n_verts)
+    numbers = [part.number[landmarks[:, i].long()] for i, part in enumerate((part1, part2))]
+    pairs = torch.stack(numbers, 1)
+    inside = (pairs >= 0).all(1)
+    if not inside.any():
+        raise ValueError(
+            "landmarks: expected some on the largest component of both surfaces, found all of them elsewhere; "
+            "match the components one by one"
+        )
+    return _each_once(pairs[inside])
 
 
 def default_size(mesh: Mesh) -> int:
