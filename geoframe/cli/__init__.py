@@ -138,6 +138,9 @@ def _parse(command: Callable[..., None], program: str, words: list[str]) -> Call
         lines = [
             line.strip("│╰╯|+ ") for line in complaint.getvalue().splitlines()[1:]
         ]  # less the box's title
-        rule = next((i for i, line in enumerate(lines) if line and not line.strip("─-")), len(lines))
-        told = of_parser(" ".join(lines[:rule]), command).rstrip(".")
+        rules = [
+            i for i, line in enumerate(lines) if i and line and not line.strip("─-")
+        ]  # but for one under it
+        lines = [line for line in lines[: rules[0] if rules else None] if line.strip("─-")]
+        told = of_parser(" ".join(lines), command).rstrip(".")
         return _complain(program, f"{told}; see {program} --help", 2)
