@@ -232,6 +232,15 @@ def test_readme_code_runs(tmp_path):
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_code_of_the_documentation_runs(page, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    if blocks:
+        words = [sys.executable, "-c", "\n".join(blocks)]
+        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
+
+
 def test_readme_pictures_are_here():
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert pictures
