@@ -15,12 +15,12 @@ demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write 
 
 test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
-	$(MAKE) docs plain
+	$(MAKE) docs
 
 docs: $(INSTALLED)  ## the site, into out/docs; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q docs out/docs
 
-plain: $(INSTALLED)  ## what the README shows works after its install line, in an environment without extras
+plain:  ## what the README shows works after its install line, in an environment without extras
 	rm -rf out/plain
 	$(PYTHON) -m venv out/plain
 	out/plain/bin/pip install $(PIP_FLAGS) .

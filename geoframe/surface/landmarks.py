@@ -146,6 +146,6 @@ def _parse_json(text: str, path: Path, kinds: tuple[type, ...] = (dict,)) -> Any
     except (ValueError, RecursionError) as err:
         raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err
     if not isinstance(content, kinds):
-        names = " or ".join({dict: "object", list: "list"}[kind] for kind in kinds)
+        names = " or ".join("object" if kind is dict else "list" for kind in kinds)
         raise ValueError(f"{path}: expected a JSON {names}, found {type(content).__name__}")
     return content
