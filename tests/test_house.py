@@ -128,9 +128,11 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_public_names_are_the_announced_ones():
-    listed = """__version__ Eigenbasis Match Mesh PointCloud arap_energy draw_match eigenbasis health load match
-        pair_landmarks rasterize read_landmarks
-        repair save soft_silhouette solve_pose template template_landmarks templates write_report zoomout"""
+    listed = """__version__ Eigenbasis Match Mesh Pinhole PointCloud Surface WeakPerspective arap_energy
+        draw_match eigenbasis farthest_points fmap_to_p2p geodesic_distances health hks laplacian load
+        load_mesh load_surface look_at make_canonical match p2p_to_fmap pair_landmarks rasterize
+        read_landmarks repair sample_surface save soft_silhouette solve_pose template template_landmarks
+        templates wks write_report zoomout"""
     assert geoframe.__all__ == listed.split()
     for name in geoframe.__all__:
         assert getattr(geoframe, name) is not None
@@ -228,6 +230,15 @@ def test_readme_code_runs(tmp_path):
         [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_code_of_the_documentation_runs(page, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    if blocks:
+        words = [sys.executable, "-c", "\n".join(blocks)]
+        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
 
 
 def test_readme_pictures_are_here():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,39 @@ def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
 
 def load_mesh(path: Path) -> Any:
     """The mesh of a file or of a folder of `geoframe canonical`; a file of points only is refused."""
+    from geoframe import surface
     from geoframe._files import mesh_file
-    from geoframe.surface import Mesh, load
 
     file = mesh_file(path)
     if file.is_dir():
         raise ValueError(
             f"{path}: expected a mesh file or a folder of geoframe canonical, found another folder"
         )
-    surface = load(file)
-    if not isinstance(surface, Mesh):
-        raise ValueError(f"{path}: expected a mesh, found points without faces; reconstruct a surface first")
-    return surface
+    return surface.load_mesh(file)
+
+
+def text_table(rows: Iterable[Sequence[Any]], head: Sequence[str]) -> str:
+    """A table as plain text, columns as wide as what stands in them, so that nothing is cut in a pipe.
+
+    Args:
+        rows: cells; the first column of numbers and those after it stand at the right, floats with four decimals.
+        head: names of the columns.
+    """
+    listed = [list(row) for row in rows]
+    cells = [[f"{x:.4f}" if isinstance(x, float) else str(x) for x in row] for row in (list(head), *listed)]
+    right = [any(isinstance(row[i], int | float) for row in listed) for i in range(len(head))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * w for w in widths])
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: "1 loop", "2 loops"; `plural` where it is not the noun with an s."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
 def read_pairs(path: Path, source: Path, target: Path) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geoframe.cli._common import about, load_mesh, progress_bar
+from geoframe.cli._common import about, counted, load_mesh, progress_bar
 
 
 def canonical(
@@ -25,7 +25,7 @@ def canonical(
     Args:
         mesh: OBJ, OFF, PLY, STL, GLB or glTF file, or a folder made by this command.
         out: folder for the five files; made if need be, written only when all is done.
-        landmarks: JSON file {"name": vertex of MESH, ...}, 0-based.
+        landmarks: JSON file {"name": vertex of MESH, ...}, vertices counted from 0.
         vertices: vertices wanted; a mesh within a tenth of it keeps its triangles.
         component: which component to keep, 0 the largest by area.
         fill_holes: close holes of at most this many edges; larger ones stay open, and are told.
@@ -59,8 +59,8 @@ def canonical(
     found = health(surface)
     print(
         f"{found.n_verts:,} vertices, {found.n_faces:,} faces, "
-        f"{'closed' if found.is_closed else f'{len(found.boundary_loops)} boundary loops'}, genus {found.genus}, "
-        f"{surface.k} eigenfunctions, {len(surface.landmarks)} landmarks"
+        f"{'closed' if found.is_closed else counted(len(found.boundary_loops), 'boundary loop')}, genus {found.genus}, "
+        f"{surface.k} eigenfunctions, {counted(len(surface.landmarks), 'landmark')}"
     )
     print(
         f"wrote {', '.join(sorted(('surface.obj', 'surface.json', 'surface.npz', 'canonical.png')))} "

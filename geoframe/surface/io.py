@@ -82,6 +82,25 @@ def load(
     return Mesh(verts, tensor(raw.faces, torch.int64), colors, tensor(raw.uv, dtype), uv_faces)
 
 
+def load_mesh(
+    path: str | Path, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
+) -> Mesh:
+    """Read a file as `load` does, and refuse one that holds points without faces.
+
+    Args:
+        path: an OBJ, OFF, PLY, STL, GLB or glTF file.
+        dtype: of the floating tensors.
+        device: of all tensors, the CPU by default.
+
+    Raises:
+        ValueError: as `load` does, and where the file holds no face.
+    """
+    surface = load(path, dtype=dtype, device=device)
+    if not isinstance(surface, Mesh):
+        raise ValueError(f"{path}: expected a mesh, found points without faces; reconstruct a surface first")
+    return surface
+
+
 def save(surface: Mesh | PointCloud, path: str | Path) -> None:
     """Write a mesh or a point cloud as OBJ, OFF or PLY (by suffix), whole or not at all.
 

@@ -17,15 +17,17 @@ def read_landmarks(path: str | Path) -> Tensor:
     """Read pairs (L, 2) int64 of a source and a target vertex, 0-based, from one file.
 
     Text: one ``source_vertex target_vertex`` a line; blank lines and what follows a ``#`` are passed over.
-    JSON: ``{"pairs": [[s, t], ...]}``. (A JSON file of names belongs to one surface: `read_named_landmarks`.)
+    JSON: a list ``[[s, t], ...]``, or ``{"pairs": [[s, t], ...]}``.
+    (A JSON file of names belongs to one surface: `read_named_landmarks`.)
 
     Raises:
         ValueError: naming the file and the line, for a missing file, a malformed line or no pair at all.
     """
     path = Path(path)
     text = _read_text(path)
-    if text.lstrip().startswith("{") or path.suffix.lower() == ".json":
-        content = _parse_json(text, path)
+    if text.lstrip().startswith(("{", "[")) or path.suffix.lower() == ".json":
+        content = _parse_json(text, path, (dict, list))
+        content = {"pairs": content} if isinstance(content, list) else content
         if "pairs" not in content:
             raise ValueError(
                 f"{path}: expected a key 'pairs'; a file of names belongs to one surface: read one for each with "
@@ -36,9 +38,7 @@ def read_landmarks(path: str | Path) -> Tensor:
             isinstance(p, list) and len(p) == 2 and all(_is_vertex(v) for v in p) for p in pairs
         )
         if not ok:
-            raise ValueError(
-                f"{path}: expected 'pairs' to be a list of [source_vertex, target_vertex], 0-based"
-            )
+            raise ValueError(f"{path}: expected a list of pairs [source_vertex, target_vertex], 0-based")
     else:
         pairs = [_parse_line(line, number, path) for number, line in enumerate(text.splitlines(), 1)]
         pairs = [pair for pair in pairs if pair is not None]
@@ -55,7 +55,7 @@ def read_named_landmarks(path: str | Path) -> dict[str, int]:
         ValueError: naming the file, for a missing file, other content or no name at all.
     """
     path = Path(path)
-    content = _parse_json(_read_text(path), path)
+    content: dict[str, Any] = _parse_json(_read_text(path), path)
     if isinstance(content.get("landmarks"), dict):
         content = content["landmarks"]
     for name, vertex in content.items():
@@ -140,11 +140,12 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"cannot read {path}: not a text file") from err
 
 
-def _parse_json(text: str, path: Path) -> dict[str, Any]:
+def _parse_json(text: str, path: Path, kinds: tuple[type, ...] = (dict,)) -> Any:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as err:
         raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if not isinstance(content, kinds):
+        names = " or ".join("object" if kind is dict else "list" for kind in kinds)
+        raise ValueError(f"{path}: expected a JSON {names}, found {type(content).__name__}")
     return content
