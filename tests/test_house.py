@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
 NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
 FLOORS = {  # whole numbers, from the real imports: a module imports only from lower floors
-    **dict.fromkeys(("_check", "_compiled", "_optional", "_files"), 0),
+    **dict.fromkeys(("_check", "_compiled", "_optional", "_files", "_types"), 0),
     **dict.fromkeys(("_cache", "linalg", "transforms", "nearest"), 1),
     **dict.fromkeys(("camera", "surface"), 2),
     **dict.fromkeys(("_templates", "spectral", "zoo"), 3),
@@ -161,6 +161,12 @@ def test_every_public_name_has_a_docstring():
         name for p in MODULES for name, node in _public_definitions(p) if ast.get_docstring(node) is None
     ]
     assert not bare
+
+
+def test_array_types_are_named_once():
+    """`Floats`, `Ints`, `Bools` and `Array` stand in geoframe/_types.py and nowhere else."""
+    again = [NAMES[p] for p in MODULES if "NDArray" in p.read_text(encoding="utf-8") and p.stem != "_types"]
+    assert not again
 
 
 def test_sizes_stay_readable():

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._compiled import compiled, compiled_sums, share
+from geoframe._types import Array
 
 
 def near_minima(scores: Tensor, best: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,14 +61,14 @@ def _up_to(scores: Any, limit: Any, found: Any) -> int:
 
 
 def pairs_in_cells(
-    inside: NDArray[Any],
-    balls: NDArray[Any],
-    points: NDArray[Any],
-    slack: NDArray[Any],
-    rows: NDArray[Any],
-    cell: NDArray[Any],
+    inside: Array,
+    balls: Array,
+    points: Array,
+    slack: Array,
+    rows: Array,
+    cell: Array,
     room: int,
-) -> tuple[NDArray[Any], NDArray[Any]] | None:
+) -> tuple[Array, Array] | None:
     """Pairs (ball, point) that are certain to hold, for each ball, the point with the lowest product.
 
     Args:

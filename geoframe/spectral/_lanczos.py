@@ -20,12 +20,11 @@ import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 
+from geoframe._types import Floats
 from geoframe.linalg import SpdFactor, count_below
 
 log = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 
 BLOCKS = (4, 16, 48)  # block sizes, tried in turn
 SHIFT = 0.05  # s in units of the k-th eigenvalue expected: larger costs steps, smaller costs orthogonality

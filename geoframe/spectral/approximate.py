@@ -14,13 +14,10 @@ import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 
+from geoframe._types import Floats, Ints
 from geoframe.linalg import SpdFactor
 from geoframe.spectral._lanczos import lowest_pairs, ritz_pairs
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAMPLES = 40  # bumps of the coarse space per eigenpair
 LLOYD = 2  # times that the samples move to the middle of their clusters

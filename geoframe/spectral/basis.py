@@ -8,17 +8,16 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_float, check_int, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.spectral._lanczos import lowest_pairs
 from geoframe.spectral.approximate import approximate_pairs
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.operators import laplacian
 
-Floats = NDArray[np.float64]
 REPEATED = 1e-9  # eigenvalues closer than this, relatively, count as one repeated eigenvalue
 
 
@@ -188,7 +187,7 @@ def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None
         wanted[short] = np.minimum(caps[short], 2 * wanted[short])
 
 
-def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
+def _components(W: sp.csr_matrix, mass: Floats) -> list[Ints]:
     """Vertex indices of the connected components, the largest area first, then by first vertex."""
     linked = W.copy()
     linked.eliminate_zeros()
@@ -198,9 +197,7 @@ def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
     return [members[c] for c in np.lexsort((np.arange(n), -area))]
 
 
-def _merge(
-    pairs: list[tuple[Floats, Floats]], members: list[NDArray[np.int64]], n: int, k: int
-) -> tuple[Floats, Floats]:
+def _merge(pairs: list[tuple[Floats, Floats]], members: list[Ints], n: int, k: int) -> tuple[Floats, Floats]:
     """The k lowest of all components' pairs; equal eigenvalues in the order of the components."""
     if len(members[0]) == n:
         vals, vecs = pairs[0]
@@ -219,7 +216,7 @@ def _merge(
     return np.sort(vals[chosen]), vecs
 
 
-def _clusters(vals: Floats) -> NDArray[np.int64]:
+def _clusters(vals: Floats) -> Ints:
     """Number the groups of equal (to REPEATED) eigenvalues among ascending `vals`."""
     return np.cumsum(np.r_[False, np.diff(vals) > REPEATED * vals[1:]])
 

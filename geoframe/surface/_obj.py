@@ -11,11 +11,9 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Array, Floats, Ints
 from geoframe.surface._raw import (
-    Floats,
-    Ints,
     Raw,
     content_lines,
     fan,
@@ -136,7 +134,7 @@ def _resolve(
 
 
 def write_obj(
-    verts: NDArray, faces: Ints, *, colors: NDArray | None, normals: NDArray | None, uv: Any, uv_faces: Any
+    verts: Array, faces: Ints, *, colors: Array | None, normals: Array | None, uv: Any, uv_faces: Any
 ) -> bytes:
     """OBJ text with colours behind the positions and texture coordinates as vt."""
     fmt = number_format(verts.dtype)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geoframe.surface._raw import Floats, Ints, Raw, check_corners, fan, number_table, unit_colors
+from geoframe._types import Array, Floats, Ints
+from geoframe.surface._raw import Raw, check_corners, fan, number_table, unit_colors
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -29,7 +29,7 @@ class _Property(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    flat: NDArray
+    flat: Array
     counts: Ints
 
 
@@ -163,7 +163,7 @@ def _text_lists(e: _Element, rows: list[str]) -> dict[str, Any]:
     return out
 
 
-def _typed(values: Floats, p: _Property, e: _Element) -> NDArray:
+def _typed(values: Floats, p: _Property, e: _Element) -> Array:
     """Numbers read from text in the integer type that the header gives them; floats stay as printed."""
     if p.kind[0] == "f":
         return values
@@ -229,7 +229,7 @@ def _binary_rows(e: _Element, body: bytes, start: int, order: str) -> tuple[dict
     """Rows of one element whose lists differ in length."""
     if e.n_rows > len(body):
         raise ValueError
-    flat: dict[str, list[NDArray]] = {p.name: [] for p in e.properties}
+    flat: dict[str, list[Array]] = {p.name: [] for p in e.properties}
     counts: dict[str, list[int]] = {p.name: [] for p in e.properties}
     at = start
     for _ in range(e.n_rows):
@@ -282,18 +282,18 @@ def _texture(
 
 
 def write_ply(
-    verts: NDArray,
+    verts: Array,
     faces: Ints,
     *,
-    colors: NDArray | None,
-    normals: NDArray | None,
+    colors: Array | None,
+    normals: Array | None,
     uv: Any,
     uv_faces: Any,
     is_mesh: bool,
 ) -> bytes:
     """Binary little-endian PLY; positions in their own precision, colours as bytes, corners' uv as texcoord."""
     real, word = ("<f8", "double") if verts.dtype == np.float64 else ("<f4", "float")
-    fields: list[tuple[str, str, NDArray]] = [(k, word, verts[:, i]) for i, k in enumerate("xyz")]
+    fields: list[tuple[str, str, Array]] = [(k, word, verts[:, i]) for i, k in enumerate("xyz")]
     if normals is not None:
         fields += [(k, word, normals[:, i]) for i, k in enumerate(("nx", "ny", "nz"))]
     if colors is not None:

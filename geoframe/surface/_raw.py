@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from geoframe._types import Array, Floats, Ints
 
 
 class Raw(NamedTuple):
@@ -135,7 +133,7 @@ def number_format(dtype: np.dtype) -> str:
     return "%r" if dtype == np.float64 else "%.9g"
 
 
-def rows_text(rows: NDArray, fmt: str, prefix: str = "") -> str:
+def rows_text(rows: Array, fmt: str, prefix: str = "") -> str:
     """Lines of text, one a row of `rows`, each column printed with `fmt`."""
     line = prefix + " ".join([fmt] * rows.shape[1]) + "\n"
     return (line * len(rows)) % tuple(rows.ravel().tolist())

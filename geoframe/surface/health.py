@@ -6,13 +6,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.mesh import Mesh
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +197,7 @@ def health(mesh: Mesh) -> Health:
     )
 
 
-def flat_faces(verts: Floats, faces: Ints) -> NDArray[np.bool_]:
+def flat_faces(verts: Floats, faces: Ints) -> Bools:
     """(F,) faces whose area is zero to the rounding of their coordinates; faces with NaN do not count."""
     sound = np.all(np.isfinite(verts), axis=1)[faces].all(1)
     corners = verts[faces[sound]]

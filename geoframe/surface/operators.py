@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from geoframe._check import check_choice, check_finite, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.topology import collapsed_faces
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 NEIGHBORS = 30  # of a point of a cloud, for its local triangulation (Sharp & Crane 2020)
 MOLLIFY = 1e-6  # least excess of the triangle inequality, relative to the triangle's longest edge

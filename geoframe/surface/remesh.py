@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from geoframe._types import Bools, Floats, Ints
+
 OnPoints = Callable[[Floats], Floats]
 
 

@@ -7,17 +7,13 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_int
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.health import flat_faces, numpy_pose, patch_facing
 from geoframe.surface.mesh import Mesh
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,20 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_index, check_int
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.closest import Surface, closest_weights
 from geoframe.surface.health import flat_faces, numpy_pose
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.remesh import coarsen, flip_edges
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 SHARP = 0.6  # cosine of the angle between the normals at a sharp edge: 53 degrees
 SNAP = 0.4  # of the edge length: vertices nearer than that to a sharp edge move onto it

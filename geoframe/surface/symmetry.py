@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_shape
+from geoframe._types import Floats
 from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import sample_surface
 
-Floats = NDArray[np.float64]
 Plane = tuple[Floats, float]  # normal, offset
 _COARSE, _FINE = 300, 1500  # samples that rank the candidate planes, and that move and judge them
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._types import Array
 
-Array = NDArray[Any]
 _GOLDEN = 0.618034
 
 

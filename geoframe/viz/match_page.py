@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_colors
 
 if TYPE_CHECKING:
     from geoframe.maps import Match
-
-Array = NDArray[Any]
 
 
 def write_report(

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
-
-Array = NDArray[Any]
 
 _FRAGMENTS = 200_000  # fragments in flight at once: bounds the memory of the z-buffer, and fits the caches
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength

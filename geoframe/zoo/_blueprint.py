@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from geoframe._types import Floats
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
 from geoframe.zoo._remesh import vertex_normals
 from geoframe.zoo.skeleton import Limits
 
-Floats = NDArray[np.float64]
 Rows = Mapping[int, tuple[float, ...]]
 Triple = tuple[float, float, float]
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface.closest import Surface as Surface
 from geoframe.surface.remesh import coarsen, flip_edges
 from geoframe.zoo._cage import template
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +192,7 @@ def follow_curvature(verts: Floats, size: Floats, n_verts: int) -> Floats:
     return wanted
 
 
-def _both_halves(points: Points, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Points, Ints, Ints]:
+def _both_halves(points: Points, faces: Ints, rim: Bools) -> tuple[Points, Ints, Ints]:
     """The half and its mirror image, joined along the rim: points, faces and the mirror map of the vertices."""
     t = template()
     n, inner = len(rim), np.flatnonzero(~rim)

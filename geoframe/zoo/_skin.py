@@ -7,16 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface.implicit import Field, march, project
 from geoframe.surface.remesh import coarsen, flip_edges
 from geoframe.zoo.deform import Warp
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +207,7 @@ def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints) -> Floats:
     return moved
 
 
-def _both_halves(half: Tensor, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+def _both_halves(half: Tensor, faces: Ints, rim: Bools) -> tuple[Tensor, Tensor, Tensor]:
     """The half and its mirror image, joined along the rim: canonical points, faces and the mirror map."""
     inner = np.flatnonzero(~rim)
     other = np.arange(len(rim))

@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import SurfaceSamples
 from geoframe.zoo import _cage
@@ -27,9 +27,6 @@ from geoframe.zoo._remesh import Points, follow_curvature, symmetric_mesh
 from geoframe.zoo._species import SPECIES
 from geoframe.zoo.identity import proportions
 from geoframe.zoo.skeleton import bones, pose_angles, pose_rotations, skin
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _MIDDLE = {
     "nose": ("nose", "", 0, 2),

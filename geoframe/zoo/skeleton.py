@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from geoframe._types import Floats
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
 
-Floats = NDArray[np.float64]
 Range = tuple[float, float]
 Limits = Mapping[str, tuple[Range, Range, Range]]  # bone -> degrees about x, y and z, of the right side
 
