@@ -11,11 +11,11 @@ import re
 import numpy as np
 
 from geoframe._types import Array, Ints
+from geoframe.surface._polygons import triangulate
 from geoframe.surface._raw import (
     Raw,
     check_corners,
     content_lines,
-    fan,
     number_format,
     number_table,
     polygon_rows,
@@ -56,7 +56,12 @@ def read_off(data: bytes) -> Raw:
         colors = unit_colors(table[:, columns:])
     flat, sizes = polygon_rows(lines[middle:], numbers[middle:])
     check_corners(flat, sizes, n_verts, numbers[middle:])
-    return Raw(table[:, :3], flat[fan(sizes)], colors, table[:, 3:6] if has_normal else None)
+    return Raw(
+        table[:, :3],
+        flat[triangulate(table[:, :3], flat, sizes)],
+        colors,
+        table[:, 3:6] if has_normal else None,
+    )
 
 
 def write_off(verts: Array, faces: Ints, *, colors: Array | None) -> bytes:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from geoframe._types import Array, Floats, Ints
-from geoframe.surface._raw import Raw, check_corners, fan, number_table, unit_colors
+from geoframe.surface._polygons import triangulate
+from geoframe.surface._raw import Raw, check_corners, number_table, unit_colors
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -37,6 +38,10 @@ class _Element(NamedTuple):
     name: str
     n_rows: int
     properties: list[_Property]
+
+
+class _Twice(ValueError):
+    """A name of the header that stands for two things."""
 
 
 def read_ply(data: bytes) -> Raw:
@@ -67,7 +72,7 @@ def read_ply(data: bytes) -> Raw:
         raise ValueError("expected whole numbers in property vertex_indices of the element 'face'")
     flat = corners.flat.astype(np.int64)
     check_corners(flat, corners.counts, len(verts))
-    triangles = fan(corners.counts)
+    triangles = triangulate(verts, flat, corners.counts)
     uv, uv_faces = _texture(vertex, face, corners.counts, triangles)
     return Raw(verts, flat[triangles], colors, normals, uv, uv_faces)
 
@@ -87,6 +92,13 @@ def _header(data: bytes) -> tuple[list[_Element], str | None, bytes]:
             match words:
                 case ["format", kind, _]:
                     order = {"ascii": None, "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
+                case ["element", name, _] if name in (e.name for e in elements):
+                    raise _Twice(f"line {number}: the element {name!r} stands twice in the header")
+                case ["property", *_, name] if elements and name in (p.name for p in elements[-1].properties):
+                    raise _Twice(
+                        f"line {number}: the element {elements[-1].name!r} has two properties {name!r}; which one is "
+                        "meant cannot be known: rename or remove one"
+                    )
                 case ["element", name, count]:
                     elements.append(_Element(name, int(count), []))
                     if int(count) < 0:
@@ -99,6 +111,8 @@ def _header(data: bytes) -> tuple[list[_Element], str | None, bytes]:
                     pass
                 case _:
                     raise ValueError
+        except _Twice:
+            raise
         except (KeyError, IndexError, ValueError):
             raise ValueError(f"line {number}: {line[:60]!r} is not a line of a PLY header") from None
     if order == "":

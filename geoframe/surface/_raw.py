@@ -1,4 +1,4 @@
-"""What every file reader hands over, and the two helpers they share: number tables and polygon fans."""
+"""What every file reader hands over, and the helpers they share: lines, number tables, checks and colours."""
 
 from __future__ import annotations
 
@@ -86,18 +86,6 @@ def polygon_rows(lines: Sequence[str], numbers: Sequence[int]) -> tuple[Ints, In
         counts[row] = n
         flat += corners
     return np.array(flat, np.int64), counts
-
-
-def fan(counts: Ints) -> Ints:
-    """(T, 3) positions, in the flat corner list of polygons with `counts` corners, of their triangle fans.
-
-    A fan is exact for convex polygons; a polygon of n corners gives n - 2 triangles, in order.
-    """
-    start = np.cumsum(counts) - counts
-    n_tri = counts - 2
-    k = np.arange(n_tri.sum()) - np.repeat(np.cumsum(n_tri) - n_tri, n_tri)
-    s = np.repeat(start, n_tri)
-    return np.stack([s, s + k + 1, s + k + 2], axis=1)
 
 
 def check_corners(flat: Ints, counts: Ints, n_verts: int, numbers: Sequence[int] | None = None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_shape, check_tensor
+from geoframe._files import read_text
 
 
 def read_landmarks(path: str | Path) -> Tensor:
@@ -23,7 +24,7 @@ def read_landmarks(path: str | Path) -> Tensor:
         ValueError: naming the file and the line, for a missing file, a malformed line or no pair at all.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = read_text(path)
     if text.lstrip().startswith("{") or path.suffix.lower() == ".json":
         content = _parse_json(text, path)
         if "pairs" not in content:
@@ -55,7 +56,7 @@ def read_named_landmarks(path: str | Path) -> dict[str, int]:
         ValueError: naming the file, for a missing file, other content or no name at all.
     """
     path = Path(path)
-    content = _parse_json(_read_text(path), path)
+    content = _parse_json(read_text(path), path)
     if isinstance(content.get("landmarks"), dict):
         content = content["landmarks"]
     for name, vertex in content.items():
@@ -131,20 +132,21 @@ def _parse_line(line: str, number: int, path: Path) -> list[int] | None:
     return [int(w) for w in words]
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as err:
-        raise ValueError(f"cannot read {path}: {err.strerror or err}") from err
-    except UnicodeDecodeError as err:
-        raise ValueError(f"cannot read {path}: not a text file") from err
-
-
 def _parse_json(text: str, path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as err:
         raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice it could only keep the last value, so that is told instead."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object; remove one of them")
     return content
