@@ -57,9 +57,11 @@ def canonical(
     for note in surface.notes:
         print(f"- {note}")
     found = health(surface)
+    n_loops = len(found.boundary_loops)
+    boundary = "closed" if found.is_closed else f"{n_loops} boundary loop{'s' * (n_loops != 1)}"
     print(
         f"{found.n_verts:,} vertices, {found.n_faces:,} faces, "
-        f"{'closed' if found.is_closed else f'{len(found.boundary_loops)} boundary loops'}, genus {found.genus}, "
+        f"{boundary}, genus {found.genus}, "
         f"{surface.k} eigenfunctions, {len(surface.landmarks)} landmarks"
     )
     print(

@@ -15,6 +15,7 @@ from geoframe._check import check_choice, check_float, check_int, check_shape
 from geoframe._types import Floats, Ints
 from geoframe.spectral._lanczos import lowest_pairs
 from geoframe.spectral.approximate import approximate_pairs
+from geoframe.surface.health import outliers
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.operators import laplacian
 
@@ -145,7 +146,11 @@ def _eigenbasis(
     points = x.detach().double().cpu().numpy()[used] if method == "approximate" else None
 
     def compute() -> dict[str, np.ndarray]:
-        vals, vecs = _lowest_of_all(W[used][:, used] if used.size < len(M) else W, M[used], k, points)
+        part = W[used][:, used] if used.size < len(M) else W
+        try:
+            vals, vecs = _lowest_of_all(part, M[used], k, points)
+        except ValueError as err:
+            raise ValueError(f"{err}{_why(x)}") from err
         if used.size < len(M):
             vecs, part = np.zeros((len(M), k)), vecs
             vecs[used] = part
@@ -155,6 +160,15 @@ def _eigenbasis(
     found = cached_arrays(parts, compute) if cache else compute()
     arrays = (found["vals"], found["vecs"], M)
     return Eigenbasis(*(torch.as_tensor(a).to(dtype=x.dtype, device=x.device) for a in arrays))
+
+
+def _why(positions: Tensor) -> str:
+    """What may be the reason that the surface with these positions (V, 3) has no spectrum, and what to do."""
+    far = outliers(positions.detach().double().cpu().numpy())
+    if not len(far):
+        return "; see geoframe.health(mesh), repair the mesh, or use kind='tufted'"
+    verb = f"{len(far)} vertices lie" if len(far) > 1 else "1 vertex lies"
+    return f"; {verb} very far from all others, first {far[0]}: geoframe.repair(mesh, drop_outliers=True)"
 
 
 def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None) -> tuple[Floats, Floats]:

@@ -125,7 +125,9 @@ def _spectral_range(basis: Eigenbasis) -> tuple[float, float]:
     nonzero = basis.vals[basis.vals > ZERO * basis.vals[-1]]
     if nonzero.numel() == 0 or float(basis.vals[-1]) <= 0:
         raise ValueError(
-            f"basis: expected at least one nonzero eigenvalue, found {basis.k} zeros; compute more eigenpairs"
+            f"basis: all {basis.k} eigenvalues are zero, as of a surface in {basis.k} or more components (pieces that "
+            "share no vertex, as the triangles of an STL file); join them with geoframe.repair(mesh, "
+            "merge_vertices=True), keep one with keep_largest=True, or compute more eigenpairs than components"
         )
     return float(nonzero[0]), float(nonzero[-1])
 

@@ -11,6 +11,8 @@ from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.mesh import Mesh
 
+FAR = 100  # an outlier is so many times farther from the middle than half of the vertices are
+
 
 @dataclass(frozen=True, eq=False)
 class Health:
@@ -28,6 +30,8 @@ class Health:
         unreferenced_vertices: (n,) vertices of no face.
         duplicate_vertices: (n,) vertices at exactly the place of an earlier one.
         nonfinite_vertices: (n,) vertices with a NaN or infinite coordinate.
+        outlier_vertices: (n,) vertices more than 100 times as far from the middle (the median of every
+            coordinate) as half of the vertices: a value that stands for "no data", a wrong decimal point.
         is_oriented: neighbours run their common edge in opposite directions.
         is_orientable: the faces can be turned so that they do.
         facing: "outward", "inward", "mixed" (pieces differ) or "undecided" (flat, or not oriented). Open
@@ -51,6 +55,7 @@ class Health:
     unreferenced_vertices: Ints
     duplicate_vertices: Ints
     nonfinite_vertices: Ints
+    outlier_vertices: Ints
     is_oriented: bool
     is_orientable: bool
     facing: str
@@ -78,6 +83,7 @@ class Health:
         """
         counted = [
             (self.nonfinite_vertices, "vert", "with a NaN or infinite coordinate", "drop_nonfinite"),
+            (self.outlier_vertices, "vert", "very far from all others", "drop_outliers"),
             (self.unreferenced_vertices, "vert", "that no face uses", "drop_unreferenced"),
             (self.duplicate_vertices, "vert", "at the place of an earlier one (a seam?)", "merge_vertices"),
             (self.collapsed_faces, "face", "naming a vertex twice", "drop_degenerate"),
@@ -114,6 +120,8 @@ class Health:
                 value = len(value)
             elif isinstance(value, tuple):
                 value = [x if np.isfinite(x) else None for x in value]
+            elif isinstance(value, float) and not np.isfinite(value):
+                value = None
             out[field.name] = value
         return {
             **out,
@@ -162,7 +170,8 @@ def health(mesh: Mesh) -> Health:
     turn = topology.orientation(faces, table)
     collapsed = topology.collapsed_faces(faces)
     sound = finite[faces].all(1)
-    area = np.linalg.norm(_double_areas(verts, faces[sound]), axis=1).sum() / 2
+    with np.errstate(over="ignore"):  # of coordinates beyond 1e77
+        area = np.linalg.norm(_double_areas(verts, faces[sound]), axis=1).sum() / 2
     size = np.ptp(verts[finite], axis=0) if finite.any() else np.full(3, np.nan)
     volume = None
     if F and not loops and turn.is_consistent and sound.all():
@@ -186,6 +195,7 @@ def health(mesh: Mesh) -> Health:
         unreferenced_vertices=np.flatnonzero(~used),
         duplicate_vertices=np.flatnonzero(topology.first_equal_rows(verts) != np.arange(V)),
         nonfinite_vertices=np.flatnonzero(~finite),
+        outlier_vertices=outliers(verts),
         is_oriented=turn.is_consistent,
         is_orientable=not bool(turn.one_sided.any()),
         facing=_facing(verts, faces[sound], turn.patches[sound], turn.is_consistent),
@@ -195,6 +205,26 @@ def health(mesh: Mesh) -> Health:
         volume=volume,
         size=(float(size[0]), float(size[1]), float(size[2])),
     )
+
+
+def outliers(points: Floats) -> Ints:
+    """(n,) indices of the points (N, 3) more than `FAR` times as far from their middle as half of them are.
+
+    The middle is the median of every coordinate; points with NaN or infinity are left out. A spectrum, a
+    bounding box or a picture says nothing about a surface with such a point: it is all about the point.
+    """
+    finite = np.flatnonzero(np.all(np.isfinite(points), axis=1))
+    which = finite
+    for _ in range(100):  # without the outliers the middle is another one, and more may show
+        if not len(which):
+            break
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = np.abs(points[which] - np.median(points[which], axis=0)).max(1)
+            far = away > FAR * np.median(away)
+        if not far.any() or not np.median(away) > 0:
+            break
+        which = which[~far]
+    return np.setdiff1d(finite, which)
 
 
 def flat_faces(verts: Floats, faces: Ints) -> Bools:

@@ -13,10 +13,11 @@ from geoframe._check import check_index, check_int
 from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.closest import Surface, closest_weights
-from geoframe.surface.health import flat_faces, numpy_pose
+from geoframe.surface.health import flat_faces, numpy_pose, outliers
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.remesh import coarsen, flip_edges
 
+PIECES = 2e6  # triangles into which all may be cut, some 10 s and 1 GB
 SHARP = 0.6  # cosine of the angle between the normals at a sharp edge: 53 degrees
 SNAP = 0.4  # of the edge length: vertices nearer than that to a sharp edge move onto it
 
@@ -61,6 +62,12 @@ def resize(mesh: Mesh, n_verts: int, *, pins: Tensor | None = None, seed: int = 
     if pinned.sum() > n_verts // 2:
         raise ValueError(
             f"pins: expected at most {n_verts // 2} for {n_verts} vertices, found {pinned.sum()}"
+        )
+    far = outliers(verts)
+    if len(far):
+        raise ValueError(
+            f"mesh: expected no outliers, found {len(far)} very far from all other vertices, first {far[0]}; see "
+            "health(mesh), and remove them with repair(mesh, drop_outliers=True)"
         )
     old = _Dense(verts, faces, n_verts)
     hold = old.is_rim + 2 * np.append(pinned, np.zeros(len(old.verts) - len(verts), bool))
@@ -108,6 +115,23 @@ def _check_sound(verts: Floats, faces: Ints) -> None:
         )
 
 
+def _check_pieces(verts: Floats, faces: Ints, longest: float) -> None:
+    """Refuse surfaces with edges so long beside the triangles wanted that halving them would not end.
+
+    A round of `_split_long` makes three of a thin triangle, which has two long edges, and four of a fat one.
+    """
+    corners = verts[faces]
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2) / longest
+        shortest, middle, most = np.sort(np.maximum(lengths, 1), axis=1).T
+        pieces = (most / middle) * (middle / shortest) ** np.log2(3) * shortest**2
+    if not pieces.sum() < PIECES:
+        raise ValueError(
+            f"mesh: its longest edges are {most.max():.3g} times as long as those wanted; ask for more vertices, or "
+            "subdivide or remove the long triangles first"
+        )
+
+
 class _Segments:
     """Closest points of line segments `ends` (n, 2, 3) that are short beside the distances that matter."""
 
@@ -144,6 +168,7 @@ class _Dense:
         self.old_verts, self.old_faces = verts, faces
         size = _follow_bends(verts, faces, length)
         longest = 0.75 * length
+        _check_pieces(verts, faces, longest)
         split = _split_long(verts, faces, longest)
         while len(split[0]) < 1.5 * n_verts:
             longest *= 0.75
