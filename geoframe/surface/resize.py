@@ -12,12 +12,12 @@ from torch import Tensor
 from geoframe._check import check_index, check_int
 from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
-from geoframe.surface.closest import Surface, closest_weights
+from geoframe.surface.closest import TriangleTree, closest_weights
 from geoframe.surface.health import flat_faces, numpy_pose, outliers
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.remesh import coarsen, flip_edges
 
-PIECES = 2e6  # triangles into which all may be cut, some 10 s and 1 GB
+PIECES = 2e6  # triangles into which all may be cut, and 20 more a vertex wanted: some 10 s and 1 GB
 SHARP = 0.6  # cosine of the angle between the normals at a sharp edge: 53 degrees
 SNAP = 0.4  # of the edge length: vertices nearer than that to a sharp edge move onto it
 
@@ -115,7 +115,7 @@ def _check_sound(verts: Floats, faces: Ints) -> None:
         )
 
 
-def _check_pieces(verts: Floats, faces: Ints, longest: float) -> None:
+def _check_pieces(verts: Floats, faces: Ints, longest: float, limit: float) -> None:
     """Refuse surfaces with edges so long beside the triangles wanted that halving them would not end.
 
     A round of `_split_long` makes three of a thin triangle, which has two long edges, and four of a fat one.
@@ -125,7 +125,7 @@ def _check_pieces(verts: Floats, faces: Ints, longest: float) -> None:
         lengths = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2) / longest
         shortest, middle, most = np.sort(np.maximum(lengths, 1), axis=1).T
         pieces = (most / middle) * (middle / shortest) ** np.log2(3) * shortest**2
-    if not pieces.sum() < PIECES:
+    if not pieces.sum() < limit:
         raise ValueError(
             f"mesh: its longest edges are {most.max():.3g} times as long as those wanted; ask for more vertices, or "
             "subdivide or remove the long triangles first"
@@ -168,7 +168,7 @@ class _Dense:
         self.old_verts, self.old_faces = verts, faces
         size = _follow_bends(verts, faces, length)
         longest = 0.75 * length
-        _check_pieces(verts, faces, longest)
+        _check_pieces(verts, faces, longest, PIECES + 20 * n_verts)
         split = _split_long(verts, faces, longest)
         while len(split[0]) < 1.5 * n_verts:
             longest *= 0.75
@@ -184,7 +184,7 @@ class _Dense:
         self.is_rim = np.zeros(len(self.verts), np.int64)
         self.is_rim[self.rim] = 1
         self._solid = np.flatnonzero(~flat_faces(self.verts, self.faces))
-        self._surface = Surface(self.verts, self.faces[self._solid])
+        self._surface = TriangleTree(self.verts, self.faces[self._solid])
         self.rim_line, self.length = _Segments(self.verts[self.rim]), length
         normal = _area_vectors(self.verts[self.faces])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300)

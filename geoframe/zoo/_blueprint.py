@@ -9,9 +9,9 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from geoframe._types import Floats
+from geoframe.surface.normals import vertex_normals
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
-from geoframe.zoo._remesh import vertex_normals
 from geoframe.zoo.skeleton import Limits
 
 Rows = Mapping[int, tuple[float, ...]]

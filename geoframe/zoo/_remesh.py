@@ -8,7 +8,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from geoframe._types import Bools, Floats, Ints
-from geoframe.surface.closest import Surface as Surface
+from geoframe.surface.closest import TriangleTree
+from geoframe.surface.normals import vertex_normals
 from geoframe.surface.remesh import coarsen, flip_edges
 from geoframe.zoo._cage import template
 
@@ -100,7 +101,7 @@ class _HalfSurface:
     def __init__(self, verts: Floats) -> None:
         t = template()
         self.own = np.flatnonzero((t.side[t.faces] >= 0).all(1))
-        self.flank = Surface(verts, t.faces[self.own])
+        self.flank = TriangleTree(verts, t.faces[self.own])
         self.verts, self.faces = verts, t.faces
         face, corner = np.nonzero(
             (t.side[t.faces[self.own]] == 0) & (t.side[np.roll(t.faces[self.own], -1, 1)] == 0)
@@ -157,14 +158,6 @@ def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints, surface: _HalfSurfa
     moved = x.copy()
     moved[free] = surface.project(x[free] + 0.5 * step)
     return moved
-
-
-def vertex_normals(x: Floats, faces: Ints) -> Floats:
-    """(n, 3) unit normals, weighted by area."""
-    a, b, c = x[faces].transpose(1, 0, 2)
-    n = np.cross(b - a, c - a)
-    total = np.stack([np.bincount(faces.ravel(), np.repeat(n[:, k], 3), len(x)) for k in range(3)], axis=1)
-    return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-300)
 
 
 def follow_curvature(verts: Floats, size: Floats, n_verts: int) -> Floats:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int, check_shape
+from geoframe.surface.closest import TriangleTree
 from geoframe.surface.implicit import Field, project
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import SurfaceSamples, sample_surface
-from geoframe.zoo._remesh import Surface
 from geoframe.zoo._skin import Half, right_half, skin
 from geoframe.zoo.deform import Warp
 from geoframe.zoo.solids import Part, Point, distance, fold
@@ -176,7 +176,7 @@ def member_correspondence(a: MemberMesh, b: MemberMesh) -> tuple[SurfaceSamples,
         nearest point of a's mesh. exists: (V_b,) bool, as in `counterpart`.
     """
     points, exists = counterpart(a.member, b.canonical)
-    surface = Surface(a.mesh.verts.numpy(), a.mesh.faces.numpy())
+    surface = TriangleTree(a.mesh.verts.numpy(), a.mesh.faces.numpy())
     face, weights = surface.closest(points.numpy(), 30)
     return SurfaceSamples(points, torch.as_tensor(face), torch.as_tensor(weights)), exists
 

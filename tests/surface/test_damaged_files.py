@@ -25,6 +25,7 @@ from geoframe.spectral import hks
 from geoframe.surface import Mesh, farthest_points, repair, save
 from geoframe.surface.health import outliers
 from geoframe.surface.resize import resize
+from geoframe.surface.shapes import cylinder
 
 SECONDS = 10.0  # of processor time for one file
 WORKER = """
@@ -226,11 +227,11 @@ def test_no_canonical_surface_has_an_outlier_and_size_is_no_reason() -> None:
 
 
 def test_edges_too_long_for_the_triangles_wanted_are_refused() -> None:
-    mesh = geoframe.template("cat")
-    verts = mesh.verts.clone()
-    verts[7, 1] = 20.0  # a spike, not yet an outlier
+    """A wire of 400 strips, each 60,000 times as long as it is wide, would be cut into millions of pieces."""
+    wire = cylinder(0.01, 10.0, n_around=400, n_along=1, n_cap=1)
+    assert not len(health(wire).outlier_vertices)
     with pytest.raises(ValueError, match=r"longest edges are .* times as long as those wanted"):
-        resize(mesh.with_verts(verts), 3000)
+        resize(wire, 2000)
 
 
 def test_pieces_that_share_no_vertex_are_named() -> None:
