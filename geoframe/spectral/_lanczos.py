@@ -44,7 +44,8 @@ def lowest_pairs(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats
 
     Args:
         W: (n, n) symmetric positive semi-definite, connected, with the constants as kernel.
-        mass: (n,) positive. k: from 1 to n.
+        mass: (n,) positive.
+        k: from 1 to n.
 
     Raises:
         ValueError: no certified result (meaning that the matrix is too ill-conditioned).
@@ -125,7 +126,9 @@ def ritz_pairs(
     It ends when the k - 1 largest have converged and a gap follows the j-th, j >= k - 1; nothing is certified.
 
     Args:
-        factor: of A (n, n). dual: rows (b, n) times M. k: wanted pairs, counting the constants.
+        factor: of A (n, n).
+        dual: rows (b, n) times M.
+        k: wanted pairs, counting the constants.
 
     Returns:
         j + 1 eigenvalues, descending, their error bounds, and j vectors (j, n), one a row; None where the
@@ -223,14 +226,18 @@ class BlockLanczos:
 
     Attributes:
         Q: (capacity + b, n); the first `m` rows are the Krylov basis, the next b the block to come.
-        m: rows of the basis. b: block size. diagonal, coupling: the blocks (b, b) of T.
+        m: rows of the basis.
+        b: block size.
+        diagonal, coupling: the blocks (b, b) of T.
 
     Orthogonality is kept to about 1e-8, which gives T to full precision. Its loss is followed by the
     recurrence that it obeys, in blocks (b, b) of ``Q_i M Q_j^T``; where it gets too large, two blocks in turn
     are orthogonalised against all others.
 
     Args:
-        op: rows (b, n) to ``B`` applied to each. dual: rows (b, n) times M. start: (b, n) independent rows.
+        op: rows (b, n) to ``B`` applied to each.
+        dual: rows (b, n) times M.
+        start: (b, n) independent rows.
 
     Source: Simon 1984, The Lanczos algorithm with partial reorthogonalization; Grimes, Lewis & Simon 1994.
     """

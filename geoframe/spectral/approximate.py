@@ -35,7 +35,10 @@ def approximate_pairs(W: sp.csr_matrix, mass: Floats, points: Floats, k: int) ->
     better than the last. Surfaces of fewer than ``4 * SAMPLES * k`` vertices are solved exactly.
 
     Args:
-        W: (n, n) stiffness matrix, connected. mass: (n,) positive. points: (n, 3) positions. k: from 1 to n.
+        W: (n, n) stiffness matrix, connected.
+        mass: (n,) positive.
+        points: (n, 3) positions.
+        k: from 1 to n.
 
     Source: the coarse space follows Nasikun, Brandt & Hildebrandt 2018, Fast Approximation of Laplace-Beltrami
         Eigenproblems; differs: clusters instead of Dijkstra balls, linear precision, a sparse coarse problem

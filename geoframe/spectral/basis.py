@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe._cache import cached_arrays
-from geoframe._check import check_choice, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_choice, check_int, check_shape
 from geoframe._types import Floats, Ints
 from geoframe.spectral._lanczos import lowest_pairs
 from geoframe.spectral.approximate import approximate_pairs
@@ -37,8 +37,10 @@ class Eigenbasis:
     mass: Tensor
 
     def __post_init__(self) -> None:
-        K = check_shape(check_float(self.vals, "vals"), "K", "vals")["K"]
-        sizes = check_shape(check_float(self.vecs, "vecs"), "V K", "vecs")
+        for name in ("vals", "vecs", "mass"):
+            object.__setattr__(self, name, as_floats(getattr(self, name), name))
+        K = check_shape(self.vals, "K", "vals")["K"]
+        sizes = check_shape(self.vecs, "V K", "vecs")
         if sizes["K"] != K:
             raise ValueError(f"vecs: expected {K} columns, one an eigenvalue, found {sizes['K']}")
         if self.mass.shape != (sizes["V"],):
@@ -59,10 +61,13 @@ class Eigenbasis:
 
     def project(self, f: Tensor) -> Tensor:
         """Coefficients (K, ...) of vertex functions `f` (V, ...): ``vecs^T M f``."""
+        f = f if isinstance(f, Tensor) else as_floats(f, "f").to(self.vecs)
         return torch.tensordot(self.vecs.T, self.mass.reshape(-1, *[1] * (f.ndim - 1)) * f, dims=1)
 
     def lift(self, coefficients: Tensor) -> Tensor:
         """Vertex functions (V, ...) with the given coefficients (K', ...), K' <= K."""
+        if not isinstance(coefficients, Tensor):
+            coefficients = as_floats(coefficients, "coefficients").to(self.vecs)
         return torch.tensordot(self.vecs[:, : coefficients.shape[0]], coefficients, dims=1)
 
     def truncate(self, k: int) -> Eigenbasis:
@@ -87,7 +92,8 @@ def eigenbasis(
     """The k lowest eigenpairs of ``W u = lambda M u`` on a mesh or point cloud, ``vecs^T diag(mass) vecs = I``.
 
     Args:
-        surface: V vertices or points. k: from 1 to the number of vertices with area.
+        surface: V vertices or points.
+        k: from 1 to the number of vertices with area.
         kind, mass: the Laplacian, see `geoframe.surface.laplacian`.
         method: "exact", every pair to a relative residual of 1e-6 or better (eigenvalues to about 1e-12) and
             none missing, certified by inertia; "approximate", see `geoframe.spectral.approximate`.

@@ -24,7 +24,8 @@ class ExactPiece:
     """Exact distances on one connected component, verts (V, 3) of edge length about 1 and faces (F, 3).
 
     Raises:
-        ValueError: not manifold. ImportError: without the extra `geometry`.
+        ValueError: not manifold.
+        ImportError: without the extra `geometry`.
     """
 
     def __init__(self, verts: Floats, faces: Ints) -> None:

@@ -38,7 +38,8 @@ class Health:
             pieces are judged by the volume between them and their centre.
         euler_characteristic: V - E + F over what is in use.
         genus: handles over all components, holes taken as filled; None where not manifold or orientable.
-        area: of all faces. volume: enclosed, signed; None where the mesh is not closed and oriented.
+        area: of all faces.
+        volume: enclosed, signed; None where the mesh is not closed and oriented.
         size: (3,) edge lengths of the bounding box, NaN where no vertex is finite.
     """
 
@@ -159,7 +160,8 @@ def health(mesh: Mesh) -> Health:
     """Examine a mesh of one pose (V, 3); nothing is changed, whatever its state.
 
     Raises:
-        TypeError: not a `Mesh`. ValueError: a batch of poses.
+        TypeError: not a `Mesh`.
+        ValueError: a batch of poses.
     """
     verts, faces = numpy_pose(mesh)
     V, F = len(verts), len(faces)

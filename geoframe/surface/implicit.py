@@ -28,7 +28,8 @@ class Limb:
     """A chain of balls and the hull between each two of them: a bone with its flesh.
 
     Attributes:
-        joints: (n, 3) centres, n >= 2. radii: (n,) > 0.
+        joints: (n, 3) centres, n >= 2.
+        radii: (n,) > 0.
         stretch: thickness along x, y and z relative to the radii: (1, 1, 0.5) is half as wide as it is high.
         blend: length over which it melts into the limbs before it.
     """

@@ -100,7 +100,8 @@ def save(surface: Mesh | PointCloud, path: str | Path) -> None:
     normals of a cloud: they are left out.
 
     Raises:
-        TypeError: not a `Mesh` or `PointCloud`. ValueError: unknown suffix, a batch, or a place that
+        TypeError: not a `Mesh` or `PointCloud`.
+        ValueError: unknown suffix, a batch, or a place that
             cannot be written to; an existing file is then left as it was.
     """
     path = Path(path)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoframe._check import check_shape, check_tensor
+from geoframe._check import as_tensor, check_shape
 from geoframe._files import read_text
 
 
@@ -87,10 +87,11 @@ def check_landmarks(pairs: Any, n_source: int, n_target: int) -> Tensor:
     """Return `pairs` (L, 2) as int64 if they can serve as landmarks between surfaces of these vertex counts.
 
     Raises:
-        TypeError: not an integer tensor. ValueError: fewer than 1 pair, another shape, a vertex out of
-            range, or a vertex of one surface that stands in two pairs.
+        TypeError: not a tensor, array or list of integers.
+        ValueError: fewer than 1 pair, another shape, a vertex out of range, or a vertex of one surface that
+            stands in two pairs.
     """
-    check_tensor(pairs, "landmarks")
+    pairs = as_tensor(pairs, "landmarks")
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(
             f"landmarks: expected an integer dtype (int64), found {pairs.dtype}; convert with .long()"

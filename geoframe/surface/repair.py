@@ -101,7 +101,8 @@ def repair(
         drop_unreferenced: remove vertices of no face.
 
     Raises:
-        TypeError: not a `Mesh`. ValueError: a batch of poses, or `fill_holes` outside 0 to 1000.
+        TypeError: not a `Mesh`.
+        ValueError: a batch of poses, or `fill_holes` outside 0 to 1000.
     """
     verts, faces = numpy_pose(mesh)
     check_int(fill_holes, "fill_holes", low=0, high=1000)

@@ -28,7 +28,8 @@ class Resized:
 
     Attributes:
         mesh: the new mesh, V' vertices, in the dtype and on the device of the old one; geometry only.
-        source: (V', 3) int64 vertices of the old mesh. weights: (V', 3) floating, of sum 1, so that
+        source: (V', 3) int64 vertices of the old mesh.
+        weights: (V', 3) floating, of sum 1, so that
             ``f_new = (weights[..., None] * f_old[source]).sum(1)`` carries functions f_old (V, D).
         pins: (P,) int64, the new numbers of the vertices that were to stay.
     """
@@ -48,7 +49,8 @@ def resize(mesh: Mesh, n_verts: int, *, pins: Tensor | None = None, seed: int = 
     Args:
         mesh: one pose (V, 3), manifold and oriented; boundaries are welcome.
         n_verts: vertices wanted. More are left where fewer could not keep the topology (many handles or holes).
-        pins: (P,) vertices that stay where they are. seed: of the order in which edges go.
+        pins: (P,) vertices that stay where they are.
+        seed: of the order in which edges go.
 
     Raises:
         TypeError, ValueError: not such a mesh, a pin out of range, more pins than half of `n_verts`.
@@ -158,8 +160,11 @@ class _Dense:
     """The surface in triangles that are small beside those wanted, and closest points on it.
 
     Attributes:
-        verts: (N, 3), the old ones first. faces: (G, 3). size: (N,) relative edge length wanted.
-        rim: (n, 2) directed edges with a face on their left only. is_rim: (N,) 1 for their vertices.
+        verts: (N, 3), the old ones first.
+        faces: (G, 3).
+        size: (N,) relative edge length wanted.
+        rim: (n, 2) directed edges with a face on their left only.
+        is_rim: (N,) 1 for their vertices.
     """
 
     def __init__(self, verts: Floats, faces: Ints, n_verts: int) -> None:

@@ -69,7 +69,8 @@ class Blueprint:
         fore_out, hind_out: which way is outside at the limbs.
         root: how much of ring 0 of the fore and hind limbs is theirs, the rest the body's.
         crest: ring of the body -> height of a mane on its dorsal midline.
-        eye: radius of the eyeballs. wool: depth of the locks on body and neck.
+        eye: radius of the eyeballs.
+        wool: depth of the locks on body and neck.
         limits: of the joints, see `skeleton`.
     """
 

@@ -33,8 +33,10 @@ class Cage:
     """Connectivity shared by all animals.
 
     Attributes:
-        keys: (n,) what each vertex of the cage is. number: its inverse, key -> vertex.
-        quads: (Q, 4), outward. mirror: (n,) the vertex on the other side, an involution.
+        keys: (n,) what each vertex of the cage is.
+        number: its inverse, key -> vertex.
+        quads: (Q, 4), outward.
+        mirror: (n,) the vertex on the other side, an involution.
     """
 
     keys: tuple[Key, ...]

@@ -32,8 +32,11 @@ def symmetric_mesh(
     """Well-shaped triangles on a symmetric animal, itself exactly symmetric.
 
     Args:
-        verts: (V, 3) of the dense template. size: (V,) relative edge lengths. n_verts: about how many.
-        pins: dense vertices of the right half or the midline that become vertices. seed: of the triangulation.
+        verts: (V, 3) of the dense template.
+        size: (V,) relative edge lengths.
+        n_verts: about how many.
+        pins: dense vertices of the right half or the midline that become vertices.
+        seed: of the triangulation.
 
     Returns:
         points (n,) of the dense template, faces (F, 3), the mirror map (n,), and the vertices that are the pins.

@@ -31,7 +31,10 @@ class Half:
     """The right half (z >= 0) of a canonical surface as a fine mesh, with slivers.
 
     Attributes:
-        verts: (V, 3). faces: (F, 3). field: what is 0 on it. size: canonical points to relative edge lengths.
+        verts: (V, 3).
+        faces: (F, 3).
+        field: what is 0 on it.
+        size: canonical points to relative edge lengths.
     """
 
     verts: Floats
@@ -44,8 +47,11 @@ def skin(fine: Half, warp: Warp, n_verts: int, pins: Tensor, seed: int) -> Skin:
     """Well-shaped triangles on the image of a canonical surface, exactly symmetric.
 
     Args:
-        fine: the right half of the canonical surface. warp: keeps z = 0 where it is. n_verts: about how many.
-        pins: (n, 3) canonical surface points, z >= 0, that become vertices. seed: of the triangulation.
+        fine: the right half of the canonical surface.
+        warp: keeps z = 0 where it is.
+        n_verts: about how many.
+        pins: (n, 3) canonical surface points, z >= 0, that become vertices.
+        seed: of the triangulation.
     """
     goal = n_verts // 2 + int(0.4 * np.sqrt(n_verts))  # the rim counts for both halves
     canonical, faces, rim = _finer(fine, 3 * goal)
