@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.canonical.surface import Surface
 from geoframe.surface import Mesh, farthest_points, health, subdivide
 from geoframe.viz.match_page import card
 from geoframe.viz.surfaces import draw_surface, good_view, position_colors
-
-Array = NDArray[Any]
 
 FUNCTIONS = (1, 3, 9)  # eigenfunctions drawn; 0 is constant
 BLUE, WHITE, RED = (0.17, 0.36, 0.66), (0.96, 0.95, 0.92), (0.74, 0.16, 0.18)
