@@ -45,7 +45,7 @@ def hks(
     Source: Sun, Ovsjanikov & Guibas 2009, A Concise and Provably Informative Multi-Scale Signature Based on
         Heat Diffusion; the scaling is that of section 4.
     """
-    if not isinstance(times, int | np.integer):
+    if isinstance(times, Tensor | Sequence | np.ndarray):
         times = _grid(times, basis, "times")
         if not bool((times > 0).all()):
             raise ValueError(f"times: expected positive numbers, found {float(times.min()):.3g}")
@@ -90,7 +90,7 @@ def wks(
     Source: Aubry, Schlickewei & Cremers 2011, The Wave Kernel Signature, section 3.
     """
     low, high = (math.log(x) for x in _spectral_range(basis))
-    if not isinstance(energies, int | np.integer):
+    if isinstance(energies, Tensor | Sequence | np.ndarray):
         energies = _grid(energies, basis, "energies")
         sigma = 7 * float(energies.max() - energies.min()) / len(energies) if sigma is None else sigma
     else:

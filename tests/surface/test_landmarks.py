@@ -112,8 +112,11 @@ def test_check_landmarks_values(pairs: list[list[int]], message: str) -> None:
 def test_check_landmarks_types() -> None:
     good = torch.tensor([[4, 0], [0, 2]], dtype=torch.int32)
     assert check_landmarks(good, 5, 3).dtype == torch.int64
-    with pytest.raises(TypeError, match=r"landmarks: expected a torch.Tensor, found list"):
-        check_landmarks([[0, 0]], 5, 3)
+    assert check_landmarks([[4, 0], [0, 2]], 5, 3).tolist() == good.tolist()
+    with pytest.raises(
+        TypeError, match=r"landmarks: expected a tensor, an array or a list of numbers, found str"
+    ):
+        check_landmarks("nose", 5, 3)
     with pytest.raises(TypeError, match="integer dtype"):
         check_landmarks(torch.zeros(1, 2), 5, 3)
     with pytest.raises(ValueError, match=r"landmarks: expected shape \(L, 2\), found \(3,\)"):
