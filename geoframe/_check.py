@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,34 @@ def check_tensor(x: Any, name: str) -> Tensor:
             f"{name}: expected a torch.Tensor, found {type(x).__name__}; convert with torch.as_tensor(...)"
         )
     return x
+
+
+def as_tensor(x: Any, name: str) -> Tensor:
+    """A tensor of numbers from a tensor (as it is), a NumPy array, a list or a tuple, called once at a public door.
+
+    dtypes are kept; Python numbers become float64 or int64.
+
+    Raises:
+        TypeError: naming `name`, for what does not hold numbers in rows of equal length.
+    """
+    if isinstance(x, Tensor):
+        return x
+    try:
+        array = np.asarray(x)
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    except (TypeError, ValueError, RuntimeError) as err:
+        raise TypeError(
+            f"{name}: expected a tensor, an array or a list of numbers, found {type(x).__name__}"
+            + ("; its rows differ in length or hold other things" if isinstance(x, list | tuple) else "")
+        ) from err
+
+
+def as_floats(x: Any, name: str) -> Tensor:
+    """As `as_tensor`, floating: whole numbers in arrays and lists become float64, integer tensors are refused."""
+    if isinstance(x, Tensor):
+        return check_float(x, name)
+    found = as_tensor(x, name)
+    return check_float(found if found.is_floating_point() or found.is_complex() else found.double(), name)
 
 
 def check_shape(x: Any, pattern: str, name: str) -> dict[str, int]:

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_finite, check_index
 from geoframe._files import mesh_file, staged_folder
+from geoframe._types import Floats
 from geoframe.spectral.basis import Eigenbasis, eigenbasis, kept_basis
 from geoframe.surface.geodesics import HeatGeodesics, Sources, geodesic_distances, heat_geodesics, kept_rows
 from geoframe.surface.io import load, save
@@ -113,7 +113,7 @@ class Surface(Mesh):
         return value
 
     @property
-    def laplacian(self) -> tuple[sp.csr_matrix, NDArray[np.float64]]:
+    def laplacian(self) -> tuple[sp.csr_matrix, Floats]:
         """Stiffness matrix W (V, V) and lumped mass (V,), as `geoframe.surface.laplacian` makes them."""
         return laplacian(self)
 

@@ -74,7 +74,7 @@ def _listed_pairs(file: Path) -> list[Any]:
 
     pairs = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as err:
         raise ValueError(
             f"{file}: expected a text file with two mesh files a line, found binary data"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
+from geoframe._files import read_text
 from geoframe._optional import require
 from geoframe.data.clouds import CloudSet
 from geoframe.surface.io import load
@@ -247,14 +248,14 @@ def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
 
 
 def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
-    lines = (root / "synsetoffset2category.txt").read_text(encoding="utf-8").split("\n")
+    lines = read_text(root / "synsetoffset2category.txt").split("\n")
     ids = {words[0].lower(): words[1] for line in lines if len(words := line.split()) == 2}
     if category.lower() not in ids:
         raise ValueError(f"{root}: expected a category among {', '.join(sorted(ids))}, found {category!r}")
     synset = ids[category.lower()]
     listing = root / "train_test_split" / f"shuffled_{split}_file_list.json"
     if listing.is_file():
-        entries = [Path(e).parts[-2:] for e in json.loads(listing.read_text(encoding="utf-8"))]
+        entries = [Path(e).parts[-2:] for e in json.loads(read_text(listing))]
         files = [root / synset / f"{name}.txt" for folder, name in entries if folder == synset]
     else:
         files = _share(sorted((root / synset).glob("*.txt")), split)
@@ -272,18 +273,13 @@ def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int, lim
 def _text(file: Path) -> Tensor:
     """A table (N, C) of numbers; a first line that is one number, the count, is skipped."""
     with _reading(file, "lines of as many numbers each"):
-        with file.open(encoding="utf-8") as stream:
-            lead = len(stream.readline().replace(",", " ").split()) == 1
-        data = np.loadtxt(file, dtype=np.float32, ndmin=2, skiprows=int(lead), delimiter=_delimiter(file))
+        lines = read_text(file).split("\n")
+        first = int(len(lines[0].replace(",", " ").split()) == 1)
+        delimiter = "," if "," in "".join(lines[1:2]) else None
+        data = np.loadtxt(lines[first:], dtype=np.float32, ndmin=2, delimiter=delimiter)
     if data.shape[0] == 0 or data.shape[1] < 3:
         raise ValueError(f"{file}: expected lines of at least three numbers, found shape {data.shape}")
     return torch.as_tensor(data)
-
-
-def _delimiter(file: Path) -> str | None:
-    with file.open(encoding="utf-8") as stream:
-        stream.readline()
-        return "," if "," in stream.readline() else None
 
 
 def _dynamic_faust(

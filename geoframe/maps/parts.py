@@ -11,17 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from geoframe._types import Ints
 from geoframe.canonical.surface import Surface
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import collapsed_faces, first_equal_rows, vertex_components
 from geoframe.transforms import nearest_rotation
-
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_float, check_shape
+from geoframe._types import Floats
 from geoframe.surface.closest import closest_weights
 from geoframe.surface.clouds import box, gather_rows, nearest_sq
 from geoframe.surface.mesh import Mesh
@@ -85,7 +85,7 @@ def surface_distance(keypoints: Tensor, surfaces: Sequence[Mesh]) -> Tensor:
     return torch.as_tensor(np.stack(rows)).to(keypoints)
 
 
-def _mesh_distance(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+def _mesh_distance(points: Floats, corners: Floats) -> Floats:
     """(n,) distances of points (n, 3) to triangles (F, 3, 3), looking only where a bound does not exclude it."""
     centre = corners.mean(1)
     reach = np.linalg.norm(corners - centre[:, None], axis=-1).max(1)

@@ -21,19 +21,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_finite, check_index, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.surface._exact import ExactPiece
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import collapsed_faces, edges, vertex_components
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Sources = int | Sequence[int] | Tensor
 
 METHODS = ("heat", "dijkstra", "exact")

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from geoframe._check import check_choice, check_finite, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.topology import collapsed_faces
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 NEIGHBORS = 30  # of a point of a cloud, for its local triangulation (Sharp & Crane 2020)
+LARGEST = 1e60  # coordinate, so that products of four lengths stay within float64
 MOLLIFY = 1e-6  # least excess of the triangle inequality, relative to the triangle's longest edge
 
 
@@ -199,7 +197,14 @@ def _positions(mesh: Mesh) -> Floats:
     """(V, 3) float64 coordinates of a single finite mesh."""
     check_shape(mesh.verts, "V 3", "verts")
     check_finite(mesh.verts, "verts")
-    return mesh.verts.detach().double().cpu().numpy()
+    verts = mesh.verts.detach().double().cpu().numpy()
+    if verts.size and np.abs(verts).max() > LARGEST:
+        at = int(np.abs(verts).max(1).argmax())
+        raise ValueError(
+            f"verts: expected coordinates up to {LARGEST:.0e}, found {np.abs(verts[at]).max():.3g} at vertex {at}; "
+            "remove it with geoframe.repair(mesh, drop_outliers=True), or change the unit"
+        )
+    return verts
 
 
 def _proper_faces(mesh: Mesh) -> Ints:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import html
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from geoframe._types import Array
 from geoframe.canonical.surface import Surface
 from geoframe.surface import Mesh, farthest_points, health, subdivide
 from geoframe.viz.page import card, cards, image, table, write_page
 from geoframe.viz.surfaces import draw_surface, good_view, position_colors, sheet, two_sided
-
-Array = NDArray[Any]
 
 FUNCTIONS = (1, 3, 9)  # eigenfunctions drawn; 0 is constant
 NEAR, FAR = (0.99, 0.86, 0.55), (0.24, 0.16, 0.42)

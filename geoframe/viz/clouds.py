@@ -5,16 +5,14 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoframe._check import check_shape
+from geoframe._types import Array
 from geoframe.viz.page import packed, write_page
 from geoframe.viz.surfaces import sheet
 
-Array = NDArray[Any]
 _GOLDEN = 0.618034
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.page import card, cards, image, number, packed, table, words, write_page
 from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_colors, two_sided
@@ -17,7 +17,6 @@ from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_
 if TYPE_CHECKING:
     from geoframe.maps import Match
 
-Array = NDArray[Any]
 
 _LEAD = (
     "A colour is the same place on both surfaces. Drag to turn, scroll to zoom (both follow); point at a vertex to see "

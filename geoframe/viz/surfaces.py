@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.camera import WeakPerspective
 from geoframe.render import rasterize
 from geoframe.surface.mesh import Mesh
 from geoframe.transforms import nearest_rotation
 from geoframe.viz.page import png
-
-Array = NDArray[Any]
 
 _FILL = 0.92  # of the picture, that the surface fills
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength

@@ -207,7 +207,7 @@ def load_detector(folder: str | Path) -> Detector:
             f"{folder}: expected model.json and model.safetensors of a trained model, found neither or one"
         )
     try:
-        described = json.loads(files[0].read_text(encoding="utf-8"))
+        described = json.loads(files[0].read_text(encoding="utf-8-sig"))
         if described.get("format") != _FORMAT:
             raise ValueError(f"format {described.get('format')!r}")
         model = build(described["recipe"], described["settings"])
