@@ -131,7 +131,7 @@ def fit(
             devices=devices,
             num_nodes=nodes,
             strategy=strategy,
-            precision=precision,  # type: ignore[arg-type]  checked there
+            precision=precision,  # type: ignore[arg-type]
         )
     except (RuntimeError, ValueError, TypeError, ImportError) as err:
         raise ValueError(
