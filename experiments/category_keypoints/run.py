@@ -94,7 +94,7 @@ def main() -> None:
 def run(
     name: str, learn: CloudSet, test: CloudSet, out: Path, epochs: int, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Measures of one variant, and its keypoints (n, K, 3) after undoing the rotations; trains what is not trained yet."""
+    """Measures of one variant, and its keypoints (n, K, 3) the rotations undone; trains what is not trained yet."""
     v, finished = VARIANTS[name], (out / "model.json").is_file()
     ready = test.normalised()
 

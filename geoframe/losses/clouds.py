@@ -1,8 +1,8 @@
 """Losses of clouds, nodes and keypoints: scalars of batches.
 
-Lengths are in the unit of the points; category keypoints are trained at scale 2, where the longest side of a cloud's box
-is 2. Points are taken as tensors, arrays or lists. Where the paper and its released code disagree, the paper's form is
-the default and the code's has a name.
+Lengths are in the unit of the points; category keypoints are trained at scale 2, where the longest side of a cloud's
+box is 2. Points are taken as tensors, arrays or lists. Where the paper and its released code disagree, the paper's form
+is the default and the code's has a name.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from geoframe._check import check_choice
 from geoframe.surface.clouds import Points, as_cloud_pair, as_clouds, box, nearest_sq
 
 _FORMS = ("squared_sum", "mean")
-_STEP_SHARE = (
-    1 / 8
-)  # width of the step in `outside_loss`, as a share of its reach; a sharp one has no gradient
+_STEP_SHARE = 1 / 8  # width of the step in `outside_loss` over its reach; a sharp one has no gradient
 _PROBE_REACH = 1.2  # distances in `local_shape_loss` are cut off here, in radii: what is farther is not local
 _TINY = 1e-6  # keeps a standard deviation and an inertia of zero invertible
 

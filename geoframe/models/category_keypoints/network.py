@@ -1,9 +1,9 @@
 """The networks of category keypoints: from clouds to ordered, symmetric keypoints.
 
-Two networks with one answer. `PaperKeypoints` is the published one. `CategoryKeypoints` keeps its core, nodes that guide a
-symmetric low-rank shape model, and looks at a cloud differently: it finds the rotation of the cloud first
-(`geoframe.layers.HarmonicPose`), undoes it, folds the cloud at the plane of symmetry, and only then predicts coefficients
-and nodes.
+Two networks with one answer. `PaperKeypoints` is the published one. `CategoryKeypoints` keeps its core, nodes that
+guide a symmetric low-rank shape model, and looks at a cloud differently: it finds the rotation of the cloud first
+(`geoframe.layers.HarmonicPose`), undoes it, folds the cloud at the plane of symmetry, and only then predicts
+coefficients and nodes.
 
 Source: Fernandez-Labrador et al. 2020, "Unsupervised learning of category-specific symmetric 3D keypoints from point
 sets".
@@ -30,9 +30,7 @@ from geoframe.layers import (
 from geoframe.surface.clouds import box, check_clouds
 from geoframe.transforms import rotation_from_direction
 
-_CONTEXT = (
-    32  # features of the whole cloud that the node branch gets; chosen with the widths, on training chairs
-)
+_CONTEXT = 32  # features of the whole cloud that the node branch gets; our choice, as are the widths
 _WALLS = 6  # coordinates of the walls of an axis-aligned box
 _SMALLEST_ANGLE = (
     1.0  # degrees: `HarmonicPose` searches an interval of positive length, also for aligned clouds
@@ -58,7 +56,7 @@ class Keypoints(NamedTuple):
 
 
 class PaperKeypoints(nn.Module):
-    """The network of the paper, with the widths of its released code; its angle gets a gradient, which there it does not.
+    """The network of the paper, with the widths of its released code, but for a gradient of the angle, missing there.
 
     Args:
         n_keypoints: K, the number of keypoints and of nodes; at least 3, even with symmetry.

@@ -34,10 +34,8 @@ from geoframe.training import fit, load_model, save_model
 from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
-_INFERENCE_BATCH = (
-    32  # clouds; larger batches leave the cache of a CPU and take longer (experiments/bench/keypoints)
-)
-_SETTLE_ROUNDS = 2  # box, rotation, box again: after two the box of a chair moves by less than a hundredth
+_INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
+_SETTLE_ROUNDS = 2  # the first rotation is found in the box of the rotated cloud, the second in its own
 
 
 @dataclass(frozen=True, eq=False)

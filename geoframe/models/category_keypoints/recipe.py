@@ -1,7 +1,8 @@
 """How category keypoints are trained: network, losses with their weights, batches, schedule.
 
-A recipe is a value. `PAPER` is the published one with the losses of its released code, `PAPER_AS_WRITTEN` has the losses
-of the paper's text, `OURS` is what `geoframe keypoints train` uses by default. `dataclasses.replace` makes others.
+A recipe is a value. `PAPER` is the published one with the losses of its released code, `PAPER_AS_WRITTEN` has the
+losses of the paper's text, `OURS` is what `geoframe keypoints train` uses by default. `dataclasses.replace` makes
+others.
 
 All lengths are at scale 2: the longest side of a cloud's box is 2.
 
@@ -81,7 +82,7 @@ class Losses:
         found, points = model(batch["seen"]), batch["points"]
         straight = points @ found.rotation
         form = self.distance_form
-        local = straight[:, ::2].detach()  # every other point tells as much, in half the time
+        local = straight[:, ::2].detach()  # every other point, to halve the time
         terms = (
             ("extent", self.extent, lambda: extent_loss(found.keypoints, points)),
             ("extent", self.extent, lambda: extent_loss(found.canonical, straight)),
