@@ -79,6 +79,8 @@ def train(
     if batch_size is not None:
         plan = plan.with_batch_size(batch_size)
     clouds = load_clouds(data, category, n_points=points, up=up, on_bad_file=warn)
+    if data == "procedural":
+        category = category.removeprefix("procedural-")  # the experiments' spelling
     with progress_bar(f"{category}, {len(clouds)} clouds") as progress:
         predictor = learn(
             clouds,
