@@ -19,32 +19,49 @@ def check_tensor(x: Any, name: str) -> Tensor:
     return x
 
 
-def as_tensor(x: Any, name: str) -> Tensor:
-    """A tensor of numbers from a tensor (as it is), a NumPy array, a list or a tuple, called once at a public door.
+def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
+    """`x` as a tensor: the public door, where NumPy arrays and lists of numbers are as welcome as tensors.
 
-    dtypes are kept; Python numbers become float64 or int64.
+    Args:
+        x: a tensor (returned as it is), a NumPy array (its dtype is kept), or numbers in nested lists or tuples.
+        name: of the argument, for the message.
+        like: arrays and lists go to the device of this tensor, and take its dtype where both are floating.
 
     Raises:
-        TypeError: naming `name`, for what does not hold numbers in rows of equal length.
+        TypeError: anything else, naming `name`.
     """
     if isinstance(x, Tensor):
         return x
     try:
-        array = np.asarray(x)
-        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-    except (TypeError, ValueError, RuntimeError) as err:
+        if hasattr(x, "__array__") and not isinstance(x, (list, tuple)):
+            array = np.asarray(x)  # then a copy: a view of a read-only array can't be a tensor
+            out = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+        else:
+            out = torch.tensor(x, dtype=like.dtype if like is not None and _holds_float(x) else None)
+    except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(
-            f"{name}: expected a tensor, an array or a list of numbers, found {type(x).__name__}"
-            + ("; its rows differ in length or hold other things" if isinstance(x, list | tuple) else "")
-        ) from err
+            f"{name}: expected a tensor, a NumPy array or a list of numbers, found {type(x).__name__} ({e})"
+        ) from None
+    if like is None:
+        return out
+    floating = out.is_floating_point() and like.is_floating_point()
+    return out.to(like.device, like.dtype if floating else None)
 
 
 def as_floats(x: Any, name: str) -> Tensor:
     """As `as_tensor`, floating: whole numbers in arrays and lists become float64, integer tensors are refused."""
     if isinstance(x, Tensor):
         return check_float(x, name)
-    found = as_tensor(x, name)
+    found = as_tensor(np.asarray(x, dtype=np.float64) if _is_plain(x) else x, name)
     return check_float(found if found.is_floating_point() or found.is_complex() else found.double(), name)
+
+
+def _is_plain(x: Any) -> bool:
+    return isinstance(x, list | tuple) and not any(isinstance(y, Tensor) for y in x)
+
+
+def _holds_float(x: Any) -> bool:
+    return any(map(_holds_float, x)) if isinstance(x, (list, tuple)) else isinstance(x, float)
 
 
 def check_shape(x: Any, pattern: str, name: str) -> dict[str, int]:

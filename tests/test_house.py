@@ -140,6 +140,17 @@ def test_what_is_private_stays_in_its_package():
                 assert not node.attr.startswith("_"), f"{NAMES[path]} uses {node.value.id}.{node.attr}"
 
 
+def test_every_system_has_the_same_four_files():
+    """Whoever has read one system finds everything in the next."""
+    four = {"network.py", "recipe.py", "predictor.py", "evaluate.py", "__init__.py"}
+    systems = [f for f in (ROOT / "geoframe/models").iterdir() if f.is_dir() and f.name != "__pycache__"]
+    assert systems
+    for folder in systems:
+        assert {f.name for f in folder.iterdir() if f.name != "__pycache__"} == four, folder.name
+    loose = [f.name for f in (ROOT / "geoframe/models").iterdir() if f.is_file()]
+    assert loose == ["__init__.py"]
+
+
 def _loaded(code: str) -> set[str]:
     """Top-level packages in `sys.modules` after `code` ran in a fresh interpreter."""
     show = "import sys; print('\\n'.join({m.split('.')[0] for m in sys.modules}))"

@@ -1,7 +1,7 @@
 """The command line. Each command has a module of its own here.
 
 Exit status: 0 done; 2 bad input, told in one line; 1 any other failure, told in one line that says how to see
-more. Nothing slow is imported before a command needs it.
+more, also when a part of a batch failed. Nothing slow is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from geoframe.cli import keypoints
+from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
@@ -76,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PartFailed as err:
+        return _complain(program, str(err), 1)
     except Exception as err:
         if debug:
             raise

@@ -1,8 +1,10 @@
-"""What commands share: options that were given, progress, reading meshes and landmarks, writing JSON."""
+"""What commands share: options that were given, progress, failures of a part, reading meshes and landmarks, JSON."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,22 +15,54 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
+_LINE_SECONDS = 30.0  # between two lines of progress in a log file
+
+
+class PartFailed(Exception):
+    """A batch was done but for a part of it, which was told; the exit status is 1."""
+
+
+def warn(message: str) -> None:
+    """One line on stderr about something that does not stop the command."""
+    print(f"warning: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[str, float], None]]:
-    """A callable (step, share done) that moves a bar on stderr; it does nothing where nobody is looking."""
+    """A callable (step, share done) that moves a bar on stderr, or writes a line every 30 s where that is a file.
+
+    Args:
+        what: is being done; it leads the bar and every line.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(what)
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[step]}"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=1.0, step="")
         yield lambda step, share: bar.update(task, completed=share, step=step)
+
+
+def _lines(what: str) -> Callable[[str, float], None]:
+    """A callable (step, share done) that writes a line now and then."""
+    last = time.monotonic()
+
+    def tell(step: str, share: float) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _LINE_SECONDS:
+            last = time.monotonic()
+            print(f"{what}: {share:.0%}, {step}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def load_mesh(path: Path) -> Any:
