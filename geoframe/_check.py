@@ -23,7 +23,8 @@ def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
     """`x` as a tensor: the public door, where NumPy arrays and lists of numbers are as welcome as tensors.
 
     Args:
-        x: a tensor (returned as it is), a NumPy array (its dtype is kept), or numbers in nested lists or tuples.
+        x: a tensor (returned as it is), a NumPy array (its dtype is kept), or numbers in nested lists or tuples
+            (which become int64 or float64).
         name: of the argument, for the message.
         like: arrays and lists go to the device of this tensor, and take its dtype where both are floating.
 
@@ -33,11 +34,8 @@ def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
     if isinstance(x, Tensor):
         return x
     try:
-        if hasattr(x, "__array__") and not isinstance(x, (list, tuple)):
-            array = np.asarray(x)  # then a copy: a view of a read-only array can't be a tensor
-            out = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-        else:
-            out = torch.tensor(x, dtype=like.dtype if like is not None and _holds_float(x) else None)
+        array = np.asarray(x)  # then a copy: a view of a read-only array can't be a tensor
+        out = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError, RuntimeError) as e:
         raise TypeError(
             f"{name}: expected a tensor, a NumPy array or a list of numbers, found {type(x).__name__} ({e})"
@@ -52,16 +50,8 @@ def as_floats(x: Any, name: str) -> Tensor:
     """As `as_tensor`, floating: whole numbers in arrays and lists become float64, integer tensors are refused."""
     if isinstance(x, Tensor):
         return check_float(x, name)
-    found = as_tensor(np.asarray(x, dtype=np.float64) if _is_plain(x) else x, name)
+    found = as_tensor(x, name)
     return check_float(found if found.is_floating_point() or found.is_complex() else found.double(), name)
-
-
-def _is_plain(x: Any) -> bool:
-    return isinstance(x, list | tuple) and not any(isinstance(y, Tensor) for y in x)
-
-
-def _holds_float(x: Any) -> bool:
-    return any(map(_holds_float, x)) if isinstance(x, (list, tuple)) else isinstance(x, float)
 
 
 def check_shape(x: Any, pattern: str, name: str) -> dict[str, int]:
