@@ -445,6 +445,7 @@ def _about_axis(roll: Tensor) -> Tensor:
 
 
 def check_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Require (H, W), positive whole numbers."""
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise TypeError(f"size: expected a tuple (H, W), found {size!r}")
     return check_int(size[0], "size", low=1), check_int(size[1], "size", low=1)
