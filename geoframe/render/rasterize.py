@@ -79,7 +79,7 @@ def rasterize(
 
     A pixel centre on an edge shared by two faces belongs to exactly one of them (top-left rule), so a closed
     surface has no cracks. Gradients flow through barycentric coordinates and depth, not through who is nearest
-    (`shade` and `antialias` add the gradients of outlines); they are those of a triangle at least a quarter of a
+    (`shade` and `antialias` add the gradients of outlines); they are those of a triangle at least an eighth of a
     pixel thick, hence bounded at slivers. There is no second derivative.
 
     Args:
