@@ -87,8 +87,11 @@ def check_float(x: Any, name: str) -> Tensor:
     return x
 
 
-def check_finite(x: Tensor, name: str) -> None:
-    """Raise `ValueError` naming the first row of `x` that holds NaN or infinity."""
+_REPAIR = "remove or repair them first (geoframe.surface.repair drops such vertices)"
+
+
+def check_finite(x: Tensor, name: str, *, remedy: str = _REPAIR) -> None:
+    """Raise `ValueError` naming the first row of `x` that holds NaN or infinity, and what to do about it."""
     if math.isfinite(float(x.detach().sum())):  # one pass; a sum that overflows proves nothing
         return
     finite = torch.isfinite(x)
@@ -97,7 +100,7 @@ def check_finite(x: Tensor, name: str) -> None:
         n = int((~finite).sum())
         raise ValueError(
             f"{name}: expected finite numbers, found {n} NaN or infinite entries, the first at index {first}; "
-            "remove or repair them first (geoframe.surface.repair drops such vertices)"
+            f"{remedy}"
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from geoframe.camera import (
     Pinhole,
     WeakPerspective,
+    box_around,
     from_opencv,
     from_opengl,
     from_pytorch3d,
@@ -216,3 +217,66 @@ def test_bad_input():
         WeakPerspective(weak.R_wc, weak.t, weak.scale, 64)
     with pytest.raises(ValueError, match="size: expected an integer at least 1"):
         WeakPerspective(weak.R_wc, weak.t, weak.scale, (0, 4))
+
+
+@pytest.mark.parametrize("kind", ["pinhole", "weak"])
+def test_crop_and_roll_move_pixels(kind):
+    """A cropped camera projects to the crop's pixels; a rolled one to pixels turned about the centre."""
+    eye = torch.tensor([[1.0, 0.7, 3.0], [0.2, 2.0, 2.5]]).double()
+    size = (40, 60)
+    view = pinhole_view(eye, size) if kind == "pinhole" else weak_view(eye, size, extent=1.5)
+    points = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)).double() / 2
+    pixels = view.project(points)
+    box = box_around(pixels, margin=0.1, aspect=3 / 2)
+    crop = view.cropped(box, (20, 30))
+    inside = crop.project(points)
+    expected = (pixels[..., :2] - box[:, None, :2]) * 20 / (box[:, 3] - box[:, 1])[:, None, None]
+    torch.testing.assert_close(inside[..., :2], expected)
+    torch.testing.assert_close(inside[..., 2], pixels[..., 2])
+    assert inside[..., :2].min() >= 1 and (inside[..., 0] <= 29).all() and (inside[..., 1] <= 19).all()
+    rolled = view.rolled(torch.tensor([90.0, 0.0]))
+    turned = rolled.project(points)
+    torch.testing.assert_close(turned[1], pixels[1])
+    x, y = (pixels[0, :, :2] - torch.tensor([30.0, 20.0])).unbind(1)
+    torch.testing.assert_close(
+        turned[0, :, :2] - torch.tensor([30.0, 20.0]).double(), torch.stack([-y, x], 1)
+    )
+    torch.testing.assert_close(torch.linalg.det(rolled.R_wc), torch.ones(2).double())
+
+
+def test_bad_boxes_and_rolls():
+    weak = weak_view(torch.tensor([0.0, 0.0, 1.0]), (8, 8))
+    with pytest.raises(ValueError, match="box: expected x0 < x1"):
+        weak.cropped([1, 1, 1, 2], (4, 4))
+    with pytest.raises(ValueError, match="box: expected the proportions of size"):
+        weak.cropped([1.0, 1.0, 3.0, 2.0], (4, 4))
+    with pytest.raises(ValueError, match="points: expected shape"):
+        box_around(torch.zeros(0, 2))
+    with pytest.raises(ValueError, match="aspect: expected a positive number"):
+        box_around(torch.zeros(3, 2), aspect=0.0)
+    stretched = pinhole_view(torch.tensor([0.0, 0.0, 1.0]), (8, 8)).resized((8, 16))
+    with pytest.raises(ValueError, match="focal: expected equal numbers"):
+        stretched.rolled(10.0)
+
+
+def test_other_programs_must_give_rotations():
+    K, t = torch.tensor([[9.0, 0, 4], [0, 9, 4], [0, 0, 1]]), torch.zeros(3)
+    eye = torch.eye(3)
+    mirror = torch.diag(torch.tensor([1.0, 1, -1]))
+    for R, message in ((1.01 * eye, "R.T R off the identity by 0.02"), (mirror, "found a reflection")):
+        with pytest.raises(ValueError, match=message):
+            from_opencv(K, R, t, (8, 8))
+        with pytest.raises(ValueError, match=message):
+            from_pytorch3d(R, t, torch.ones(2), torch.zeros(2), (8, 8))
+        view = torch.eye(4)
+        view[:3, :3] = R
+        with pytest.raises(ValueError, match=message):
+            from_opengl(view, torch.eye(4), (8, 8))
+    rounded = torch.tensor([[0.707, -0.707, 0], [0.707, 0.707, 0], [0, 0, 1]])
+    from_opencv(K.numpy(), rounded.numpy(), [0.0, 0.0, 0.0], (8, 8))  # three digits are enough
+
+
+def test_half_precision_becomes_single():
+    view = pinhole_view(torch.tensor([0.0, 1.0, 3.0]).bfloat16(), (8, 8))
+    assert view.R_wc.dtype == torch.float32 and view.to(torch.float16).R_wc.dtype == torch.float32
+    assert view.project(torch.zeros(2, 3).half()).dtype == torch.float32

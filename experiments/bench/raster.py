@@ -11,10 +11,15 @@ soft-bwd-5120x8     the same for a batch of 8
 soft-bwd-20480x1    the same for 20,480 faces
 torch-...           the backend in plain torch
 pixels-...          ours only: 512 x 512 and 1024 x 1024
+shade-5120x1        colours with gradients at outlines (ours) and of pixel centres alone (peer), forward and backward
+set-64              a picture of 64 x 64 of a textured, lit animal of 5,000 vertices over a photograph, with fragments:
+                    seconds a picture, in batches of 64; the note has pictures a second and core
 """
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,8 +27,10 @@ import torch
 from torch import Tensor
 
 from experiments.bench._harness import Row, compare, installed, main, measure, peer_label
+from geoframe import template
 from geoframe.camera import Camera, pinhole_view, to_pytorch3d
-from geoframe.render import rasterize, soft_silhouette
+from geoframe.render import paint, rasterize, shade, soft_silhouette
+from geoframe.surface import Mesh
 from geoframe.surface.shapes import icosphere
 
 SIGMA, FACES_A_PIXEL = 1e-4, 50
@@ -109,6 +116,59 @@ def peer_of(verts: Tensor, faces: Tensor, view: Camera, soft: bool) -> Callable[
     return run
 
 
+def shade_case() -> list[Row]:
+    """What gradients at outlines cost: our own `shade` with and without them."""
+    verts, faces, view = scene(4, 1)
+    colors = torch.rand(verts.shape[-2], 3, generator=torch.Generator().manual_seed(0))
+
+    def both(antialias: bool) -> Tensor:
+        points = verts.detach().requires_grad_()
+        picture = shade(rasterize(points, faces, view), colors, antialias=antialias)
+        return torch.autograd.grad(picture.square().sum(), points)[0]
+
+    return [
+        compare(
+            *("shade-5120x1", lambda: both(True), lambda: both(False)),
+            peer_name="pixel centres only",
+            warmup=2,
+            repeats=9,
+        )
+    ]
+
+
+def set_case() -> list[Row]:
+    """Pictures for a training set, in processor seconds of one thread."""
+    mesh = template("horse").to(torch.float32)
+    low, high = mesh.verts.amin(0), mesh.verts.amax(0)
+    verts = (mesh.verts - (low + high) / 2) / (high - low).max()
+    g = torch.Generator().manual_seed(0)
+    batch = 64
+    mesh = Mesh(verts, mesh.faces, uv=verts[:, :2] + 0.5)
+    poses = verts + 0.002 * torch.randn(batch, *verts.shape, generator=g)
+    eyes = torch.nn.functional.normalize(torch.randn(batch, 3, generator=g), dim=1) * 2.2
+    views = pinhole_view(eyes, (64, 64))
+    texture = torch.rand(3, 256, 256, generator=g)
+    photos = torch.rand(batch, 3, 64, 64, generator=g)
+
+    @torch.no_grad()
+    def pictures() -> Tensor:
+        fragments = rasterize(poses, mesh.faces, views)
+        return paint(fragments, mesh.with_verts(poses), views, texture=texture, background=photos)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pictures()
+    seconds = []
+    for _ in range(9):
+        start = time.process_time()
+        pictures()
+        seconds.append((time.process_time() - start) / batch)
+    torch.set_num_threads(threads)
+    median = statistics.median(seconds)
+    note = f"{1 / median:.0f} pictures a second and core (best {1 / min(seconds):.0f})"
+    return [Row("set-64", median, None, None, "", note)]
+
+
 CASES = {
     "hard-5120x1": case("hard-5120x1", 4, soft=False),
     "soft-bwd-1280x1": case("soft-bwd-1280x1", 3, soft=True),
@@ -119,6 +179,8 @@ CASES = {
     "torch-soft-bwd-5120x1": case("torch-soft-bwd-5120x1", 4, soft=True, backend="torch"),
     "pixels-512": case("pixels-512", 4, soft=True, size=512),
     "pixels-1024": case("pixels-1024", 4, soft=True, size=1024),
+    "shade-5120x1": shade_case,
+    "set-64": set_case,
 }
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoframe._check import check_shape
+from geoframe._check import as_tensor, check_shape
+from geoframe._precision import full_precision
 from geoframe.camera import Camera
 from geoframe.render.rasterize import Fragments
 from geoframe.render.shade import interpolate
@@ -13,6 +14,7 @@ from geoframe.render.shade import interpolate
 _SLACK = 2e-3  # of the depth range: by so much a point may lie behind the face that is seen in its place
 
 
+@full_precision
 def vertex_visibility(fragments: Fragments, faces: Tensor, screen: Tensor) -> Tensor:
     """Whether each vertex is in the picture and not hidden, (..., V) bool, from the z-buffer.
 
@@ -21,11 +23,18 @@ def vertex_visibility(fragments: Fragments, faces: Tensor, screen: Tensor) -> Te
     visible if one of its faces is turned to the viewer.
 
     Args:
-        fragments: the rasterized surface. faces: (F, 3). screen: (..., V, 3) ``camera.project(verts)``.
+        fragments: the rasterized surface.
+        faces: (F, 3).
+        screen: (..., V, 3) ``camera.project(verts)``.
+
+    Returns:
+        (..., V) bool.
 
     Raises:
         ValueError: shapes that do not fit.
     """
+    screen = as_tensor(screen, "screen", like=fragments.depth)
+    faces = as_tensor(faces, "faces", like=fragments.face_id)
     V = check_shape(screen, "... V 3", "screen")["V"]
     batch = fragments.face_id.shape[:-2]
     screen = screen.detach().expand(*batch, V, 3).reshape(-1, V, 3)
@@ -40,14 +49,18 @@ def vertex_visibility(fragments: Fragments, faces: Tensor, screen: Tensor) -> Te
     return (inside & torch.where(seen < 0, faced, own | ~nearer)).view(*batch, V)
 
 
+@full_precision
 def optical_flow(
     fragments: Fragments, faces: Tensor, verts: Tensor, view: Camera, *, other: Fragments | None = None
 ) -> tuple[Tensor, Tensor]:
     """Where each pixel's point of the surface goes when the surface moves to `verts` and is seen by `view`.
 
     Args:
-        fragments: the first picture. faces: (F, 3). verts: (..., V, 3) positions in the second picture.
-        view: the second camera. other: the second picture's fragments; given, points hidden there are not valid.
+        fragments: the first picture.
+        faces: (F, 3).
+        verts: (..., V, 3) positions in the second picture.
+        view: the second camera.
+        other: the second picture's fragments; given, points hidden there are not valid.
 
     Returns:
         flow: (..., 2, H, W) pixels, x right and y down; 0 where nothing is seen. Differentiable in `verts` and `view`.
@@ -56,12 +69,16 @@ def optical_flow(
     Raises:
         ValueError: shapes that do not fit.
     """
+    verts = as_tensor(verts, "verts", like=fragments.depth)
+    faces = as_tensor(faces, "faces", like=fragments.face_id)
     H, W = fragments.face_id.shape[-2:]
     batch = fragments.face_id.shape[:-2]
     at = interpolate(fragments, faces, verts).flatten(-2).mT
     seen = fragments.mask.flatten(-2)
     target = view.project(torch.where(seen[..., None], at, verts.detach()[..., :1, :]))
-    rows, cols = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+    rows, cols = torch.meshgrid(
+        torch.arange(H, device=target.device), torch.arange(W, device=target.device), indexing="ij"
+    )
     start = torch.stack([cols, rows], -1).view(-1, 2).to(target) + 0.5
     flow = torch.where(seen[..., None], target[..., :2] - start, 0.0)
     end = target.detach()

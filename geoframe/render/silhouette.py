@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from geoframe._precision import full_precision
 from geoframe.camera import Camera
 from geoframe.render._scene import Scene, Size, build_scene
-from geoframe.render.rasterize import load_backend
+from geoframe.render.rasterize import first_order, load_backend
 
 _LEAST_AREA = 0.5e-8  # squares of half the shorter side: a triangle seen edge-on hides nothing
 
 
+@full_precision
 def soft_silhouette(
     verts: Tensor | Sequence[Tensor],
     faces: Tensor | Sequence[Tensor],
@@ -34,18 +35,29 @@ def soft_silhouette(
     d_f is the squared distance on the screen to the border of face f, negative inside it. Any number of faces
     contributes to a pixel; memory grows with the image (numba) or is bounded by a block of fragments (torch).
 
+    Every face near a pixel adds to it, so alpha is above one half on the outline, and the more so the finer the mesh:
+    at the default sigma and 256 x 256 pixels the mask is 4 to 9 % larger than the hard one. That helps a fit to find
+    its way from afar. Where the area itself matters use ``rasterize(...).alpha``, whose pixels are the share that is
+    covered. There is no second derivative.
+
     Args:
-        verts, faces, view, cull, near, backend: as in `geoframe.render.rasterize`.
+        verts: as in `geoframe.render.rasterize`.
+        faces: as in `geoframe.render.rasterize`.
+        view: as in `geoframe.render.rasterize`.
         sigma: softness, in squared units of half the shorter side of the image (pytorch3d's NDC): an edge is
             about ``sqrt(sigma)`` of that half side wide.
         cutoff: faces that cover a pixel by less than this are left out of it.
+        cull: as in `geoframe.render.rasterize`.
+        near: as in `geoframe.render.rasterize`.
+        backend: as in `geoframe.render.rasterize`.
 
     Returns:
         (..., H, W) in [0, 1], differentiable in `verts` and the camera; each pixel's gradient is at most about
         ``0.7 / sqrt(sigma)``, slivers and faces seen edge-on included.
 
     Raises:
-        TypeError, ValueError: as `rasterize`; sigma not positive or cutoff not in (0, 0.5).
+        TypeError: as `rasterize`.
+        ValueError: as `rasterize`; sigma not positive or cutoff not in (0, 0.5).
     Source: Liu et al. 2019, "Soft Rasterizer", eq. 1 and 4.
     """
     if not sigma > 0:
@@ -57,7 +69,7 @@ def soft_silhouette(
     radius = math.sqrt(math.log(1 / cutoff - 1) * sigma)
     backend_module = load_backend(backend, scene.screen.device)
     clear = _Soft.apply(scene.screen[:, :2], scene, sigma, radius, backend_module)
-    return (1 - clear).view(*scene.batch, *scene.size)
+    return (1 - clear).to(scene.dtype).view(*scene.batch, *scene.size)
 
 
 class _Soft(torch.autograd.Function):
@@ -74,7 +86,9 @@ class _Soft(torch.autograd.Function):
         return clear
 
     @staticmethod
-    @once_differentiable
+    @full_precision
     def backward(ctx: Any, g_clear: Tensor) -> tuple[Tensor, None, None, None, None]:
         xy, faces, clear = ctx.saved_tensors
-        return ctx.backend.soft_backward(xy, faces, *ctx.rest, clear, g_clear), None, None, None, None
+        with torch.no_grad():
+            g = ctx.backend.soft_backward(xy, faces, *ctx.rest, clear, g_clear)
+        return first_order(g, "soft_silhouette", xy, g_clear), None, None, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from geoframe.camera import Pinhole, WeakPerspective, look_at, ndc_to_pixels, pinhole_view, weak_view
-from geoframe.render import rasterize
+from geoframe.render import rasterize, render, soft_silhouette
 from geoframe.render.rasterize import load_backend
 from geoframe.surface.shapes import icosahedron, icosphere, torus
 
@@ -307,8 +308,8 @@ def test_threads_do_not_change_the_result():
             results.append(rasterize(mesh.verts, mesh.faces, view))
     finally:
         torch.set_num_threads(before)
-    for a, b in zip(*(vars(r).values() for r in results), strict=True):
-        assert torch.equal(a, b)
+    for name in ("face_id", "barycentric", "depth", "alpha"):
+        assert torch.equal(*(getattr(r, name) for r in results)), name
 
 
 @backends
@@ -325,6 +326,94 @@ def test_nothing_to_see(backend):
     flat = torch.tensor([[1.0, 1, 1], [7, 7, 1], [3, 3, 1]])
     assert not rasterize(flat, torch.tensor([[0, 1, 2]]), (8, 8), backend=backend).mask.any()
     assert not rasterize(flat, torch.zeros(0, 3).long(), (8, 8), backend=backend).mask.any()
+
+
+@backends
+def test_unused_vertices_and_far_planes_hide_nothing(backend):
+    """A far vertex in no face, and a ground plane to the horizon, leave what is near in the picture."""
+    view = Pinhole(torch.eye(3), torch.zeros(3), torch.full((2,), 16.0), torch.full((2,), 8.0), (16, 16))
+    near = torch.tensor([[-1.0, -1.0, 2.0], [1.0, -1.0, 2.0], [-1.0, 1.0, 2.0], [0.0, 0.0, 2.0]])
+    stray = torch.stack([near, near])
+    stray[1, 3, 2] = 3e9
+    got = rasterize(stray, torch.tensor([[0, 1, 2]]), view, backend=backend)
+    assert torch.equal(got.mask[0], got.mask[1]) and got.mask[0].sum() > 100 and not got.clipped.any()
+    ground = torch.tensor([[-1e4, 1.5, -1e4], [1e4, 1.5, -1e4], [0.0, 1.5, 1e4]])
+    both = rasterize(
+        torch.cat([near, ground]), torch.tensor([[0, 1, 2], [4, 6, 5]]), view.to(near), backend=backend
+    )
+    assert (both.face_id == 0).sum() == got.mask[0].sum() and both.clipped == 1
+    rows = torch.arange(9, 16)  # the ground at each row below the horizon: depth 1.5 f / (y - cy)
+    seen = both.face_id[rows, 15] == 1
+    assert seen.all()
+    torch.testing.assert_close(both.depth[rows, 15], 1.5 * 16 / (rows + 0.5 - 8), rtol=1e-5, atol=0)
+    told = rasterize(near, torch.tensor([[0, 1, 2]]), view, near=3.0, backend=backend)
+    assert not told.mask.any() and told.clipped == 1
+
+
+@backends
+def test_a_clipped_surface_stays_connected(backend):
+    """Cut edges are shared by neighbours: inside a cut ball there is no outline."""
+    mesh = icosphere(2).to(torch.float64)
+    view = pinhole_view(torch.tensor([0.0, 0.1, 0.6]).double(), (24, 24), fov=90.0)
+    got = rasterize(mesh.verts, mesh.faces, view, near=0.2, backend=backend)
+    assert got.clipped > 0 and got.mask.all()
+    torch.testing.assert_close(got.alpha, torch.ones(24, 24).double())
+    assert not len(got.outline.mixing.into)
+
+
+@backends
+def test_batches_of_none(backend):
+    mesh = icosphere(1)
+    views = pinhole_view(torch.zeros(0, 3).double() + 3, (6, 7))
+    got = rasterize(mesh.verts, mesh.faces, views, backend=backend)
+    assert (
+        got.face_id.shape == (0, 6, 7)
+        and got.barycentric.shape == (0, 6, 7, 3)
+        and got.alpha.shape == (0, 6, 7)
+    )
+    none = rasterize(mesh.verts.expand(0, -1, -1), mesh.faces, views, backend=backend)
+    assert none.depth.shape == (0, 6, 7)
+    assert soft_silhouette(mesh.verts, mesh.faces, views, backend=backend).shape == (0, 6, 7)
+    assert render(mesh, views, backend=backend).shape == (0, 3, 6, 7)
+
+
+@pytest.mark.parametrize("field", ["R_wc", "t", "focal", "principal"])
+def test_a_camera_of_nan_is_refused(field):
+    mesh = icosphere(1)
+    view = pinhole_view(torch.tensor([0.0, 1.0, 3.0]).double(), (6, 7))
+    broken = replace(view, **{field: getattr(view, field) * torch.nan})
+    for draw in (rasterize, soft_silhouette):
+        with pytest.raises(ValueError, match=f"view.{field}: expected finite numbers"):
+            draw(mesh.verts, mesh.faces, broken)
+
+
+def test_second_derivatives_are_refused():
+    mesh = icosphere(1)
+    view = pinhole_view(torch.tensor([0.0, 1.0, 3.0]).double(), (6, 7))
+    for draw in (soft_silhouette, lambda *x: rasterize(*x).depth):
+        verts = mesh.verts.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(draw(verts, mesh.faces, view).sum(), verts, create_graph=True)
+        with pytest.raises(RuntimeError, match="has first derivatives only"):
+            grad.square().sum().backward()
+
+
+def test_arrays_and_lists_are_taken():
+    mesh = icosphere(1)
+    view = pinhole_view(np.array([0.0, 1.0, 3.0]), (6, 7))
+    _same(rasterize(mesh.verts.numpy(), mesh.faces.numpy(), view), rasterize(mesh.verts, mesh.faces, view))
+    lists = rasterize(mesh.verts.tolist(), mesh.faces.tolist(), view)
+    _same(lists, rasterize(mesh.verts, mesh.faces, view))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_the_cpu():
+    mesh = torus(n_around=24, n_tube=12)
+    view = pinhole_view(torch.tensor([[1.0, 0.7, 2.2], [0.0, 2.0, 2.0]]).double(), (40, 42))
+    here = rasterize(mesh.verts, mesh.faces, view)
+    there = rasterize(mesh.verts.cuda(), mesh.faces.cuda(), view.to("cuda"))
+    assert torch.equal(here.face_id, there.face_id.cpu())
+    torch.testing.assert_close(here.alpha, there.alpha.cpu(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(render(mesh, view), render(mesh.to("cuda"), view.to("cuda")).cpu())
 
 
 def test_bad_input():
