@@ -36,10 +36,11 @@ def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
     try:
         array = np.asarray(x)  # then a copy: a view of a read-only array can't be a tensor
         out = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-    except (TypeError, ValueError, RuntimeError) as e:
+    except (TypeError, ValueError, RuntimeError) as err:
         raise TypeError(
-            f"{name}: expected a tensor, a NumPy array or a list of numbers, found {type(x).__name__} ({e})"
-        ) from None
+            f"{name}: expected a tensor, a NumPy array or a list of numbers, found {type(x).__name__}"
+            + ("; its rows differ in length or hold other things" if isinstance(x, list | tuple) else "")
+        ) from err
     if like is None:
         return out
     floating = out.is_floating_point() and like.is_floating_point()
