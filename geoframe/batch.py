@@ -14,6 +14,7 @@ import glob
 import hashlib
 import json
 import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
-_FORMAT = 3  # part of every key: raise it when result files, or what match finds, change
+_KEPT = ".surfaces"  # folder of what was computed of each surface, while a run lasts
+_FORMAT = 4  # part of every key: raise it when result files, or what match finds, change
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def match_all(
 
     Returns:
         One record a pair, in the order of `pairs`: ``source``, ``target``, ``status`` (``"done"`` or
-        ``"error"``), ``measures`` (NaN where the files say null) or ``error``. The result files do not depend on the
-        engine, the order of work, or interruptions.
+        ``"error"``), ``measures`` (NaN where the files say null) and ``warnings``, or ``error``. The result files
+        do not depend on the engine, the order of work, or interruptions.
 
     Raises:
         ValueError: no pairs, two pairs with one name, a missing file, unknown engine, unwritable `out`.
@@ -90,15 +92,19 @@ def match_all(
     keys = [_key(pair, digests, k) for pair in pairs]
     _make_folder(out, pairs)
     todo = [i for i, pair in enumerate(pairs) if read_result(out, pair, keys[i]) is None]
+    folders = {f: out / _KEPT / f"{digest[:32]}-{k or 0}" for f, digest in digests.items()}
     with _engine(engine, jobs):
         files = sorted({f for i in todo for f in (pairs[i].source, pairs[i].target)})
         n = len(files) + len(todo)
-        steps = _run(engine, _prepare, [(f, k) for f in files])
-        for done, file in enumerate(steps, 1):
-            _tell(progress, f"basis of {Path(file).stem}", done / n)
-        steps = _run(engine, _match_pair, [(pairs[i], out, keys[i], k) for i in todo])
-        for done, name in enumerate(steps, len(files) + 1):
+        prepared = [(f, k, _landmarks_on(f, pairs), folders[f]) for f in files]
+        for done, file in enumerate(_run(engine, _prepare, prepared), 1):
+            _tell(progress, f"surface {Path(file).stem}", done / n)
+        work = [
+            (pairs[i], out, keys[i], k, (folders[pairs[i].source], folders[pairs[i].target])) for i in todo
+        ]
+        for done, name in enumerate(_run(engine, _match_pair, work), len(files) + 1):
             _tell(progress, name, done / n)
+    shutil.rmtree(out / _KEPT, ignore_errors=True)
     records = [_record(out, pair, key) for pair, key in zip(pairs, keys, strict=True)]
     write_summary(records, out)
     return records
@@ -236,29 +242,42 @@ def _run(engine: str, fn: Callable[..., Any], arguments: list[tuple[Any, ...]]) 
     return iter(joblib.Parallel(return_as=return_as)(joblib.delayed(fn)(*a) for a in arguments))
 
 
+def _landmarks_on(file: Path, pairs: Sequence[Pair]) -> tuple[int, ...]:
+    """All vertices of a surface that are a landmark of some pair."""
+    found: set[int] = set()
+    for pair in pairs:
+        for side, mine in ((0, pair.source), (1, pair.target)):
+            if mine == file:
+                found |= {row[side] for row in pair.landmarks or ()}
+    return tuple(sorted(found))
+
+
 def _tell(progress: Callable[[str, float], None] | None, what: str, share: float) -> None:
     if progress is not None:
         progress(what, share)
 
 
-def _prepare(file: Path, k: int | None) -> str:
-    """Put the surface's basis into the disk cache; what is wrong with the surface is told by its pairs."""
-    from geoframe.maps.match import default_size
-    from geoframe.spectral import eigenbasis
-    from geoframe.surface import load
+def _prepare(file: Path, k: int | None, landmarks: tuple[int, ...], kept: Path) -> str:
+    """Compute what matches need of a surface by itself and keep it in a folder; what is wrong is told by its pairs."""
+    import torch
 
-    with contextlib.suppress(Exception):
-        mesh: Any = load(mesh_file(file))
-        eigenbasis(mesh, default_size(mesh) if k is None else k)
+    from geoframe.canonical import load_surface
+    from geoframe.maps.match import prepare
+
+    if not kept.is_dir():
+        with contextlib.suppress(Exception):
+            surface = load_surface(file)
+            prepare(surface, k=k, landmarks=torch.tensor(landmarks, dtype=torch.int64))
+            surface.save(kept)
     return str(file)
 
 
-def _match_pair(pair: Pair, out: Path, key: str, k: int | None) -> str:
+def _match_pair(pair: Pair, out: Path, key: str, k: int | None, kept: tuple[Path, Path]) -> str:
     """Match one pair and write its two files, or the JSON that says why not."""
     head = {"source": pair.source.stem, "target": pair.target.stem, "key": key}
     npz = out / f"{pair.name}.npz"
     try:
-        arrays, found = _compute(pair, k)
+        arrays, found = _compute(pair, k, kept)
         with atomic_path(npz) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, **arrays)
         record = {**head, "status": "done", "npz_sha256": _sha256(npz), **found}
@@ -270,24 +289,24 @@ def _match_pair(pair: Pair, out: Path, key: str, k: int | None) -> str:
     return pair.name
 
 
-def _compute(pair: Pair, k: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays for the npz, entries for the JSON."""
     import torch
 
+    from geoframe.canonical import load_surface
     from geoframe.maps import match
-    from geoframe.surface import load
 
     landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
-    given: dict[str, Any] = {} if k is None else {"k": k}
-    source: Any = load(mesh_file(pair.source))  # match refuses a point cloud, and says so
-    target: Any = load(mesh_file(pair.target))
-    found = match(source, target, landmarks, **given)
+    files = zip((pair.source, pair.target), kept, strict=True)
+    source, target = (load_surface(folder if folder.is_dir() else file) for file, folder in files)
+    found = match(source, target, landmarks, k=k)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     measures = dict(found.energies)
     if found.ambiguity is not None:
         measures["ambiguity"] = found.ambiguity
     return arrays, {
         "measures": measures,
+        "warnings": list(found.warnings),
         "settings": found.settings,
         "n_landmarks": len(pair.landmarks or ()),
     }
@@ -298,7 +317,9 @@ def _record(out: Path, pair: Pair, key: str) -> dict[str, Any]:
     record = read_result(out, pair, key)
     if record is None:
         record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
-    found = {n: record[n] for n in ("source", "target", "status", "measures", "error") if n in record}
+    found = {
+        n: record[n] for n in ("source", "target", "status", "measures", "warnings", "error") if n in record
+    }
     if "measures" in found:
         found["measures"] = {n: math.nan if x is None else x for n, x in found["measures"].items()}
     return found

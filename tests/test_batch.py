@@ -18,8 +18,9 @@ import torch
 
 from geoframe import batch
 from geoframe.cli._common import save_json
-from geoframe.surface import Mesh, save
-from geoframe.surface.shapes import icosphere
+from geoframe.maps import match
+from geoframe.spectral import basis
+from geoframe.surface import Mesh, geodesics, load, operators, save
 
 K = 12
 
@@ -213,7 +214,7 @@ def test_what_is_not_a_number_is_null_in_the_files_and_nan_in_the_records(trio, 
         "measures": {"flipped_triangles": math.nan, "bijectivity": np.float32(0.5)},
         "settings": {"k": K},
     }
-    monkeypatch.setattr(batch, "_compute", lambda pair, k: (arrays, found))
+    monkeypatch.setattr(batch, "_compute", lambda pair, k, kept: (arrays, found))
     monkeypatch.setattr(batch, "_run", lambda engine, fn, arguments: iter([fn(*a) for a in arguments]))
     (record,) = batch.match_all([pair], out, k=K, jobs=1)
     assert math.isnan(record["measures"]["flipped_triangles"]) and record["measures"]["bijectivity"] == 0.5
@@ -257,15 +258,36 @@ def test_bad_input(trio, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_bases_are_computed_once(trio, tmp_path, monkeypatch):
-    """What is prepared for a surface is what its pairs take, also beside a smaller one."""
-    small = icosphere(2)
-    save(small, trio / "s3.off")
-    (trio / "s3.json").write_text(json.dumps({"front": 5, "back": 60, "top": 32, "low": 33}))
-    monkeypatch.setenv("GEOFRAME_CACHE", str(tmp_path / "cache"))
-    batch._prepare(trio / "s0.off", None)
-    batch._prepare(trio / "s3.off", None)
-    (pair,) = [p for p in _pairs(trio) if p.name == "s0--s3"]
-    prepared = sorted((tmp_path / "cache").glob("*.npz"))
-    assert batch.match_all([pair], tmp_path / "out", jobs=1)[0]["status"] == "done"
-    assert sorted((tmp_path / "cache").glob("*.npz")) == prepared
+def test_everything_is_computed_once_for_the_whole_set(trio, tmp_path, monkeypatch):
+    """One assembly, eigensolve and factorisation a surface, however many pairs it is in."""
+    count = dict.fromkeys(("assembly", "eigensolve", "factorisation"), 0)
+
+    def counting(module, attribute, name):
+        before = getattr(module, attribute)
+
+        def call(*args, **kwargs):
+            count[name] += 1
+            return before(*args, **kwargs)
+
+        monkeypatch.setattr(module, attribute, call)
+
+    counting(operators, "_laplacian_of_mesh", "assembly")
+    counting(basis, "lowest_pairs", "eigensolve")
+    counting(geodesics, "HeatGeodesics", "factorisation")
+    monkeypatch.setenv("GEOFRAME_CACHE", "off")
+    monkeypatch.setattr(batch, "_run", lambda engine, fn, arguments: iter([fn(*a) for a in arguments]))
+    records = batch.match_all(_pairs(trio), tmp_path / "out", k=K, jobs=1)
+    assert len(records) == 6 and all(r["status"] == "done" for r in records)
+    assert count["eigensolve"] == 3 and count["factorisation"] == 3
+    assert not list((tmp_path / "out").glob(".*"))
+    one = match(*(load(trio / f"s{i}.off") for i in (0, 1)), torch.tensor(_pairs(trio)[0].landmarks), k=K)
+    with np.load(tmp_path / "out" / "s0--s1.npz") as file:
+        assert np.array_equal(file["p2p_21"], one.p2p_21)  # and the result is that of `match`
+
+
+def test_one_match_computes_each_thing_once(trio, monkeypatch):
+    count = []
+    before = operators._laplacian_of_mesh
+    monkeypatch.setattr(operators, "_laplacian_of_mesh", lambda *a: (count.append(a), before(*a))[1])
+    match(*(load(trio / f"s{i}.off") for i in (0, 1)), torch.tensor(_pairs(trio)[0].landmarks), k=K)
+    assert len(count) == 2

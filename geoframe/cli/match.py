@@ -8,11 +8,11 @@ from typing import Any
 from geoframe.cli._common import (
     about,
     given,
-    load_mesh,
     progress_bar,
     read_pairs,
     save_json,
     shared_landmarks,
+    warn,
 )
 
 
@@ -45,11 +45,12 @@ def match(
     from geoframe import maps
     from geoframe._check import check_index
     from geoframe._files import staged_folder
+    from geoframe.canonical import load_surface
     from geoframe.surface import check_landmarks
     from geoframe.viz.match_page import write_report
     from geoframe.viz.surfaces import draw_match, save_picture
 
-    mesh1, mesh2 = load_mesh(source), load_mesh(target)
+    mesh1, mesh2 = load_surface(source), load_surface(target)
     sizes = (mesh1.n_verts, mesh2.n_verts)
     truth = None
     pairs = shared_landmarks(source, target) if landmarks is None else read_pairs(landmarks, source, target)
@@ -77,10 +78,13 @@ def match(
             "settings": found.settings,
         }
         described |= {"candidates": found.candidates, "n_landmarks": 0 if pairs is None else len(pairs)}
+        described["warnings"] = list(found.warnings)
         save_json({**described, **numbers, **curves}, folder / "metrics.json")
         picture = draw_match(mesh1, mesh2, found.p2p_21, landmarks=found.landmarks, titles=titles)
         save_picture(picture, folder / "match.png")
         write_report(folder / "report.html", mesh1, mesh2, found, names=names, measures={**numbers, **curves})
+    for warning in found.warnings:
+        warn(warning)
     for name, value in numbers.items():
         print(f"{name:28s} {value:.4f}")
     print(f"wrote map.npz, metrics.json, match.png and report.html to {out}")

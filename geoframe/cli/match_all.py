@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from geoframe.cli._common import progress_bar, read_pairs, shared_landmarks, text_table
+from geoframe.cli._common import PartFailed, progress_bar, read_pairs, shared_landmarks, text_table
 
 
 def match_all(
@@ -41,8 +41,10 @@ def match_all(
     _print_summary(records)
     done = sum(r["status"] == "done" for r in records)
     print(f"{done} of {len(records)} pairs done; wrote {out / 'summary.csv'}")
-    if not done:
-        raise RuntimeError("no pair could be matched; each one's JSON file says why")
+    if done < len(records):
+        raise PartFailed(
+            f"{len(records) - done} of {len(records)} pairs failed; each one's JSON file says why"
+        )
 
 
 def _folder_pairs(folder: Path, landmarks: Path | None) -> list[Any]:

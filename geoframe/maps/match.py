@@ -214,6 +214,26 @@ def _landmark_pairs(landmarks: Tensor, part1: Part, part2: Part) -> Tensor:
     return _each_once(pairs[inside])
 
 
+def prepare(surface: Surface, *, k: int | None = None, landmarks: Tensor | None = None) -> None:
+    """Compute what a `match` needs of a surface by itself, so that the surface keeps it for all its matches.
+
+    Args:
+        surface: any surface; the part of it that is matched is what is prepared.
+        k: number of eigenfunctions, as in `match`.
+        landmarks: (L,) vertices that will be landmarks, or None.
+
+    Raises:
+        ValueError: as `match`.
+    """
+    part = main_part(surface)
+    one = part.surface
+    one.basis(default_size(one) if k is None else check_int(k, "k", low=3))
+    one.distances(farthest_points(one, min(PROBES, one.n_verts)))
+    if landmarks is not None and len(landmarks):
+        inside = part.number[landmarks]
+        one.distances(inside[inside >= 0])
+
+
 def default_size(mesh: Mesh) -> int:
     """How many eigenfunctions `match` takes of a mesh, its partner allowing.
 

@@ -251,7 +251,7 @@ def test_match_all_of_a_list(files, capsys):
 
 def test_match_all_of_a_folder_goes_on_after_a_failing_pair(files, capsys):
     (files / "cut.off").write_text(OFF_HEAD)
-    assert cli.main(_words(files, "match-all @ --jobs 1 --k 12 --out @out")) == 0
+    assert cli.main(_words(files, "match-all @ --jobs 1 --k 12 --out @out")) == 1
     said = capsys.readouterr().out
     assert "2 of 6 pairs done" in said
     assert sum(line.startswith("failed: ") and "cut.off" in line for line in said.splitlines()) == 4
@@ -261,7 +261,7 @@ def test_match_all_where_nothing_works_is_a_failure(files, capsys):
     (files / "cut.off").write_text(OFF_HEAD)
     (files / "list.txt").write_text("a.off cut.off\n")
     assert cli.main(_words(files, "match-all @list.txt --jobs 1 --k 12 --out @out")) == 1
-    assert "no pair could be matched" in capsys.readouterr().err
+    assert "1 of 1 pairs failed" in capsys.readouterr().err
 
 
 def test_top_level(capsys):
