@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,38 @@ def check_tensor(x: Any, name: str) -> Tensor:
             f"{name}: expected a torch.Tensor, found {type(x).__name__}; convert with torch.as_tensor(...)"
         )
     return x
+
+
+def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
+    """`x` as a tensor: the public door, where NumPy arrays and lists of numbers are as welcome as tensors.
+
+    Args:
+        x: a tensor (returned as it is), a NumPy array (its dtype is kept), or numbers in nested lists or tuples.
+        name: of the argument, for the message.
+        like: arrays and lists go to the device of this tensor, and take its dtype where both are floating.
+
+    Raises:
+        TypeError: anything else, naming `name`.
+    """
+    if isinstance(x, Tensor):
+        return x
+    try:
+        if hasattr(x, "__array__") and not isinstance(x, (list, tuple)):
+            out = torch.from_numpy(np.array(x))  # a copy: a view of a read-only array can't be a tensor
+        else:
+            out = torch.tensor(x, dtype=like.dtype if like is not None and _holds_float(x) else None)
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise TypeError(
+            f"{name}: expected a tensor, a NumPy array or a list of numbers, found {type(x).__name__} ({e})"
+        ) from None
+    if like is None:
+        return out
+    floating = out.is_floating_point() and like.is_floating_point()
+    return out.to(like.device, like.dtype if floating else None)
+
+
+def _holds_float(x: Any) -> bool:
+    return any(map(_holds_float, x)) if isinstance(x, (list, tuple)) else isinstance(x, float)
 
 
 def check_shape(x: Any, pattern: str, name: str) -> dict[str, int]:
