@@ -40,6 +40,7 @@ MARGIN, LEAST_MARGIN = (
     0.15,
     0.02,
 )  # of the best energy, and in energies: "almost alike" (experiments/fit_birds)
+CREDIBLE = 0.75  # quality below which the masks hardly show such an object (birds and letters, experiments/fit_birds)
 LEAST_TURN = 0.2  # cosine between a face's normal and that at rest, about, below which it is pulled back
 FLIP_WEIGHT = 10.0  # of the mean of their squared shortfall
 
@@ -79,6 +80,9 @@ class TemplateFit:
         ambiguous: (N,) or (1,) bool: another candidate more than 20 degrees away is almost as good as the first.
         flipped: share of the faces that the deformation turned over, against their normals at rest.
         stretch: root mean square of the logarithm of the edges' relative lengths.
+        quality: in [0, 1], whether the masks show such an object at all: the geometric mean of the IoU before and
+            after the deformation, over the views. A bird fitted to letters and simple shapes reaches high IoU after
+            the deformation, not before it; see CREDIBLE.
     """
 
     mesh: Mesh
@@ -93,6 +97,7 @@ class TemplateFit:
     ambiguous: Tensor
     flipped: float
     stretch: float
+    quality: float
 
     def picture(self) -> Tensor:
         """(3, 2H, N W): the template over the masks before (top) and after (bottom), one column a view."""
@@ -209,8 +214,15 @@ def fit_template(
             if progress is not None:
                 progress(len(losses), steps * len(levels), losses[-1])
     with torch.no_grad():
-        verts, views = state.posed(start, basis, views)
-        fit = _judged(scene, start, verts, views, found, torch.tensor(losses))
+        verts, found_views = state.posed(start, basis, views)
+        fit = _judged(scene, start, views, verts, found_views, found, torch.tensor(losses))
+    if fit.quality < CREDIBLE:
+        warnings.warn(
+            f"the template hardly explains the masks: quality {fit.quality:.2f}, expected at least {CREDIBLE}; do "
+            "they show such an object, and all of it?",
+            UserWarning,
+            stacklevel=2,
+        )
     if bool(fit.ambiguous.any()):
         warnings.warn(_ambiguity_message(fit), UserWarning, stacklevel=2)
     return fit
@@ -233,12 +245,24 @@ def _posed(scene: Scene, n: int) -> tuple[Mesh, Camera, list[tuple[Poses, Tensor
 
 
 def _judged(
-    scene: Scene, start: Mesh, verts: Tensor, views: Camera, found: list[tuple[Poses, Tensor]], loss: Tensor
+    scene: Scene,
+    start: Mesh,
+    start_views: Camera,
+    verts: Tensor,
+    views: Camera,
+    found: list[tuple[Poses, Tensor]],
+    loss: Tensor,
 ) -> TemplateFit:
     """The fit with what tells how far it can be trusted."""
     mesh, known = scene.mesh, scene.weights > 0
-    mask, target = rasterize(verts, mesh.faces, views).mask, scene.masks > 0.5
-    iou = (mask & target & known).sum((1, 2)) / ((mask | target) & known).sum((1, 2))
+    target = scene.masks > 0.5
+    iou, rigid_iou = (
+        (mask & target & known).sum((1, 2)) / ((mask | target) & known).sum((1, 2)).clamp_min(1)
+        for mask in (
+            rasterize(verts, mesh.faces, views).mask,
+            rasterize(start.verts, mesh.faces, start_views).mask,
+        )
+    )
     pose = procrustes(mesh.verts, verts, scale=True)
     turned = _turned_faces(mesh, (verts - pose.t) @ pose.R)
     candidates, energies = _candidates(scene, found)
@@ -256,6 +280,7 @@ def _judged(
         ambiguous=torch.stack([_rivals(*x) for x in found]),
         flipped=float((turned < 0).double().mean()),
         stretch=stretch,
+        quality=float((iou * rigid_iou).sqrt().mean()),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +17,31 @@ from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import skew
 
 STARTS = {"alternation": 2, "joint": 3}  # rotations refined after the search over all of them
+ODDS = 100.0  # to one, for the best pose against the second, from which on it is unique
+UNSEEN = 1e-12  # of the size of the basis: coefficients whose equations are smaller are not determined
+ROUNDING = 8.0  # units in the last place, of the points, that their distances are uncertain by
+
+
+class Rival(NamedTuple):
+    """The second-best minimum of a pose problem, without gradient.
+
+    Where no other minimum was found, the pose is that of the best one; value and residual are infinite.
+
+    Attributes:
+        R: (..., 3, 3) rotation.
+        t: (..., 2) translation by weak perspective, (..., 3) by a pinhole.
+        scale: (...) of weak perspective; ones for a pinhole.
+        alpha: (..., K) coefficients.
+        value: (...) the objective.
+        residual: (...) as in the solution.
+    """
+
+    R: Tensor
+    t: Tensor
+    scale: Tensor
+    alpha: Tensor
+    value: Tensor
+    residual: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +49,26 @@ class Solution:
     """What `solve_pose` found, for samples of any leading shape (...).
 
     Attributes:
-        R: (..., 3, 3) rotation, world to camera. t: (..., 2) in the unit of the points. scale: (...) points' unit
-            a unit of the template. alpha: (..., K) coefficients of the basis.
-        value: (...) the objective, eq. 4. residual: (...) root of the weighted mean of the squared distances of
-            points and projections, in the unit of the points.
-        converged: (...) bool, whether a strict minimum was reached that no other pose found equals. False for
-            input that does not determine the pose: fewer than three visible points, all in one place or on a
-            line, a flat template (two poses mirrored in depth explain it alike). The answer is then still a
-            lowest one found, finite, with a rotation R; it passes no gradient where the pose is not even
-            locally determined. Whether the pose explains the points is not told here but by `residual`.
+        R: (..., 3, 3) rotation, world to camera.
+        t: (..., 2) translation, in the unit of the points.
+        scale: (...) units of the points per unit of the template.
+        alpha: (..., K) coefficients of the basis.
+        value: (...) the objective, eq. 4.
+        residual: (...) root of the weighted mean of the squared distances between points and projections, in the
+            unit of the points. It tells whether the pose explains the points.
+        converged: (...) bool, whether a strict minimum was reached. False for input that does not determine the pose
+            even locally: fewer than three visible points, all of them in one place or on a line, coefficients that
+            no point sees and no ridge holds. The answer is then still a lowest one found, finite, with a rotation
+            R; it passes no gradient where the pose is not locally determined.
+        unique: (...) bool, whether it converged and no other minimum explains the points almost as well. Three
+            points, a flat template and an almost flat one under noise have two poses, mirrored in depth.
+            "Almost as well": by noise of unknown strength the best pose is less than 100 times as likely as the
+            second, ``(value_2 / value_1)^(nu / 2) < 100`` with ``nu = 2 N - 5`` (2 N - 6 with a free scale), N the
+            effective number of points. Of the poses called unique 1 % or less should be wrong; measured in
+            experiments/global_pose.
+        second: the second-best minimum, a `Rival`.
         steps: (...) int64, Newton steps taken from the best start.
+        weights: (..., V) what each point counted, from 0 to its visibility; with the squared loss its visibility.
     """
 
     R: Tensor
@@ -41,7 +78,10 @@ class Solution:
     value: Tensor
     residual: Tensor
     converged: Tensor
+    unique: Tensor
+    second: Rival
     steps: Tensor
+    weights: Tensor
 
     def shape(self, template: Tensor, basis: Tensor) -> Tensor:
         """(..., V, 3) the deformed template ``T + sum_k alpha_k B_k``, not turned."""
@@ -106,14 +146,28 @@ def solve_pose(
     check_choice(mode, ("alternation", "joint"), "mode")
     check_int(steps, "steps", low=1)
     u, v, T, B, gamma, s, batch = prepare(points, visibility, template, basis, ridge, scale)
-    mom = moments(u, v, T, B)
     free = isinstance(scale, str) and scale == "free"
+    given = Given(u, v, T, B, gamma)
+    mom = moments(u, v, T, B)
     if s is None:
-        s = _spread(mom) if not free else affine_scale(mom)
+        s = affine_scale(mom) if free else spread(mom)
     solve = _joint if mode == "joint" else _alternate
-    R, s, c, good, n_steps = solve(mom, s, gamma, free, steps)
-    good = good & (v.detach().count_nonzero(1) >= 3)
-    return _solution((u, v, T, B), mom, R, s, c, gamma, good, n_steps, batch)
+    (R, s, c), good, n_steps, second = solve(given, mom, s, free, steps)
+    best = judged(given, mom, R, s, c)
+    enough = v.detach().count_nonzero(1) >= 3
+    good = good & enough & seen_coefficients(mom, R, s, gamma)
+    unique = good & told_apart(given, best, second, 6 if free else 5)
+    return _solution(best, second, good, unique, n_steps, v, batch, points.dtype)
+
+
+class Given(NamedTuple):
+    """The problem as given, with one batch dimension: points, weights, template, basis, ridge."""
+
+    u: Tensor
+    v: Tensor
+    T: Tensor
+    basis: Tensor
+    ridge: Tensor
 
 
 def prepare(
@@ -163,7 +217,7 @@ def _per_sample(x: float | Tensor, batch: torch.Size, like: Tensor, name: str) -
     return x.expand(batch).reshape(-1)
 
 
-def _spread(mom: Moments) -> Tensor:
+def spread(mom: Moments) -> Tensor:
     """(B,) weighted standard deviation of both coordinates of the points; one where they all agree."""
     return or_one(mom.uu / (2 * or_one(mom.weight))).sqrt()
 
@@ -178,44 +232,116 @@ def affine_scale(mom: Moments) -> Tensor:
     return or_one(size)
 
 
-def _search(
-    mom: Moments, s: Tensor, gamma: Tensor, free: bool, n_starts: int
-) -> tuple[_weak.Optimum, Tensor]:
-    """The lowest minimum found from the global starts, and whether it is unique (B,)."""
-    R = _weak.starts(mom, s, gamma, n_starts)
-    each = torch.arange(len(s), device=s.device).repeat_interleave(n_starts)
-    found = _weak.minimise(mom.take(each), R.flatten(0, 1), s[each], gamma[each], free=free)
-    return _weak.lowest(found, n_starts, mom.uu)
+def judged(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival:
+    """A pose with its translation, value and residual, in the dtype of the points.
+
+    Value and residual come from the points themselves: differences of moments cancel.
+    """
+    u, v, T, basis, gamma = given
+    centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
+    t = mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
+    R, s, c, t, gamma, v, T, basis = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, basis))
+    away = u - t[:, None] - s[:, None, None] * (deformed(T, basis, c) @ R[:, :2].mT)
+    error = (v * away.square().sum(-1)).sum(1)
+    tiny = torch.finfo(error.dtype).tiny  # for a finite gradient at zero
+    residual = (error / or_one(mom.weight.to(u.dtype))).clamp_min(tiny).sqrt()
+    return Rival(R, t, s, c, error + gamma * c.square().sum(1), residual)
 
 
-Found = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # R, scale, alpha, converged, steps
+def told_apart(given: Given, best: Rival, second: Rival, n_unknowns: int) -> Tensor:
+    """(B,) bool: whether the best pose is at least ODDS times as likely as the second, by noise of unknown strength."""
+    u, v = given.u.detach().double(), given.v.detach().double()
+    weight = v.sum(1)
+    n = weight.square() / or_one(v.square().sum(1))  # as many points of equal weight
+    freedom = (2 * n - n_unknowns).clamp_min(1)
+    mean = (v[..., None] * u).sum(1, keepdim=True) / or_one(weight)[:, None, None]
+    size = (v * (u - mean).square().sum(-1)).sum(1)
+    least = (ROUNDING * torch.finfo(given.u.dtype).eps) ** 2 * size + torch.finfo(torch.float64).tiny
+    ratio = (second.value.double() + least) / (best.value.detach().double() + least)
+    return freedom / 2 * ratio.log() > math.log(ODDS)
 
 
-def _alternate(mom: Moments, s: Tensor, gamma: Tensor, free: bool, steps: int) -> Found:
-    """Eq. 5 and 6 in turn; each rotation is differentiated through its own optimality."""
-    nothing, still = torch.zeros_like(gamma), mom.detach()
-    alpha = mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
+def seen_coefficients(mom: Moments, R: Tensor, s: Tensor, gamma: Tensor) -> Tensor:
+    """(B,) bool: whether the points and the ridge determine every coefficient."""
+    out = torch.ones_like(s, dtype=torch.bool)
     with torch.no_grad():
-        best, unique = _search(still.collapse(alpha), s, nothing, free, STARTS["alternation"])
-        poses = [best, *_weak.alternate(still, best.R, best.s, gamma, steps - 1, free=free)]
-        good = torch.stack([unique, *(pose.strict for pose in poses)]).all(0)
+        size = mom.G.diagonal(dim1=1, dim2=2)[..., 1:].diagonal(dim1=1, dim2=2).sum((1, 2)) * s**2
+        rows = (gamma <= UNSEEN * size).nonzero()[:, 0]  # elsewhere the ridge alone does
+        if mom.G.shape[1] > 1 and len(rows):
+            there = mom.take(rows).detach()
+            inner = _weak.model(there, R[rows], s[rows], gamma[rows], free=False).inner
+            scale = inner.diagonal(dim1=1, dim2=2).clamp_min(0)
+            least = torch.linalg.eigvalsh(inner / or_one(scale.amax(1))[:, None, None])[:, 0]
+            out[rows] = (scale.amin(1) > UNSEEN * size[rows]) & (least > UNSEEN)
+    return out
+
+
+Pose = tuple[Tensor, Tensor, Tensor]  # R, scale, alpha
+Found = tuple[Pose, Tensor, Tensor, Rival]  # the best, whether it converged, steps, the second best
+
+
+def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) -> Found:
+    """Eq. 5 and 6 in turn, from the two lowest rigid poses; each rotation is differentiated through its optimality."""
+    gamma, still = given.ridge, mom.detach()
+    with torch.no_grad():
+        nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
+        *starts, told = _weak.two_lowest(still.collapse(alpha), s, nothing, STARTS["alternation"], free=free)
+        chains = [_chain(still, start, gamma, free, steps) for start in starts]
+        ends = [(poses[-1].R, poses[-1].s, c) for poses, c in chains]
+        first, second = _ranked(given, still, ends, told)
+        poses = [
+            _weak.Optimum(*(_chosen(first, x, y) for x, y in zip(a, b, strict=True)))
+            for a, b in zip(chains[0][0], chains[1][0], strict=True)
+        ]
+        good = torch.stack([pose.strict for pose in poses]).all(0)
         n_steps = torch.stack([pose.steps for pose in poses]).sum(0)
-    for best in poses if _asks_for_gradient(mom, s, gamma) else poses[-1:]:
-        R, s, _ = _differentiable(mom.collapse(alpha), s, nothing, best, free)
-        alpha = _weak.coefficients(mom, R, s, gamma)
-    return R, s, alpha, good, n_steps
+    if not _asks_for_gradient(mom, s, gamma):
+        R, scale, alpha = (_chosen(first, x, y) for x, y in zip(*ends, strict=True))
+        return (R, scale, alpha), good, n_steps, second
+    for pose in poses:
+        R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
+        alpha = _weak.coefficients(mom, R, scale, gamma)
+    return (R, scale, alpha), good, n_steps, second
+
+
+def _chain(
+    mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int
+) -> tuple[list[_weak.Optimum], Tensor]:
+    """The poses of the alternation from a rigid one, and the coefficients for the last of them."""
+    poses = [start, *_weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)]
+    return poses, _weak.coefficients(mom, poses[-1].R, poses[-1].s, gamma)
+
+
+def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
+    """The minimum over pose and coefficients together."""
+    still, gamma = mom.detach(), given.ridge
+    with torch.no_grad():
+        *found, told = _weak.two_lowest(still, s, gamma, STARTS["joint"], free=free)
+        ends = [(x.R, x.s, _weak.coefficients(still, x.R, x.s, gamma)) for x in found]
+        first, second = _ranked(given, still, ends, told)
+        best = _weak.Optimum(*(_chosen(first, x, y) for x, y in zip(*found, strict=True)))
+    return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, second
+
+
+def _ranked(given: Given, mom: Moments, ends: list[Pose], told: Tensor) -> tuple[Tensor, Rival]:
+    """Whether the first of two poses is the lower one (B,), and the other; at infinity where it is the same."""
+    given = Given(*(x.detach() for x in given))
+    a, b = (judged(given, mom, *end) for end in ends)
+    apart = told & ((ends[0][0] - ends[1][0]).square().sum((1, 2)) > 2 * _weak.SAME**2)
+    first = ~(apart & (b.value < a.value))
+    second = Rival(*(_chosen(first, y, x) for x, y in zip(a, b, strict=True)))
+    none = second.value.new_full((), torch.inf)
+    return first, second._replace(
+        value=second.value.where(apart, none), residual=second.residual.where(apart, none)
+    )
+
+
+def _chosen(first: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    return torch.where(first.view(-1, *[1] * (x.ndim - 1)), x, y)
 
 
 def _asks_for_gradient(mom: Moments, s: Tensor, gamma: Tensor) -> bool:
     return any(x.requires_grad for x in (mom.G, mom.H, s, gamma))
-
-
-def _joint(mom: Moments, s: Tensor, gamma: Tensor, free: bool, _: int) -> Found:
-    """The minimum over pose and coefficients together."""
-    with torch.no_grad():
-        best, unique = _search(mom.detach(), s, gamma, free, STARTS["joint"])
-    R, s, alpha = _differentiable(mom, s, gamma, best, free)
-    return R, s, alpha, best.strict & unique, best.steps
 
 
 def _differentiable(
@@ -242,27 +368,18 @@ def _differentiable(
 
 
 def _solution(
-    given: tuple[Tensor, Tensor, Tensor, Tensor],
-    mom: Moments,
-    R: Tensor,
-    s: Tensor,
-    c: Tensor,
-    gamma: Tensor,
+    best: Rival,
+    second: Rival,
     good: Tensor,
+    unique: Tensor,
     steps: Tensor,
+    weights: Tensor,
     batch: torch.Size,
+    dtype: torch.dtype,
 ) -> Solution:
-    """Translation and residual, the latter from the points themselves: the moments' differences cancel."""
-    u, v, T, B = given
-    centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
-    t = mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
-    R, s, c, t, gamma, v, T, B = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, B))
-    away = u - t[:, None] - s[:, None, None] * (deformed(T, B, c) @ R[:, :2].mT)
-    error = (v * away.square().sum(-1)).sum(1)
-    tiny = torch.finfo(error.dtype).tiny
-    residual = (
-        (error / or_one(mom.weight.to(u.dtype))).clamp_min(tiny).sqrt()
-    )  # with a finite gradient at zero
-    value = error + gamma * c.square().sum(1)
-    R, t, s, c, value, residual = (x.reshape(batch + x.shape[1:]) for x in (R, t, s, c, value, residual))
-    return Solution(R, t, s, c, value, residual, good.reshape(batch), steps.reshape(batch))
+    """The fields in the batch's shape and the points' dtype."""
+    first, other = ([x.to(dtype).reshape(batch + x.shape[1:]) for x in pose] for pose in (best, second))
+    R, t, scale, alpha, value, residual = first
+    good, unique, steps = (x.reshape(batch) for x in (good, unique, steps))
+    weights = weights.to(dtype).reshape(*batch, -1)
+    return Solution(R, t, scale, alpha, value, residual, good, unique, Rival(*other), steps, weights)
