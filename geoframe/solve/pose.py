@@ -20,6 +20,10 @@ STARTS = {"alternation": 2, "joint": 3}  # rotations refined after the search ov
 ODDS = 100.0  # to one, for the best pose against the second, from which on it is unique
 UNSEEN = 1e-12  # of the size of the basis: coefficients whose equations are smaller are not determined
 ROUNDING = 8.0  # units in the last place, of the points, that their distances are uncertain by
+CLOSE = (
+    1e-2  # of the squares of the points: objectives that near are told apart by the points, not by moments
+)
+EXACT = 1e-9  # of the points' spread: distances that small are zero, as Newton's method stops there
 
 
 class Rival(NamedTuple):
@@ -152,11 +156,12 @@ def solve_pose(
     if s is None:
         s = affine_scale(mom) if free else spread(mom)
     solve = _joint if mode == "joint" else _alternate
-    (R, s, c), good, n_steps, second = solve(given, mom, s, free, steps)
-    best = judged(given, mom, R, s, c)
+    (R, s, c), good, n_steps, best, second = solve(given, mom, s, free, steps)
+    if _asks_for_gradient(mom, s, gamma):
+        best = judged(given, mom, R, s, c)
     enough = v.detach().count_nonzero(1) >= 3
     good = good & enough & seen_coefficients(mom, R, s, gamma)
-    unique = good & told_apart(given, best, second, 6 if free else 5)
+    unique = good & told_apart(mom, v, best, second, 6 if free else 5)
     return _solution(best, second, good, unique, n_steps, v, batch, points.dtype)
 
 
@@ -168,6 +173,12 @@ class Given(NamedTuple):
     T: Tensor
     basis: Tensor
     ridge: Tensor
+
+    def take(self, rows: Tensor) -> Given:
+        """Some samples."""
+        T = self.T if self.T.ndim == 2 else self.T[rows]
+        basis = self.basis if self.basis.ndim == 3 else self.basis[rows]
+        return Given(self.u[rows], self.v[rows], T, basis, self.ridge[rows])
 
 
 def prepare(
@@ -248,15 +259,21 @@ def judged(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival
     return Rival(R, t, s, c, error + gamma * c.square().sum(1), residual)
 
 
-def told_apart(given: Given, best: Rival, second: Rival, n_unknowns: int) -> Tensor:
-    """(B,) bool: whether the best pose is at least ODDS times as likely as the second, by noise of unknown strength."""
-    u, v = given.u.detach().double(), given.v.detach().double()
-    weight = v.sum(1)
-    n = weight.square() / or_one(v.square().sum(1))  # as many points of equal weight
+def told_apart(mom: Moments, v: Tensor, best: Rival, second: Rival, n_unknowns: int) -> Tensor:
+    """(B,) bool: whether the best pose is at least ODDS times as likely as the second, by noise of unknown strength.
+
+    Args:
+        mom: moments of the problem.
+        v: (B, V) weights of the points.
+        best: the lowest minimum.
+        second: the second one, at infinity where there is none.
+        n_unknowns: of the pose.
+    """
+    weight, size, v = mom.weight.detach(), mom.uu.detach(), v.detach()
+    n = weight.square() / or_one((v * v).sum(1).double())  # as many points of equal weight
     freedom = (2 * n - n_unknowns).clamp_min(1)
-    mean = (v[..., None] * u).sum(1, keepdim=True) / or_one(weight)[:, None, None]
-    size = (v * (u - mean).square().sum(-1)).sum(1)
-    least = (ROUNDING * torch.finfo(given.u.dtype).eps) ** 2 * size + torch.finfo(torch.float64).tiny
+    least = max(ROUNDING * torch.finfo(best.value.dtype).eps, EXACT) ** 2 * size
+    least = least + torch.finfo(torch.float64).tiny
     ratio = (second.value.double() + least) / (best.value.detach().double() + least)
     return freedom / 2 * ratio.log() > math.log(ODDS)
 
@@ -272,44 +289,54 @@ def seen_coefficients(mom: Moments, R: Tensor, s: Tensor, gamma: Tensor) -> Tens
             inner = _weak.model(there, R[rows], s[rows], gamma[rows], free=False).inner
             scale = inner.diagonal(dim1=1, dim2=2).clamp_min(0)
             least = torch.linalg.eigvalsh(inner / or_one(scale.amax(1))[:, None, None])[:, 0]
-            out[rows] = (scale.amin(1) > UNSEEN * size[rows]) & (least > UNSEEN)
+            out[rows] = (size[rows] > 0) & (scale.amin(1) > UNSEEN * size[rows]) & (least > UNSEEN)
     return out
 
 
 Pose = tuple[Tensor, Tensor, Tensor]  # R, scale, alpha
-Found = tuple[Pose, Tensor, Tensor, Rival]  # the best, whether it converged, steps, the second best
+Found = tuple[
+    Pose, Tensor, Tensor, Rival, Rival
+]  # the best, whether it converged, steps; the two best, judged
 
 
 def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) -> Found:
     """Eq. 5 and 6 in turn, from the two lowest rigid poses; each rotation is differentiated through its optimality."""
     gamma, still = given.ridge, mom.detach()
+    nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
     with torch.no_grad():
-        nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
-        *starts, told = _weak.two_lowest(still.collapse(alpha), s, nothing, STARTS["alternation"], free=free)
-        chains = [_chain(still, start, gamma, free, steps) for start in starts]
-        ends = [(poses[-1].R, poses[-1].s, c) for poses, c in chains]
-        first, second = _ranked(given, still, ends, told)
-        poses = [
-            _weak.Optimum(*(_chosen(first, x, y) for x, y in zip(a, b, strict=True)))
-            for a, b in zip(chains[0][0], chains[1][0], strict=True)
+        first, second, told = _weak.two_lowest(
+            still.collapse(alpha), s, nothing, STARTS["alternation"], free=free
+        )
+        poses = _chain(still, first, gamma, free, steps)
+        rivals = [second] * steps  # one that is far behind is not followed
+        near = told & (second.values[:, 0] - first.values[:, 0] <= _weak.REFLECTED * mom.uu)
+        rows = near.nonzero()[:, 0]
+        if len(rows) and steps > 1:
+            start = _weak.Optimum(*(x[rows] for x in second))
+            followed = _chain(still.take(rows), start, gamma[rows], free, steps)
+            rivals = [_weak.Optimum(*map(_replaced, second, [rows] * 5, x)) for x in followed]
+        ends = [
+            (x[-1].R, x[-1].s, _weak.coefficients(still, x[-1].R, x[-1].s, gamma)) for x in (poses, rivals)
         ]
+        swap, *judged_poses = _ranked(given, still, ends, told)
+        if bool(swap.any()):
+            poses = [
+                _weak.Optimum(*map(_chosen, [swap] * 5, y, x)) for x, y in zip(poses, rivals, strict=True)
+            ]
         good = torch.stack([pose.strict for pose in poses]).all(0)
         n_steps = torch.stack([pose.steps for pose in poses]).sum(0)
-    if not _asks_for_gradient(mom, s, gamma):
-        R, scale, alpha = (_chosen(first, x, y) for x, y in zip(*ends, strict=True))
-        return (R, scale, alpha), good, n_steps, second
-    for pose in poses:
-        R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
-        alpha = _weak.coefficients(mom, R, scale, gamma)
-    return (R, scale, alpha), good, n_steps, second
+    R, scale, alpha_end = (_chosen(swap, y, x) for x, y in zip(*ends, strict=True))
+    if _asks_for_gradient(mom, s, gamma):
+        for pose in poses:
+            R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
+            alpha = _weak.coefficients(mom, R, scale, gamma)
+        alpha_end = alpha
+    return (R, scale, alpha_end), good, n_steps, *judged_poses
 
 
-def _chain(
-    mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int
-) -> tuple[list[_weak.Optimum], Tensor]:
-    """The poses of the alternation from a rigid one, and the coefficients for the last of them."""
-    poses = [start, *_weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)]
-    return poses, _weak.coefficients(mom, poses[-1].R, poses[-1].s, gamma)
+def _chain(mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int) -> list[_weak.Optimum]:
+    """The poses of the alternation from a rigid one."""
+    return [start, *_weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)]
 
 
 def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
@@ -318,26 +345,51 @@ def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
     with torch.no_grad():
         *found, told = _weak.two_lowest(still, s, gamma, STARTS["joint"], free=free)
         ends = [(x.R, x.s, _weak.coefficients(still, x.R, x.s, gamma)) for x in found]
-        first, second = _ranked(given, still, ends, told)
-        best = _weak.Optimum(*(_chosen(first, x, y) for x, y in zip(*found, strict=True)))
-    return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, second
+        swap, *judged_poses = _ranked(given, still, ends, told)
+        best = _weak.Optimum(*map(_chosen, [swap] * 5, found[1], found[0]))
+    return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, *judged_poses
 
 
-def _ranked(given: Given, mom: Moments, ends: list[Pose], told: Tensor) -> tuple[Tensor, Rival]:
-    """Whether the first of two poses is the lower one (B,), and the other; at infinity where it is the same."""
+def _ranked(given: Given, mom: Moments, ends: list[Pose], told: Tensor) -> tuple[Tensor, Rival, Rival]:
+    """Whether the second of two poses is the lower one (B,), and both in that order.
+
+    The second is at infinity where it is the same. Far above the first it is judged by the moments alone.
+    """
     given = Given(*(x.detach() for x in given))
-    a, b = (judged(given, mom, *end) for end in ends)
-    apart = told & ((ends[0][0] - ends[1][0]).square().sum((1, 2)) > 2 * _weak.SAME**2)
-    first = ~(apart & (b.value < a.value))
-    second = Rival(*(_chosen(first, y, x) for x, y in zip(a, b, strict=True)))
-    none = second.value.new_full((), torch.inf)
-    return first, second._replace(
-        value=second.value.where(apart, none), residual=second.residual.where(apart, none)
-    )
+    a, b = judged(given, mom, *ends[0]), _judged_by_moments(given, mom, *ends[1])
+    told = told & ((ends[0][0] - ends[1][0]).square().sum((1, 2)) > 2 * _weak.SAME**2)
+    rows = (told & (b.value <= 2 * a.value + CLOSE * mom.uu)).nonzero()[:, 0]
+    if len(rows):
+        near = judged(given.take(rows), mom.take(rows), *(x[rows] for x in ends[1]))
+        b = Rival(*map(_replaced, b, [rows] * 6, near))
+    swap = told & (b.value < a.value)
+    if bool(swap.any()):
+        a, b = (Rival(*map(_chosen, [swap] * 6, x, y)) for x, y in ((b, a), (a, b)))
+    none = b.value.new_full((), torch.inf)
+    return swap, a, b._replace(value=b.value.where(told, none), residual=b.residual.where(told, none))
 
 
-def _chosen(first: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    return torch.where(first.view(-1, *[1] * (x.ndim - 1)), x, y)
+def _judged_by_moments(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival:
+    """As `judged`, to the rounding of the moments."""
+    rigid = mom.collapse(c)
+    M = s[:, None, None] * R[:, :2]
+    error = mom.uu + (M * (M @ rigid.G[:, 0, 0] - 2 * rigid.H[:, 0])).sum((1, 2))
+    error = error.clamp_min(0)
+    t = mom.mean_u - (M @ rigid.mean_f[:, 0, :, None])[..., 0]
+    value, residual = error + given.ridge * c.square().sum(1), (error / or_one(mom.weight)).sqrt()
+    return Rival(*(x.to(given.u.dtype) for x in (R, t, s, c, value, residual)))
+
+
+def _replaced(x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
+    """x with other rows."""
+    x = x.clone()
+    x[rows] = y
+    return x
+
+
+def _chosen(which: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Rows of x where `which`, else of y."""
+    return torch.where(which.view(-1, *[1] * (x.ndim - 1)), x, y)
 
 
 def _asks_for_gradient(mom: Moments, s: Tensor, gamma: Tensor) -> bool:
