@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoframe._check import check_choice, check_finite, check_float, check_int, check_shape
 from geoframe.camera import WeakPerspective
-from geoframe.solve import _weak
+from geoframe.solve import _robust, _weak
 from geoframe.solve._moments import Moments, moments, or_one, with_one
 from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import skew
@@ -117,6 +117,7 @@ def solve_pose(
     scale: Tensor | str = "std",
     mode: str = "alternation",
     steps: int = 4,
+    loss: str = "squared",
 ) -> Solution:
     """Rotation, translation and coefficients that project a deformable template onto 2D points.
 
@@ -149,9 +150,19 @@ def solve_pose(
     """
     check_choice(mode, ("alternation", "joint"), "mode")
     check_int(steps, "steps", low=1)
+    check_choice(loss, _robust.LOSSES, "loss")
     u, v, T, B, gamma, s, batch = prepare(points, visibility, template, basis, ridge, scale)
     free = isinstance(scale, str) and scale == "free"
     given = Given(u, v, T, B, gamma)
+    if loss != "squared":
+        from geoframe.solve import _robust_weak
+
+        if isinstance(scale, str) and scale == "std":
+            raise ValueError(
+                f"scale: expected 'free' or numbers with loss={loss!r}, found 'std'; outliers are part of the deviation"
+            )
+        best, second, good, unique, n_steps, weights = _robust_weak.solve(given, s, loss)
+        return _solution(best, second, good, unique, n_steps, weights, batch, points.dtype)
     mom = moments(u, v, T, B)
     if s is None:
         s = affine_scale(mom) if free else spread(mom)
