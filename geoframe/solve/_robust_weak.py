@@ -67,6 +67,17 @@ def solve(given: Given, s: Tensor | None, loss: str) -> tuple[Rival, Rival, Tens
     )
 
 
+def inlier_weights(plain: Given) -> Tensor:
+    """(B, V) weights that outliers have lost, by weak perspective with a free scale and the Geman-McClure loss."""
+    R, s, c, t = _start(plain, None, "geman-mcclure")
+    square = _problem(R, c.shape[1], "geman-mcclure").squares(
+        torch.cat([torch.zeros_like(R[:, 0]), t, c, s.log()[:, None]], 1), *plain
+    )
+    least = _robust.LEAST_SCALE * _robust.deviation(plain.u, plain.v)
+    c = _robust.noise_scale(square, plain.v, least, "geman-mcclure")
+    return plain.v * _robust.weight(square, c, "geman-mcclure")
+
+
 def _start(plain: Given, s: Tensor | None, loss: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rotation, scale, coefficients and translation near the robust minimum."""
     u, v, T, basis, ridge = plain
@@ -120,5 +131,5 @@ def _second(plain: Given, best: Rival, weights: Tensor, free: bool) -> tuple[Riv
         value=second.value.where(there, none), residual=second.residual.where(there, none)
     )
     here = judged(given, mom, best.R, best.scale, best.alpha)
-    unique = told_apart(mom, weights, here, second, 6 if free else 5)
+    unique = told_apart((mom.weight, mom.uu), weights, here, second, 6 if free else 5)
     return second, seen_coefficients(mom, best.R, best.scale, given.ridge), unique

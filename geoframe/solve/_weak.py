@@ -409,21 +409,8 @@ def two_lowest(
     shape's plane: a flat shape explains the points as well so, an almost flat one almost as well. Where there is no
     second minimum, the second is the first.
     """
-    B = len(s)
-    each = torch.arange(B, device=s.device).repeat_interleave(n_starts)
-    R = starts(mom, s, ridge, n_starts).flatten(0, 1)
-    found = _off_saddles(
-        mom.take(each), minimise(mom.take(each), R, s[each], ridge[each], free=free), ridge[each], free
-    )
-    found = Optimum(*(x.view(B, n_starts, *x.shape[1:]) for x in found))
-    rows = torch.arange(B, device=s.device)
-    best = Optimum(*(x[rows, found.values[:, :, 0].argmin(1)] for x in found))
-    found = Optimum(
-        *(
-            torch.cat([x, y[:, None]], 1)
-            for x, y in zip(found, _reflected(mom, best, ridge, free), strict=True)
-        )
-    )
+    found = minima(mom, s, ridge, n_starts, free=free)
+    rows = torch.arange(len(s), device=s.device)
     E = found.values[:, :, 0]
     first = E.argmin(1)
     apart = (found.R - found.R[rows, first][:, None]).square().sum((2, 3)) > 2 * SAME**2  # 8 sin(angle / 2)^2
@@ -431,6 +418,20 @@ def two_lowest(
     told = apart[rows, second]
     second = torch.where(told, second, first)
     return Optimum(*(x[rows, first] for x in found)), Optimum(*(x[rows, second] for x in found)), told
+
+
+def minima(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool) -> Optimum:
+    """The minima (B, n_starts + 1, ...) from the best rotations of the search, and from the best of them reflected."""
+    B = len(s)
+    each = torch.arange(B, device=s.device).repeat_interleave(n_starts)
+    R, many = starts(mom, s, ridge, n_starts).flatten(0, 1), mom.take(each)
+    found = minimise(many, R, s[each], ridge[each], free=free)
+    found = _off_saddles(many, found, ridge[each], free)
+    found = Optimum(*(x.view(B, n_starts, *x.shape[1:]) for x in found))
+    rows = torch.arange(B, device=s.device)
+    best = Optimum(*(x[rows, found.values[:, :, 0].argmin(1)] for x in found))
+    other = _reflected(mom, best, ridge, free)
+    return Optimum(*(torch.cat([x, y[:, None]], 1) for x, y in zip(found, other, strict=True)))
 
 
 def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Optimum:

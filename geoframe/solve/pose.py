@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geoframe._check import check_choice, check_finite, check_float, check_int, check_shape
+from geoframe._check import as_tensor, check_choice, check_finite, check_float, check_int, check_shape
+from geoframe._precision import full_precision
 from geoframe.camera import WeakPerspective
 from geoframe.solve import _robust, _weak
 from geoframe.solve._moments import Moments, moments, or_one, with_one
@@ -107,6 +108,7 @@ def deformed(template: Tensor, basis: Tensor, alpha: Tensor) -> Tensor:
     return template + offset.unflatten(-1, basis.shape[-2:])
 
 
+@full_precision
 def solve_pose(
     points: Tensor,
     visibility: Tensor | None,
@@ -126,23 +128,29 @@ def solve_pose(
     Newton steps on the rotations. All iterations work on moments of the points, O(K^2) numbers a sample.
 
     Args:
-        points: u (..., V, 2), in any unit. visibility: v (..., V), weights of at least 0, or None for ones.
-        template: T (V, 3), or (..., V, 3) one a sample. basis: (K, V, 3) or (..., K, V, 3), or None for a rigid
-            template.
+        points: u (..., V, 2), in any unit.
+        visibility: v (..., V), weights of at least 0, or None for ones.
+        template: T (V, 3), or (..., V, 3) one a sample.
+        basis: (K, V, 3) or (..., K, V, 3), or None for a rigid template.
         ridge: weight of the coefficients' squares, a number or one a sample, at least 0.
-        scale: (...) the camera's scale; or "std", the weighted standard deviation of both coordinates of u, as
-            in the paper; or "free", to find it too.
+        scale: (...) the camera's scale; or "std", the weighted standard deviation of both coordinates of u, as in
+            the paper; or "free", to find it too.
         mode: "alternation", `steps` times a rigid pose for the last shape, from the global start at first, and
             coefficients in closed form for the last pose, as in the paper; or "joint", the minimum over pose and
             coefficients together (variable projection).
-        steps: number of alternations, 1 to 4 in the paper.
+        steps: number of alternations, at least 1; 1 to 4 in the paper.
+        loss: "squared"; or "huber" or "geman-mcclure", which outliers move little or not at all: 20 % of 30 points
+            may lie anywhere. Its scale follows the median distance. It is minimised jointly, whatever the mode, and
+            needs a scale that is given or "free".
 
-    Gradients reach points, visibility, template, basis, ridge and scale through the optimality conditions
-    (implicit function theorem): once, not twice differentiable. Computed in float64, returned in the dtype of
-    the points.
+    Returns:
+        Solution, computed in float64 and returned in the dtype of the points. Gradients reach points, visibility,
+        template, basis, ridge and scale through the optimality conditions (implicit function theorem): once, not
+        twice differentiable.
 
     Raises:
-        TypeError, ValueError: dtypes and shapes that do not agree, NaN, negative weights.
+        TypeError: dtypes that are not floating.
+        ValueError: shapes that do not agree, NaN, negative weights, a robust loss with the scale "std".
 
     Source: Kokkinos & Kokkinos 2021, To The Point, eq. 3-7. Differs from the released code, which weights by
         v^2, leaves the visibility out of eq. 7 and out of "std", solves a batch as one problem from a random
@@ -162,7 +170,7 @@ def solve_pose(
                 f"scale: expected 'free' or numbers with loss={loss!r}, found 'std'; outliers are part of the deviation"
             )
         best, second, good, unique, n_steps, weights = _robust_weak.solve(given, s, loss)
-        return _solution(best, second, good, unique, n_steps, weights, batch, points.dtype)
+        return _solution(best, second, good, unique, n_steps, weights, batch, u.dtype)
     mom = moments(u, v, T, B)
     if s is None:
         s = affine_scale(mom) if free else spread(mom)
@@ -172,8 +180,8 @@ def solve_pose(
         best = judged(given, mom, R, s, c)
     enough = v.detach().count_nonzero(1) >= 3
     good = good & enough & seen_coefficients(mom, R, s, gamma)
-    unique = good & told_apart(mom, v, best, second, 6 if free else 5)
-    return _solution(best, second, good, unique, n_steps, v, batch, points.dtype)
+    unique = good & told_apart((mom.weight, mom.uu), v, best, second, 6 if free else 5)
+    return _solution(best, second, good, unique, n_steps, v, batch, u.dtype)
 
 
 class Given(NamedTuple):
@@ -201,6 +209,10 @@ def prepare(
     scale: Tensor | str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, torch.Size]:
     """Checked input with one batch dimension B: u, v, T, basis, ridge (B,), scale (B,) or None, and the batch."""
+    points = as_tensor(points, "points")
+    template = as_tensor(template, "template", like=points)
+    basis = None if basis is None else as_tensor(basis, "basis", like=points)
+    visibility = None if visibility is None else as_tensor(visibility, "visibility", like=points)
     V = check_shape(check_float(points, "points"), "... V 2", "points")["V"]
     batch = points.shape[:-2]
     check_shape(check_float(template, "template"), f"... {V} 3", "template")
@@ -270,23 +282,32 @@ def judged(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival
     return Rival(R, t, s, c, error + gamma * c.square().sum(1), residual)
 
 
-def told_apart(mom: Moments, v: Tensor, best: Rival, second: Rival, n_unknowns: int) -> Tensor:
+def told_apart(
+    extent: tuple[Tensor, Tensor], v: Tensor, best: Rival, second: Rival, n_unknowns: int
+) -> Tensor:
     """(B,) bool: whether the best pose is at least ODDS times as likely as the second, by noise of unknown strength.
 
     Args:
-        mom: moments of the problem.
+        extent: (B,) sum of the weights and (B,) weighted squares of the points about their mean.
         v: (B, V) weights of the points.
         best: the lowest minimum.
         second: the second one, at infinity where there is none.
         n_unknowns: of the pose.
     """
-    weight, size, v = mom.weight.detach(), mom.uu.detach(), v.detach()
+    weight, size, v = *(x.detach() for x in extent), v.detach()
     n = weight.square() / or_one((v * v).sum(1).double())  # as many points of equal weight
     freedom = (2 * n - n_unknowns).clamp_min(1)
     least = max(ROUNDING * torch.finfo(best.value.dtype).eps, EXACT) ** 2 * size
     least = least + torch.finfo(torch.float64).tiny
     ratio = (second.value.double() + least) / (best.value.detach().double() + least)
     return freedom / 2 * ratio.log() > math.log(ODDS)
+
+
+def extent(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the weights (B,), and weighted squares (B,) of points u (B, V, 2) about their mean."""
+    weight = v.sum(1)
+    mean = (v[..., None] * u).sum(1, keepdim=True) / or_one(weight)[:, None, None]
+    return weight, (v * (u - mean).square().sum(-1)).sum(1)
 
 
 def seen_coefficients(mom: Moments, R: Tensor, s: Tensor, gamma: Tensor) -> Tensor:
@@ -329,7 +350,7 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
         ends = [
             (x[-1].R, x[-1].s, _weak.coefficients(still, x[-1].R, x[-1].s, gamma)) for x in (poses, rivals)
         ]
-        swap, *judged_poses = _ranked(given, still, ends, told)
+        swap, lower, higher = _ranked(given, still, ends, told)
         if bool(swap.any()):
             poses = [
                 _weak.Optimum(*map(_chosen, [swap] * 5, y, x)) for x, y in zip(poses, rivals, strict=True)
@@ -342,7 +363,7 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
             R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
             alpha = _weak.coefficients(mom, R, scale, gamma)
         alpha_end = alpha
-    return (R, scale, alpha_end), good, n_steps, *judged_poses
+    return (R, scale, alpha_end), good, n_steps, lower, higher
 
 
 def _chain(mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int) -> list[_weak.Optimum]:
@@ -356,9 +377,9 @@ def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
     with torch.no_grad():
         *found, told = _weak.two_lowest(still, s, gamma, STARTS["joint"], free=free)
         ends = [(x.R, x.s, _weak.coefficients(still, x.R, x.s, gamma)) for x in found]
-        swap, *judged_poses = _ranked(given, still, ends, told)
+        swap, lower, higher = _ranked(given, still, ends, told)
         best = _weak.Optimum(*map(_chosen, [swap] * 5, found[1], found[0]))
-    return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, *judged_poses
+    return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, lower, higher
 
 
 def _ranked(given: Given, mom: Moments, ends: list[Pose], told: Tensor) -> tuple[Tensor, Rival, Rival]:
