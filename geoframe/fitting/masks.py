@@ -197,7 +197,7 @@ def fit_template(
     state = _State.begin(mesh, (len(masks),) if cameras is None else (), 2 if cameras is None else 3, n_basis)
     basis = _modes(start, n_basis)
     losses: list[float] = []
-    levels = _levels(min(masks.shape[1:]), n_basis)
+    levels = _levels(min(masks.shape[1:]))
     for level in levels:
         modes = basis[:, : level.n_modes]
         loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, stiffness)
@@ -374,14 +374,9 @@ class _State:
         return verts, replace(cameras, R_wc=turned, t=t, scale=scale)
 
 
-def _levels(side: int, n_basis: int) -> list[_Level]:
+def _levels(side: int) -> list[_Level]:
     """The levels for images of a shorter side; one that would see no more than the one before is left out."""
-    levels = [level for level in _LEVELS if level.side <= 128 or side >= 0.75 * level.side]
-    if n_basis:
-        return levels
-    return [
-        level for i, level in enumerate(levels) if all(level.side != after.side for after in levels[i + 1 :])
-    ]
+    return [level for level in _LEVELS if level.side <= 128 or side >= 0.75 * level.side]
 
 
 def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Callable[[_State], Tensor]:

@@ -18,6 +18,7 @@ TUNING = {"huber": 1.5, "geman-mcclure": 3.0}
 MEDIAN = (
     1.1774100225154747  # sqrt(2 log 2): median length of two Gaussian coordinates, in standard deviations
 )
+DONE = 1e-13  # of the unknowns' own units: rounding
 THERE = 1e-6  # of the unknowns' own units: how far from the solution counts as converged
 LEAST_SCALE = 1e-6  # of the points' spread: smaller distances are rounding, not noise
 
@@ -110,9 +111,9 @@ class Problem(NamedTuple):
         )  # of the conditions: their derivatives by themselves
         f = conditions(y).detach() / scale
         for _ in range(steps):
-            step = -torch.linalg.solve_ex(J + 1e-300 * torch.eye(J.shape[1]).to(J), (f * scale)[..., None])[
-                0
-            ][..., 0]
+            if bool((f.abs().amax(1) < DONE).all()):
+                break
+            step = -torch.linalg.solve_ex(J, (f * scale)[..., None])[0][..., 0]
             step = torch.nan_to_num(step)
             length = torch.ones_like(y[:, :1])
             size = f.square().sum(1, keepdim=True)
