@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
 PIP_FLAGS := --quiet --disable-pip-version-check --only-binary :all: -c constraints.txt
 
-.PHONY: demo test test-slow lint format bench bench-env gallery clean
+.PHONY: demo docs plain test test-slow lint format bench bench-env gallery clean
 
 demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write out/demo/
 	$(BIN)/geoframe match meshes/dog.obj meshes/horse.obj --landmarks meshes --out out/demo
@@ -15,6 +15,18 @@ demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write 
 
 test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	$(MAKE) docs
+
+docs: $(INSTALLED)  ## the site, into out/docs; warnings are errors
+	$(BIN)/python -m sphinx -W --keep-going -q docs out/docs
+
+plain:  ## what the README shows works after its install line, in an environment without extras
+	rm -rf out/plain
+	$(PYTHON) -m venv out/plain
+	out/plain/bin/pip install $(PIP_FLAGS) .
+	cd out && plain/bin/geoframe match ../meshes/dog.obj ../meshes/horse.obj --landmarks ../meshes --k 30 --out plain-match
+	cd out && plain/bin/geoframe canonical ../meshes/cat.obj --vertices 1000 --out plain-canonical
+	cd out && plain/bin/geoframe keypoints train --data procedural --category chair --epochs 1 --out plain-chair
 
 test-slow: $(INSTALLED)  ## what takes minutes
 	$(BIN)/python -m pytest -m slow

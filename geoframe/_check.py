@@ -34,7 +34,8 @@ def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
         return x
     try:
         if hasattr(x, "__array__") and not isinstance(x, (list, tuple)):
-            out = torch.from_numpy(np.array(x))  # a copy: a view of a read-only array can't be a tensor
+            array = np.asarray(x)  # then a copy: a view of a read-only array can't be a tensor
+            out = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
         else:
             out = torch.tensor(x, dtype=like.dtype if like is not None and _holds_float(x) else None)
     except (TypeError, ValueError, RuntimeError) as e:
@@ -45,6 +46,18 @@ def as_tensor(x: Any, name: str, *, like: Tensor | None = None) -> Tensor:
         return out
     floating = out.is_floating_point() and like.is_floating_point()
     return out.to(like.device, like.dtype if floating else None)
+
+
+def as_floats(x: Any, name: str) -> Tensor:
+    """As `as_tensor`, floating: whole numbers in arrays and lists become float64, integer tensors are refused."""
+    if isinstance(x, Tensor):
+        return check_float(x, name)
+    found = as_tensor(np.asarray(x, dtype=np.float64) if _is_plain(x) else x, name)
+    return check_float(found if found.is_floating_point() or found.is_complex() else found.double(), name)
+
+
+def _is_plain(x: Any) -> bool:
+    return isinstance(x, list | tuple) and not any(isinstance(y, Tensor) for y in x)
 
 
 def _holds_float(x: Any) -> bool:

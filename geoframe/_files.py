@@ -1,7 +1,8 @@
-"""Files and folders: writing so that nothing is ever half-written, JSON, and where a mesh lies."""
+"""Files and folders: text with or without a byte-order mark, whole writes, JSON, and where a mesh lies."""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import os
@@ -16,6 +17,34 @@ def mesh_file(path: Path) -> Path:
     """The file of the mesh at `path`: surface.obj in a folder of `geoframe canonical`, else `path` itself."""
     inner = path / "surface.obj"
     return inner if inner.is_file() else path
+
+
+def plain_utf8(data: bytes) -> bytes:
+    """The bytes of a text file in UTF-8 without a byte-order mark; a mark of UTF-16 is taken at its word.
+
+    Editors on Windows write such marks: left in place, one becomes a part of the first word of the file.
+    """
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        with contextlib.suppress(UnicodeError):
+            return data.decode("utf-16").encode("utf-8")
+    return data
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file, or of a UTF-16 one with its byte-order mark; the mark is not part of it.
+
+    Raises:
+        ValueError: naming the file, for one that cannot be opened or is not text.
+    """
+    try:
+        text = plain_utf8(Path(path).read_bytes()).decode("utf-8")
+    except OSError as err:
+        raise ValueError(f"cannot read {path}: {err.strerror or err}") from err
+    except UnicodeDecodeError as err:
+        raise ValueError(f"cannot read {path}: not a text file") from err
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_choice
+from geoframe._files import read_text
 from geoframe.surface.io import load
 from geoframe.surface.landmarks import read_named_landmarks
 from geoframe.surface.mesh import Mesh
@@ -48,7 +49,7 @@ def template_symmetry(name: str) -> Tensor:
         ValueError: unknown name.
     """
     check_choice(name, tuple(templates()), "name")
-    text = (_folder() / f"{name}.json").read_text(encoding="utf-8")
+    text = read_text(_folder() / f"{name}.json")
     return torch.tensor(json.loads(text)["symmetry"], dtype=torch.int64)
 
 

@@ -1,12 +1,20 @@
-"""Sparse symmetric systems in float64 on the CPU: factor once, solve often, count eigenvalues."""
+"""Small algebra: a norm with a gradient at zero; sparse symmetric systems, factored once and solved often."""
 
 from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
-Floats = NDArray[np.float64]
+from geoframe._types import Floats
+
+
+def safe_norm(x: Tensor) -> Tensor:
+    """Length (...) of vectors x (..., D); the length zero has the gradient zero, where `torch.norm` may have NaN."""
+    square = x.square().sum(-1)
+    zero = square == 0
+    return torch.where(zero, 0.0, torch.where(zero, torch.ones_like(square), square).sqrt())
 
 
 class SpdFactor:

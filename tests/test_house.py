@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
 NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
 FLOORS = {  # whole numbers, from the real imports: a module imports only from lower floors
-    **dict.fromkeys(("_check", "_compiled", "_optional", "_files", "_precision"), 0),
+    **dict.fromkeys(("_check", "_compiled", "_optional", "_files", "_precision", "_types"), 0),
     **dict.fromkeys(("_cache", "linalg", "transforms", "nearest"), 1),
     **dict.fromkeys(("camera", "surface"), 2),
     **dict.fromkeys(("_templates", "spectral", "zoo"), 3),
@@ -99,6 +100,57 @@ def test_a_module_imports_only_from_lower_floors(path):
             assert FLOORS[theirs] < FLOORS[mine], f"{NAMES[path]} (floor {FLOORS[mine]}) imports {name}"
 
 
+def _modules_imported(path: Path) -> set[str]:
+    """Names of geoframe's files that a file imports: of ``from geoframe.a.b import c`` a.b.c, or a.b that has c."""
+    files = set(NAMES.values())
+    found = _geoframe_imports(path)
+    return {name if name in files else name.rpartition(".")[0] for name in found} & files - {NAMES[path]}
+
+
+def test_the_files_of_a_package_have_an_order():
+    """No two files of one package import each other, not even around a corner or inside a function."""
+    for package in {_owner(n) for n in NAMES.values() if n != "geoframe"}:
+        inside = {n: p for p, n in NAMES.items() if n != "geoframe" and _owner(n) == package}
+        graph = {n: {m for m in _modules_imported(p) if m in inside} for n, p in inside.items()}
+        list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+def test_what_is_private_stays_in_its_package():
+    """A name with a leading underscore below the top level is used by its own package only."""
+    for path in MODULES:
+        mine = NAMES[path].split(".")[1:2]
+        for name in _geoframe_imports(path):
+            parts = name.split(".")
+            private = [x for x in parts[2:] if x.startswith("_") and not x.startswith("__")]
+            assert parts[1:2] == mine or not private, f"{NAMES[path]} imports {name}"
+        borrowed = {
+            a.asname or a.name
+            for node in ast.walk(_tree(path))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("geoframe")
+            for a in node.names
+            if f"{node.module}.{a.name}" in NAMES.values()
+            and f"{node.module}.{a.name}".split(".")[1:2] != mine
+        }
+        for node in ast.walk(_tree(path)):
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id in borrowed
+            ):
+                assert not node.attr.startswith("_"), f"{NAMES[path]} uses {node.value.id}.{node.attr}"
+
+
+def test_every_system_has_the_same_four_files():
+    """Whoever has read one system finds everything in the next."""
+    four = {"network.py", "recipe.py", "predictor.py", "evaluate.py", "__init__.py"}
+    systems = [f for f in (ROOT / "geoframe/models").iterdir() if f.is_dir() and f.name != "__pycache__"]
+    assert systems
+    for folder in systems:
+        assert {f.name for f in folder.iterdir() if f.name != "__pycache__"} == four, folder.name
+    loose = [f.name for f in (ROOT / "geoframe/models").iterdir() if f.is_file()]
+    assert loose == ["__init__.py"]
+
+
 def _loaded(code: str) -> set[str]:
     """Top-level packages in `sys.modules` after `code` ran in a fresh interpreter."""
     show = "import sys; print('\\n'.join({m.split('.')[0] for m in sys.modules}))"
@@ -128,9 +180,11 @@ def test_help_is_quick_and_loads_no_torch():
 
 
 def test_public_names_are_the_announced_ones():
-    listed = """__version__ Eigenbasis Match Mesh PointCloud arap_energy draw_match eigenbasis health load match
-        pair_landmarks rasterize read_landmarks
-        repair save soft_silhouette solve_pose template template_landmarks templates write_report zoomout"""
+    listed = """__version__ Eigenbasis Match Mesh Pinhole PointCloud Surface WeakPerspective arap_energy
+        draw_match eigenbasis farthest_points fmap_to_p2p geodesic_distances health hks laplacian load
+        load_mesh load_surface look_at make_canonical match p2p_to_fmap pair_landmarks rasterize
+        read_landmarks repair sample_surface save soft_silhouette solve_pose template template_landmarks
+        templates wks write_report zoomout"""
     assert geoframe.__all__ == listed.split()
     for name in geoframe.__all__:
         assert getattr(geoframe, name) is not None
@@ -161,6 +215,12 @@ def test_every_public_name_has_a_docstring():
         name for p in MODULES for name, node in _public_definitions(p) if ast.get_docstring(node) is None
     ]
     assert not bare
+
+
+def test_array_types_are_named_once():
+    """`Floats`, `Ints`, `Bools` and `Array` stand in geoframe/_types.py and nowhere else."""
+    again = [NAMES[p] for p in MODULES if "NDArray" in p.read_text(encoding="utf-8") and p.stem != "_types"]
+    assert not again
 
 
 def test_sizes_stay_readable():
@@ -228,6 +288,15 @@ def test_readme_code_runs(tmp_path):
         [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, timeout=240
     )
     assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_code_of_the_documentation_runs(page, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    if blocks:
+        words = [sys.executable, "-c", "\n".join(blocks)]
+        run = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+        assert run.returncode == 0, run.stderr
 
 
 def test_readme_pictures_are_here():

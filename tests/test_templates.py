@@ -12,8 +12,8 @@ import torch
 import geoframe
 from geoframe._templates import template_symmetry
 from geoframe.surface import health
+from geoframe.surface.closest import TriangleTree
 from geoframe.zoo import animal, species
-from geoframe.zoo._remesh import Surface
 
 README = Path(__file__).parents[1] / "meshes" / "README.md"
 
@@ -51,7 +51,7 @@ def test_the_stored_surface_is_what_the_generator_makes() -> None:
     """Every stored vertex lies on the surface that is made again, to the rounding of the file; landmarks, too."""
     for name in ("dog", "human"):
         stored, again = geoframe.template(name), animal(name, 800)
-        faces, weights = Surface(again.dense.verts.numpy(), again.dense.faces.numpy()).closest(
+        faces, weights = TriangleTree(again.dense.verts.numpy(), again.dense.faces.numpy()).closest(
             stored.verts.numpy(), 60
         )
         corners = again.dense.verts.numpy()[again.dense.faces.numpy()[faces]]

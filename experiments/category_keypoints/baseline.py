@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from experiments.category_keypoints.order_free import OrderFreeKeypoints
 from geoframe import metrics
-from geoframe._files import atomic_path
 from geoframe.data import CloudBatches, CloudSet
 from geoframe.losses import chamfer_loss, inclusivity_loss
-from geoframe.training.loop import Schedule, fit
+from geoframe.training import Schedule, fit, load_model, save_model
 from geoframe.transforms import rotation_about_axis
+
+KIND = "keypoints without order"
 
 
 @dataclass(frozen=True)
 class SiameseLosses:
-    """Nodes of a cloud and of a turned copy are to agree after turning back, and to lie on the cloud (as USIP)."""
+    """Nodes of a cloud and of a rotated copy are to agree once it is undone, and to lie on the cloud (as USIP)."""
 
     up: int = 2
 
@@ -67,19 +66,14 @@ def train_baseline(
         run={"degrees": degrees, "points": n, "shapes": len(clouds)},
         progress=progress,
     )
-    with atomic_path(out / "model.safetensors") as temporary:
-        save_file(model.state_dict(), str(temporary))
-    with atomic_path(out / "model.json") as temporary:
-        temporary.write_text(json.dumps({"settings": model.settings, "about": {"epochs": epochs}}) + "\n")
+    save_model(out, model, {"settings": model.settings, "epochs": epochs}, kind=KIND)
     return model
 
 
 def load_baseline(folder: Path) -> tuple[OrderFreeKeypoints, int]:
     """What `train_baseline` left, and for how many epochs it was trained."""
-    described = json.loads((folder / "model.json").read_text())
-    model = OrderFreeKeypoints(**described["settings"])
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    return model.eval(), described["about"]["epochs"]
+    model, about = load_model(folder, lambda about: OrderFreeKeypoints(**about["settings"]), kind=KIND)
+    return model, about["epochs"]
 
 
 @torch.no_grad()
@@ -88,17 +82,17 @@ def evaluate_baseline(
 ) -> tuple[dict[str, float], Tensor]:
     """The measures of the paper's table that make sense without order, and those that k-means makes possible.
 
-    The clusters are of keypoints turned back by the known rotation: an order that a user does not have.
+    The clusters are of keypoints after undoing the known rotation: an order that a user does not have.
 
     Returns:
         numbers, repeatability and parts over what is found; and the keypoints (n, K, 3) in the order of the clusters,
-        turned back, NaN where not found.
+        the rotation undone, NaN where not found.
     """
-    points, R = clouds.turned(degrees, seed=seed)
+    points, R = clouds.rotated(degrees, seed=seed)
     found = torch.cat([model(p) for p in points.split(16)])
     ordered, known = metrics.clusters(found, R, seed=seed)
     numbers = {
-        "coverage_percent": 100 * float(metrics.coverage(found, points).mean()),
+        "coverage_percent": 100 * float(metrics.box_coverage(found, points).mean()),
         "correspondence_percent": 100 * float(known.double().mean()),
         "inclusivity_percent": 100 * float(metrics.inclusivity(found, points).mean()),
         "n_keypoints": float(found.shape[1]),

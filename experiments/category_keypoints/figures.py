@@ -19,7 +19,7 @@ def draw_figures(back: Mapping[str, torch.Tensor], category: str, ready: CloudSe
     """keypoints.png and figure3.png to figure5.png.
 
     Args:
-        back: by variant, keypoints (n, K, 3) found on turned clouds, after undoing the known turns; NaN where an
+        back: by variant, keypoints (n, K, 3) found on rotated clouds, after undoing the known rotations; NaN where an
             order-free keypoint is not found. The first one is drawn on the clouds.
         ready: normalised clouds to test. folder: is made.
     """
@@ -42,7 +42,7 @@ def draw_figures(back: Mapping[str, torch.Tensor], category: str, ready: CloudSe
 
 
 def _figure_3(back: Mapping[str, torch.Tensor], up: int, path: Path) -> None:
-    """The keypoints of all shapes over each other, after undoing the known turns."""
+    """The keypoints of all shapes over each other, after undoing the known rotations."""
     clouds, colors = [], []
     for k in back.values():
         known = ~k.isnan().any(-1)

@@ -10,7 +10,7 @@ from geoframe.layers import NodeBranch
 
 
 class OrderFreeKeypoints(nn.Module):
-    """The node branch alone, to be trained so that it finds the same nodes on turned copies of a cloud.
+    """The node branch alone, to be trained so that it finds the same nodes on rotated copies of a cloud.
 
     Args:
         n_keypoints: how many nodes.

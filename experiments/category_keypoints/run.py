@@ -15,9 +15,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -26,28 +25,36 @@ from experiments.category_keypoints.correspondence import correspondence_distanc
 from experiments.category_keypoints.figures import draw_figures
 from experiments.category_keypoints.tables import write_tables
 from geoframe.data import CloudSet, load_clouds
-from geoframe.models.category_keypoints.predictor import Detector, PaperLosses, evaluate, load_detector, train
+from geoframe.models.category_keypoints import (
+    OURS,
+    PAPER,
+    PAPER_AS_WRITTEN,
+    Predictor,
+    Recipe,
+    evaluate,
+    load,
+    train,
+)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train: recipe, misalignment in training and test, other arguments of `train`."""
+    """One way to train: recipe, None for the order-free baseline; largest rotation in training and test."""
 
-    recipe: str = "geoframe"
+    recipe: Recipe | None
     degrees: float = 45.0
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 VARIANTS = {
-    "geoframe": Variant(),
-    "geoframe_180": Variant(degrees=180.0),
-    "geoframe_plain": Variant(more={"settings": {"mode": "plain"}}),
-    "geoframe_deformation": Variant(more={"settings": {"mode": "deformation"}}),
-    "paper_45": Variant("paper"),
-    "paper_22": Variant("paper", 22.5),
-    "paper_aligned": Variant("paper", 0.0),
-    "paper_aligned_sums": Variant("paper", 0.0, {"losses": PaperLosses(released=False)}),
-    "baseline": Variant("order-free"),
+    "geoframe": Variant(OURS),
+    "geoframe_180": Variant(OURS, 180.0),
+    "geoframe_plain": Variant(OURS.with_settings(mode="plain")),
+    "geoframe_deformation": Variant(OURS.with_settings(mode="deformation")),
+    "paper_45": Variant(PAPER),
+    "paper_22": Variant(PAPER, 22.5),
+    "paper_aligned": Variant(PAPER, 0.0),
+    "paper_aligned_sums": Variant(PAPER_AS_WRITTEN, 0.0),
+    "baseline": Variant(None),
 }
 QUICK = ("geoframe", "paper_45", "baseline")
 Progress = Callable[[str, float], None]
@@ -87,14 +94,14 @@ def main() -> None:
 def run(
     name: str, learn: CloudSet, test: CloudSet, out: Path, epochs: int, seed: int
 ) -> tuple[dict[str, float], Tensor]:
-    """Measures of one variant, and its keypoints (n, K, 3) after undoing the turns; trains what is not trained yet."""
+    """Measures of one variant, and its keypoints (n, K, 3) the rotations undone; trains what is not trained yet."""
     v, finished = VARIANTS[name], (out / "model.json").is_file()
     ready = test.normalised()
 
     def tell(text: str, _share: float) -> None:
         print(f"\r{out.parent.name} {out.name}: {text}   ", end="", flush=True)
 
-    if v.recipe == "order-free":
+    if v.recipe is None:
         if not finished:
             train_baseline(
                 learn.normalised(), out=out, degrees=v.degrees, epochs=epochs, seed=seed, progress=tell
@@ -108,18 +115,16 @@ def run(
                 learn,
                 out=out,
                 category=category,
-                recipe=v.recipe,
+                recipe=v.recipe.with_epochs(epochs),
                 degrees=v.degrees,
-                epochs=epochs,
                 seed=seed,
                 accelerator="cpu",
                 progress=tell,
-                **v.more,
             )
-        detector = load_detector(out)
-        done = detector.about["epochs"]
-        numbers = evaluate(detector, test, degrees=v.degrees)
-        back = aligned_keypoints(detector, ready, v.degrees)
+        predictor = load(out)
+        done = predictor.about["epochs"]
+        numbers = evaluate(predictor, test, degrees=v.degrees)
+        back = aligned_keypoints(predictor, ready, v.degrees)
     if ready.canonical is not None:
         numbers["correspondence_distance"] = correspondence_distance(
             back, ready.points, ready.canonical, ready.names
@@ -129,10 +134,10 @@ def run(
     return numbers, back
 
 
-def aligned_keypoints(detector: Detector, ready: CloudSet, degrees: float) -> Tensor:
-    """Keypoints (n, K, 3) found on turned clouds, after undoing the known turns."""
-    points, R = ready.turned(degrees, seed=1)
-    return detector.predict(points).keypoints @ R
+def aligned_keypoints(predictor: Predictor, ready: CloudSet, degrees: float) -> Tensor:
+    """Keypoints (n, K, 3) found on rotated clouds, after undoing the known rotations."""
+    points, R = ready.rotated(degrees, seed=1)
+    return predictor.predict_normalised(points).keypoints @ R
 
 
 def _clouds(category: str, split: str, quick: bool) -> CloudSet:

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from geoframe._files import atomic_path
+from geoframe._types import Floats
 from geoframe.solve import solve_pose
 
-Floats = NDArray[np.float64]
 STARTS = 20  # of scipy, a problem
 
 

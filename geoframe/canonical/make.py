@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_index, check_int
-from geoframe._files import staged_folder
-from geoframe.spectral.basis import Eigenbasis, eigenbasis
+from geoframe._check import check_index, check_int
+from geoframe.canonical.surface import Origin, Surface
 from geoframe.surface import topology
-from geoframe.surface.geodesics import HeatGeodesics
 from geoframe.surface.health import Health, health
-from geoframe.surface.io import load, save
-from geoframe.surface.landmarks import read_named_landmarks
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.repair import repair
 from geoframe.surface.resize import resize
 from geoframe.surface.sampling import farthest_points
-from geoframe.surface.symmetry import Symmetry, reflective_symmetry
 
 Progress = Callable[[str, float], None]
 
 SIMILAR = 0.1  # a mesh whose number of vertices is that near to the one asked for keeps its triangles
 ROUNDS = 5  # of cutting away the vertices where holes meet, so that they can be closed
-ANCHORS = 16  # sources of the geodesics where there are no landmarks
+SOURCES = 16  # sources of the geodesics where there are no landmarks
 SYMMETRIC = 0.01  # residual of a mirror plane above which a surface is called not symmetric
-
-
-@dataclass(frozen=True, eq=False)
-class Canonical:
-    """A canonical surface, and where it comes from.
-
-    Attributes:
-        mesh: V vertices, manifold, oriented, of one component.
-        landmarks: name -> vertex. basis: the K lowest eigenpairs. symmetry: the best mirror plane.
-        anchors: (A,) int64, the landmarks in their order, or farthest points where there are none.
-        geodesics: (A, V) heat distances from them, mesh units.
-        source: (V, 3) int64 vertices of the user's mesh (V0 vertices). weights: (V, 3), of sum 1, so that
-            ``f = (weights[..., None] * f0[source]).sum(1)`` carries functions f0 (V0, D) here.
-        from_source: (V0,) int64, for each of the user's vertices the one here that is nearest; -1 for removed.
-        notes: what was done, in sentences.
-    """
-
-    mesh: Mesh
-    landmarks: dict[str, int]
-    basis: Eigenbasis
-    symmetry: Symmetry
-    anchors: Tensor
-    geodesics: Tensor
-    source: Tensor
-    weights: Tensor
-    from_source: Tensor
-    notes: tuple[str, ...]
 
 
 def make_canonical(
@@ -70,7 +34,7 @@ def make_canonical(
     fill_holes: int = 64,
     k: int = 256,
     progress: Progress | None = None,
-) -> Canonical:
+) -> Surface:
     """Make a canonical surface of a mesh in any state: mend, keep one component, resize, and compute on it.
 
     1. Vertices at NaN go, twins are merged, flat and repeated faces go, sheets that touch come apart.
@@ -113,27 +77,24 @@ def make_canonical(
     names = dict(zip(pins, places.tolist(), strict=True))
     from_source = _nearest_of_kept(mesh, new, vertex_map)
     tell("eigenbasis", 0.5)
-    basis = eigenbasis(new, min(k, max(2, new.n_verts // 3)))
+    surface = Surface(
+        new.verts,
+        new.faces,
+        new.colors,
+        new.uv,
+        new.uv_faces,
+        landmarks=names,
+        origin=Origin(vertex_source[source], weights, from_source),
+    )
+    surface.basis(min(k, max(2, new.n_verts // 3)))
     tell("geodesics", 0.75)
-    anchors = places.unique_consecutive() if len(places) else farthest_points(new, ANCHORS)
-    geodesics = HeatGeodesics(new).rows(anchors)
+    surface.distances(places if len(places) else farthest_points(new, SOURCES))
     tell("symmetry", 0.85)
-    symmetry = reflective_symmetry(new)
+    symmetry = surface.symmetry
     kind = "symmetric" if symmetry.residual <= SYMMETRIC else "not clearly symmetric, look before use"
     notes.append(f"mirror plane: residual {symmetry.residual:.4f} of sqrt(area), {kind}")
     tell("done", 1.0)
-    return Canonical(
-        new,
-        names,
-        basis,
-        symmetry,
-        anchors,
-        geodesics,
-        vertex_source[source],
-        weights,
-        from_source,
-        tuple(notes),
-    )
+    return surface.described(notes=tuple(notes))
 
 
 def _mend(
@@ -242,88 +203,3 @@ def _nearest_of_kept(mesh: Mesh, new: Mesh, vertex_map: Tensor) -> Tensor:
     out, kept = torch.full_like(vertex_map, -1), vertex_map >= 0
     out[kept] = nearest(mesh.verts[kept], new.verts)[0]
     return out
-
-
-def save_canonical(surface: Canonical, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
-    """Write surface.obj, surface.json (landmarks, symmetry, notes, `about`) and surface.npz, all or none.
-
-    Raises:
-        ValueError: the folder cannot be written to.
-    """
-    with staged_folder(folder) as staged:
-        write_canonical(surface, staged, about=about)
-
-
-def write_canonical(surface: Canonical, folder: Path, *, about: Mapping[str, Any] | None = None) -> None:
-    """The three files of `save_canonical`, into a folder that is there."""
-    c, plane = surface, surface.symmetry
-    save(c.mesh, folder / "surface.obj")
-    mirror = {"normal": plane.normal.tolist(), "offset": float(plane.offset), "residual": plane.residual}
-    told = {
-        "landmarks": c.landmarks,
-        "notes": list(c.notes),
-        **(about or {}),
-        "mirror": mirror,
-        "symmetry": plane.vertex_map.tolist(),
-    }
-    lines = ",\n".join(
-        f"{json.dumps(key)}: {json.dumps(value, default=float)}" for key, value in told.items()
-    )
-    (folder / "surface.json").write_text(f"{{{lines}}}\n", encoding="utf-8")
-    arrays = {
-        "vals": c.basis.vals,
-        "vecs": c.basis.vecs.float(),
-        "mass": c.basis.mass,
-        "anchors": c.anchors,
-        "geodesics": c.geodesics.float(),
-        "source": c.source,
-        "weights": c.weights,
-        "from_source": c.from_source,
-    }
-    with (folder / "surface.npz").open("wb") as file:
-        numbers: dict[str, Any] = {name: x.cpu().numpy() for name, x in arrays.items()}
-        np.savez_compressed(file, **numbers)
-
-
-def load_canonical(folder: str | Path) -> Canonical:
-    """Read what `save_canonical` wrote; eigenvectors and geodesics were kept in float32.
-
-    Raises:
-        ValueError: naming what is missing or does not fit.
-    """
-    folder = Path(folder)
-    mesh = load(folder / "surface.obj")
-    if not isinstance(mesh, Mesh):
-        raise ValueError(f"{folder / 'surface.obj'}: expected a mesh, found points")
-    check_finite(mesh.verts, str(folder / "surface.obj"))
-    try:
-        told = json.loads((folder / "surface.json").read_text(encoding="utf-8"))
-        with np.load(folder / "surface.npz") as file:
-            kept = {name: torch.from_numpy(file[name]) for name in file.files}
-        plane, where = told["mirror"], torch.tensor(told["symmetry"], dtype=torch.int64)
-        normal, offset = (torch.tensor(plane[x], dtype=mesh.dtype) for x in ("normal", "offset"))
-        basis = Eigenbasis(*(kept[x].to(mesh.dtype) for x in ("vals", "vecs", "mass")))
-        if len(where) != mesh.n_verts or basis.n_verts != mesh.n_verts:
-            raise ValueError(f"surface.obj has {mesh.n_verts} vertices, the other files speak of others")
-        return Canonical(
-            mesh=mesh,
-            landmarks=told["landmarks"],
-            basis=basis,
-            symmetry=Symmetry(normal, offset, where, float(plane["residual"])),
-            anchors=kept["anchors"],
-            geodesics=kept["geodesics"].to(mesh.dtype),
-            source=kept["source"],
-            weights=kept["weights"],
-            from_source=kept["from_source"],
-            notes=tuple(told["notes"]),
-        )
-    except (OSError, KeyError, TypeError, ValueError) as err:
-        raise ValueError(f"{folder}: not a folder of `geoframe canonical` ({err}); make it again") from err
-
-
-def named_landmarks(folder: Path) -> dict[str, int]:
-    """Name -> vertex of a canonical folder, empty where it has none or is something else."""
-    file = folder / "surface.json"
-    if not file.is_file() or not json.loads(file.read_text(encoding="utf-8")).get("landmarks"):
-        return {}
-    return read_named_landmarks(file)

@@ -1,7 +1,7 @@
 """The command line. Each command has a module of its own here.
 
 Exit status: 0 done; 2 bad input, told in one line; 1 any other failure, told in one line that says how to see
-more. Nothing slow is imported before a command needs it.
+more, also when a part of a batch failed. Nothing slow is imported before a command needs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from geoframe.cli import keypoints
+from geoframe.cli._common import PartFailed
+from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
@@ -75,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads, such as head, has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except PartFailed as err:
+        return _complain(program, str(err), 1)
     except Exception as err:
         if debug:
             raise
         if _is_bad_input(err):
-            return _complain(program, str(err), 2)
+            return _complain(program, as_typed(str(err), COMMANDS[name]), 2)
         return _complain(program, f"failed with {type(err).__name__}: {err}; add --debug to see where", 1)
 
 
@@ -134,6 +138,12 @@ def _parse(command: Callable[..., None], program: str, words: list[str]) -> Call
     except SystemExit as stop:
         if not stop.code:
             return 0
-        lines = [line.strip("│╰╯ ") for line in complaint.getvalue().splitlines()[1:]]  # less the box's title
-        rule = next((i for i, line in enumerate(lines) if line and not line.strip("─")), len(lines))
-        return _complain(program, f"{' '.join(lines[:rule])}; see {program} --help", 2)
+        lines = [
+            line.strip("│╰╯|+ ") for line in complaint.getvalue().splitlines()[1:]
+        ]  # less the box's title
+        rules = [
+            i for i, line in enumerate(lines) if i and line and not line.strip("─-")
+        ]  # but for one under it
+        lines = [line for line in lines[: rules[0] if rules else None] if line.strip("─-")]
+        told = of_parser(" ".join(lines), command).rstrip(".")
+        return _complain(program, f"{told}; see {program} --help", 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geoframe.cli._common import about, load_mesh, progress_bar
+from geoframe.cli._common import about, counted, load_mesh, progress_bar
 
 
 def canonical(
@@ -25,13 +25,13 @@ def canonical(
     Args:
         mesh: OBJ, OFF, PLY, STL, GLB or glTF file, or a folder made by this command.
         out: folder for the five files; made if need be, written only when all is done.
-        landmarks: JSON file {"name": vertex of MESH, ...}, 0-based.
+        landmarks: JSON file {"name": vertex of MESH, ...}, vertices counted from 0.
         vertices: vertices wanted; a mesh within a tenth of it keeps its triangles.
         component: which component to keep, 0 the largest by area.
         fill_holes: close holes of at most this many edges; larger ones stay open, and are told.
     """
     from geoframe._files import staged_folder
-    from geoframe.canonical.make import make_canonical, write_canonical
+    from geoframe.canonical import make_canonical
     from geoframe.surface import health, read_named_landmarks
     from geoframe.viz.canonical_page import draw_canonical, write_canonical_report
     from geoframe.viz.surfaces import save_picture
@@ -50,17 +50,17 @@ def canonical(
             )
         progress("drawing", 0.9)
         told = {"made_from": mesh.name, "vertices_wanted": vertices, "fill_holes": fill_holes}
-        write_canonical(surface, folder, about={**told, "component": component})
+        surface.write(folder, about={**told, "component": component})
         picture = draw_canonical(loaded, surface)
         save_picture(picture, folder / "canonical.png")
         write_canonical_report(folder / "report.html", loaded, surface, picture, name=mesh.stem)
     for note in surface.notes:
         print(f"- {note}")
-    found = health(surface.mesh)
+    found = health(surface)
     print(
         f"{found.n_verts:,} vertices, {found.n_faces:,} faces, "
-        f"{'closed' if found.is_closed else f'{len(found.boundary_loops)} boundary loops'}, genus {found.genus}, "
-        f"{surface.basis.k} eigenfunctions, {len(surface.landmarks)} landmarks"
+        f"{'closed' if found.is_closed else counted(len(found.boundary_loops), 'boundary loop')}, genus {found.genus}, "
+        f"{surface.k} eigenfunctions, {counted(len(surface.landmarks), 'landmark')}"
     )
     print(
         f"wrote {', '.join(sorted(('surface.obj', 'surface.json', 'surface.npz', 'canonical.png')))} "

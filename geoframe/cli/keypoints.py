@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._common import given, progress_bar, save_json
+from geoframe.cli._common import PartFailed, given, progress_bar, save_json, warn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geoframe.data import CloudSet
+    from geoframe.models.category_keypoints import Predictor
 
 _COLUMNS = {
     "coverage_percent": "coverage %",
@@ -27,7 +33,7 @@ def train(
     degrees: float = 45.0,
     points: int = 1024,
     keypoints: int | None = None,
-    mode: Literal["symmetric", "deformation", "plain"] = "symmetric",
+    mode: Literal["symmetric", "deformation", "plain"] | None = None,
     rotation: Literal["vertical", "any"] | None = None,
     forms: Literal["released", "written"] | None = None,
     batch_size: int | None = None,
@@ -38,18 +44,20 @@ def train(
 ) -> None:
     """Learn the keypoints of a category from its clouds, without labels; a run that was killed goes on.
 
-    OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, and the state to go on from.
+    OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, and the state to go on from. Files
+    that cannot be read are told and left out.
 
     Args:
         data: folder (ModelNet, ShapeNet-part, Dynamic FAUST, npz, meshes or clouds), file, or "procedural".
-        category: its name in that data.
+        category: its name in that data; of procedural data chair, table, aeroplane, car, motorbike or head.
         out: folder for the model.
         recipe: geoframe is ours, paper the published method.
         epochs: passes over the data; the learning rate is halved every fifth of them.
-        degrees: how far clouds may be turned about the vertical, both ways; 180 for any.
+        degrees: how far clouds may be rotated about the vertical, both ways; 180 for any.
         points: points a cloud.
-        keypoints: keypoints before non-maximum suppression.
-        mode: every shape symmetric; only the space of deformations (for what moves its limbs); or no symmetry.
+        keypoints: keypoints before non-maximum suppression; by default 12, with recipe paper 14.
+        mode: every shape symmetric (the default); only the space of deformations (for what moves its limbs); or no
+            symmetry.
         rotation: of recipe paper, about the vertical or any axis.
         forms: of recipe paper's losses, those of its released code (the default) or as it is written.
         batch_size: clouds a step; by default 16, with recipe paper 32.
@@ -59,31 +67,34 @@ def train(
         accelerator: cpu, cuda, mps or auto.
     """
     from geoframe.data import load_clouds
-    from geoframe.models.category_keypoints.predictor import PaperLosses
-    from geoframe.models.category_keypoints.predictor import train as learn
+    from geoframe.models.category_keypoints import train as learn
+    from geoframe.models.category_keypoints.recipe import PAPER_AS_WRITTEN, RECIPES
 
     if recipe != "paper" and (rotation or forms):
         raise ValueError("--rotation, --forms: expected only with --recipe paper, found another recipe")
-    clouds = load_clouds(data, category, n_points=points, up=up)
+    plan = PAPER_AS_WRITTEN if forms == "written" else RECIPES[recipe]
+    plan = plan.with_epochs(epochs).with_settings(
+        **given(n_keypoints=keypoints, mode=mode, rotation=rotation)
+    )
+    if batch_size is not None:
+        plan = plan.with_batch_size(batch_size)
+    clouds = load_clouds(data, category, n_points=points, up=up, on_bad_file=warn)
+    if data == "procedural":
+        category = category.removeprefix("procedural-")  # the experiments' spelling
     with progress_bar(f"{category}, {len(clouds)} clouds") as progress:
-        detector = learn(
+        predictor = learn(
             clouds,
             out=out,
             category=category,
-            recipe=recipe,
-            n_keypoints=keypoints,
-            settings=given(mode=mode, rotation=rotation),
-            losses=None if forms is None else PaperLosses(released=forms == "released"),
-            batch_size=batch_size,
+            recipe=plan,
             degrees=degrees,
-            epochs=epochs,
             seed=seed,
             devices=devices,
             accelerator=accelerator,
             progress=progress,
         )
     print(
-        f"{detector.n_keypoints} keypoints of {category}; wrote model.safetensors, model.json and log.csv to {out}"
+        f"{predictor.n_keypoints} keypoints of {category}; wrote model.safetensors, model.json and log.csv to {out}"
     )
 
 
@@ -101,7 +112,8 @@ def predict(
 ) -> None:
     """Find the keypoints of clouds: keypoints.json, NAME.keypoints.ply each, keypoints.png and keypoints.html.
 
-    Keypoints are in the clouds' own coordinates, in the same order for all.
+    Keypoints are in the clouds' own coordinates, in the same order for all. Files that cannot be read, or hold no
+    usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
         model: folder that `geoframe keypoints train` wrote.
@@ -117,33 +129,35 @@ def predict(
 
     from geoframe._check import check_int
     from geoframe._files import staged_folder
-    from geoframe.models.category_keypoints.predictor import load_detector
+    from geoframe.models.category_keypoints import load
     from geoframe.surface import PointCloud, save
     from geoframe.viz.clouds import draw_clouds, keypoint_colors, write_clouds_page
     from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
-    detector = load_detector(model)
-    clouds = _clouds(data, category, split, up, points, detector)
-    found = detector.detect(clouds.points)
-    colors = torch.as_tensor(keypoint_colors(detector.n_keypoints))
-    first = range(min(show, len(clouds)))
-    shown = [clouds.points[i].numpy() for i in first], [found[i].numpy() for i in first]
+    predictor = load(model)
+    bad: list[str] = []
+    clouds = _clouds(data, category, split, up, points, predictor, bad=bad)
+    clouds, found = _predict_each(predictor, clouds, bad)
+    names = list(clouds.names)
+    for line in bad:
+        warn(line)
+    colors = torch.as_tensor(keypoint_colors(predictor.n_keypoints))
+    shown = [x.numpy() for x in clouds.points[:show]], [k.numpy() for k in found[:show]]
     with staged_folder(out) as folder:
-        entries = {name: k.tolist() for name, k in zip(clouds.names, found, strict=True)}
-        save_json(
-            {"model": str(model), "category": detector.category, "keypoints": entries},
-            folder / "keypoints.json",
-        )
-        for name, k in zip(clouds.names, found, strict=True):
+        entries = {name: k.tolist() for name, k in zip(names, found, strict=True)}
+        told = {"model": str(model), "category": predictor.category, "keypoints": entries, "failed": bad}
+        save_json(told, folder / "keypoints.json")
+        for name, k in zip(names, found, strict=True):
             save(PointCloud(k.double(), colors=colors), folder / f"{name}.keypoints.ply")
-        names = [clouds.names[i] for i in first]
-        save_picture(draw_clouds(*shown, up=clouds.up, titles=names), folder / "keypoints.png")
-        title = f"{detector.n_keypoints} keypoints of {detector.category or 'the category'}"
-        write_clouds_page(folder / "keypoints.html", *shown, names=names, up=clouds.up, title=title)
+        save_picture(draw_clouds(*shown, up=clouds.up, titles=names[:show]), folder / "keypoints.png")
+        title = f"{predictor.n_keypoints} keypoints of {predictor.category or 'the category'}"
+        write_clouds_page(folder / "keypoints.html", *shown, names=names[:show], up=clouds.up, title=title)
     print(
-        f"{detector.n_keypoints} keypoints on {len(clouds)} clouds; wrote keypoints.json, .png, .html and PLY to {out}"
+        f"{predictor.n_keypoints} keypoints on {len(names)} clouds; wrote keypoints.json, .png, .html and PLY to {out}"
     )
+    if bad:
+        raise PartFailed(f"{len(bad)} of {len(names) + len(bad)} clouds were left out, see above")
 
 
 def evaluate(
@@ -160,7 +174,9 @@ def evaluate(
     up: Literal["x", "y", "z"] | None = None,
     planes: str | None = None,
 ) -> None:
-    """Measure a model on clouds that are aligned in the data and turned here: evaluation.json and evaluation.md.
+    """Measure a model on clouds that are aligned in the data and rotated here: evaluation.json and evaluation.md.
+
+    Files that cannot be read are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
         model: folder that `geoframe keypoints train` wrote.
@@ -168,33 +184,45 @@ def evaluate(
         out: folder for the results.
         category: if not the one the model was trained on.
         split: which part of the data; test is every seventh file of a plain folder, as train leaves it.
-        degrees: largest turn; by default that of the training.
-        seed: of the turns.
+        degrees: largest rotation about the vertical; by default that of the training.
+        seed: of the rotations.
         points: points a cloud; by default as many as in the training.
         up: the vertical axis of the data, which has to be the model's; by default the layout's, or else the model's.
         planes: axes of the data across true planes of symmetry, such as x or xy; by default the horizontal one that
             fits best, for tables both.
     """
     from geoframe._files import staged_folder
-    from geoframe.models.category_keypoints.predictor import evaluate as measure
-    from geoframe.models.category_keypoints.predictor import load_detector
+    from geoframe.models.category_keypoints import evaluate as measure
+    from geoframe.models.category_keypoints import load
 
     if planes is not None and (not planes or not set(planes) <= set("xyz")):
         raise ValueError(f"--planes: expected letters of axes, such as x or xy, found {planes!r}")
     axes = None if planes is None else tuple("xyz".index(a) for a in planes)
-    detector = load_detector(model)
-    clouds = _clouds(data, category, split, up, points, detector, surfaces=True)
-    turned = detector.about["degrees"] if degrees is None else degrees
-    numbers = measure(detector, clouds, degrees=turned, seed=seed, true_axes=axes)
-    text = _markdown(detector, numbers, len(clouds), turned, beside=data != "procedural")
+    predictor = load(model)
+    bad: list[str] = []
+    clouds = _clouds(data, category, split, up, points, predictor, bad=bad, surfaces=True)
+    clouds, _ = _predict_each(predictor, clouds, bad)
+    for line in bad:
+        warn(line)
+    angle = predictor.about["degrees"] if degrees is None else degrees
+    numbers = measure(predictor, clouds, degrees=angle, seed=seed, true_axes=axes)
+    text = _markdown(predictor, numbers, len(clouds), angle, beside=data != "procedural")
     with staged_folder(out) as folder:
         save_json(
-            {"category": detector.category, "shapes": len(clouds), "degrees": turned, **numbers},
+            {
+                "category": predictor.category,
+                "shapes": len(clouds),
+                "degrees": angle,
+                "failed": bad,
+                **numbers,
+            },
             folder / "evaluation.json",
         )
         (folder / "evaluation.md").write_text(text, encoding="utf-8")
     print(text)
     print(f"wrote evaluation.json and evaluation.md to {out}")
+    if bad:
+        raise PartFailed(f"{len(bad)} of {len(clouds) + len(bad)} clouds were left out, see above")
 
 
 def register(
@@ -210,7 +238,8 @@ def register(
     """Bring shapes onto templates by their keypoints: registration.json and registration.png.
 
     For every source the similarity transform x -> scale R x + t to the template it fits best, and the residual:
-    the root mean square distance of the keypoints over half the longest side of the template.
+    the root mean square distance of the keypoints over half the longest side of the template. Files that cannot be
+    read, or hold no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
         model: folder that `geoframe keypoints train` wrote.
@@ -220,25 +249,29 @@ def register(
         show: how many sources come into the picture.
         points: points a cloud; by default as many as in the training.
     """
-    import torch
-
     from geoframe._check import check_int
     from geoframe._files import staged_folder
-    from geoframe.data import load_cloud
-    from geoframe.models.category_keypoints.predictor import load_detector
-    from geoframe.models.category_keypoints.predictor import register as bring
+    from geoframe.data import CloudSet
+    from geoframe.models.category_keypoints import load
+    from geoframe.models.category_keypoints import register as bring
     from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
-    detector = load_detector(model)
-    n = detector.about["points"] if points is None else points
-    files = [_files(path) for path in (sources, targets)]
-    clouds = [torch.stack([load_cloud(f, n_points=n) for f in some]) for some in files]
-    motion, target, residual = bring(detector, *clouds)
+    predictor = load(model)
+    bad: list[str] = []
+    files, clouds = [], []
+    for path in (sources, targets):
+        some, points_of = _read_each(path, predictor.about["points"] if points is None else points, bad)
+        usable, _ = _predict_each(predictor, CloudSet(points_of, some, predictor.up), bad)
+        files.append(list(usable.names))
+        clouds.append(usable.points)
+    for line in bad:
+        warn(line)
+    motion, target, residual = bring(predictor, *clouds)
     rows = [
         {
-            "source": str(files[0][i]),
-            "target": str(files[1][int(target[i])]),
+            "source": files[0][i],
+            "target": files[1][int(target[i])],
             "scale": float(motion.scale[i]),
             "rotation": motion.R[i].tolist(),
             "translation": motion.t[i].tolist(),
@@ -246,13 +279,15 @@ def register(
         }
         for i in range(len(files[0]))
     ]
-    picture = _overlays(clouds, motion(clouds[0]), target, files, detector.model.settings["up"], show)
+    picture = _overlays(clouds, motion(clouds[0]), target, files, predictor.up, show)
     with staged_folder(out) as folder:
         save_json(rows, folder / "registration.json")
         save_picture(picture, folder / "registration.png")
     for row in rows[:20]:
         print(f"{row['source']} to {row['target']}: scale {row['scale']:.4g}, residual {row['residual']:.4f}")
     print(f"wrote registration.json and registration.png to {out}")
+    if bad:
+        raise PartFailed(f"{len(bad)} clouds were left out, see above")
 
 
 def _clouds(
@@ -261,20 +296,23 @@ def _clouds(
     split: str | None,
     up: str | None,
     points: int | None,
-    detector: Any,
+    predictor: Predictor,
     *,
+    bad: list[str],
     surfaces: bool = False,
-) -> Any:
+) -> CloudSet:
     """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none.
+
+    Lines about what cannot be read are added to `bad`.
 
     Raises:
         ValueError: their vertical axis, where it is known, is not that of the model.
     """
     from geoframe.data import CloudSet, has_splits, known_up, load_cloud, load_clouds
 
-    file, category = Path(data), category or detector.category
-    own = "xyz"[detector.model.settings["up"]]
-    n = detector.about["points"] if points is None else points
+    file, category = Path(data), category or predictor.category
+    own = "xyz"[predictor.up]
+    n = predictor.about["points"] if points is None else points
     single = file.is_file() and file.suffix.lower() not in (".npz", ".hdf5")
     theirs = up or (None if single else known_up(data, category)) or own
     if theirs != own:
@@ -283,44 +321,84 @@ def _clouds(
             f"if it is {own}, say --up {own}"
         )
     if single:
-        return CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), "xyz".index(own))
+        return CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), predictor.up)
     if split is None:
         split = "test" if has_splits(data, category) else "all"
-    return load_clouds(data, category, split=split, n_points=n, up=own, surfaces=surfaces)
+    return load_clouds(
+        data, category, split=split, n_points=n, up=own, surfaces=surfaces, on_bad_file=bad.append
+    )
 
 
-def _files(path: Path) -> list[Path]:
-    from geoframe.data import list_cloud_files
+def _predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Tensor]:
+    """The clouds that have keypoints, and those (n, K, 3); lines about the others go to `bad`.
+
+    Raises:
+        ValueError: none has any.
+    """
+    import torch
+
+    try:
+        return clouds, predictor.predict(clouds.points).keypoints
+    except ValueError:  # which of them it was, one by one
+        found, lines = {}, []
+        for i, name in enumerate(clouds.names):
+            try:
+                found[i] = predictor.predict(clouds.points[i]).keypoints
+            except ValueError as err:
+                lines.append(f"{name}: {err}")
+        if not found:
+            raise
+    bad += lines
+    return clouds.only(found), torch.stack(list(found.values()))
+
+
+def _read_each(path: Path, n: int, bad: list[str]) -> tuple[tuple[str, ...], Tensor]:
+    """Paths of the files of a folder, or of the one file, and their clouds (., n, 3); others are told in `bad`."""
+    import torch
+
+    from geoframe.data import list_cloud_files, load_cloud
 
     if not path.is_dir():
-        return [path]
+        return (str(path),), load_cloud(path, n_points=n)[None]
     files = list_cloud_files(path)
     if not files:
         raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none in it")
-    return files
+    read, lines = {}, []
+    for file in files:
+        try:
+            read[str(file)] = load_cloud(file, n_points=n)
+        except (ValueError, OSError) as err:
+            lines.append(str(err))
+    if not read:
+        raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none usable: {lines[0]}")
+    bad += lines
+    return tuple(read), torch.stack(list(read.values()))
 
 
-def _markdown(detector: Any, numbers: dict[str, float], n: int, degrees: float, *, beside: bool) -> str:
+def _markdown(
+    predictor: Predictor, numbers: dict[str, float], n: int, degrees: float, *, beside: bool
+) -> str:
     """The paper's table with our row, the published one beside it where that is wanted, and the other numbers."""
     from geoframe.metrics.clouds import PUBLISHED
 
+    rows = {str(predictor.about["recipe"]): [f"{numbers[k]:.4g}" if k in numbers else "" for k in _COLUMNS]}
+    if beside and predictor.category in PUBLISHED:
+        rows["published"] = [f"{v:g}" for v in PUBLISHED[predictor.category]]
+    head = ["measure", *rows]
     lines = [
-        f"# {detector.category}: {n} shapes, turned by up to {degrees:g} degrees",
+        f"# {predictor.category}: {n} shapes, rotated by up to {degrees:g} degrees",
         "",
-        "| | " + " | ".join(_COLUMNS.values()) + " |",
-        "|---" * (len(_COLUMNS) + 1) + "|",
-        f"| {detector.recipe} | "
-        + " | ".join(f"{numbers[k]:.4g}" if k in numbers else "" for k in _COLUMNS)
-        + " |",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
     ]
-    if beside and detector.category in PUBLISHED:
-        lines.append("| published | " + " | ".join(f"{v:g}" for v in PUBLISHED[detector.category]) + " |")
+    for i, name in enumerate(_COLUMNS.values()):
+        lines.append(f"| {name} | {' | '.join(row[i] for row in rows.values())} |")
     lines += ["", "| measure | value |", "|---|---|"]
     lines += [f"| {k} | {v:.4g} |" for k, v in numbers.items() if k not in _COLUMNS]
     return "\n".join(lines) + "\n"
 
 
-def _overlays(clouds: list[Any], moved: Any, target: Any, files: list[list[Path]], up: int, show: int) -> Any:
+def _overlays(clouds: list[Any], moved: Any, target: Any, files: list[list[str]], up: int, show: int) -> Any:
     """Each source over its template before and after."""
     import numpy as np
     import torch
@@ -333,6 +411,6 @@ def _overlays(clouds: list[Any], moved: Any, target: Any, files: list[list[Path]
         still = clouds[1][int(target[i])]
         for source, when in ((clouds[0][i], "before"), (moved[i], "after")):
             pictures.append(torch.cat([still, source]).numpy())
-            titles.append(f"{files[0][i].stem} on {files[1][int(target[i])].stem}, {when}")
+            titles.append(f"{Path(files[0][i]).stem} on {Path(files[1][int(target[i])]).stem}, {when}")
     colors = [np.concatenate([np.tile(c, (len(p) // 2, 1)) for c in (grey, red)]) for p in pictures]
     return draw_clouds(pictures, up=up, columns=2, size=420, titles=titles, colors=colors)

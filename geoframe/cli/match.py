@@ -35,8 +35,9 @@ def match(
         source: mesh file of surface 1, or a folder of `geoframe canonical`.
         target: mesh file of surface 2, or such a folder.
         out: folder for the four files; made if need be, written only when all is done.
-        landmarks: text file with a pair "source_vertex target_vertex" a line (0-based), or JSON. Without it the
-            landmarks that two canonical folders share by name are taken.
+        landmarks: text file with a pair "source_vertex target_vertex" a line, vertices counted from 0; or JSON, a
+            list [[source_vertex, target_vertex], ...] or {"pairs": that list}; or a folder with <mesh>.json files
+            {"name": vertex, ...}, paired by name. Without it the names that two canonical folders share are taken.
         ground_truth: pairs in the same format to judge the map by; adds the geodesic error on SOURCE, from the
             vertex found to the true one, to metrics.json.
         k: number of eigenfunctions of the final map.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from geoframe.cli._common import progress_bar, read_pairs, shared_landmarks
+from geoframe.cli._common import progress_bar, read_pairs, shared_landmarks, text_table
 
 
 def match_all(
@@ -48,7 +48,7 @@ def match_all(
 def _folder_pairs(folder: Path, landmarks: Path | None) -> list[Any]:
     """All ordered pairs of a folder, with the landmarks of <mesh>.json beside the meshes or in another folder."""
     from geoframe import batch
-    from geoframe.canonical.make import named_landmarks
+    from geoframe.canonical.surface import named_landmarks
     from geoframe.surface import read_named_landmarks
 
     if not folder.is_dir():
@@ -74,7 +74,7 @@ def _listed_pairs(file: Path) -> list[Any]:
 
     pairs = []
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as err:
         raise ValueError(
             f"{file}: expected a text file with two mesh files a line, found binary data"
@@ -96,16 +96,13 @@ def _listed_pairs(file: Path) -> list[Any]:
 
 def _print_summary(records: list[dict[str, Any]]) -> None:
     """A table of the pairs that are done (the first 50) and a line for every one that failed."""
-    from rich.console import Console
-    from rich.table import Table
-
     done = [r for r in records if r["status"] == "done"]
     names = list(dict.fromkeys(n for r in done for n in r["measures"]))
-    table = Table("source", "target", *names)
-    for r in done[:50]:
-        table.add_row(r["source"], r["target"], *(f"{r['measures'].get(n, float('nan')):.4f}" for n in names))
+    rows = [
+        (r["source"], r["target"], *(r["measures"].get(n, float("nan")) for n in names)) for r in done[:50]
+    ]
     if done:
-        Console().print(table)
+        print(text_table(rows, ("source", "target", *names)))
     if len(done) > 50:
         print(f"({len(done) - 50} more in the files)")
     for r in records:

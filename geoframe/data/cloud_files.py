@@ -8,7 +8,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
+from geoframe._files import read_text
 from geoframe._optional import require
 from geoframe.data.clouds import CloudSet
 from geoframe.surface.io import load
@@ -29,6 +30,7 @@ SPLITS = (*_STORED, "all")
 _MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
 _PREDICTED = ".keypoints.ply"  # what `geoframe keypoints predict` writes; no clouds of a data set
+_SYNONYMS = {"airplane": "aeroplane", "motorcycle": "motorbike"}  # of procedural categories
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
@@ -42,13 +44,15 @@ def load_clouds(
     limit: int | None = None,
     seed: int = 0,
     surfaces: bool = False,
+    on_bad_file: Callable[[str], None] | None = None,
 ) -> CloudSet:
     """The clouds of a category, in the files' units.
 
     `path` is one of:
 
-    - "procedural": seeded chairs and tables of `geoframe.zoo`, 256 to train and 64 to test, for people without
-      data (y up, with parts and correspondence);
+    - "procedural": seeded shapes of `geoframe.zoo`, 256 to train and 64 to test, for people without data (y up, with
+      parts and correspondence). Categories are those of `geoframe.zoo.rigid.CATEGORIES`, such as "chair"; the
+      names of the experiments ("procedural-chair") and "airplane" are understood, too;
     - a folder with CATEGORY.npz, arrays `train` and `test` of shape (n, N, 3), or such a file (z up);
     - ModelNet10/40: CATEGORY/train/*.off and CATEGORY/test/*.off (z up); surfaces are sampled;
     - ShapeNet-part: synsetoffset2category.txt, train_test_split/ and <synset>/*.txt with columns
@@ -62,14 +66,23 @@ def load_clouds(
     where they repeat, with folder and suffix. `clouds_from_pyg` takes a torch_geometric data set.
 
     Args:
-        split: "train", "test", "val" (where the layout has it) or "all". n_points: N of every cloud; meshes are
-            sampled by area, clouds are thinned at random, smaller ones repeat points.
-        up: "x", "y" or "z" instead of the layout's. limit: only the first so many. seed: of the samples; of
-            procedural clouds it chooses the shapes, and is at most 99.
+        path: see above.
+        category: its name in the data.
+        split: "train", "test", "val" (where the layout has it) or "all".
+        n_points: N of every cloud; meshes are sampled by area, clouds thinned at random, smaller ones repeat points.
+        up: "x", "y" or "z" instead of the layout's vertical axis.
+        limit: only the first so many clouds; None for all.
+        seed: of the samples; of procedural clouds it chooses the shapes, and is at most 99.
         surfaces: keep the meshes as well, where every cloud is a sample of one.
+        on_bad_file: called with one line for every cloud that cannot be read or used, which is then left out; None
+            raises at the first.
+
+    Returns:
+        The clouds.
 
     Raises:
-        ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read.
+        ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read or holds
+            no usable cloud (with `on_bad_file`: not one of them can be).
     """
     check_choice(split, SPLITS, "split")
     check_int(n_points, "n_points", low=2)
@@ -79,8 +92,36 @@ def load_clouds(
     if str(path) == "procedural":
         found = _procedural(category, split, n_points, seed, limit, surfaces)
     else:
-        found = _from_disk(_root(path), category, split, n_points, seed, limit, surfaces)
+        job = _Job(category, split, n_points, seed, limit, surfaces, on_bad_file)
+        found = _from_disk(_root(path), job)
     return found if axis is None else replace(found, up=axis)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What `load_clouds` was asked for."""
+
+    category: str
+    split: str
+    n: int
+    seed: int
+    limit: int | None
+    surfaces: bool
+    on_bad_file: Callable[[str], None] | None
+
+    def each(self, items: Sequence[Any], read: Callable[[int, Any], Any]) -> list[tuple[Any, Any]]:
+        """(item, ``read(i, item)``) of all items that can be read; bad ones are told, if there is someone to tell."""
+        done = []
+        for i, item in enumerate(items):
+            try:
+                done.append((item, read(i, item)))
+            except (ValueError, OSError) as err:
+                if self.on_bad_file is None:
+                    raise
+                self.on_bad_file(" ".join(str(err).split()))
+        if items and not done:
+            raise ValueError(f"{items[0]}: expected at least one usable cloud, found none of {len(items)}")
+        return done
 
 
 def has_splits(path: str | Path, category: str) -> bool:
@@ -120,8 +161,18 @@ def clouds_from_pyg(
     gives the parts.
 
     Args:
+        dataset: entries with `pos`.
         category: number of the category, which entries have as `category` (ShapeNet) or as their one `y`
             (ModelNet); None takes all entries.
+        n_points: N of every cloud.
+        up: the vertical axis, "x", "y" or "z".
+        seed: of the samples.
+
+    Returns:
+        The clouds, named by number.
+
+    Raises:
+        ValueError: no entry of the category.
     """
     check_choice(up, tuple(_AXES), "up")
     drawn, labels = [], []
@@ -171,20 +222,17 @@ def _layout(root: Path, category: str) -> str:
     return "folder"
 
 
-def _from_disk(
-    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
-) -> CloudSet:
-    layout = _layout(root, category)
+def _from_disk(root: Path, job: _Job) -> CloudSet:
+    layout = _layout(root, job.category)
     if layout == "npz":
-        file = root if root.suffix == ".npz" else root / f"{category}.npz"
-        return _npz(file, split, n, seed, limit)
+        return _npz(root if root.suffix == ".npz" else root / f"{job.category}.npz", job)
     if layout == "ShapeNet-part":
-        return _shapenet_part(root, category, split, n, seed, limit)
+        return _shapenet_part(root, job)
     if layout == "Dynamic FAUST":
-        return _dynamic_faust(root, category, split, n, seed, limit, surfaces)
+        return _dynamic_faust(root, job)
     if root.is_file():
         raise ValueError(f"{root}: expected a folder, .npz or .hdf5; use load_cloud for one mesh or cloud")
-    return _folder(root, category, split, n, seed, limit, surfaces)
+    return _folder(root, job)
 
 
 def _rng(seed: int, i: int) -> np.random.Generator:
@@ -202,25 +250,38 @@ def _sample(mesh: Mesh, n: int, seed: int) -> Tensor:
     return sample_surface(mesh, n, generator=seed).points
 
 
-def _npz(file: Path, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
-    wanted = _STORED if split == "all" else (split,)
+def _npz(file: Path, job: _Job) -> CloudSet:
+    wanted = _STORED if job.split == "all" else (job.split,)
     with _reading(file, "an npz file of arrays of numbers"), np.load(file, allow_pickle=False) as data:
         there = data.files
         arrays = {s: np.asarray(data[s], np.float32) for s in wanted if s in there}
     if not arrays:
         need = " or ".join(map(repr, wanted))
         raise ValueError(f"{file}: expected an array {need}, found {', '.join(there) or 'none'}")
-    drawn, names = [], []
     for name, array in arrays.items():
         if array.ndim != 3 or array.shape[2] != 3 or not len(array):
             raise ValueError(f"{file}: expected {name!r} of shape (n, N, 3), found {array.shape}")
-        points = torch.as_tensor(array)
-        if n != points.shape[1]:
-            pick = torch.stack([_draw(points.shape[1], n, _rng(seed, i)) for i in range(len(points))])
-            points = points.gather(1, pick[..., None].expand(-1, -1, 3))
-        drawn.append(points)
-        names += [f"{name}_{i:04d}" for i in range(len(points))]
-    return _named(file, CloudSet, torch.cat(drawn)[:limit], tuple(names[:limit]), 2)
+    rows = [(name, i) for name, array in arrays.items() for i in range(len(array))][: job.limit]
+
+    def read(_: int, row: tuple[str, int]) -> Tensor:
+        name, i = row
+        points = torch.as_tensor(arrays[name][i])
+        if job.n != len(points):
+            points = points[_draw(len(points), job.n, _rng(job.seed, i))]
+        return _usable(points, f"{file}: {name}[{i}]")
+
+    drawn = job.each(rows, read)
+    names = tuple(f"{name}_{i:04d}" for (name, i), _ in drawn)
+    return CloudSet(torch.stack([points for _, points in drawn]), names, 2)
+
+
+def _usable(points: Tensor, where: str) -> Tensor:
+    """The points of a cloud, if they are finite and differ."""
+    if not bool(points.isfinite().all()):
+        raise ValueError(f"{where}: expected finite numbers, found NaN or infinite coordinates")
+    if not bool((points.amax(0) > points.amin(0)).any()):
+        raise ValueError(f"{where}: expected points that differ, found one point repeated")
+    return points
 
 
 @contextlib.contextmanager
@@ -238,43 +299,43 @@ def _reading(file: Path, what: str) -> Iterator[None]:
         raise ValueError(f"{file}: expected {what}, found something else or a truncated file{where}") from err
 
 
-def _named(file: Path, make: Callable[..., CloudSet], *args: Any) -> CloudSet:
-    """Complaints about the content are told with the file's name."""
-    try:
-        return make(*args)
-    except ValueError as err:
-        raise ValueError(f"{file}: {err}") from err
-
-
-def _shapenet_part(root: Path, category: str, split: str, n: int, seed: int, limit: int | None) -> CloudSet:
-    lines = (root / "synsetoffset2category.txt").read_text(encoding="utf-8").split("\n")
+def _shapenet_part(root: Path, job: _Job) -> CloudSet:
+    lines = read_text(root / "synsetoffset2category.txt").split("\n")
     ids = {words[0].lower(): words[1] for line in lines if len(words := line.split()) == 2}
-    if category.lower() not in ids:
-        raise ValueError(f"{root}: expected a category among {', '.join(sorted(ids))}, found {category!r}")
-    synset = ids[category.lower()]
-    listing = root / "train_test_split" / f"shuffled_{split}_file_list.json"
+    if job.category.lower() not in ids:
+        raise ValueError(
+            f"{root}: expected a category among {', '.join(sorted(ids))}, found {job.category!r}"
+        )
+    synset = ids[job.category.lower()]
+    listing = root / "train_test_split" / f"shuffled_{job.split}_file_list.json"
     if listing.is_file():
-        entries = [Path(e).parts[-2:] for e in json.loads(listing.read_text(encoding="utf-8"))]
+        entries = [Path(e).parts[-2:] for e in json.loads(read_text(listing))]
         files = [root / synset / f"{name}.txt" for folder, name in entries if folder == synset]
     else:
-        files = _share(sorted((root / synset).glob("*.txt")), split)
+        files = _share(sorted((root / synset).glob("*.txt")), job.split)
     if not files:
-        raise ValueError(f"{root / synset}: expected the {split} clouds of {category}, found none")
-    files = sorted(files)[:limit]
-    tables = [_text(f) for f in files]
-    if any(t.shape[1] != 7 for t in tables):
-        raise ValueError(f"{root / synset}: expected text of seven columns, x y z nx ny nz part")
-    picks = [_draw(len(t), n, _rng(seed, i)) for i, t in enumerate(tables)]
-    rows = torch.stack([t[p] for t, p in zip(tables, picks, strict=True)])
-    return CloudSet(rows[..., :3].contiguous(), tuple(f.stem for f in files), 1, rows[..., 6].long())
+        raise ValueError(f"{root / synset}: expected the {job.split} clouds of {job.category}, found none")
+
+    def read(i: int, file: Path) -> Tensor:
+        table = _text(file)
+        if table.shape[1] != 7:
+            raise ValueError(f"{file}: expected text of seven columns, x y z nx ny nz part")
+        rows = table[_draw(len(table), job.n, _rng(job.seed, i))]
+        _usable(rows[:, :3], str(file))
+        return rows
+
+    done = job.each(sorted(files)[: job.limit], read)
+    rows = torch.stack([table for _, table in done])
+    return CloudSet(rows[..., :3].contiguous(), tuple(f.stem for f, _ in done), 1, rows[..., 6].long())
 
 
 def _text(file: Path) -> Tensor:
     """A table (N, C) of numbers; a first line that is one number, the count, is skipped."""
     with _reading(file, "lines of as many numbers each"):
-        with file.open(encoding="utf-8") as stream:
-            lead = len(stream.readline().replace(",", " ").split()) == 1
-        data = np.loadtxt(file, dtype=np.float32, ndmin=2, skiprows=int(lead), delimiter=_delimiter(file))
+        lines = read_text(file).split("\n")
+        first = int(len(lines[0].replace(",", " ").split()) == 1)
+        delimiter = "," if "," in "".join(lines[1:2]) else None
+        data = np.loadtxt(lines[first:], dtype=np.float32, ndmin=2, delimiter=delimiter)
     if data.shape[0] == 0 or data.shape[1] < 3:
         raise ValueError(f"{file}: expected lines of at least three numbers, found shape {data.shape}")
     return torch.as_tensor(data)
@@ -286,26 +347,30 @@ def _delimiter(file: Path) -> str | None:
         return "," if "," in stream.readline() else None
 
 
-def _dynamic_faust(
-    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
-) -> CloudSet:
+def _dynamic_faust(root: Path, job: _Job) -> CloudSet:
     h5py = require("h5py", extra="train")
     files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))
     known: list[str] = []
     for file in files:
         with _reading(file, "an hdf5 file of registrations"), h5py.File(file, "r") as data:
             known += [k for k in data if k != "faces"]
-            if category not in data:
+            if job.category not in data:
                 continue
-            frames = torch.as_tensor(np.moveaxis(np.asarray(data[category], np.float32), 2, 0))
+            frames = torch.as_tensor(np.moveaxis(np.asarray(data[job.category], np.float32), 2, 0))
             faces = torch.as_tensor(np.asarray(data["faces"], np.int64))
-        chosen = _share(range(len(frames)), split)[:limit]
-        meshes = tuple(Mesh(frames[i], faces) for i in chosen)
-        points = torch.stack([_sample(m, n, seed + i) for m, i in zip(meshes, chosen, strict=True)])
-        names = tuple(f"{category}_{i:05d}" for i in chosen)
-        return CloudSet(points, names, 1, surfaces=meshes if surfaces else None)
+
+        def read(_: int, i: int, file: Path = file, frames: Tensor = frames, faces: Tensor = faces) -> Any:
+            _usable(frames[i], f"{file}: frame {i} of {job.category}")
+            mesh = Mesh(frames[i], faces)
+            return mesh, _sample(mesh, job.n, job.seed + i)
+
+        done = job.each(_share(range(len(frames)), job.split)[: job.limit], read)
+        points = torch.stack([cloud for _, (_, cloud) in done])
+        meshes = tuple(mesh for _, (mesh, _) in done)
+        names = tuple(f"{job.category}_{i:05d}" for i, _ in done)
+        return CloudSet(points, names, 1, surfaces=meshes if job.surfaces else None)
     raise ValueError(
-        f"{root}: expected a sequence among {', '.join(sorted(known)[:8])}, ..., found {category!r}"
+        f"{root}: expected a sequence among {', '.join(sorted(known)[:8])}, ..., found {job.category!r}"
     )
 
 
@@ -314,42 +379,47 @@ def _share(items: Any, split: str) -> list[Any]:
     return [x for i, x in enumerate(items) if split == "all" or (i % 7 == 6) == (split != "train")]
 
 
-def _folder(
-    root: Path, category: str, split: str, n: int, seed: int, limit: int | None, surfaces: bool
-) -> CloudSet:
+def _folder(root: Path, job: _Job) -> CloudSet:
     """Files below CATEGORY, or the folder's own where it holds no categories."""
-    base = root / category
+    base = root / job.category
     if not base.is_dir():
         folders = [f.stem for f in sorted(root.iterdir()) if _is_category(f)]
         if folders or not (list_cloud_files(root) or any((root / s).is_dir() for s in _STORED)):
             there = ", ".join(folders[:12]) or "neither"
             raise ValueError(
-                f"{root}: expected category {category!r} or files of meshes or clouds, found {there}"
+                f"{root}: expected category {job.category!r} or files of meshes or clouds, found {there}"
             )
         base = root
     loose = list_cloud_files(base)
-    if split == "all":
+    if job.split == "all":
         files = [*loose, *(f for s in _STORED if (base / s).is_dir() for f in list_cloud_files(base / s))]
     else:
-        files = list_cloud_files(base / split) if (base / split).is_dir() else _share(loose, split)
+        files = (
+            list_cloud_files(base / job.split) if (base / job.split).is_dir() else _share(loose, job.split)
+        )
     if not files:
-        hint = f" ({split!r} is every seventh of the {len(loose)} here; take split 'all')" if loose else ""
+        hint = (
+            f" ({job.split!r} is every seventh of the {len(loose)} here; take split 'all')" if loose else ""
+        )
         known = ", ".join((*_MESHES, *_CLOUDS))
-        raise ValueError(f"{base}: expected {split} files of meshes or clouds ({known}), found none{hint}")
-    files = files[:limit]
-    points, meshes = [], []
-    for i, file in enumerate(files):
-        cloud, mesh = _read_cloud(file, n, seed, i)
-        points.append(cloud)
-        if surfaces and mesh is not None:
-            meshes.append(mesh)
-    kept = tuple(meshes) if len(meshes) == len(files) else None
-    names = tuple(f.stem for f in files)
+        raise ValueError(
+            f"{base}: expected {job.split} files of meshes or clouds ({known}), found none{hint}"
+        )
+    done = job.each(files[: job.limit], lambda i, file: _read_cloud(file, job.n, job.seed, i))
+    meshes = [mesh for _, (_, mesh) in done if mesh is not None]
+    kept = tuple(meshes) if job.surfaces and len(meshes) == len(done) else None
+    names = _different_names([file for file, _ in done], base)
+    return CloudSet(torch.stack([points for _, (points, _) in done]), names, 2, surfaces=kept)
+
+
+def _different_names(files: list[Path], base: Path) -> tuple[str, ...]:
+    """Of files below `base`: their stems, with folder and suffix where stems repeat, numbered where those do."""
+    names = [f.stem for f in files]
     if len(set(names)) < len(names):
-        names = tuple("_".join(f.relative_to(base).parts) for f in files)
+        names = ["_".join(f.relative_to(base).parts) for f in files]
     if len(set(names)) < len(names):
-        names = tuple(f"{i:04d}_{name}" for i, name in enumerate(names))
-    return CloudSet(torch.stack(points), names, 2, surfaces=kept)
+        names = [f"{i:04d}_{name}" for i, name in enumerate(names)]
+    return tuple(names)
 
 
 def _is_category(path: Path) -> bool:
@@ -371,10 +441,18 @@ def list_cloud_files(folder: str | Path) -> list[Path]:
 
 
 def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tensor:
-    """(n_points, 3) float32 of one file: a mesh is sampled by area, a cloud drawn from, repeating what is short.
+    """The points of one file; a mesh is sampled by area, a cloud is drawn from, repeating what is short.
+
+    Args:
+        file: a mesh or cloud that `load_clouds` reads.
+        n_points: N.
+        seed: of the sample.
+
+    Returns:
+        (N, 3) float32.
 
     Raises:
-        ValueError: naming the file, for one that is missing or not what `load_clouds` reads.
+        ValueError: naming the file, for one that is missing, is not what `load_clouds` reads or holds no usable cloud.
     """
     file = Path(file)
     if file.suffix.lower() not in (*_MESHES, *_CLOUDS):
@@ -401,8 +479,7 @@ def _read_cloud(file: Path, n: int, seed: int, i: int) -> tuple[Tensor, Mesh | N
         points = torch.as_tensor(np.ascontiguousarray(array[:, :3]))
     else:
         points = _text(file)[:, :3].contiguous()
-    if not bool(points.isfinite().all()):
-        raise ValueError(f"{file}: expected finite numbers, found NaN or infinite coordinates")
+    _usable(points, str(file))
     if len(points) < n:
         _log.info("%s has %d points, fewer than %d: some are repeated", file, len(points), n)
     return points[_draw(len(points), n, _rng(seed, i))], None
@@ -412,7 +489,8 @@ def _procedural(category: str, split: str, n: int, seed: int, limit: int | None,
     from geoframe.zoo import rigid
     from geoframe.zoo.template import draft
 
-    check_choice(category, rigid.CATEGORIES, "category")
+    category = category.removeprefix("procedural-")
+    category = check_choice(_SYNONYMS.get(category, category), rigid.CATEGORIES, "category")
     check_int(seed, "seed", low=0, high=99)  # so that no seed to train reaches the numbers of the test
     first = {"train": (0, 256), "test": (100_000, 64), "val": (200_000, 64)}
     chosen = [first[s] for s in (_STORED if split == "all" else (split,))]

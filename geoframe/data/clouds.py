@@ -1,17 +1,20 @@
-"""Sets of point clouds of one category, and batches of them: normalised, turned, perhaps damaged; all by seed."""
+"""Sets of point clouds of one category, and batches of them: normalised, rotated, corrupted; all by seed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe._check import as_tensor, check_finite, check_int, check_shape
+from geoframe.surface.clouds import Points, as_clouds, as_points
 from geoframe.surface.mesh import Mesh
 from geoframe.transforms import rotation_about_axis
+
+_SHARE_CLEAN = 0.75  # of the clouds of a batch, where batches are corrupted: most are to stay as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +22,7 @@ class CloudSet:
     """Point clouds of one category.
 
     Attributes:
-        points: (n, N, 3) floating, in the units of the files or normalised.
+        points: (n, N, 3) in the units of the files or normalised. Arrays and lists become tensors.
         names: one a cloud.
         up: the vertical axis, 0 to 2.
         labels: (n, N) int64 part of every point, or None.
@@ -27,7 +30,8 @@ class CloudSet:
         surfaces: the meshes that the points are of, in their frame, one a cloud, or None.
 
     Raises:
-        TypeError, ValueError: shapes that do not fit, NaN, no cloud, a single point repeated.
+        TypeError: points that are not floating.
+        ValueError: shapes that do not fit, NaN, no cloud, a single point repeated.
     """
 
     points: Tensor
@@ -38,11 +42,11 @@ class CloudSet:
     surfaces: tuple[Mesh, ...] | None = None
 
     def __post_init__(self) -> None:
-        n, N = check_shape(check_float(self.points, "points"), "n N 3", "points").values()
-        if n == 0:
-            raise ValueError("points: expected at least one cloud, found none")
+        object.__setattr__(self, "points", as_clouds(self.points, "points"))
+        n, N = self.points.shape[:2]
         check_finite(self.points, "points")
         check_int(self.up, "up", low=0, high=2)
+        object.__setattr__(self, "names", tuple(self.names))
         if len(self.names) != n:
             raise ValueError(f"names: expected {n}, one a cloud, found {len(self.names)}")
         flat = (self.points.amax(1) - self.points.amin(1)).amax(-1) <= 0
@@ -51,10 +55,10 @@ class CloudSet:
             raise ValueError(
                 f"points: expected points that differ, but {self.names[i]} is one point repeated"
             )
-        if self.labels is not None:
-            check_shape(self.labels, f"{n} {N}", "labels")
-        if self.canonical is not None:
-            check_shape(self.canonical, f"{n} {N} 3", "canonical")
+        for name, pattern in (("labels", f"{n} {N}"), ("canonical", f"{n} {N} 3")):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, as_tensor(given, name))
+                check_shape(getattr(self, name), pattern, name)
         if self.surfaces is not None and len(self.surfaces) != n:
             raise ValueError(f"surfaces: expected {n}, one a cloud, found {len(self.surfaces)}")
 
@@ -70,10 +74,16 @@ class CloudSet:
             surfaces = tuple(m.with_verts((m.verts - c.to(m.verts)) / float(h)) for m, c, h in frames)
         return replace(self, points=points.float(), surfaces=surfaces)
 
-    def turned(self, degrees: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Points (n, N, 3), each turned by up to `degrees` about the vertical, and the rotations R (n, 3, 3).
+    def rotated(self, degrees: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """The points, each cloud rotated at random about the vertical.
 
-        ``turned @ R`` are the points.
+        Args:
+            degrees: the largest angle, in [0, 180].
+            seed: of the angles.
+
+        Returns:
+            points: (n, N, 3).
+            R: (n, 3, 3); ``rotated @ R`` are the points as they were.
         """
         generator = torch.Generator().manual_seed(seed)
         points, angle = rotate_randomly(self.points, degrees, up=self.up, generator=generator)
@@ -81,19 +91,33 @@ class CloudSet:
 
     def first(self, n: int) -> CloudSet:
         """The first n clouds (all, if there are fewer)."""
-        labels, canonical = (None if x is None else x[:n] for x in (self.labels, self.canonical))
-        surfaces = None if self.surfaces is None else self.surfaces[:n]
-        return CloudSet(self.points[:n], self.names[:n], self.up, labels, canonical, surfaces)
+        return self.only(range(len(self))[:n])
+
+    def only(self, index: Iterable[int]) -> CloudSet:
+        """The clouds of some numbers, in their order."""
+        chosen = list(index)
+        labels, canonical = (None if x is None else x[chosen] for x in (self.labels, self.canonical))
+        surfaces = None if self.surfaces is None else tuple(self.surfaces[i] for i in chosen)
+        names = tuple(self.names[i] for i in chosen)
+        return CloudSet(self.points[chosen], names, self.up, labels, canonical, surfaces)
 
 
-def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Clouds (..., N, 3) with boxes centred at the origin and longest side 2, so within [-1, 1].
+def normalise(points: Points) -> tuple[Tensor, Tensor, Tensor]:
+    """Move and scale clouds so that their boxes are centred at the origin with longest side 2, so within [-1, 1].
+
+    Args:
+        points: (..., N, 3) tensor, array or list.
 
     Returns:
-        points: (..., N, 3). centre: (..., 3). half: (...), half the longest side;
-        ``points * half + centre`` are the old points.
+        points: (..., N, 3).
+        centre: (..., 3).
+        half: (...), half the longest side; ``points * half + centre`` are the old points.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, no points, NaN, points that are all the same.
     """
-    check_shape(check_float(points, "points"), "... N 3", "points")
+    points = as_points(points, "... N 3", "points")
     check_finite(points, "points")
     low, high = points.amin(-2), points.amax(-2)
     centre, half = (low + high) / 2, (high - low).amax(-1) / 2
@@ -103,13 +127,25 @@ def normalise(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rotate_randomly(
-    points: Tensor, degrees: float, *, up: int = 2, generator: torch.Generator | None = None
+    points: Points, degrees: float, *, up: int = 2, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Every cloud (B, N, 3) turned about axis `up` by an angle uniform in [-degrees, degrees].
+    """Rotate every cloud about the vertical by an angle uniform in [-degrees, degrees].
+
+    Args:
+        points: (B, N, 3) tensor, array or list.
+        degrees: in [0, 180].
+        up: the vertical axis, 0 to 2.
+        generator: of the angles.
 
     Returns:
-        points: (B, N, 3). angle: (B,) radians, counter-clockwise from above.
+        points: (B, N, 3).
+        angle: (B,) radians, counter-clockwise seen from above.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, an angle out of range.
     """
+    points = as_clouds(points, "points")
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
     u = torch.rand(len(points), generator=generator, dtype=points.dtype)
@@ -118,19 +154,30 @@ def rotate_randomly(
 
 
 def corrupt(
-    points: Tensor,
+    points: Points,
     *,
     missing: float = 0.0,
     noise: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Clouds (B, N, 3) with the share `missing` of the points gone on one side, and Gaussian noise added.
+    """Cut off a part of every cloud on one side, and add Gaussian noise.
 
-    The side is a direction drawn for each cloud; points left are repeated so that N stays.
+    The side is a direction drawn for each cloud; points that are left are repeated, so that N stays.
 
     Args:
-        missing: in [0, 1). noise: standard deviation, in the unit of the points.
+        points: (B, N, 3) tensor, array or list.
+        missing: share of the points that is cut off, in [0, 1).
+        noise: standard deviation in each coordinate, in the unit of the points.
+        generator: of directions, repeated points and noise.
+
+    Returns:
+        (B, N, 3).
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, numbers out of range.
     """
+    points = as_clouds(points, "points")
     if not 0 <= missing < 1 or noise < 0:
         raise ValueError(
             f"missing, noise: expected a share below 1 and a length, found {missing} and {noise}"
@@ -157,13 +204,18 @@ class CloudBatches:
     ``batches(epoch, rank, world)`` gives the share of process `rank` of every batch; the shares of all `world`
     processes together are the batch of one. What does not fill a batch is dropped (unless it is all there is).
 
-    Attributes:
-        clouds: normalised. batch_size: of all processes together. n_points: drawn anew for every batch.
-        n_seen: how many of them the model is shown; None for all.
-        degrees: each cloud is turned by at most so much. missing, noise: largest damage to what the model sees.
+    A batch holds `points` (B, N, 3), `seen` (B, n_seen, 3), which are some of the same and may be corrupted, `angle`
+    (B,) in radians and `index` (B,) into the clouds.
 
-    A batch holds `points` (B, N, 3), `seen` (B, n_seen, 3) some of the same and perhaps damaged, `angle` (B,)
-    in radians and `index` (B,) into the clouds.
+    Attributes:
+        clouds: normalised.
+        batch_size: of all processes together.
+        n_points: of a cloud, drawn anew for every batch.
+        n_seen: how many of them the model is shown; None for all.
+        degrees: the largest rotation about the vertical.
+        missing: largest share of the points that is cut off of what the model sees.
+        noise: largest standard deviation of the noise in what the model sees.
+        seed: of all that is random.
     """
 
     clouds: CloudSet
@@ -187,7 +239,13 @@ class CloudBatches:
         return max(1, len(self.clouds) // self.batch_size)
 
     def __call__(self, epoch: int, rank: int = 0, world: int = 1) -> Iterator[dict[str, Tensor]]:
-        """The batches of an epoch; `batch_size` is to be a multiple of `world`."""
+        """The batches of an epoch.
+
+        Args:
+            epoch: from 0.
+            rank: of this process.
+            world: number of processes; `batch_size` is to be a multiple of it.
+        """
         if self.batch_size % world:
             raise ValueError(f"batch_size: expected a multiple of {world} processes, found {self.batch_size}")
         generator = torch.Generator().manual_seed(self.seed * 100_003 + epoch)
@@ -205,7 +263,7 @@ class CloudBatches:
         seen = points[:, : self.n_seen]
         if self.missing or self.noise:
             u = torch.rand(2, generator=generator).tolist()
-            hurt = corrupt(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
-            whole = (torch.rand(len(points), generator=generator) < 0.75).to(points.device)  # most stay whole
-            seen = torch.where(whole[:, None, None], seen, hurt)
+            worse = corrupt(seen, missing=self.missing * u[0], noise=self.noise * u[1], generator=generator)
+            clean = (torch.rand(len(points), generator=generator) < _SHARE_CLEAN).to(points.device)
+            seen = torch.where(clean[:, None, None], seen, worse)
         return {"points": points, "seen": seen, "angle": angle, "index": index}

@@ -9,16 +9,25 @@ from geoframe._check import check_choice, check_int, check_shape
 
 
 class KeypointBasis(nn.Module):
-    """Coefficients to keypoints of the canonical frame.
+    """A low-rank model of shapes: coefficients to N ordered keypoints in the canonical frame.
 
-    Three modes. "plain": all N keypoints are free, ``P = mat(B c)`` (equation 2). "symmetric": the second half
-    is the mirror image of the first, ``P = [H, A H]`` with ``H = mat(B c)`` (equation 3). "deformation": the
-    halves have mirrored bases and coefficients of their own, ``P = [mat(B c), A mat(B c')]`` (equation 4).
-    The reflection ``A = I - 2 n n^T`` is about a plane through the origin; rotation comes after (the paper's
-    equation 3 reflects what is already rotated, its released code and we reflect first).
+    There are three modes.
+
+    - "plain": all N keypoints are free, ``P = mat(B c)`` (equation 2);
+    - "symmetric": the second half is the mirror image of the first, ``P = [H, A H]`` with ``H = mat(B c)``
+      (equation 3);
+    - "deformation": the halves have mirrored bases and coefficients of their own, ``P = [mat(B c), A mat(B c')]``
+      (equation 4).
+
+    The reflection ``A = I - 2 n n^T`` is about a plane through the origin. Shapes are rotated afterwards: the paper's
+    equation 3 reflects what is already rotated, its released code and we reflect first.
 
     Args:
-        n_keypoints: N, even with symmetry. n_basis: K. plane: "vertical", the plane contains axis `up`, or "any".
+        n_keypoints: N, even with symmetry.
+        n_basis: K, the number of basis shapes.
+        mode: "plain", "symmetric" or "deformation".
+        plane: "vertical", the plane contains axis `up`, or "any".
+        up: the vertical axis, 0 to 2.
         mean: add a mean shape, a basis shape whose coefficient is always 1; then all others start small.
 
     Raises:
@@ -76,7 +85,14 @@ class KeypointBasis(nn.Module):
         return points - 2 * (points @ n)[..., None] * n
 
     def forward(self, coefficients: Tensor) -> Tensor:
-        """Canonical keypoints (B, N, 3) of coefficients (B, K or 2 K); with symmetry, i and i + N/2 are mirrors."""
+        """Canonical keypoints of coefficients.
+
+        Args:
+            coefficients: (B, K), in mode "deformation" (B, 2 K).
+
+        Returns:
+            (B, N, 3); in mode "symmetric", keypoints i and i + N/2 are mirror images.
+        """
         check_shape(coefficients, f"B {self.n_coefficients}", "coefficients")
         if self.mode == "plain":
             return self._combine(coefficients)

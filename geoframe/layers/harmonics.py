@@ -1,15 +1,15 @@
-"""How a cloud is turned about the vertical, by fitting a template that is learned without labels.
+"""How a cloud is rotated about the vertical, by fitting a template that is learned without labels.
 
 A cloud is described by how its points are spread around the vertical axis: for soft rings q (a radius and a
-height each) the Fourier coefficients of the angle, ``F_qm = mean_i w_q(r_i, z_i) exp(-i m theta_i)``. Turning
+height each) the Fourier coefficients of the angle, ``F_qm = mean_i w_q(r_i, z_i) exp(-i m theta_i)``. Rotating
 the cloud by alpha multiplies F_qm by ``exp(-i m alpha)``, so with a template T of the category two scores are
 known for every angle at the cost of one:
 
-- fit, the correlation with the turned template: ``sum_qm a_m Re(F_qm conj(T_qm) exp(i m alpha))``;
-- symmetry, the correlation with the own mirror image about a plane turned with it:
+- fit, the correlation with the rotated template: ``sum_qm a_m Re(F_qm conj(T_qm) exp(i m alpha))``;
+- symmetry, the correlation of the cloud with its mirror image about a plane that is rotated with it:
   ``sum_qm a_m Re(F_qm^2 exp(2 i m (alpha + phi)))``, phi the direction of the template's plane.
 
-The angle is where their sum is highest. It turns with the cloud exactly, whatever the template.
+The angle is where their sum is highest. It follows a rotation of the cloud exactly, whatever the template.
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ from torch import Tensor, nn
 from geoframe._check import check_int
 from geoframe.surface.clouds import check_clouds
 
-_RADII, _HEIGHTS, _ORDERS = 8, 12, 24
+# Our choices; the figures of experiments/category_keypoints were obtained with them.
+_RADII, _HEIGHTS, _ORDERS = 8, 12, 24  # rings, and orders of the Fourier series
+_LARGEST_RADIUS = 1.2  # of a ring, at scale 2
 _SMOOTH = 0.06  # radians: how sharp an angle the weights a_m of the orders resolve
 _SYMMETRY = 0.5  # weight of the symmetry score
-_MARGIN = math.radians(5)
+_MARGIN = math.radians(5)  # angles may go so far over `max_angle`: the template need not be in the middle
 
 
 class HarmonicPose(nn.Module):
-    """Points (B, N, 3) to the angle about the vertical axis, as a unit vector; learned by `learn`, not by descent.
+    """The angle of clouds about the vertical axis; learned by `learn`, not by gradient descent.
+
+    The axis runs through the origin, heights and radii are measured at scale 2: clouds are to be normalised
+    (`geoframe.data.normalise`) before they are rotated.
 
     Args:
-        up: the vertical axis. max_angle: degrees; clouds are known to be turned by at most so much from the
-            common frame of the category. 180 means nothing is known.
-        symmetric: the category has a plane of symmetry; if not, the score of symmetry has no say.
+        up: the vertical axis, 0 to 2.
+        max_angle: degrees in (0, 180]; clouds are known to be rotated by at most so much from the common frame of the
+            category. 180 means nothing is known.
+        symmetric: the category has a plane of symmetry; if not, the score of symmetry is left out.
 
-    The axis runs through the origin, heights and radii are measured in the frame of scale 2: clouds are to be
-    normalised (`geoframe.data.normalise`) before they are turned.
+    Raises:
+        ValueError: an angle out of range.
     """
 
     template: Tensor
@@ -61,12 +67,19 @@ class HarmonicPose(nn.Module):
         return torch.stack([-self.plane.sin(), self.plane.cos()])
 
     def describe(self, points: Tensor) -> Tensor:
-        """(B, Q, M) complex: Fourier coefficients of orders 1..M of rings q, of norm 1 under the weights."""
+        """Fourier coefficients of clouds.
+
+        Args:
+            points: (B, N, 3).
+
+        Returns:
+            (B, Q, M) complex, of orders 1..M of rings q, of norm 1 under the weights of the orders.
+        """
         check_clouds(points, 1)
         z = points[..., self.up]
         a, b = points[..., (self.up + 1) % 3], points[..., (self.up + 2) % 3]
         r = (a.square() + b.square() + 1e-12).sqrt()
-        radii = torch.linspace(0.05, 1.2, _RADII, dtype=r.dtype, device=r.device)
+        radii = torch.linspace(0.05, _LARGEST_RADIUS, _RADII, dtype=r.dtype, device=r.device)
         heights = torch.linspace(-1, 1, _HEIGHTS, dtype=r.dtype, device=r.device)
         rings = _bumps(r, radii)[:, :, None] * _bumps(z, heights)[:, None]  # (B, radii, heights, N)
         turns = _powers(torch.complex(a / r, -b / r), _ORDERS)  # exp(-i m theta), (B, N, M)
@@ -76,10 +89,16 @@ class HarmonicPose(nn.Module):
         return F / size.clamp(min=1e-12)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Unit vectors (B, 2): cosine and sine of the angle from the canonical frame to that of the points.
+        """Directions of clouds.
 
         Differentiable in the points: the last step is one of Newton's method, whose derivative is that of the
         angle by the implicit function theorem.
+
+        Args:
+            points: (B, N, 3).
+
+        Returns:
+            (B, 2) unit vectors: cosine and sine of the angle from the canonical frame to that of the points.
 
         Raises:
             ValueError: nothing was learned yet.
@@ -102,10 +121,16 @@ class HarmonicPose(nn.Module):
 
     @torch.no_grad()
     def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:
-        """Learn template and plane from clouds (n, N, 3) that are turned at random; no labels.
+        """Learn template and plane from clouds that are rotated at random, without labels.
 
-        Alternates between turning all clouds to the template and averaging them. With a limit on the angle
+        Alternates between rotating all clouds to the template and averaging them. With a limit on the angle
         the first template is the average as it is, else one cloud, the best of a few.
+
+        Args:
+            points: (n, N, 3).
+            seed: of the clouds that are tried as first templates.
+            restarts: how many of them.
+            rounds: alternations of each.
 
         Returns:
             Mean fit of the clouds to the template, at most 1.

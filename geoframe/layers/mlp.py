@@ -43,7 +43,12 @@ class BatchNorm(nn.BatchNorm1d):
         """What this norm makes of ``layer(x)`` with its running statistics, at the cost of the layer alone.
 
         Args:
+            layer: linear, C_in to C.
+            x: (..., C_in).
             shift: False leaves out the part that does not depend on x.
+
+        Returns:
+            (..., C).
         """
         assert self.running_mean is not None and self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
@@ -88,11 +93,13 @@ class SharedMLP(nn.Sequential):
 
 
 def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> SharedMLP:
-    """Linear layers sizes[0] -> ... -> sizes[-1] on (..., C), each with batch norm and ReLU.
+    """Linear layers on (..., C), each with batch norm and ReLU.
+
+    Weights are drawn from N(0, 2 / fan_in), biases are 0.
 
     Args:
-        activate_last: False leaves the last layer linear. Weights are drawn from N(0, 2 / fan_in), biases
-            are 0.
+        sizes: numbers of channels: of the input, after each layer.
+        activate_last: False leaves the last layer linear.
     """
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(sizes)):
@@ -105,7 +112,13 @@ def shared_mlp(sizes: Sequence[int], *, activate_last: bool = True) -> SharedMLP
 
 
 def linear(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer with weights from N(0, 2 / n_in) and bias 0."""
+    """A linear layer with weights from N(0, 2 / n_in) and bias 0.
+
+    Args:
+        n_in: channels of the input.
+        n_out: channels of the output.
+        bias: False for none.
+    """
     layer = nn.Linear(n_in, n_out, bias=bias)
     nn.init.normal_(layer.weight, std=(2 / n_in) ** 0.5)
     if bias:

@@ -12,9 +12,16 @@ from geoframe.surface.sampling import farthest_points
 
 
 def farthest_nodes(points: Tensor, n: int) -> Tensor:
-    """Indices (B, n) of farthest points of points (B, N, 3), the first the one farthest from the centroid.
+    """Farthest points of clouds, the first of them the one farthest from the centroid.
 
     So the choice does not depend on the order of the points (but for exact ties).
+
+    Args:
+        points: (B, N, 3).
+        n: how many, at most N.
+
+    Returns:
+        (B, n) int64 indices into the points.
     """
     first = (points - points.mean(1, keepdim=True)).square().sum(-1).argmax(1, keepdim=True)
     led = torch.cat([gather_rows(points, first), points], dim=1).detach()
@@ -25,15 +32,17 @@ def farthest_nodes(points: Tensor, n: int) -> Tensor:
 
 
 class NodeBranch(nn.Module):
-    """Points (B, N, 3) to nodes (B, M, 3) in no particular order.
+    """Clouds to nodes in no particular order.
 
-    M farthest points are the seeds; every point belongs to the nearest of them; two PointNets look at the
-    points less the mean of their cluster, a third one gathers the k nearest clusters of each, and a head
-    moves the node away from the mean of its cluster.
+    M farthest points are the seeds, and every point belongs to the nearest of them. Two PointNets look at the points
+    less the mean of their cluster, a third one gathers the k nearest clusters of each, and a head moves the node away
+    from the mean of its cluster.
 
     Args:
-        n_nodes: M. neighbours: k, itself included. n_extra: features a cluster gets besides (see forward).
-        width: of a point's features, twice that of a cluster's.
+        n_nodes: M, at least 2.
+        neighbours: k, the cluster itself included.
+        n_extra: E + 3, if `forward` gets features of the whole cloud (B, E); else 0.
+        width: channels of a point's features; a cluster's has twice as many.
 
     Source: Fernandez-Labrador et al. 2020, section 4 and figure 2; widths are those of the released code.
     """
@@ -60,11 +69,18 @@ class NodeBranch(nn.Module):
         nn.init.zeros_(self.offset.bias)
 
     def forward(self, points: Tensor, extra: Tensor | None = None) -> Tensor:
-        """Nodes (B, M, 3) of points (B, N, 3); near the means of their clusters before any training.
+        """Nodes of clouds; before any training they are near the means of their clusters.
 
         Args:
-            extra: (B, E) features of the whole cloud; with them the cluster's position is a feature as well,
-                so the nodes are no longer those of the cloud put elsewhere. `n_extra` is E + 3.
+            points: (B, N, 3).
+            extra: (B, E) features of the whole cloud; with them the cluster's position is a feature as well, and nodes
+                no longer move with a cloud that is moved.
+
+        Returns:
+            (B, M, 3).
+
+        Raises:
+            TypeError, ValueError: not floating, another shape, NaN, fewer than M points that differ.
         """
         B, M = len(points), self.n_nodes
         check_clouds(points, M)
@@ -116,7 +132,7 @@ def _check_different(seeds: Tensor) -> None:
 def _pool(x: Tensor, owner: Tensor, n: int) -> Tensor:
     """Maxima (n, C) over the rows of x (N, C) that each of n clusters owns; a cluster without rows gets zeros.
 
-    The gradient goes to one row only where several are highest (damaged clouds repeat points).
+    The gradient goes to one row only where several are highest (corrupted clouds repeat points).
     """
     index = owner[:, None].expand_as(x)
     with torch.no_grad():

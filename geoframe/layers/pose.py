@@ -1,4 +1,4 @@
-"""Branches that look at a whole cloud: coefficients of a shape basis, and how the cloud is turned."""
+"""Branches that look at a whole cloud: coefficients of a shape basis, and the rotation of the cloud."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ _POSE_SIZE = {"vertical": 1, "any": 6}
 
 
 class PoseCoefficientBranch(nn.Module):
-    """Points (B, N, 3) to K coefficients and a rotation: a PointNet whose maximum over the points is the answer.
+    """Clouds to K coefficients and a rotation: a PointNet whose maximum over the points is the answer.
 
     Args:
-        n_coefficients: K. rotation: "vertical", one angle about axis `up`; "any", six numbers, our extension.
+        n_coefficients: K.
+        rotation: "vertical", one angle about axis `up`; "any", six numbers, our extension.
+        up: the vertical axis, 0 to 2.
         hidden: widths of the layers before the last.
 
     Source: Fernandez-Labrador et al. 2020, section 4; widths are those of the released code. There the angle
@@ -42,7 +44,15 @@ class PoseCoefficientBranch(nn.Module):
         self.mlp = shared_mlp((3, *hidden, n_coefficients + _POSE_SIZE[rotation]), activate_last=False)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Coefficients (B, K), unbounded, and rotations (B, 3, 3) from the canonical frame to that of the points."""
+        """Coefficients and rotations of clouds.
+
+        Args:
+            points: (B, N, 3).
+
+        Returns:
+            coefficients: (B, K), unbounded.
+            rotation: (B, 3, 3) from the canonical frame to that of the points.
+        """
         check_clouds(points, 1)
         coefficients, pose = self.mlp(points).amax(1).tensor_split([self.n_coefficients], dim=-1)
         if self.rotation == "vertical":
@@ -52,10 +62,17 @@ class PoseCoefficientBranch(nn.Module):
 
 
 class GlobalBranch(nn.Module):
-    """Points (B, N, C) and features of the whole (B, E) to F numbers: PointNet, maximum and mean, a second MLP.
+    """Clouds to F numbers: a PointNet, the maximum and mean of its features over the points, a second MLP.
 
     The second one has no batch norm: over the few clouds of a batch it would be noise, in numbers that are to
     be exact.
+
+    Args:
+        n_out: F.
+        n_in: C, channels of a point.
+        n_extra: E, features of the whole cloud that the second MLP gets besides.
+        hidden: widths of the PointNet.
+        head: widths of the second MLP before the last.
     """
 
     def __init__(
@@ -74,7 +91,15 @@ class GlobalBranch(nn.Module):
         self.head = nn.Sequential(*layers[:-1])
 
     def forward(self, points: Tensor, extra: Tensor | None = None) -> Tensor:
-        """(B, F) unbounded."""
+        """The numbers of clouds.
+
+        Args:
+            points: (B, N, C).
+            extra: (B, E) features of the whole cloud.
+
+        Returns:
+            (B, F), unbounded.
+        """
         h = self.point_mlp(points)
         pooled = [h.amax(1), h.mean(1)] + ([] if extra is None else [extra])
         return self.head(torch.cat(pooled, dim=-1))

@@ -1,6 +1,8 @@
-"""Losses of category keypoints: scalars of batches of clouds, nodes and keypoints, all in the frame of scale 2.
+"""Losses of clouds, nodes and keypoints: scalars of batches.
 
-Where the paper and its released code disagree, the paper's form is the default and the code's has a name.
+Lengths are in the unit of the points; category keypoints are trained at scale 2, where the longest side of a cloud's
+box is 2. Points are taken as tensors, arrays or lists. Where the paper and its released code disagree, the paper's form
+is the default and the code's has a name.
 """
 
 from __future__ import annotations
@@ -9,44 +11,74 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from geoframe._check import check_choice, check_float, check_shape
-from geoframe.surface.clouds import box, nearest_sq
+from geoframe._check import check_choice
+from geoframe.surface.clouds import Points, as_cloud_pair, as_clouds, box, nearest_sq
 
 _FORMS = ("squared_sum", "mean")
+_STEP_SHARE = 1 / 8  # width of the step in `outside_loss` over its reach; a sharp one has no gradient
+_PROBE_REACH = 1.2  # distances in `local_shape_loss` are cut off here, in radii: what is farther is not local
+_TINY = 1e-6  # keeps a standard deviation and an inertia of zero invertible
 
 
-def chamfer_loss(a: Tensor, b: Tensor, *, form: str = "squared_sum") -> Tensor:
-    """How far two sets of points a (B, N, 3) and b (B, M, 3) are from each other, over the batch on average.
+def chamfer_loss(a: Points, b: Points, *, form: str = "squared_sum") -> Tensor:
+    """How far two sets of points are from each other, averaged over the batch.
 
     Args:
-        form: "squared_sum", the paper's: squared distances to the nearest of the other set, summed over the
-            points of both sides; "mean", the released code's: distances, averaged over each side.
+        a: (B, N, 3).
+        b: (B, M, 3).
+        form: "squared_sum", the paper's: squared distances to the nearest point of the other set, summed over the
+            points of both sides; "mean", the released code's: distances, averaged over each side, then added.
+
+    Returns:
+        A scalar of at least 0.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, batches of different length, an empty cloud or batch, an unknown form.
 
     Source: Fernandez-Labrador et al. 2020, equation 5.
     """
-    _check_pair(a, b, ("a", "b"))
+    a, b = as_cloud_pair(a, b, ("a", "b"))
     return _one_sided(a, b, form) + _one_sided(b, a, form)
 
 
-def inclusivity_loss(nodes: Tensor, points: Tensor, *, form: str = "squared_sum") -> Tensor:
-    """How far nodes (B, M, 3) are from the nearest points (B, N, 3) of the cloud; `form` as in `chamfer_loss`.
+def inclusivity_loss(nodes: Points, points: Points, *, form: str = "squared_sum") -> Tensor:
+    """How far nodes are from the nearest points of their cloud, averaged over the batch.
 
-    Source: equation 7.
+    Args:
+        nodes: (B, M, 3).
+        points: (B, N, 3).
+        form: as in `chamfer_loss`.
+
+    Returns:
+        A scalar of at least 0.
+
+    Raises:
+        TypeError, ValueError: as `chamfer_loss`.
+
+    Source: Fernandez-Labrador et al. 2020, equation 7.
     """
-    _check_pair(nodes, points, ("nodes", "points"))
+    nodes, points = as_cloud_pair(nodes, points, ("nodes", "points"))
     return _one_sided(nodes, points, form)
 
 
-def coverage_loss(nodes: Tensor, points: Tensor, *, form: str = "volume") -> Tensor:
-    """How different the axis-aligned boxes of nodes (B, M, 3) and cloud (B, N, 3) are, Huber, batch average.
+def coverage_loss(nodes: Points, points: Points, *, form: str = "volume") -> Tensor:
+    """How different in size the axis-aligned boxes of nodes and cloud are; Huber's loss, averaged over the batch.
 
     Args:
-        form: "volume", the paper's: of the two volumes; "sides", the released code's: of the three lengths,
-            averaged.
+        nodes: (B, M, 3).
+        points: (B, N, 3).
+        form: "volume", the paper's: of the two volumes; "sides", the released code's: of the three lengths, averaged.
 
-    Source: equation 6.
+    Returns:
+        A scalar of at least 0.
+
+    Raises:
+        TypeError, ValueError: as `chamfer_loss`.
+
+    Source: Fernandez-Labrador et al. 2020, equation 6.
     """
-    _check_pair(nodes, points, ("nodes", "points"))
+    nodes, points = as_cloud_pair(nodes, points, ("nodes", "points"))
     check_choice(form, ("volume", "sides"), "form")
     mine, whole = ((high - low) for low, high in map(box, (nodes, points)))
     if form == "volume":
@@ -54,67 +86,121 @@ def coverage_loss(nodes: Tensor, points: Tensor, *, form: str = "volume") -> Ten
     return torch.nn.functional.smooth_l1_loss(mine, whole)
 
 
-def extent_loss(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Mean distance between the six walls of the boxes of keypoints (B, N, 3) and points (B, M, 3).
+def extent_loss(keypoints: Points, points: Points) -> Tensor:
+    """Mean distance between the walls of the axis-aligned boxes of keypoints and cloud.
 
-    Unlike `coverage_loss` it tells where the box is, not only how large, and pulls as hard near the end.
+    Unlike `coverage_loss` it compares where the boxes are, not only how large, and its gradient does not fade near the
+    minimum.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+
+    Returns:
+        A scalar of at least 0, the mean over the six walls and the batch.
+
+    Raises:
+        TypeError, ValueError: as `chamfer_loss`.
     """
-    _check_pair(keypoints, points, ("keypoints", "points"))
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     walls = [torch.cat(box(x), dim=-1) for x in (keypoints, points)]
     return (walls[0] - walls[1]).abs().mean()
 
 
-def outside_loss(keypoints: Tensor, points: Tensor, *, reach: float) -> Tensor:
-    """Share of keypoints (B, N, 3) farther than `reach` from the cloud (B, M, 3), softened to have a gradient.
+def outside_loss(keypoints: Points, points: Points, *, reach: float) -> Tensor:
+    """Share of the keypoints that are farther than `reach` from their cloud, smoothed to have a gradient.
 
-    The step at `reach` is a logistic curve, an eighth as wide: what is hopelessly far pulls as little as what
-    is well within.
+    The step at `reach` is a logistic curve, an eighth of it wide: keypoints much nearer or much farther get no
+    gradient.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+        reach: a positive length.
+
+    Returns:
+        A scalar in (0, 1).
+
+    Raises:
+        TypeError, ValueError: as `chamfer_loss`.
     """
-    _check_pair(keypoints, points, ("keypoints", "points"))
-    return ((_distance(nearest_sq(keypoints, points)[0]) - reach) / (reach / 8)).sigmoid().mean()
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
+    gap = _distance(nearest_sq(keypoints, points)[0])
+    return ((gap - reach) / (reach * _STEP_SHARE)).sigmoid().mean()
 
 
-def separation_loss(keypoints: Tensor, *, distance: float) -> Tensor:
-    """Mean over keypoints (B, N, 3) of how much closer than `distance` the nearest other one is, squared."""
-    check_shape(check_float(keypoints, "keypoints"), "B N 3", "keypoints")
+def separation_loss(keypoints: Points, *, distance: float) -> Tensor:
+    """How much closer than `distance` the nearest other keypoint is, squared, averaged over keypoints and batch.
+
+    Args:
+        keypoints: (B, K, 3).
+        distance: a length.
+
+    Returns:
+        A scalar in [0, distance^2].
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, no keypoints or an empty batch.
+    """
+    keypoints = as_clouds(keypoints, "keypoints")
     gap = (keypoints[:, :, None] - keypoints[:, None]).square().sum(-1)
-    gap = gap + 1e6 * torch.eye(gap.shape[1], dtype=gap.dtype, device=gap.device)
+    gap = gap + 1e6 * torch.eye(gap.shape[1], dtype=gap.dtype, device=gap.device)  # none is near itself
     return (distance - _distance(gap.amin(-1))).relu().square().mean()
 
 
-def local_shape_loss(keypoints: Tensor, points: Tensor, *, radius: float) -> Tensor:
-    """How differently the surroundings of keypoint k look from shape to shape, as a length.
+def local_shape_loss(keypoints: Points, points: Points, *, radius: float) -> Tensor:
+    """How much the surroundings of keypoint k differ from shape to shape, as a length.
 
-    15 probes, the keypoint itself and others at `radius` from it, measure their distances to the cloud (up to
-    1.2 `radius`); the loss is the standard deviation of each over the batch, averaged. A keypoint on an edge that
-    all shapes have is better than one in the middle of a wall.
+    Fifteen probes, the keypoint itself and fourteen places at `radius` from it, measure their distances to the cloud,
+    at most 1.2 `radius`. The loss is the standard deviation of each of them over the batch, averaged over probes and
+    keypoints. It draws a keypoint to an edge that all shapes have rather than to the middle of a wall.
 
     Args:
-        keypoints: (B, K, 3), points: (B, N, 3), both in the common frame.
+        keypoints: (B, K, 3) in the common frame.
+        points: (B, N, 3) in the same frame.
+        radius: a positive length.
+
+    Returns:
+        A scalar of at least 0. Its gradient is twice that of the standard deviation.
+
+    Raises:
+        TypeError, ValueError: as `chamfer_loss`.
     """
-    _check_pair(keypoints, points, ("keypoints", "points"))
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     axes = torch.eye(3, dtype=keypoints.dtype, device=keypoints.device)
     side = torch.tensor([-1.0, 1.0], dtype=keypoints.dtype, device=keypoints.device)
     corners = torch.cartesian_prod(side, side, side) / 3**0.5
     way = radius * torch.cat([torch.zeros_like(axes[:1]), axes, -axes, corners])
     probes = (keypoints[:, :, None] + way).flatten(1, 2)
-    d = _distance(nearest_sq(probes, points)[0]).clamp(max=1.2 * radius)
+    d = _distance(nearest_sq(probes, points)[0]).clamp(max=_PROBE_REACH * radius)
     off_sq = (d - _mean_of_all(d.detach())).square()
-    # Divided by a constant, so that the gradient of processes adds up; twice that of the standard deviation.
-    return (off_sq / (_mean_of_all(off_sq.detach()) + 1e-6).sqrt()).mean()
+    # The divisor is a constant: so the gradients of several processes add up to that of one.
+    return (off_sq / (_mean_of_all(off_sq.detach()) + _TINY).sqrt()).mean()
 
 
-def upright_loss(canonical: Tensor) -> Tensor:
-    """Mean angle, in radians and to first order, by which shapes (B, N, 3) are turned against their average.
+def upright_loss(canonical: Points) -> Tensor:
+    """Mean angle by which shapes are rotated against their average, to first order.
 
-    What differs from shape to shape is to be shape: a rigid motion fitted to two of them then finds no turn.
+    What differs between canonical shapes is to be their shape: then a rigid motion fitted to two of them finds no
+    rotation.
+
+    Args:
+        canonical: (B, K, 3) ordered keypoints in the common frame.
+
+    Returns:
+        A scalar of at least 0, in radians.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, no keypoints or an empty batch.
     """
-    check_shape(check_float(canonical, "canonical"), "B N 3", "canonical")
+    canonical = as_clouds(canonical, "canonical")
     x = canonical - canonical.mean(1, keepdim=True)
     average = _mean_of_all(x.detach())
     torque = torch.linalg.cross(average.expand_as(x), x).sum(1)
     inertia = average.square().sum() * torch.eye(3, dtype=x.dtype, device=x.device) - average.mT @ average
-    inertia = inertia + 1e-6 * torch.eye(3, dtype=x.dtype, device=x.device)
+    inertia = inertia + _TINY * torch.eye(3, dtype=x.dtype, device=x.device)
     return _distance(torch.linalg.solve(inertia, torque[..., None])[..., 0].square().sum(-1)).mean()
 
 
@@ -137,10 +223,3 @@ def _distance(d_sq: Tensor) -> Tensor:
     """Square root with a finite derivative, 0, at 0."""
     positive = d_sq > 0
     return torch.where(positive, torch.where(positive, d_sq, torch.ones_like(d_sq)).sqrt(), d_sq)
-
-
-def _check_pair(a: Tensor, b: Tensor, names: tuple[str, str]) -> None:
-    for x, name in zip((a, b), names, strict=True):
-        check_shape(check_float(x, name), "B N 3", name)
-    if len(a) != len(b):
-        raise ValueError(f"{names[1]}: expected the {len(a)} batch entries of {names[0]}, found {len(b)}")

@@ -22,7 +22,6 @@ from geoframe.maps.quality import error_curve as error_curve
 from geoframe.maps.quality import flipped_triangles as flipped_triangles
 from geoframe.maps.quality import geodesic_error as geodesic_error
 from geoframe.maps.quality import orthogonality as orthogonality
-from geoframe.maps.reversible import reversible_refine as reversible_refine
 from geoframe.maps.shells import shell_refine as shell_refine
 from geoframe.maps.transfer import transfer_functions as transfer_functions
 from geoframe.maps.transfer import transfer_labels as transfer_labels

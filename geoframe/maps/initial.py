@@ -30,7 +30,7 @@ def fmap_from_landmarks(
 
     Source: Ovsjanikov et al. 2012, Functional Maps, sec. 5, with point constraints.
     """
-    check_landmark_pairs(landmarks, basis1, basis2)
+    check_landmark_pairs(landmarks, basis1.n_verts, basis2.n_verts)
     check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
     area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
     a = basis1.vecs[:, :k].double()[landmarks[:, 0].long()] * area1.sqrt()
@@ -139,13 +139,13 @@ def _turning_operators(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
     return out.view(k, p, k).transpose(0, 1)
 
 
-def check_landmark_pairs(landmarks: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> None:
+def check_landmark_pairs(landmarks: Tensor, n1: int, n2: int) -> None:
     """Require (L, 2) integer landmarks, L >= 1, with vertices that the two surfaces have."""
     check_shape(check_tensor(landmarks, "landmarks"), "L 2", "landmarks")
     if len(landmarks) < 1:
         raise ValueError("landmarks: expected at least 1 pair, found none; leave them out to match without")
-    check_index(landmarks[:, 0], basis1.n_verts, "landmarks[:, 0]", what="vertices of surface 1")
-    check_index(landmarks[:, 1], basis2.n_verts, "landmarks[:, 1]", what="vertices of surface 2")
+    check_index(landmarks[:, 0], n1, "landmarks[:, 0]", what="vertices of surface 1")
+    check_index(landmarks[:, 1], n2, "landmarks[:, 1]", what="vertices of surface 2")
 
 
 def _commuting_penalty(basis1: Eigenbasis, basis2: Eigenbasis, k: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geoframe._check import check_index, check_shape
 from geoframe.linalg import SpdFactor
-from geoframe.surface.geodesics import HeatGeodesics
+from geoframe.surface.geodesics import geodesic_distances
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
 
@@ -41,7 +41,7 @@ def landmark_coordinates(mesh: Mesh, landmarks: Tensor) -> Tensor:
     harmonic[at] = np.eye(len(at))
     if len(free):
         harmonic[free] = SpdFactor(system[free][:, free]).solve(-W[free][:, at].toarray())
-    distance = HeatGeodesics(mesh).rows(torch.as_tensor(at)).double().cpu().numpy().T
+    distance = geodesic_distances(mesh, torch.as_tensor(at)).double().cpu().numpy().T
     near = 1 / (distance / float(mesh.area) ** 0.5 + 1e-4) ** 2
     share = near / np.maximum(near.sum(1, keepdims=True), 1e-300)
     both = np.hstack([harmonic[:, column].clip(0, 1), share[:, column]])

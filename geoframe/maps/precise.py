@@ -120,7 +120,7 @@ class _Triangles:
         j, f = (squares - 2 * query @ self.centre.T <= reach).nonzero(as_tuple=True)
         products = query @ self.points.T
         dots = products[j[:, None], self.faces[f]]
-        weights = closest_weights(self.gram[f], dots)
+        weights = weights_from_products(self.gram[f], dots)
         distance = (weights * ((self.gram[f] @ weights[..., None])[..., 0] - 2 * dots)).sum(1)
         best = torch.full_like(bound, torch.inf).scatter_reduce(0, j, distance, "amin")
         tied = (
@@ -131,7 +131,7 @@ class _Triangles:
         return f[first], weights[first]
 
 
-def closest_weights(gram: Tensor, dots: Tensor) -> Tensor:
+def weights_from_products(gram: Tensor, dots: Tensor) -> Tensor:
     """Barycentric weights (N, 3) of the points of triangles nearest to query points, in any dimension.
 
     Args:

@@ -1,8 +1,8 @@
 """How good ordered keypoints are: the measures of the category-keypoint papers, each exactly defined.
 
-All take clouds (B, N, 3) of scale 2 (boxes with longest side 2 before they were turned), and return one number a
-shape, (B,), unless said otherwise. The paper gives them in words only; where a word leaves a choice, ours is in
-the docstring.
+Clouds have scale 2: the longest side of their box is 2 before they are rotated. Points are taken as tensors, arrays or
+lists. Measures return one number a shape, (B,), unless said otherwise. The paper gives them in words only; where a word
+leaves a choice, ours is in the docstring.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from geoframe._check import check_float, check_shape
+from geoframe._check import as_tensor, check_index, check_shape
+from geoframe._types import Floats
 from geoframe.surface.closest import closest_weights
-from geoframe.surface.clouds import box, gather_rows, nearest_sq
+from geoframe.surface.clouds import Points, as_cloud_pair, as_clouds, as_points, box, gather_rows, nearest_sq
 from geoframe.surface.mesh import Mesh
 
-INCLUSIVITY_REACH = math.sqrt(0.015)
-# The paper's table 1: coverage, model error, correspondence and inclusivity in percent, symmetry error in degrees, N'.
+SURFACE_REACH = 0.015  # the paper's threshold of inclusivity, at scale 2, for distances to the surface
+INCLUSIVITY_REACH = math.sqrt(SURFACE_REACH)  # the same read as a squared distance, for distances to points
+_KMEANS_STARTS = 5
+# The paper's table 1: coverage, model error, correspondence and inclusivity in percent, symmetry error in degrees,
+# number of keypoints.
 PUBLISHED = {
     "chair": (88.83, 0.72, 100, 90.46, 0.40, 10),
     "table": (93.33, 0.99, 100, 93.38, 2.86, 6),
@@ -32,52 +35,121 @@ PUBLISHED = {
 }
 
 
-def coverage(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Volume of the keypoints' axis-aligned box over that of the cloud's: (B, K, 3), (B, N, 3) -> (B,) in [0, 1]."""
+def box_coverage(keypoints: Points, points: Points) -> Tensor:
+    """Volume of the keypoints' axis-aligned box over that of the cloud's, the paper's coverage.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+
+    Returns:
+        (B,) in [0, 1]; higher is better.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, batches of different length, an empty cloud or batch.
+    """
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     return (_volume(*box(keypoints)) / _volume(*box(points)).clamp(min=1e-12)).clamp(max=1)
 
 
-def box_overlap(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Intersection over union of the axis-aligned boxes of keypoints (B, K, 3) and cloud, in [0, 1]."""
+def box_overlap(keypoints: Points, points: Points) -> Tensor:
+    """Intersection over union of the axis-aligned boxes of keypoints and cloud.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+
+    Returns:
+        (B,) in [0, 1]; higher is better.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
+    """
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     (low1, high1), (low2, high2) = box(keypoints), box(points)
     both = _volume(torch.maximum(low1, low2), torch.minimum(high1, high2))
     return both / (_volume(low1, high1) + _volume(low2, high2) - both).clamp(min=1e-12)
 
 
-def points_covered(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Share of the cloud's points inside the keypoints' axis-aligned box: (B, K, 3), (B, N, 3) -> (B,) in [0, 1]."""
+def points_covered(keypoints: Points, points: Points) -> Tensor:
+    """Share of the cloud's points inside the keypoints' axis-aligned box.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+
+    Returns:
+        (B,) in [0, 1]; higher is better.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
+    """
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     low, high = box(keypoints)
     inside = (points >= low[:, None]) & (points <= high[:, None])
     return inside.all(-1).to(points.dtype).mean(-1)
 
 
-def model_error(nodes: Tensor, keypoints: Tensor, *, squared: bool = True) -> Tensor:
-    """Chamfer distance of nodes (B, M, 3) and keypoints (B, K, 3) over the scale 2: mean of both sides, then their sum.
+def model_error(nodes: Points, keypoints: Points, *, squared: bool = True) -> Tensor:
+    """Chamfer distance of nodes and keypoints over the scale 2: the mean over each side, then their sum.
 
     Args:
+        nodes: (B, M, 3).
+        keypoints: (B, K, 3).
         squared: of squared distances, as in equation 5; else of distances.
+
+    Returns:
+        (B,) of at least 0; lower is better.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
     """
+    nodes, keypoints = as_cloud_pair(nodes, keypoints, ("nodes", "keypoints"))
     sides = [nearest_sq(nodes, keypoints)[0], nearest_sq(keypoints, nodes)[0]]
     return sum((d if squared else d.sqrt()).mean(-1) for d in sides) / 2  # type: ignore[return-value]
 
 
-def inclusivity(keypoints: Tensor, points: Tensor, *, reach: float = INCLUSIVITY_REACH) -> Tensor:
-    """Share of the keypoints no farther than `reach` from the cloud: (B, K, 3), (B, N, 3) -> (B,) in [0, 1].
+def inclusivity(keypoints: Points, points: Points, *, reach: float = INCLUSIVITY_REACH) -> Tensor:
+    """Share of the keypoints no farther than `reach` from the nearest point of the cloud.
 
-    The paper's threshold of 0.015 at scale 2 is read as a squared distance, so 0.122: the points of a cloud of
-    2,000 are farther than 0.015 from each other. Given a dense sample of a mesh, pass ``reach=0.015``.
+    The paper's threshold of 0.015 at scale 2 is read as a squared distance, which gives 0.122: the points of a cloud of
+    2,000 are farther than 0.015 from each other. For a dense sample of a surface pass ``reach=0.015``.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+        reach: a length.
+
+    Returns:
+        (B,) in [0, 1]; higher is better.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
     """
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
     return (nearest_sq(keypoints, points)[0].sqrt() <= reach).to(points.dtype).mean(-1)
 
 
-def surface_distance(keypoints: Tensor, surfaces: Sequence[Mesh]) -> Tensor:
-    """Distance (B, K) of keypoints (B, K, 3) to the surface of their shape, exact; ``(d <= 0.015)`` is inclusivity.
+def surface_distance(keypoints: Points, surfaces: Sequence[Mesh]) -> Tensor:
+    """Exact distance of keypoints to the surface of their shape; ``(d <= 0.015)`` is inclusivity.
 
     Args:
-        surfaces: one a shape, in the frame of the keypoints.
+        keypoints: (B, K, 3).
+        surfaces: B meshes, in the frame of the keypoints.
+
+    Returns:
+        (B, K) of at least 0.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, another number of meshes, a mesh without faces.
     """
+    keypoints = as_clouds(keypoints, "keypoints")
     if len(surfaces) != len(keypoints):
         raise ValueError(f"surfaces: expected {len(keypoints)}, one a shape, found {len(surfaces)}")
+    if empty := [i for i, mesh in enumerate(surfaces) if not len(mesh.faces)]:
+        raise ValueError(f"surfaces: expected meshes with faces, found none in mesh {empty[0]}")
     rows = [
         _mesh_distance(k.double().cpu().numpy(), m.verts.double().cpu().numpy()[m.faces.cpu().numpy()])
         for k, m in zip(keypoints, surfaces, strict=True)
@@ -85,26 +157,26 @@ def surface_distance(keypoints: Tensor, surfaces: Sequence[Mesh]) -> Tensor:
     return torch.as_tensor(np.stack(rows)).to(keypoints)
 
 
-def _mesh_distance(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) distances of points (n, 3) to triangles (F, 3, 3), looking only where a bound does not exclude it."""
-    centre = corners.mean(1)
-    reach = np.linalg.norm(corners - centre[:, None], axis=-1).max(1)
-    gap = np.linalg.norm(points[:, None] - centre, axis=-1)
-    i, f = np.nonzero(gap - reach <= gap.min(1, keepdims=True))
-    place = np.einsum("nc,ncd->nd", closest_weights(points[i], corners[f]), corners[f])
-    nearest = np.full(len(points), np.inf)
-    np.minimum.at(nearest, i, np.linalg.norm(points[i] - place, axis=-1))
-    return nearest
-
-
-def symmetry_error(normal: Tensor, rotation: Tensor, true_normals: Tensor, true_rotation: Tensor) -> Tensor:
-    """Degrees (B,), 0 to 90, between the predicted plane of symmetry, turned with the cloud, and the nearest true one.
+def symmetry_error(normal: Points, rotation: Points, true_normals: Points, true_rotation: Points) -> Tensor:
+    """Angle between the predicted plane of symmetry, rotated with the cloud, and the nearest true one.
 
     Args:
-        normal: (3,) of the canonical frame. rotation: (B, 3, 3) predicted, canonical to cloud.
-        true_normals: (P, 3) in the frame of the data; a table has two. true_rotation: (B, 3, 3), data to cloud.
+        normal: (3,) of the predicted plane, in the canonical frame.
+        rotation: (B, 3, 3) predicted, from the canonical frame to the cloud.
+        true_normals: (P, 3) of the true planes, in the frame of the data; a table has two.
+        true_rotation: (B, 3, 3) from the data to the cloud.
+
+    Returns:
+        (B,) degrees in [0, 90]; lower is better.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, no true plane.
     """
-    check_shape(true_normals, "P 3", "true_normals")
+    true_normals = as_points(true_normals, "P 3", "true_normals")
+    rotation, true_rotation = _rotations(rotation, "rotation"), _rotations(true_rotation, "true_rotation")
+    normal = as_tensor(normal, "normal", like=rotation)
+    check_shape(normal, "3", "normal")
     found = rotation @ (normal / normal.norm())  # (B, 3)
     true = true_rotation @ (true_normals / true_normals.norm(dim=-1, keepdim=True)).mT  # (B, 3, P)
     sine = torch.linalg.cross(found[..., None].expand_as(true), true, dim=1).norm(dim=1)
@@ -112,22 +184,44 @@ def symmetry_error(normal: Tensor, rotation: Tensor, true_normals: Tensor, true_
     return torch.atan2(sine, cosine).rad2deg().amin(-1)
 
 
-def asymmetry(points: Tensor, axis: int) -> Tensor:
-    """Mean distance (B,) from the points of clouds (B, N, 3) to the mirror image of their cloud, coordinate `axis`
-    negated."""
+def asymmetry(points: Points, axis: int) -> Tensor:
+    """Mean distance from the points of a cloud to its mirror image.
+
+    Args:
+        points: (B, N, 3).
+        axis: the coordinate that the mirror negates, 0 to 2.
+
+    Returns:
+        (B,) of at least 0; 0 for a cloud that is its own mirror image.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
+    """
+    points = as_clouds(points, "points")
     mirror = points.new_ones(3)
     mirror[axis] = -1
     return nearest_sq(points, points * mirror)[0].sqrt().mean(-1)
 
 
-def merge_keypoints(canonical: Tensor, *, distance: float = 0.2) -> Tensor:
-    """Non-maximum suppression: (K,) int64 number of the group of every keypoint, groups by first member.
+def merge_keypoints(canonical: Points, *, distance: float = 0.2) -> Tensor:
+    """Non-maximum suppression: which keypoints are to be one.
 
-    Two keypoints whose distance, averaged over the shapes (n, K, 3), is below `distance` are linked, and what
-    is linked is one group (single linkage, as the released code's DBSCAN). The number of groups is the paper's
-    "definition" N'.
+    Two keypoints whose distance, averaged over the shapes, is below `distance` are linked, and what is linked is one
+    group (single linkage, as the released code's DBSCAN). The number of groups is the paper's N', the number of
+    keypoints of the category.
+
+    Args:
+        canonical: (n, K, 3) keypoints of n shapes in the common frame.
+        distance: a length; 0.2 is the released code's.
+
+    Returns:
+        (K,) int64 number of the group of every keypoint; groups are numbered by their first member.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, no shapes or keypoints.
     """
-    check_shape(check_float(canonical, "canonical"), "n K 3", "canonical")
+    canonical = as_clouds(canonical, "canonical")
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
@@ -138,38 +232,73 @@ def merge_keypoints(canonical: Tensor, *, distance: float = 0.2) -> Tensor:
     return torch.tensor([rank[g] for g in group.tolist()], device=canonical.device)
 
 
-def merged(keypoints: Tensor, group: Tensor) -> Tensor:
-    """Means (B, N', 3) of the keypoints (B, K, 3) of each group (K,)."""
-    member = torch.nn.functional.one_hot(group).to(keypoints.dtype)
+def merged(keypoints: Points, group: Tensor) -> Tensor:
+    """Means of the keypoints of each group.
+
+    Args:
+        keypoints: (B, K, 3).
+        group: (K,) int64, see `merge_keypoints`.
+
+    Returns:
+        (B, K', 3), K' the number of groups.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape.
+    """
+    keypoints = as_points(keypoints, "B K 3", "keypoints")
+    member = torch.nn.functional.one_hot(as_tensor(group, "group")).to(keypoints.dtype)
     return torch.einsum("bkd,kg->bgd", keypoints, member / member.sum(0))
 
 
-def repeatability(keypoints: Tensor, true_rotation: Tensor) -> Tensor:
-    """Spread (K,) of every keypoint over the shapes, after undoing the known rotation, over the scale 2.
+def repeatability(keypoints: Points, true_rotation: Points) -> Tensor:
+    """Spread of every keypoint over the shapes, after undoing the known rotations, over the scale 2.
 
-    Root mean square distance of keypoints (B, K, 3) turned back by true_rotation (B, 3, 3) to their mean. It
-    holds the real variation of the shapes too. Keypoints that are NaN on a shape are left out there.
+    The root mean square distance of a keypoint to its mean. It holds the real variation of the shapes, too. Keypoints
+    that are NaN on a shape are left out there.
+
+    Args:
+        keypoints: (B, K, 3).
+        true_rotation: (B, 3, 3) from the data to the cloud.
+
+    Returns:
+        (K,) of at least 0; lower is better.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, an empty batch.
     """
-    back = keypoints @ true_rotation
+    back = as_clouds(keypoints, "keypoints") @ _rotations(true_rotation, "true_rotation")
     return (back - back.nanmean(0)).square().sum(-1).nanmean(0).sqrt() / 2
 
 
-def clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """An order for keypoints that have none, by k-means as the paper does for its baseline.
+def clusters(keypoints: Points, true_rotation: Points, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """An order for keypoints that have none, by k-means, as the paper does for its baseline.
 
-    All keypoints (B, K, 3), turned back by true_rotation (B, 3, 3), are put into K clusters; a cluster is found
-    on a shape if exactly one of the shape's keypoints is in it.
+    All keypoints, after undoing the known rotations, are put into K clusters; a cluster is found on a shape if exactly
+    one of the shape's keypoints is in it.
+
+    Args:
+        keypoints: (B, K, 3), unordered.
+        true_rotation: (B, 3, 3) from the data to the cloud.
+        seed: of the starts of k-means.
 
     Returns:
         ordered: (B, K, 3), the keypoint of every cluster, as given; NaN where it is not found.
         found: (B, K) bool; its mean is the correspondence of keypoints without order.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: another shape, an empty batch.
     """
     from scipy.cluster.vq import kmeans2
 
+    keypoints = as_clouds(keypoints, "keypoints")
+    true_rotation = _rotations(true_rotation, "true_rotation")
     B, K, _ = keypoints.shape
     flat = (keypoints @ true_rotation).reshape(-1, 3).double().cpu().numpy()
     best = None
-    for i in range(5):
+    for i in range(_KMEANS_STARTS):
         centres, label = kmeans2(flat, K, minit="++", rng=seed + i)
         spread = float(((flat - centres[label]) ** 2).sum())
         if best is None or spread < best[0]:
@@ -181,16 +310,26 @@ def clusters(keypoints: Tensor, true_rotation: Tensor, *, seed: int = 0) -> tupl
     return torch.where(found[..., None], ordered, torch.nan), found
 
 
-def semantic_consistency(keypoints: Tensor, points: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """Which part each keypoint lies on, over the shapes, by the label (B, N) of the nearest point.
+def semantic_consistency(keypoints: Points, points: Points, labels: Points) -> tuple[Tensor, float]:
+    """Which part each keypoint lies on, over the shapes, by the label of the nearest point.
 
     Keypoints that are NaN on a shape are left out there.
 
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+        labels: (B, N) int64, the part of every point.
+
     Returns:
         matrix: (K, L) share of the shapes on which keypoint k lies on part l, the paper's figure 4.
-        number: percent of (shape, keypoint) on the keypoint's most common part.
+        percent: of (shape, keypoint) that lie on the keypoint's most common part; higher is better.
+
+    Raises:
+        TypeError: not floating, labels that are not integers.
+        ValueError: another shape, batches of different length, an empty cloud or batch.
     """
-    check_shape(labels, "B N", "labels")
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
+    labels = _labels(labels, points)
     known = ~keypoints.isnan().any(-1)
     part = gather_rows(labels[..., None], nearest_sq(keypoints.nan_to_num(), points)[1])[..., 0]
     count = (torch.nn.functional.one_hot(part, int(labels.max()) + 1) * known[..., None]).sum(0)
@@ -198,15 +337,29 @@ def semantic_consistency(keypoints: Tensor, points: Tensor, labels: Tensor) -> t
     return matrix, 100 * float(count.amax(1).sum() / known.sum().clamp(min=1))
 
 
-def dual_alignment_score(keypoints: Tensor, points: Tensor, labels: Tensor, *, reference: int = 0) -> float:
-    """Dual alignment score in percent: whether keypoint k lies on the same part as on a reference shape, both ways.
+def dual_alignment_score(keypoints: Points, points: Points, labels: Points, *, reference: int = 0) -> float:
+    """Dual alignment score: whether keypoint k lies on the same part as on a reference shape, both ways.
 
     Forward: the part at the reference's keypoint k is also at the shape's keypoint k. Backward: the reference's
-    keypoint k is the nearest of its keypoints to some point of the part at the shape's keypoint k. Mean of both
-    over shapes and keypoints.
+    keypoint k is the nearest of its keypoints to some point of the part at the shape's keypoint k. The score is the
+    mean of both over shapes and keypoints.
+
+    Args:
+        keypoints: (B, K, 3).
+        points: (B, N, 3).
+        labels: (B, N) int64, the part of every point.
+        reference: number of the reference shape, in [0, B).
+
+    Returns:
+        Percent; higher is better.
+
+    Raises:
+        TypeError, ValueError: as `semantic_consistency`.
 
     Source: after Shi et al. 2021 (Skeleton Merger), whose score this is for labelled parts.
     """
+    keypoints, points = as_cloud_pair(keypoints, points, ("keypoints", "points"))
+    labels = _labels(labels, points)
     part = gather_rows(labels[..., None], nearest_sq(keypoints, points)[1])[..., 0]
     forward = (part == part[reference]).double().mean()
     owner = nearest_sq(points[reference : reference + 1], keypoints[reference : reference + 1])[1][0]
@@ -216,6 +369,31 @@ def dual_alignment_score(keypoints: Tensor, points: Tensor, labels: Tensor, *, r
     K = torch.arange(keypoints.shape[1], device=keypoints.device)
     backward = near[K[None].expand_as(part), part].double().mean()
     return 50 * float(forward + backward)
+
+
+def _mesh_distance(points: Floats, corners: Floats) -> Floats:
+    """(n,) distances of points (n, 3) to triangles (F, 3, 3), looking only where a bound does not exclude it."""
+    centre = corners.mean(1)
+    reach = np.linalg.norm(corners - centre[:, None], axis=-1).max(1)
+    gap = np.linalg.norm(points[:, None] - centre, axis=-1)
+    i, f = np.nonzero(gap - reach <= gap.min(1, keepdims=True))
+    place = np.einsum("nc,ncd->nd", closest_weights(points[i], corners[f]), corners[f])
+    nearest = np.full(len(points), np.inf)
+    np.minimum.at(nearest, i, np.linalg.norm(points[i] - place, axis=-1))
+    return nearest
+
+
+def _rotations(x: Points, name: str) -> Tensor:
+    """(B, 3, 3) as a tensor."""
+    return as_points(x, "B 3 3", name)
+
+
+def _labels(labels: Points, points: Tensor) -> Tensor:
+    """(B, N) int64 of points (B, N, 3) as a tensor."""
+    out = as_tensor(labels, "labels")
+    check_shape(out, f"{len(points)} {points.shape[1]}", "labels")
+    check_index(out, 1 + int(out.max()), "labels", what="parts")
+    return out.long()
 
 
 def _volume(low: Tensor, high: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._compiled import compiled, compiled_sums, share
+from geoframe._types import Array
 
 
 def near_minima(scores: Tensor, best: Tensor, slack: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,20 +61,23 @@ def _up_to(scores: Any, limit: Any, found: Any) -> int:
 
 
 def pairs_in_cells(
-    inside: NDArray[Any],
-    balls: NDArray[Any],
-    points: NDArray[Any],
-    slack: NDArray[Any],
-    rows: NDArray[Any],
-    cell: NDArray[Any],
+    inside: Array,
+    balls: Array,
+    points: Array,
+    slack: Array,
+    rows: Array,
+    cell: Array,
     room: int,
-) -> tuple[NDArray[Any], NDArray[Any]] | None:
+) -> tuple[Array, Array] | None:
     """Pairs (ball, point) that are certain to hold, for each ball, the point with the lowest product.
 
     Args:
         inside: (G, N) float32; where it is at most zero, the point is one for the balls of the cell.
-        balls: (Q, E) and points: (N, E) float32 rows. slack: (Q,) how far above the lowest product a pair is kept.
-        rows: (S,) the balls that are asked for. cell: (S,) in 0..G-1, the cell of each. room: pairs to return at most.
+        balls: (Q, E) and points: (N, E) float32 rows.
+        slack: (Q,) how far above the lowest product a pair is kept.
+        rows: (S,) the balls that are asked for.
+        cell: (S,) in 0..G-1, the cell of each.
+        room: pairs to return at most.
 
     Returns:
         Two (n,) int64, or None if there is more than room for.

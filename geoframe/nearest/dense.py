@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_finite, check_float, check_int, check_shape
 
 _BLOCK = 2**23
 _GROUP = 16  # the minima of groups of scores take one pass; single scores are looked at in few groups
@@ -27,8 +27,10 @@ def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -
     """The `k` nearest of `points` for every row of `query`, as if computed in float64 by brute force.
 
     Args:
-        query: (Q, D) floating. points: (N, D) on the same device, N >= k.
-        k: how many neighbours. block: number of scores held at a time (4 bytes each; 20 where all tie).
+        query: (Q, D) floating; tensors, arrays and lists are taken.
+        points: (N, D) on the same device, N >= k.
+        k: how many neighbours.
+        block: number of scores held at a time (4 bytes each; 20 where all tie).
 
     Returns:
         index: (Q,) int64 into `points`, or (Q, k) nearest first when k > 1; equal distances by lower index.
@@ -38,6 +40,7 @@ def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -
     Raises:
         TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
     """
+    query, points = as_floats(query, "query"), as_floats(points, "points")
     _check(query, points, k, block)
     with torch.no_grad():
         q, p = query.double(), points.double()
@@ -56,9 +59,11 @@ def lowest_score(
     """The `k` points with the smallest ``bias_j - 2 query_i . points_j``, as if computed in float64.
 
     Args:
-        query: (Q, D) floating. points: (N, D) on the same device, N >= k.
+        query: (Q, D) floating; tensors, arrays and lists are taken.
+        points: (N, D) on the same device, N >= k.
         bias: (N,) floating; None stands for ``|points_j|^2``, which gives the nearest.
-        k: how many. block: number of scores held at a time (4 bytes each; 20 where all tie).
+        k: how many.
+        block: number of scores held at a time (4 bytes each; 20 where all tie).
 
     Returns:
         (Q,) int64 into `points`, or (Q, k) lowest first when k > 1; equal scores by lower index.
@@ -66,9 +71,11 @@ def lowest_score(
     Raises:
         TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
     """
+    query, points = as_floats(query, "query"), as_floats(points, "points")
     _check(query, points, k, block)
     if bias is not None:
-        if check_float(bias, "bias").shape != (len(points),):
+        bias = as_floats(bias, "bias")
+        if bias.shape != (len(points),):
             raise ValueError(f"bias: expected shape ({len(points)},), one a point, found {tuple(bias.shape)}")
         check_finite(bias, "bias")
         bias = bias.double()

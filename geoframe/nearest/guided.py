@@ -87,7 +87,8 @@ def nearest_by_guess(
     """Index (Q,) of the nearest point of each query, as if computed in float64 by brute force; ties to the lowest.
 
     Args:
-        query: (Q, D) and points: (N, D), float64 on the CPU. guess: (Q,) into points, the nearer the faster.
+        query: (Q, D) and points: (N, D), float64 on the CPU.
+        guess: (Q,) into points, the nearer the faster.
         cut: patches of the queries, or of what is near where these are near.
         block: number of scores held at a time (4 bytes each).
         bias, whole: (N,) and (Q, E), where query and points are short for longer vectors: `whole` are those of the

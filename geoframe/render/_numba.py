@@ -13,18 +13,15 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._compiled import compiled, share
+from geoframe._types import Array
 from geoframe.render._scene import Size
 from geoframe.render._torch import THINNEST
-
-Array = NDArray[Any]
 
 
 def hard(

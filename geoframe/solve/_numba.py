@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._compiled import compiled, share
+from geoframe._types import Array
 from geoframe.solve._moments import LIFT, Moments
 
-Array = NDArray[Any]
 Limits = tuple[float, float, int]
 _ALONE = 2**23  # multiplications, about, that are not worth a second thread
 

@@ -13,17 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_finite, check_float, check_index, check_int, check_shape, check_tensor
+from geoframe._types import Floats
 from geoframe.linalg import SpdFactor
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
 from geoframe.surface.topology import vertex_components
 from geoframe.transforms import nearest_rotation
 
-Floats = NDArray[np.float64]
 FLOOR = 1e-6  # least weight of an edge, of the mean weight, where weights are clamped
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_float, check_shape
+from geoframe.linalg import safe_norm
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
 from geoframe.surface.topology import edges
@@ -23,7 +24,7 @@ def edge_energy(mesh: Mesh, verts: Tensor) -> Tensor:
     """
     _check(mesh, verts)
     table = torch.from_numpy(edges(mesh.faces.cpu().numpy()).verts).to(mesh.device)
-    rest, moved = (_safe_norm(x[..., table[:, 0], :] - x[..., table[:, 1], :]) for x in (mesh.verts, verts))
+    rest, moved = (safe_norm(x[..., table[:, 0], :] - x[..., table[:, 1], :]) for x in (mesh.verts, verts))
     return (moved - rest).square().mean(-1) / rest.square().mean()
 
 
@@ -55,7 +56,7 @@ def normal_energy(mesh: Mesh, verts: Tensor) -> Tensor:
 
     def cosines(x: Tensor) -> Tensor:
         n = mesh.with_verts(x).face_normals_scaled
-        length = _safe_norm(n)
+        length = safe_norm(n)
         unit = n / torch.where(length > 0, length, torch.ones_like(length))[..., None]
         return (unit[..., pairs[:, 0], :] * unit[..., pairs[:, 1], :]).sum(-1)
 
@@ -80,10 +81,3 @@ def volume_energy(mesh: Mesh, verts: Tensor) -> Tensor:
 def _check(mesh: Mesh, verts: Tensor) -> None:
     check_shape(mesh.verts, "V 3", "mesh.verts")
     check_shape(check_float(verts, "verts"), f"... {mesh.n_verts} 3", "verts")
-
-
-def _safe_norm(x: Tensor) -> Tensor:
-    """Length of the last dimension; where it is zero its gradient is zero."""
-    square = x.square().sum(-1)
-    zero = square == 0
-    return torch.where(zero, 0.0, torch.where(zero, torch.ones_like(square), square).sqrt())

@@ -20,12 +20,11 @@ import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 
+from geoframe._types import Floats
 from geoframe.linalg import SpdFactor, count_below
 
 log = logging.getLogger(__name__)
-Floats = NDArray[np.float64]
 
 BLOCKS = (4, 16, 48)  # block sizes, tried in turn
 SHIFT = 0.05  # s in units of the k-th eigenvalue expected: larger costs steps, smaller costs orthogonality
@@ -33,6 +32,7 @@ TOLERANCE = 1e-10  # of the Lanczos residual, relative to nu
 GAP = 1e-6  # relative width of a gap of the spectrum in which eigenvalues are counted
 RESIDUAL = 1e-6  # of W u - lambda M u in the norm of M^-1, relative to lambda + s
 DENSE_FALLBACK = (1500, 2500, 4000)  # numbers of vertices up to which a dense solver is the next resort
+NEW_DIRECTIONS = 8  # random vectors tried for one outside the basis; where one exists the first one has it
 _SEMI = 1e-8  # loss of orthogonality at which it is restored
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -44,7 +44,8 @@ def lowest_pairs(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats
 
     Args:
         W: (n, n) symmetric positive semi-definite, connected, with the constants as kernel.
-        mass: (n,) positive. k: from 1 to n.
+        mass: (n,) positive.
+        k: from 1 to n.
 
     Raises:
         ValueError: no certified result (meaning that the matrix is too ill-conditioned).
@@ -64,10 +65,7 @@ def lowest_pairs(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats
         log.info("eigenbasis: blocks of %d missed eigenvalues, trying larger ones", b)
         if n <= DENSE_FALLBACK[i]:
             return _dense_pairs(W, mass, k)
-    raise ValueError(
-        f"eigenbasis: could not certify the {k} lowest eigenpairs of {n} vertices; "
-        "repair the mesh, or use kind='tufted'"
-    )
+    raise ValueError(f"eigenbasis: could not certify the {k} lowest eigenpairs of {n} vertices")
 
 
 def _factor_shifted(W: sp.csr_matrix, mass: Floats, s: float) -> tuple[SpdFactor, float]:
@@ -77,7 +75,12 @@ def _factor_shifted(W: sp.csr_matrix, mass: Floats, s: float) -> tuple[SpdFactor
             return SpdFactor(W + s * sp.diags_array(mass)), s
         except ValueError:
             s *= 30
-    return SpdFactor(W + s * sp.diags_array(mass)), s
+    try:
+        return SpdFactor(W + s * sp.diags_array(mass)), s
+    except ValueError as err:
+        raise ValueError(
+            f"eigenbasis: the Laplacian of {len(mass)} vertices cannot be factored, its entries are too uneven"
+        ) from err
 
 
 def _dense_pairs(W: sp.csr_matrix, mass: Floats, k: int) -> tuple[Floats, Floats]:
@@ -123,7 +126,9 @@ def ritz_pairs(
     It ends when the k - 1 largest have converged and a gap follows the j-th, j >= k - 1; nothing is certified.
 
     Args:
-        factor: of A (n, n). dual: rows (b, n) times M. k: wanted pairs, counting the constants.
+        factor: of A (n, n).
+        dual: rows (b, n) times M.
+        k: wanted pairs, counting the constants.
 
     Returns:
         j + 1 eigenvalues, descending, their error bounds, and j vectors (j, n), one a row; None where the
@@ -139,7 +144,17 @@ def ritz_pairs(
         return out
 
     start = np.random.default_rng(seed).standard_normal((b, n))
-    lanczos = BlockLanczos(op, dual, op(start), capacity=min(4 * k + 60 + 12 * b, n - 1 - b))
+    capacity = min(4 * k + 60 + 12 * b, n - 1 - b)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # it ends in an error, not in a basis
+            return _run(BlockLanczos(op, dual, op(start), capacity=capacity), k, tolerance)
+    except np.linalg.LinAlgError:  # M is so uneven that B has too small a rank in this precision
+        return None
+
+
+def _run(lanczos: BlockLanczos, k: int, tolerance: float) -> tuple[Floats, Floats, Floats] | None:
+    """`ritz_pairs` from a basis of one block."""
+    b = lanczos.b
     check, k = min(2 * k + 20, lanczos.capacity), k - 1
     while lanczos.m < lanczos.capacity:
         lanczos.step()
@@ -211,14 +226,18 @@ class BlockLanczos:
 
     Attributes:
         Q: (capacity + b, n); the first `m` rows are the Krylov basis, the next b the block to come.
-        m: rows of the basis. b: block size. diagonal, coupling: the blocks (b, b) of T.
+        m: rows of the basis.
+        b: block size.
+        diagonal, coupling: the blocks (b, b) of T.
 
     Orthogonality is kept to about 1e-8, which gives T to full precision. Its loss is followed by the
     recurrence that it obeys, in blocks (b, b) of ``Q_i M Q_j^T``; where it gets too large, two blocks in turn
     are orthogonalised against all others.
 
     Args:
-        op: rows (b, n) to ``B`` applied to each. dual: rows (b, n) times M. start: (b, n) independent rows.
+        op: rows (b, n) to ``B`` applied to each.
+        dual: rows (b, n) times M.
+        start: (b, n) independent rows.
 
     Source: Simon 1984, The Lanczos algorithm with partial reorthogonalization; Grimes, Lewis & Simon 1994.
     """
@@ -328,13 +347,16 @@ class BlockLanczos:
         """`_orthonormalise` of nearly dependent rows, against the whole basis, by Gram-Schmidt.
 
         Where a row holds nothing new (an invariant subspace is complete) a random one enters, with zeros in C.
+
+        Raises:
+            LinAlgError: random rows hold nothing new either.
         """
         b, m = self.b, self.m
         C, P = np.zeros((b, b)), np.zeros_like(Y)
         spent = 1e-13 * (np.abs(self.diagonal[0]).max() if m else 0.0)
         for i in range(b):
             y, own = Y[i : i + 1], True
-            while True:
+            for _attempt in range(NEW_DIRECTIONS):
                 length = float(_inner(y, self.dual(y))[0, 0]) ** 0.5
                 for _ in range(2):
                     y = self._without_basis(y) if m else y
@@ -346,6 +368,8 @@ class BlockLanczos:
                 if norm > spent and norm > 1e-12 * length:
                     break
                 y, own = self.op(self._rng.standard_normal((1, Y.shape[1]))), False
+            else:
+                raise np.linalg.LinAlgError("no direction is left that rounding does not swallow")
             P[i] = y[0] / norm
             C[i, i] = norm if own else 0.0
         return P, C

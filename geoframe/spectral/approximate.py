@@ -14,13 +14,10 @@ import numpy as np
 import scipy.linalg as la
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 
+from geoframe._types import Floats, Ints
 from geoframe.linalg import SpdFactor
 from geoframe.spectral._lanczos import lowest_pairs, ritz_pairs
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAMPLES = 40  # bumps of the coarse space per eigenpair
 LLOYD = 2  # times that the samples move to the middle of their clusters
@@ -38,7 +35,10 @@ def approximate_pairs(W: sp.csr_matrix, mass: Floats, points: Floats, k: int) ->
     better than the last. Surfaces of fewer than ``4 * SAMPLES * k`` vertices are solved exactly.
 
     Args:
-        W: (n, n) stiffness matrix, connected. mass: (n,) positive. points: (n, 3) positions. k: from 1 to n.
+        W: (n, n) stiffness matrix, connected.
+        mass: (n,) positive.
+        points: (n, 3) positions.
+        k: from 1 to n.
 
     Source: the coarse space follows Nasikun, Brandt & Hildebrandt 2018, Fast Approximation of Laplace-Beltrami
         Eigenproblems; differs: clusters instead of Dijkstra balls, linear precision, a sparse coarse problem

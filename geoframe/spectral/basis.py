@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._cache import cached_arrays
-from geoframe._check import check_choice, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_choice, check_int, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.spectral._lanczos import lowest_pairs
 from geoframe.spectral.approximate import approximate_pairs
+from geoframe.surface.health import outliers
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.operators import laplacian
 
-Floats = NDArray[np.float64]
 REPEATED = 1e-9  # eigenvalues closer than this, relatively, count as one repeated eigenvalue
 
 
@@ -37,8 +37,10 @@ class Eigenbasis:
     mass: Tensor
 
     def __post_init__(self) -> None:
-        K = check_shape(check_float(self.vals, "vals"), "K", "vals")["K"]
-        sizes = check_shape(check_float(self.vecs, "vecs"), "V K", "vecs")
+        for name in ("vals", "vecs", "mass"):
+            object.__setattr__(self, name, as_floats(getattr(self, name), name))
+        K = check_shape(self.vals, "K", "vals")["K"]
+        sizes = check_shape(self.vecs, "V K", "vecs")
         if sizes["K"] != K:
             raise ValueError(f"vecs: expected {K} columns, one an eigenvalue, found {sizes['K']}")
         if self.mass.shape != (sizes["V"],):
@@ -59,10 +61,13 @@ class Eigenbasis:
 
     def project(self, f: Tensor) -> Tensor:
         """Coefficients (K, ...) of vertex functions `f` (V, ...): ``vecs^T M f``."""
+        f = f if isinstance(f, Tensor) else as_floats(f, "f").to(self.vecs)
         return torch.tensordot(self.vecs.T, self.mass.reshape(-1, *[1] * (f.ndim - 1)) * f, dims=1)
 
     def lift(self, coefficients: Tensor) -> Tensor:
         """Vertex functions (V, ...) with the given coefficients (K', ...), K' <= K."""
+        if not isinstance(coefficients, Tensor):
+            coefficients = as_floats(coefficients, "coefficients").to(self.vecs)
         return torch.tensordot(self.vecs[:, : coefficients.shape[0]], coefficients, dims=1)
 
     def truncate(self, k: int) -> Eigenbasis:
@@ -87,7 +92,8 @@ def eigenbasis(
     """The k lowest eigenpairs of ``W u = lambda M u`` on a mesh or point cloud, ``vecs^T diag(mass) vecs = I``.
 
     Args:
-        surface: V vertices or points. k: from 1 to the number of vertices with area.
+        surface: V vertices or points.
+        k: from 1 to the number of vertices with area.
         kind, mass: the Laplacian, see `geoframe.surface.laplacian`.
         method: "exact", every pair to a relative residual of 1e-6 or better (eigenvalues to about 1e-12) and
             none missing, certified by inertia; "approximate", see `geoframe.spectral.approximate`.
@@ -107,11 +113,36 @@ def eigenbasis(
         ValueError: k out of range, a batch, NaN, or no certified result.
     """
     check_choice(method, ("exact", "approximate"), "method")
+    check_int(k, "k", low=1)
+    key = ("eigenbasis", kind, mass, method)
+    held: dict[str, Eigenbasis] = surface.once(key, dict)
+    if not held or held["basis"].k < k:
+        held["basis"] = _eigenbasis(surface, k, kind, mass, method, cache)
+    basis = held["basis"]
+    return basis if basis.k == k else basis.truncate(k)
+
+
+def kept_basis(surface: Mesh, basis: Eigenbasis | None = None) -> Eigenbasis | None:
+    """The eigenbasis that a `geoframe.Surface` keeps for `eigenbasis` with its default options, if any.
+
+    Args:
+        surface: a plain mesh keeps none.
+        basis: one to be kept from now on, computed elsewhere.
+    """
+    held: dict[str, Eigenbasis] = surface.once(("eigenbasis", "auto", "barycentric", "exact"), dict)
+    if basis is not None:
+        held["basis"] = basis
+    return held.get("basis")
+
+
+def _eigenbasis(
+    surface: Mesh | PointCloud, k: int, kind: str, mass: str, method: str, cache: bool
+) -> Eigenbasis:
     W, M = laplacian(surface, kind=kind, mass=mass)
     used = np.flatnonzero(M > 0)
     if not used.size:
         raise ValueError("surface: no vertex has any area; expected at least one proper triangle")
-    if check_int(k, "k", low=1) > used.size:
+    if k > used.size:
         raise ValueError(
             f"k: expected at most {used.size}, the number of vertices with area, found {k}; "
             "use fewer eigenpairs or subdivide"
@@ -121,7 +152,11 @@ def eigenbasis(
     points = x.detach().double().cpu().numpy()[used] if method == "approximate" else None
 
     def compute() -> dict[str, np.ndarray]:
-        vals, vecs = _lowest_of_all(W[used][:, used] if used.size < len(M) else W, M[used], k, points)
+        part = W[used][:, used] if used.size < len(M) else W
+        try:
+            vals, vecs = _lowest_of_all(part, M[used], k, points)
+        except ValueError as err:
+            raise ValueError(f"{err}{_why(x)}") from err
         if used.size < len(M):
             vecs, part = np.zeros((len(M), k)), vecs
             vecs[used] = part
@@ -131,6 +166,15 @@ def eigenbasis(
     found = cached_arrays(parts, compute) if cache else compute()
     arrays = (found["vals"], found["vecs"], M)
     return Eigenbasis(*(torch.as_tensor(a).to(dtype=x.dtype, device=x.device) for a in arrays))
+
+
+def _why(positions: Tensor) -> str:
+    """What may be the reason that the surface with these positions (V, 3) has no spectrum, and what to do."""
+    far = outliers(positions.detach().double().cpu().numpy())
+    if not len(far):
+        return "; see geoframe.health(mesh), repair the mesh, or use kind='tufted'"
+    verb = f"{len(far)} vertices lie" if len(far) > 1 else "1 vertex lies"
+    return f"; {verb} very far from all others, first {far[0]}: geoframe.repair(mesh, drop_outliers=True)"
 
 
 def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None) -> tuple[Floats, Floats]:
@@ -163,7 +207,7 @@ def _lowest_of_all(W: sp.csr_matrix, mass: Floats, k: int, points: Floats | None
         wanted[short] = np.minimum(caps[short], 2 * wanted[short])
 
 
-def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
+def _components(W: sp.csr_matrix, mass: Floats) -> list[Ints]:
     """Vertex indices of the connected components, the largest area first, then by first vertex."""
     linked = W.copy()
     linked.eliminate_zeros()
@@ -173,9 +217,7 @@ def _components(W: sp.csr_matrix, mass: Floats) -> list[NDArray[np.int64]]:
     return [members[c] for c in np.lexsort((np.arange(n), -area))]
 
 
-def _merge(
-    pairs: list[tuple[Floats, Floats]], members: list[NDArray[np.int64]], n: int, k: int
-) -> tuple[Floats, Floats]:
+def _merge(pairs: list[tuple[Floats, Floats]], members: list[Ints], n: int, k: int) -> tuple[Floats, Floats]:
     """The k lowest of all components' pairs; equal eigenvalues in the order of the components."""
     if len(members[0]) == n:
         vals, vecs = pairs[0]
@@ -194,7 +236,7 @@ def _merge(
     return np.sort(vals[chosen]), vecs
 
 
-def _clusters(vals: Floats) -> NDArray[np.int64]:
+def _clusters(vals: Floats) -> Ints:
     """Number the groups of equal (to REPEATED) eigenvalues among ascending `vals`."""
     return np.cumsum(np.r_[False, np.diff(vals) > REPEATED * vals[1:]])
 

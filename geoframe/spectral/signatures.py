@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_float, check_index, check_int, check_shape
+from geoframe._check import as_floats, as_tensor, check_index, check_int, check_shape
 from geoframe.spectral.basis import Eigenbasis
 
 ZERO = 1e-8  # eigenvalues up to this share of the largest count as zero
@@ -20,7 +21,7 @@ ZERO = 1e-8  # eigenvalues up to this share of the largest count as zero
 
 def hks(
     basis: Eigenbasis,
-    times: int | Tensor = 100,
+    times: int | Tensor | Sequence[float] = 100,
     *,
     landmarks: Tensor | Sequence[int] | None = None,
     scaled: bool = True,
@@ -28,7 +29,8 @@ def hks(
     """Heat kernel signature: ``sum_i exp(-lambda_i t) u_i(x)^2``, how much heat is left at x after time t.
 
     Args:
-        basis: K eigenpairs. times: (T,) in length^2, or their number: then they are spaced evenly in the
+        basis: K eigenpairs.
+        times: (T,) in length^2, or their number: then they are spaced evenly in the
             logarithm from ``4 ln 10 / lambda_max`` to ``4 ln 10 / lambda_min``, the extreme nonzero eigenvalues.
         landmarks: (L,) vertices; then ``sum_i exp(-lambda_i t) u_i(x) u_i(landmark)``, the heat that reaches x.
         scaled: divide by the heat trace ``sum_i exp(-lambda_i t)``, so that all times weigh alike.
@@ -43,7 +45,7 @@ def hks(
     Source: Sun, Ovsjanikov & Guibas 2009, A Concise and Provably Informative Multi-Scale Signature Based on
         Heat Diffusion; the scaling is that of section 4.
     """
-    if isinstance(times, Tensor):
+    if isinstance(times, Tensor | Sequence | np.ndarray):
         times = _grid(times, basis, "times")
         if not bool((times > 0).all()):
             raise ValueError(f"times: expected positive numbers, found {float(times.min()):.3g}")
@@ -58,7 +60,7 @@ def hks(
 
 def wks(
     basis: Eigenbasis,
-    energies: int | Tensor = 100,
+    energies: int | Tensor | Sequence[float] = 100,
     *,
     sigma: float | None = None,
     landmarks: Tensor | Sequence[int] | None = None,
@@ -70,7 +72,8 @@ def wks(
     squared eigenfunctions, where the heat kernel is a low-pass filter.
 
     Args:
-        basis: K eigenpairs. energies: (T,) logarithms of eigenvalues, or their number: then they are spaced
+        basis: K eigenpairs.
+        energies: (T,) logarithms of eigenvalues, or their number: then they are spaced
             evenly between the logarithms of the extreme nonzero eigenvalues, 2 sigma inside (at most a quarter
             of the range).
         sigma: width in the logarithm; by default 7 times the range over the number of energies, the range
@@ -87,7 +90,7 @@ def wks(
     Source: Aubry, Schlickewei & Cremers 2011, The Wave Kernel Signature, section 3.
     """
     low, high = (math.log(x) for x in _spectral_range(basis))
-    if isinstance(energies, Tensor):
+    if isinstance(energies, Tensor | Sequence | np.ndarray):
         energies = _grid(energies, basis, "energies")
         sigma = 7 * float(energies.max() - energies.min()) / len(energies) if sigma is None else sigma
     else:
@@ -114,7 +117,7 @@ def _signature(
         weights = weights / weights.sum(1, keepdim=True)
     if landmarks is None:
         return basis.vecs**2 @ weights.T
-    index = landmarks if isinstance(landmarks, Tensor) else torch.tensor(landmarks, dtype=torch.long)
+    index = as_tensor(landmarks, "landmarks")
     check_shape(check_index(index, basis.n_verts, "landmarks", what="vertices"), "L", "landmarks")
     seen = basis.vecs[index.long().to(basis.vecs.device)]  # (L, K)
     return basis.vecs @ (seen[:, None] * weights).reshape(-1, basis.k).T
@@ -125,13 +128,16 @@ def _spectral_range(basis: Eigenbasis) -> tuple[float, float]:
     nonzero = basis.vals[basis.vals > ZERO * basis.vals[-1]]
     if nonzero.numel() == 0 or float(basis.vals[-1]) <= 0:
         raise ValueError(
-            f"basis: expected at least one nonzero eigenvalue, found {basis.k} zeros; compute more eigenpairs"
+            f"basis: all {basis.k} eigenvalues are zero, as of a surface in {basis.k} or more components (pieces that "
+            "share no vertex, as the triangles of an STL file); join them with geoframe.repair(mesh, "
+            "merge_vertices=True), keep one with keep_largest=True, or compute more eigenpairs than components"
         )
     return float(nonzero[0]), float(nonzero[-1])
 
 
-def _grid(x: Tensor, basis: Eigenbasis, name: str) -> Tensor:
-    check_shape(check_float(x, name), "T", name)
+def _grid(x: Tensor | Sequence[float], basis: Eigenbasis, name: str) -> Tensor:
+    x = as_floats(x, name)
+    check_shape(x, "T", name)
     if not x.numel():
         raise ValueError(f"{name}: expected at least one number, found none")
     return x.to(basis.vals)

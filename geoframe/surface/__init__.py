@@ -12,6 +12,7 @@ from geoframe.surface.geodesics import geodesic_pairs as geodesic_pairs
 from geoframe.surface.health import Health as Health
 from geoframe.surface.health import health as health
 from geoframe.surface.io import load as load
+from geoframe.surface.io import load_mesh as load_mesh
 from geoframe.surface.io import save as save
 from geoframe.surface.landmarks import check_landmarks as check_landmarks
 from geoframe.surface.landmarks import pair_landmarks as pair_landmarks

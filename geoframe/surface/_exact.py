@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
 from geoframe._optional import require
+from geoframe._types import Floats, Ints
 from geoframe.surface.topology import collapsed_faces, duplicate_faces, nonmanifold_vertices
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 CAP_COSINE = -1 + 1e-5  # a triangle with a wider angle (179.7 degrees) is flipped away
 PASSES = 100  # over all triangles, of flips; a chain of n collinear vertices on an edge needs about n
@@ -27,7 +24,8 @@ class ExactPiece:
     """Exact distances on one connected component, verts (V, 3) of edge length about 1 and faces (F, 3).
 
     Raises:
-        ValueError: not manifold. ImportError: without the extra `geometry`.
+        ValueError: not manifold.
+        ImportError: without the extra `geometry`.
     """
 
     def __init__(self, verts: Floats, faces: Ints) -> None:

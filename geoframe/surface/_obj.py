@@ -11,14 +11,12 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Array, Floats, Ints
+from geoframe.surface._polygons import triangulate
 from geoframe.surface._raw import (
-    Floats,
-    Ints,
     Raw,
     content_lines,
-    fan,
     number_format,
     number_table,
     pad_uv,
@@ -38,7 +36,7 @@ _CORNERS = tuple(
 
 
 def read_obj(data: bytes) -> Raw:
-    """Parse an OBJ file; polygons become fans, negative (relative) indices are resolved."""
+    """Parse an OBJ file; polygons become triangles, negative (relative) indices are resolved."""
     text = data.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     lines, numbers = content_lines(text)
     kinds = [line.split(None, 1)[0] for line in lines]
@@ -56,7 +54,7 @@ def read_obj(data: bytes) -> Raw:
     corner_v, corner_t, counts = _corners(body["f"], where["f"])
     corner_v = _resolve(corner_v, counts, len(verts), kinds, "v", where["f"])
     corner_t = _resolve(corner_t, counts, len(uv), kinds, "vt", where["f"], optional=True)
-    triangles = fan(counts)
+    triangles = triangulate(verts, corner_v, counts)
     faces = corner_v[triangles]
     if not len(uv) or (corner_t < 0).all():
         return Raw(verts, faces, colors)
@@ -136,7 +134,7 @@ def _resolve(
 
 
 def write_obj(
-    verts: NDArray, faces: Ints, *, colors: NDArray | None, normals: NDArray | None, uv: Any, uv_faces: Any
+    verts: Array, faces: Ints, *, colors: Array | None, normals: Array | None, uv: Any, uv_faces: Any
 ) -> bytes:
     """OBJ text with colours behind the positions and texture coordinates as vt."""
     fmt = number_format(verts.dtype)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Array, Ints
+from geoframe.surface._polygons import triangulate
 from geoframe.surface._raw import (
-    Ints,
     Raw,
     check_corners,
     content_lines,
-    fan,
     number_format,
     number_table,
     polygon_rows,
@@ -57,10 +56,15 @@ def read_off(data: bytes) -> Raw:
         colors = unit_colors(table[:, columns:])
     flat, sizes = polygon_rows(lines[middle:], numbers[middle:])
     check_corners(flat, sizes, n_verts, numbers[middle:])
-    return Raw(table[:, :3], flat[fan(sizes)], colors, table[:, 3:6] if has_normal else None)
+    return Raw(
+        table[:, :3],
+        flat[triangulate(table[:, :3], flat, sizes)],
+        colors,
+        table[:, 3:6] if has_normal else None,
+    )
 
 
-def write_off(verts: NDArray, faces: Ints, *, colors: NDArray | None) -> bytes:
+def write_off(verts: Array, faces: Ints, *, colors: Array | None) -> bytes:
     """OFF text, or COFF with r g b a in [0, 1] behind the positions."""
     rows = verts
     if colors is not None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geoframe.surface._raw import Floats, Ints, Raw, check_corners, fan, number_table, unit_colors
+from geoframe._types import Array, Floats, Ints
+from geoframe.surface._polygons import triangulate
+from geoframe.surface._raw import Raw, check_corners, number_table, unit_colors
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",
@@ -29,7 +30,7 @@ class _Property(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    flat: NDArray
+    flat: Array
     counts: Ints
 
 
@@ -37,6 +38,10 @@ class _Element(NamedTuple):
     name: str
     n_rows: int
     properties: list[_Property]
+
+
+class _Twice(ValueError):
+    """A name of the header that stands for two things."""
 
 
 def read_ply(data: bytes) -> Raw:
@@ -67,7 +72,7 @@ def read_ply(data: bytes) -> Raw:
         raise ValueError("expected whole numbers in property vertex_indices of the element 'face'")
     flat = corners.flat.astype(np.int64)
     check_corners(flat, corners.counts, len(verts))
-    triangles = fan(corners.counts)
+    triangles = triangulate(verts, flat, corners.counts)
     uv, uv_faces = _texture(vertex, face, corners.counts, triangles)
     return Raw(verts, flat[triangles], colors, normals, uv, uv_faces)
 
@@ -87,6 +92,13 @@ def _header(data: bytes) -> tuple[list[_Element], str | None, bytes]:
             match words:
                 case ["format", kind, _]:
                     order = {"ascii": None, "binary_little_endian": "<", "binary_big_endian": ">"}[kind]
+                case ["element", name, _] if name in (e.name for e in elements):
+                    raise _Twice(f"line {number}: the element {name!r} stands twice in the header")
+                case ["property", *_, name] if elements and name in (p.name for p in elements[-1].properties):
+                    raise _Twice(
+                        f"line {number}: the element {elements[-1].name!r} has two properties {name!r}; which one is "
+                        "meant cannot be known: rename or remove one"
+                    )
                 case ["element", name, count]:
                     elements.append(_Element(name, int(count), []))
                     if int(count) < 0:
@@ -99,6 +111,8 @@ def _header(data: bytes) -> tuple[list[_Element], str | None, bytes]:
                     pass
                 case _:
                     raise ValueError
+        except _Twice:
+            raise
         except (KeyError, IndexError, ValueError):
             raise ValueError(f"line {number}: {line[:60]!r} is not a line of a PLY header") from None
     if order == "":
@@ -163,7 +177,7 @@ def _text_lists(e: _Element, rows: list[str]) -> dict[str, Any]:
     return out
 
 
-def _typed(values: Floats, p: _Property, e: _Element) -> NDArray:
+def _typed(values: Floats, p: _Property, e: _Element) -> Array:
     """Numbers read from text in the integer type that the header gives them; floats stay as printed."""
     if p.kind[0] == "f":
         return values
@@ -229,7 +243,7 @@ def _binary_rows(e: _Element, body: bytes, start: int, order: str) -> tuple[dict
     """Rows of one element whose lists differ in length."""
     if e.n_rows > len(body):
         raise ValueError
-    flat: dict[str, list[NDArray]] = {p.name: [] for p in e.properties}
+    flat: dict[str, list[Array]] = {p.name: [] for p in e.properties}
     counts: dict[str, list[int]] = {p.name: [] for p in e.properties}
     at = start
     for _ in range(e.n_rows):
@@ -282,18 +296,18 @@ def _texture(
 
 
 def write_ply(
-    verts: NDArray,
+    verts: Array,
     faces: Ints,
     *,
-    colors: NDArray | None,
-    normals: NDArray | None,
+    colors: Array | None,
+    normals: Array | None,
     uv: Any,
     uv_faces: Any,
     is_mesh: bool,
 ) -> bytes:
     """Binary little-endian PLY; positions in their own precision, colours as bytes, corners' uv as texcoord."""
     real, word = ("<f8", "double") if verts.dtype == np.float64 else ("<f4", "float")
-    fields: list[tuple[str, str, NDArray]] = [(k, word, verts[:, i]) for i, k in enumerate("xyz")]
+    fields: list[tuple[str, str, Array]] = [(k, word, verts[:, i]) for i, k in enumerate("xyz")]
     if normals is not None:
         fields += [(k, word, normals[:, i]) for i, k in enumerate(("nx", "ny", "nz"))]
     if colors is not None:

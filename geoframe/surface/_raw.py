@@ -1,4 +1,4 @@
-"""What every file reader hands over, and the two helpers they share: number tables and polygon fans."""
+"""What every file reader hands over, and the helpers they share: lines, number tables, checks and colours."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from geoframe._types import Array, Floats, Ints
 
 
 class Raw(NamedTuple):
@@ -90,18 +88,6 @@ def polygon_rows(lines: Sequence[str], numbers: Sequence[int]) -> tuple[Ints, In
     return np.array(flat, np.int64), counts
 
 
-def fan(counts: Ints) -> Ints:
-    """(T, 3) positions, in the flat corner list of polygons with `counts` corners, of their triangle fans.
-
-    A fan is exact for convex polygons; a polygon of n corners gives n - 2 triangles, in order.
-    """
-    start = np.cumsum(counts) - counts
-    n_tri = counts - 2
-    k = np.arange(n_tri.sum()) - np.repeat(np.cumsum(n_tri) - n_tri, n_tri)
-    s = np.repeat(start, n_tri)
-    return np.stack([s, s + k + 1, s + k + 2], axis=1)
-
-
 def check_corners(flat: Ints, counts: Ints, n_verts: int, numbers: Sequence[int] | None = None) -> None:
     """Raise `ValueError` naming the first polygon (and its line) with a corner outside [0, n_verts)."""
     bad = np.flatnonzero((flat < 0) | (flat >= n_verts))
@@ -135,7 +121,7 @@ def number_format(dtype: np.dtype) -> str:
     return "%r" if dtype == np.float64 else "%.9g"
 
 
-def rows_text(rows: NDArray, fmt: str, prefix: str = "") -> str:
+def rows_text(rows: Array, fmt: str, prefix: str = "") -> str:
     """Lines of text, one a row of `rows`, each column printed with `fmt`."""
     line = prefix + " ".join([fmt] * rows.shape[1]) + "\n"
     return (line * len(rows)) % tuple(rows.ravel().tolist())

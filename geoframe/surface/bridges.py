@@ -22,7 +22,8 @@ def to_trimesh(surface: Mesh | PointCloud) -> Any:
     `uv_faces`. Normals of clouds are left out.
 
     Raises:
-        TypeError: not a `Mesh` or `PointCloud`. ValueError: a batch.
+        TypeError: not a `Mesh` or `PointCloud`.
+        ValueError: a batch.
     """
     import trimesh
 
@@ -94,7 +95,8 @@ def to_torch_geometric(surface: Mesh | PointCloud) -> Any:
     Colours go to `color`, texture coordinates to `uv` and `uv_face` (3, F). Tensors are shared, not copied.
 
     Raises:
-        TypeError: not a `Mesh` or `PointCloud`. ValueError: a batch; make a Batch of the poses' Data.
+        TypeError: not a `Mesh` or `PointCloud`.
+        ValueError: a batch; make a Batch of the poses' Data.
     """
     from torch_geometric.data import Data
 
@@ -117,7 +119,8 @@ def from_torch_geometric(data: Any) -> Mesh | PointCloud:
     """A `Mesh` from a `Data` with `face`, a `PointCloud` from one without; dtype and device as `pos`.
 
     Raises:
-        TypeError: no `Data`. ValueError: no `pos`, or a `Batch` of several (use ``batch.to_data_list()``).
+        TypeError: no `Data`.
+        ValueError: no `pos`, or a `Batch` of several (use ``batch.to_data_list()``).
     """
     from torch_geometric.data import Batch, Data
 
@@ -143,7 +146,8 @@ def to_pytorch3d(surface: Mesh | PointCloud) -> Any:
     to pytorch3d's renderer and are left out.
 
     Raises:
-        ImportError: pytorch3d is not installed. TypeError: not a `Mesh` or `PointCloud`.
+        ImportError: pytorch3d is not installed.
+        TypeError: not a `Mesh` or `PointCloud`.
     """
     structures = _pytorch3d()
     if isinstance(surface, Mesh):
@@ -163,7 +167,9 @@ def from_pytorch3d(structure: Any) -> Mesh | PointCloud:
     verts are (B, V, 3), or (V, 3) where B is 1. Features of 3 or 4 channels that all clouds share are colours.
 
     Raises:
-        ImportError: pytorch3d is not installed. TypeError: another class. ValueError: empty, or members that
+        ImportError: pytorch3d is not installed.
+        TypeError: another class.
+        ValueError: empty, or members that
             differ in faces or size; convert ``structure[i]`` one by one.
     """
     structures = _pytorch3d()

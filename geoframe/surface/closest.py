@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from geoframe._types import Floats, Ints
 
 
-class Surface:
-    """Closest points of a triangle mesh among the triangles whose centres are near."""
+class TriangleTree:
+    """Closest points of a triangle mesh among the triangles that have a known place nearby.
 
-    def __init__(self, verts: Floats, faces: Ints) -> None:
-        self.corners = verts[faces]
-        self.tree = cKDTree(self.corners.mean(1))
+    The places are the centres of the triangles. With `spread`, triangles of more than twice the mean area have
+    random places of their own in proportion to their area (at most 1,000), so that those far larger than their
+    neighbours are not passed over.
+    """
+
+    def __init__(self, verts: Floats, faces: Ints, *, spread: bool = False) -> None:
+        self.corners = verts[faces]  # (F, 3, 3)
+        self._owner = np.arange(len(faces))
+        places = self.corners.mean(1)
+        if spread:
+            area = np.linalg.norm(self.face_normals_scaled, axis=1) / 2
+            count = np.minimum(area / area.mean(), 1000).astype(int)
+            count[count < 2] = 0
+            large = np.repeat(self._owner, count)
+            weights = np.random.default_rng(0).dirichlet(np.ones(3), len(large))
+            places = np.concatenate([places, np.einsum("nc,ncd->nd", weights, self.corners[large])])
+            self._owner = np.concatenate([self._owner, large])
+        self.tree = cKDTree(places)
+
+    @property
+    def face_normals_scaled(self) -> Floats:
+        """(F, 3) normals as long as twice the area."""
+        a, b, c = (self.corners[:, i] for i in range(3))
+        return np.cross(b - a, c - a)
 
     def closest(self, points: Floats, n_near: int = 10) -> tuple[Ints, Floats]:
-        """Faces (n,) and weights (n, 3) of the points closest to `points` (n, 3)."""
-        near = self.tree.query(points, k=np.arange(1, min(n_near, len(self.corners)) + 1))[1]
+        """Faces (n,) and weights (n, 3) of the points closest to `points` (n, 3), of `n_near` places looked at."""
+        near = self._owner[self.tree.query(points, k=np.arange(1, min(n_near, len(self._owner)) + 1))[1]]
         weights = closest_weights(points[:, None], self.corners[near])
         gap = np.einsum("nkc,nkcd->nkd", weights, self.corners[near]) - points[:, None]
         best = (gap**2).sum(-1).argmin(1)
         row = np.arange(len(points))
         return near[row, best], weights[row, best]
+
+    def places(self, faces: Ints, weights: Floats) -> Floats:
+        """(n, 3) the points with these weights (n, 3) in these faces (n,)."""
+        return np.einsum("nc,ncd->nd", weights, self.corners[faces])
 
 
 def closest_weights(points: Floats, corners: Floats) -> Floats:

@@ -3,16 +3,82 @@
 from __future__ import annotations
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_shape
+from geoframe._check import as_tensor, check_finite, check_float, check_shape
+
+Points = Tensor | ArrayLike  # what public functions take: as_points and as_clouds make tensors of it
+
+
+def as_points(x: Points, pattern: str, name: str) -> Tensor:
+    """Coordinates as a floating tensor of a known shape.
+
+    Args:
+        x: a floating tensor, an array or nested lists; whole numbers of arrays and lists become floating.
+        pattern: of the shape, such as "B N 3" or "... N 3", see `check_shape`; the last but one counts points.
+        name: of the argument, for messages.
+
+    Returns:
+        A tensor; a tensor that was given, as it is.
+
+    Raises:
+        TypeError: a tensor that is not floating, or no numbers.
+        ValueError: another shape, no points.
+    """
+    points = as_tensor(x, name)
+    if points is not x and not points.is_floating_point() and not points.is_complex():
+        points = points.to(torch.get_default_dtype())
+    check_shape(check_float(points, name), pattern, name)
+    if not points.shape[-2]:
+        raise ValueError(
+            f"{name}: expected at least one point a cloud, found shape {tuple(points.shape)}; leave out what is empty"
+        )
+    return points
+
+
+def as_clouds(x: Points, name: str) -> Tensor:
+    """A batch of clouds (B, N, 3) with at least one cloud and one point, see `as_points`.
+
+    Raises:
+        TypeError: a tensor that is not floating, or no numbers.
+        ValueError: another shape, no clouds, no points.
+    """
+    points = as_points(x, "B N 3", name)
+    if not len(points):
+        raise ValueError(f"{name}: expected at least one cloud, found shape {tuple(points.shape)}")
+    return points
+
+
+def as_cloud_pair(a: Points, b: Points, names: tuple[str, str]) -> tuple[Tensor, Tensor]:
+    """Two batches of clouds (B, N, 3) and (B, M, 3), see `as_clouds`.
+
+    Raises:
+        TypeError: a tensor that is not floating, or no numbers.
+        ValueError: another shape, no clouds, no points, batches of different length.
+    """
+    first, second = (as_clouds(x, name) for x, name in zip((a, b), names, strict=True))
+    if len(first) != len(second):
+        raise ValueError(
+            f"{names[1]}: expected the {len(first)} batch entries of {names[0]}, found {len(second)}"
+        )
+    return first, second
 
 
 def check_clouds(points: Tensor, n: int, name: str = "points") -> Tensor:
-    """Require a batch of clouds (B, N, 3), finite, each with at least `n` points that differ.
+    """Require a batch of clouds (B, N, 3), finite, each with at least `n` points, not all the same.
+
+    Args:
+        points: (B, N, 3) floating.
+        n: the smallest number of points.
+        name: of the argument, for messages.
+
+    Returns:
+        The points.
 
     Raises:
-        TypeError, ValueError: not floating, another shape, NaN, too few points, one point repeated.
+        TypeError: not a floating tensor.
+        ValueError: another shape, too few points, NaN or infinity, one point repeated.
     """
     N = check_shape(check_float(points, name), "B N 3", name)["N"]
     if n > N:
@@ -29,17 +95,38 @@ def check_clouds(points: Tensor, n: int, name: str = "points") -> Tensor:
 
 
 def gather_rows(x: Tensor, index: Tensor) -> Tensor:
-    """Rows of x (B, N, C) at index (B, ...) int64 into N, each within its batch entry: (B, ..., C)."""
+    """Rows of a batch of tables, each taken within its batch entry.
+
+    Args:
+        x: (B, N, C).
+        index: (B, ...) int64, in [0, N).
+
+    Returns:
+        (B, ..., C).
+    """
     flat = index.flatten(1)
     return x.gather(1, flat[..., None].expand(-1, -1, x.shape[-1])).view(*index.shape, x.shape[-1])
 
 
 def nearest_sq(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance (B, Q) of every query (B, Q, D) to the nearest of points (B, N, D), and its index (B, Q).
+    """Squared distance of every query to the nearest point of its cloud, and which one that is.
 
-    Differentiable in both; the choice of the neighbour is a constant. Brute force over (B, Q, N), meant for
-    the few thousand points of a training batch.
+    Differentiable in both arguments; the choice of the neighbour is a constant. All B Q N distances are computed,
+    which is meant for the few thousand points of a training batch.
+
+    Args:
+        query: (B, Q, D).
+        points: (B, N, D), N at least 1.
+
+    Returns:
+        distance: (B, Q), squared.
+        index: (B, Q) int64, in [0, N).
+
+    Raises:
+        ValueError: no points.
     """
+    if not points.shape[1]:
+        raise ValueError(f"points: expected at least one point a cloud, found shape {tuple(points.shape)}")
     with torch.no_grad():
         index = torch.cdist(query, points).argmin(-1)
     return (query - gather_rows(points, index)).square().sum(-1), index

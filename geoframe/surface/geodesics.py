@@ -21,22 +21,21 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_finite, check_index, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.surface._exact import ExactPiece
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import collapsed_faces, edges, vertex_components
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Sources = int | Sequence[int] | Tensor
 
 METHODS = ("heat", "dijkstra", "exact")
+KEPT = 1024  # rows of heat distances that a surface keeps: 8 V bytes each
 BLOCK = 64  # rows computed at once in float64, before they are cast into the result
 SLACK = 1 + 1e-9  # on Dijkstra's bound of the exact distance, against rounding
 DEGENERATE = (
@@ -80,13 +79,14 @@ class HeatGeodesics:
     def rows(self, sources: Sources) -> Tensor:
         """(S, V) distances from each of the S `sources` to every vertex, mesh units, dtype of the mesh."""
         s = _indices(sources, self._pieces.n_verts, "sources")
-        return torch.from_numpy(self._rows(s)).to(self._device, self._dtype)
+        out = np.empty((len(s), self._pieces.n_verts))
+        for row, source in zip(out, s.tolist(), strict=True):
+            row[:] = self.row(source)
+        return torch.from_numpy(out).to(self._device, self._dtype)
 
-    def _rows(self, sources: Ints) -> Floats:
-        out = np.empty((len(sources), self._pieces.n_verts))
-        for row, s in zip(out, sources, strict=True):
-            row[:] = self._nearest(np.array([s]))
-        return out
+    def row(self, source: int) -> Floats:
+        """(V,) float64 distances from one vertex, mesh units."""
+        return self._nearest(np.array([source]))
 
     def _nearest(self, sources: Ints) -> Floats:
         pieces = self._pieces
@@ -117,6 +117,37 @@ class HeatGeodesics:
             solver = potpourri3d.MeshHeatMethodDistanceSolver(v, f, self._t_coef, use_robust=True)
             self._solvers[label] = (solver, self._pieces.members(label), v)
         return self._solvers[label]
+
+
+def heat_geodesics(mesh: Mesh) -> HeatGeodesics:
+    """The heat method's solver of a mesh; a `geoframe.Surface` keeps it."""
+    return mesh.once("heat", lambda: HeatGeodesics(mesh))
+
+
+def kept_rows(mesh: Mesh) -> dict[int, Tensor]:
+    """Source vertex -> its row (V,) of heat distances, of the first `KEPT` sources that were asked for.
+
+    Empty for a plain mesh, which keeps nothing.
+    """
+    return mesh.once("heat distances", dict)
+
+
+def _heat_rows(mesh: Mesh) -> Callable[[Ints], Floats]:
+    """A function from S sources to their (S, V) heat distances, which solves for those that are not kept."""
+    held = kept_rows(mesh)
+
+    def rows(sources: Ints) -> Floats:
+        out = np.empty((len(sources), mesh.n_verts))
+        for row, source in zip(out, sources.tolist(), strict=True):
+            if source in held:
+                row[:] = held[source].double().cpu().numpy()
+                continue
+            row[:] = heat_geodesics(mesh).row(source)
+            if len(held) < KEPT:
+                held[source] = torch.from_numpy(row.copy()).to(mesh.device, mesh.dtype)
+        return out
+
+    return rows
 
 
 def geodesic_distances(
@@ -281,7 +312,7 @@ class _Exact:
 def _row_solver(mesh: Mesh, pieces: _Pieces, method: str) -> Callable[[Ints], Floats]:
     """A function from S sources to their (S, V) distances."""
     if method == "heat":
-        return HeatGeodesics(mesh)._rows
+        return _heat_rows(mesh)
     if method == "exact":
         return _Exact(pieces).rows
     graph = _edge_graph(pieces)

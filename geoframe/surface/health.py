@@ -6,13 +6,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
 from geoframe.surface.mesh import Mesh
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+FAR = 100  # an outlier is so many times farther from the middle than half of the vertices are
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +30,16 @@ class Health:
         unreferenced_vertices: (n,) vertices of no face.
         duplicate_vertices: (n,) vertices at exactly the place of an earlier one.
         nonfinite_vertices: (n,) vertices with a NaN or infinite coordinate.
+        outlier_vertices: (n,) vertices more than 100 times as far from the middle (the median of every
+            coordinate) as half of the vertices: a value that stands for "no data", a wrong decimal point.
         is_oriented: neighbours run their common edge in opposite directions.
         is_orientable: the faces can be turned so that they do.
         facing: "outward", "inward", "mixed" (pieces differ) or "undecided" (flat, or not oriented). Open
             pieces are judged by the volume between them and their centre.
         euler_characteristic: V - E + F over what is in use.
         genus: handles over all components, holes taken as filled; None where not manifold or orientable.
-        area: of all faces. volume: enclosed, signed; None where the mesh is not closed and oriented.
+        area: of all faces.
+        volume: enclosed, signed; None where the mesh is not closed and oriented.
         size: (3,) edge lengths of the bounding box, NaN where no vertex is finite.
     """
 
@@ -54,6 +56,7 @@ class Health:
     unreferenced_vertices: Ints
     duplicate_vertices: Ints
     nonfinite_vertices: Ints
+    outlier_vertices: Ints
     is_oriented: bool
     is_orientable: bool
     facing: str
@@ -81,6 +84,7 @@ class Health:
         """
         counted = [
             (self.nonfinite_vertices, "vert", "with a NaN or infinite coordinate", "drop_nonfinite"),
+            (self.outlier_vertices, "vert", "very far from all others", "drop_outliers"),
             (self.unreferenced_vertices, "vert", "that no face uses", "drop_unreferenced"),
             (self.duplicate_vertices, "vert", "at the place of an earlier one (a seam?)", "merge_vertices"),
             (self.collapsed_faces, "face", "naming a vertex twice", "drop_degenerate"),
@@ -117,6 +121,8 @@ class Health:
                 value = len(value)
             elif isinstance(value, tuple):
                 value = [x if np.isfinite(x) else None for x in value]
+            elif isinstance(value, float) and not np.isfinite(value):
+                value = None
             out[field.name] = value
         return {
             **out,
@@ -154,7 +160,8 @@ def health(mesh: Mesh) -> Health:
     """Examine a mesh of one pose (V, 3); nothing is changed, whatever its state.
 
     Raises:
-        TypeError: not a `Mesh`. ValueError: a batch of poses.
+        TypeError: not a `Mesh`.
+        ValueError: a batch of poses.
     """
     verts, faces = numpy_pose(mesh)
     V, F = len(verts), len(faces)
@@ -165,7 +172,8 @@ def health(mesh: Mesh) -> Health:
     turn = topology.orientation(faces, table)
     collapsed = topology.collapsed_faces(faces)
     sound = finite[faces].all(1)
-    area = np.linalg.norm(_double_areas(verts, faces[sound]), axis=1).sum() / 2
+    with np.errstate(over="ignore"):  # of coordinates beyond 1e77
+        area = np.linalg.norm(_double_areas(verts, faces[sound]), axis=1).sum() / 2
     size = np.ptp(verts[finite], axis=0) if finite.any() else np.full(3, np.nan)
     volume = None
     if F and not loops and turn.is_consistent and sound.all():
@@ -189,6 +197,7 @@ def health(mesh: Mesh) -> Health:
         unreferenced_vertices=np.flatnonzero(~used),
         duplicate_vertices=np.flatnonzero(topology.first_equal_rows(verts) != np.arange(V)),
         nonfinite_vertices=np.flatnonzero(~finite),
+        outlier_vertices=outliers(verts),
         is_oriented=turn.is_consistent,
         is_orientable=not bool(turn.one_sided.any()),
         facing=_facing(verts, faces[sound], turn.patches[sound], turn.is_consistent),
@@ -200,7 +209,27 @@ def health(mesh: Mesh) -> Health:
     )
 
 
-def flat_faces(verts: Floats, faces: Ints) -> NDArray[np.bool_]:
+def outliers(points: Floats) -> Ints:
+    """(n,) indices of the points (N, 3) more than `FAR` times as far from their middle as half of them are.
+
+    The middle is the median of every coordinate; points with NaN or infinity are left out. A spectrum, a
+    bounding box or a picture says nothing about a surface with such a point: it is all about the point.
+    """
+    finite = np.flatnonzero(np.all(np.isfinite(points), axis=1))
+    which = finite
+    for _ in range(100):  # without the outliers the middle is another one, and more may show
+        if not len(which):
+            break
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = np.abs(points[which] - np.median(points[which], axis=0)).max(1)
+            far = away > FAR * np.median(away)
+        if not far.any() or not np.median(away) > 0:
+            break
+        which = which[~far]
+    return np.setdiff1d(finite, which)
+
+
+def flat_faces(verts: Floats, faces: Ints) -> Bools:
     """(F,) faces whose area is zero to the rounding of their coordinates; faces with NaN do not count."""
     sound = np.all(np.isfinite(verts), axis=1)[faces].all(1)
     corners = verts[faces[sound]]

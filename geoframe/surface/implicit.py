@@ -13,16 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_finite, check_int, check_shape
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.remesh import coarsen, flip_edges
 
 Field = Callable[[Tensor], Tensor]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +28,8 @@ class Limb:
     """A chain of balls and the hull between each two of them: a bone with its flesh.
 
     Attributes:
-        joints: (n, 3) centres, n >= 2. radii: (n,) > 0.
+        joints: (n, 3) centres, n >= 2.
+        radii: (n,) > 0.
         stretch: thickness along x, y and z relative to the radii: (1, 1, 0.5) is half as wide as it is high.
         blend: length over which it melts into the limbs before it.
     """
@@ -240,7 +239,7 @@ _TRIANGLES = (
 )
 
 
-def _crossed_tetrahedra(inside: NDArray[np.bool_]) -> Ints:
+def _crossed_tetrahedra(inside: Bools) -> Ints:
     """(T, 4) grid points of the tetrahedra, six a cube around its diagonal, in the cubes that hold both kinds."""
     n = np.array(inside.shape)
     unit = np.array([n[1] * n[2], n[2], 1])

@@ -10,22 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoframe._check import check_shape, check_tensor
+from geoframe._check import as_tensor, check_shape
+from geoframe._files import read_text
 
 
 def read_landmarks(path: str | Path) -> Tensor:
     """Read pairs (L, 2) int64 of a source and a target vertex, 0-based, from one file.
 
     Text: one ``source_vertex target_vertex`` a line; blank lines and what follows a ``#`` are passed over.
-    JSON: ``{"pairs": [[s, t], ...]}``. (A JSON file of names belongs to one surface: `read_named_landmarks`.)
+    JSON: a list ``[[s, t], ...]``, or ``{"pairs": [[s, t], ...]}``.
+    (A JSON file of names belongs to one surface: `read_named_landmarks`.)
 
     Raises:
         ValueError: naming the file and the line, for a missing file, a malformed line or no pair at all.
     """
     path = Path(path)
-    text = _read_text(path)
-    if text.lstrip().startswith("{") or path.suffix.lower() == ".json":
-        content = _parse_json(text, path)
+    text = read_text(path)
+    if text.lstrip().startswith(("{", "[")) or path.suffix.lower() == ".json":
+        content = _parse_json(text, path, (dict, list))
+        content = {"pairs": content} if isinstance(content, list) else content
         if "pairs" not in content:
             raise ValueError(
                 f"{path}: expected a key 'pairs'; a file of names belongs to one surface: read one for each with "
@@ -36,9 +39,7 @@ def read_landmarks(path: str | Path) -> Tensor:
             isinstance(p, list) and len(p) == 2 and all(_is_vertex(v) for v in p) for p in pairs
         )
         if not ok:
-            raise ValueError(
-                f"{path}: expected 'pairs' to be a list of [source_vertex, target_vertex], 0-based"
-            )
+            raise ValueError(f"{path}: expected a list of pairs [source_vertex, target_vertex], 0-based")
     else:
         pairs = [_parse_line(line, number, path) for number, line in enumerate(text.splitlines(), 1)]
         pairs = [pair for pair in pairs if pair is not None]
@@ -55,7 +56,7 @@ def read_named_landmarks(path: str | Path) -> dict[str, int]:
         ValueError: naming the file, for a missing file, other content or no name at all.
     """
     path = Path(path)
-    content = _parse_json(_read_text(path), path)
+    content: dict[str, Any] = _parse_json(read_text(path), path)
     if isinstance(content.get("landmarks"), dict):
         content = content["landmarks"]
     for name, vertex in content.items():
@@ -86,10 +87,11 @@ def check_landmarks(pairs: Any, n_source: int, n_target: int) -> Tensor:
     """Return `pairs` (L, 2) as int64 if they can serve as landmarks between surfaces of these vertex counts.
 
     Raises:
-        TypeError: not an integer tensor. ValueError: fewer than 1 pair, another shape, a vertex out of
-            range, or a vertex of one surface that stands in two pairs.
+        TypeError: not a tensor, array or list of integers.
+        ValueError: fewer than 1 pair, another shape, a vertex out of range, or a vertex of one surface that
+            stands in two pairs.
     """
-    check_tensor(pairs, "landmarks")
+    pairs = as_tensor(pairs, "landmarks")
     if pairs.is_floating_point() or pairs.is_complex() or pairs.dtype == torch.bool:
         raise TypeError(
             f"landmarks: expected an integer dtype (int64), found {pairs.dtype}; convert with .long()"
@@ -131,20 +133,22 @@ def _parse_line(line: str, number: int, path: Path) -> list[int] | None:
     return [int(w) for w in words]
 
 
-def _read_text(path: Path) -> str:
+def _parse_json(text: str, path: Path, kinds: tuple[type, ...] = (dict,)) -> Any:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as err:
-        raise ValueError(f"cannot read {path}: {err.strerror or err}") from err
-    except UnicodeDecodeError as err:
-        raise ValueError(f"cannot read {path}: not a text file") from err
-
-
-def _parse_json(text: str, path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_each_key_once)
     except (ValueError, RecursionError) as err:
         raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    if not isinstance(content, kinds):
+        names = " or ".join("object" if kind is dict else "list" for kind in kinds)
+        raise ValueError(f"{path}: expected a JSON {names}, found {type(content).__name__}")
+    return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice it could only keep the last value, so that is told instead."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object; remove one of them")
     return content

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from geoframe._check import check_float, check_index, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_index, check_shape
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
     """A triangle mesh, or a batch of deformations of one mesh.
+
+    Every attribute may be given as a tensor, a NumPy array or nested lists; it becomes a tensor once. Arrays keep
+    their dtype, whole numbers given for positions become float64.
 
     Attributes:
         verts: (..., V, 3) floating; leading dimensions are poses over the shared `faces`. Any unit: all
@@ -28,7 +34,8 @@ class Mesh:
     Vertex order and count are never changed behind your back: ground truth is by index.
 
     Raises:
-        TypeError: wrong type or dtype. ValueError: wrong shape, index out of range, tensors on two devices.
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape, index out of range, tensors on two devices.
             NaN coordinates are allowed here, so that `report` can tell and `repair` can mend; the operators
             refuse them.
     """
@@ -40,20 +47,20 @@ class Mesh:
     uv_faces: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_float(self.verts, "verts")
+        for name in ("verts", "colors", "uv"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_floats(getattr(self, name), name))
+        for name in ("faces", "uv_faces"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_tensor(getattr(self, name), name))
         V = check_shape(self.verts, "... V 3", "verts")["V"]
-        check_tensor(self.faces, "faces")
         check_shape(self.faces, "F 3", "faces")
         check_index(self.faces, V, "faces", what="vertices")
         object.__setattr__(self, "faces", self.faces.long())
-        if self.colors is not None:
-            check_float(self.colors, "colors")
-            if self.colors.shape not in ((V, 3), (V, 4)):
-                raise ValueError(
-                    f"colors: expected shape ({V}, 3) or ({V}, 4), found {tuple(self.colors.shape)}"
-                )
+        if self.colors is not None and self.colors.shape not in ((V, 3), (V, 4)):
+            raise ValueError(f"colors: expected shape ({V}, 3) or ({V}, 4), found {tuple(self.colors.shape)}")
         if self.uv is not None:
-            T = check_shape(check_float(self.uv, "uv"), "T 2", "uv")["T"]
+            T = check_shape(self.uv, "T 2", "uv")["T"]
             if self.uv_faces is not None:
                 check_shape(self.uv_faces, "F 3", "uv_faces")
                 check_index(self.uv_faces, T, "uv_faces", what="texture coordinates")
@@ -132,18 +139,26 @@ class Mesh:
                 return None
             return x.to(device, dtype if x.is_floating_point() else None, non_blocking)
 
-        return Mesh(*(move(x) for x in (self.verts, self.faces, self.colors, self.uv, self.uv_faces)))  # type: ignore[arg-type]
+        fields = ("verts", "faces", "colors", "uv", "uv_faces")
+        return replace(self, **{name: move(getattr(self, name)) for name in fields})  # type: ignore[arg-type]
 
     def with_verts(self, verts: Tensor) -> Mesh:
         """The same connectivity, colours and texture coordinates at other positions (..., V, 3)."""
+        verts = as_floats(verts, "verts")
         if verts.shape[-2:] != self.verts.shape[-2:]:
             raise ValueError(f"verts: expected (..., {self.n_verts}, 3), found {tuple(verts.shape)}")
         return replace(self, verts=verts)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()``. A `geoframe.Surface` keeps what it gave under `key`; a plain mesh keeps nothing."""
+        return compute()
 
 
 @dataclass(frozen=True, eq=False)
 class PointCloud:
     """Points in space, or a batch of clouds of one size.
+
+    Tensors, NumPy arrays and lists are taken, as in `Mesh`.
 
     Attributes:
         points: (..., N, 3) floating.
@@ -151,7 +166,8 @@ class PointCloud:
         colors: (N, 3) or (N, 4) in [0, 1], or None.
 
     Raises:
-        TypeError: wrong type or dtype. ValueError: wrong shape or two devices.
+        TypeError: wrong type or dtype.
+        ValueError: wrong shape or two devices.
     """
 
     points: Tensor
@@ -159,20 +175,16 @@ class PointCloud:
     colors: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_float(self.points, "points")
+        for name in ("points", "normals", "colors"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_floats(getattr(self, name), name))
         N = check_shape(self.points, "... N 3", "points")["N"]
-        if self.normals is not None:
-            check_float(self.normals, "normals")
-            if self.normals.shape != self.points.shape:
-                raise ValueError(
-                    f"normals: expected {tuple(self.points.shape)}, found {tuple(self.normals.shape)}"
-                )
-        if self.colors is not None:
-            check_float(self.colors, "colors")
-            if self.colors.shape not in ((N, 3), (N, 4)):
-                raise ValueError(
-                    f"colors: expected shape ({N}, 3) or ({N}, 4), found {tuple(self.colors.shape)}"
-                )
+        if self.normals is not None and self.normals.shape != self.points.shape:
+            raise ValueError(
+                f"normals: expected {tuple(self.points.shape)}, found {tuple(self.normals.shape)}"
+            )
+        if self.colors is not None and self.colors.shape not in ((N, 3), (N, 4)):
+            raise ValueError(f"colors: expected shape ({N}, 3) or ({N}, 4), found {tuple(self.colors.shape)}")
         for name in ("normals", "colors"):
             x = getattr(self, name)
             if x is not None and x.device != self.points.device:
@@ -205,3 +217,7 @@ class PointCloud:
             None if x is None else x.to(*args, **kwargs) for x in (self.points, self.normals, self.colors)
         ]
         return PointCloud(*move)  # type: ignore[arg-type]
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """``compute()``, as of a mesh."""
+        return compute()

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
 from geoframe._check import check_choice, check_finite, check_shape
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.topology import collapsed_faces
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
 NEIGHBORS = 30  # of a point of a cloud, for its local triangulation (Sharp & Crane 2020)
+LARGEST = 1e60  # coordinate, so that products of four lengths stay within float64
 MOLLIFY = 1e-6  # least excess of the triangle inequality, relative to the triangle's longest edge
 
 
@@ -51,14 +49,21 @@ def laplacian(
     check_choice(kind, ("auto", "cotangent", "tufted"), "kind")
     check_choice(mass, ("barycentric", "voronoi"), "mass")
     if isinstance(surface, PointCloud):
-        return _laplacian_of_points(surface, kind, mass)
-    faces = _proper_faces(surface)
-    n_verts = surface.n_verts
-    l_sq = mollify_intrinsic(edge_lengths_squared(surface, faces))
+        return surface.once(("laplacian", kind, mass), lambda: _laplacian_of_points(surface, kind, mass))
+    if kind == "auto":
+        faces, n = _proper_faces(surface), surface.n_verts
+        manifold = surface.once("edge-manifold", lambda: is_edge_manifold(faces, n))
+        kind = "cotangent" if manifold else "tufted"
+    return surface.once(("laplacian", kind, mass), lambda: _laplacian_of_mesh(surface, kind, mass))
+
+
+def _laplacian_of_mesh(mesh: Mesh, kind: str, mass: str) -> tuple[sp.csr_matrix, Floats]:
+    faces, n_verts = _proper_faces(mesh), mesh.n_verts
+    l_sq = mollify_intrinsic(edge_lengths_squared(mesh, faces))
     lump = mass_voronoi_intrinsic if mass == "voronoi" else mass_barycentric_intrinsic
-    if kind == "cotangent" or (kind == "auto" and is_edge_manifold(faces, n_verts)):
+    if kind == "cotangent":
         return cotangent_laplacian_intrinsic(l_sq, faces, n_verts), lump(l_sq, faces, n_verts)
-    W, M = _tufted(_positions(surface), faces[l_sq.any(1)])
+    W, M = _tufted(_positions(mesh), faces[l_sq.any(1)])
     return W, M if mass == "barycentric" else lump(l_sq, faces, n_verts)
 
 
@@ -192,7 +197,14 @@ def _positions(mesh: Mesh) -> Floats:
     """(V, 3) float64 coordinates of a single finite mesh."""
     check_shape(mesh.verts, "V 3", "verts")
     check_finite(mesh.verts, "verts")
-    return mesh.verts.detach().double().cpu().numpy()
+    verts = mesh.verts.detach().double().cpu().numpy()
+    if verts.size and np.abs(verts).max() > LARGEST:
+        at = int(np.abs(verts).max(1).argmax())
+        raise ValueError(
+            f"verts: expected coordinates up to {LARGEST:.0e}, found {np.abs(verts[at]).max():.3g} at vertex {at}; "
+            "remove it with geoframe.repair(mesh, drop_outliers=True), or change the unit"
+        )
+    return verts
 
 
 def _proper_faces(mesh: Mesh) -> Ints:

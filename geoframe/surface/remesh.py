@@ -9,11 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from geoframe._types import Bools, Floats, Ints
+
 OnPoints = Callable[[Floats], Floats]
 
 
@@ -30,7 +28,9 @@ def coarsen(
     """Collapse edges, short ones first, until `n_verts` vertices are left; the topology is kept.
 
     Args:
-        verts: (V, 3). faces: (F, 3), closed, manifold, oriented. on_surface: moves points (n, 3) to the surface.
+        verts: (V, 3).
+        faces: (F, 3), closed, manifold, oriented.
+        on_surface: moves points (n, 3) to the surface.
             A surface with a rim is closed by a vertex at NaN, joined to the rim: its faces never count.
         size: (V,) relative edge length wanted around each vertex; equal everywhere by default.
         hold: (V,) 0 for free vertices, 1 for those of a rim, which move along it only, 2 for those that stay

@@ -7,17 +7,13 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_int
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
-from geoframe.surface.health import flat_faces, numpy_pose, patch_facing
+from geoframe.surface.health import flat_faces, numpy_pose, outliers, patch_facing
 from geoframe.surface.mesh import Mesh
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +64,7 @@ def repair(
     mesh: Mesh,
     *,
     drop_nonfinite: bool = False,
+    drop_outliers: bool = False,
     merge_vertices: bool = False,
     drop_degenerate: bool = False,
     drop_duplicates: bool = False,
@@ -85,6 +82,8 @@ def repair(
     Args:
         mesh: one pose, (V, 3).
         drop_nonfinite: remove vertices with NaN or infinite coordinates, and their faces.
+        drop_outliers: remove vertices that lie very far from all others (see `Health.outlier_vertices`), and
+            their faces.
         merge_vertices: vertices at exactly the same place become the first of them. Corners keep their
             texture coordinates.
         drop_degenerate: remove faces that name a vertex twice. A face whose three vertices stand in a line is
@@ -102,7 +101,8 @@ def repair(
         drop_unreferenced: remove vertices of no face.
 
     Raises:
-        TypeError: not a `Mesh`. ValueError: a batch of poses, or `fill_holes` outside 0 to 1000.
+        TypeError: not a `Mesh`.
+        ValueError: a batch of poses, or `fill_holes` outside 0 to 1000.
     """
     verts, faces = numpy_pose(mesh)
     check_int(fill_holes, "fill_holes", low=0, high=1000)
@@ -112,7 +112,8 @@ def repair(
     V = len(verts)
     work = _Work(verts, np.arange(V), np.zeros(V, bool), np.arange(V), faces, uv_faces, np.arange(len(faces)))
     steps = (
-        (drop_nonfinite, _drop_nonfinite),
+        (drop_nonfinite, lambda w: _drop(w, np.flatnonzero(~np.all(np.isfinite(w.verts), axis=1)))),
+        (drop_outliers, lambda w: _drop(w, outliers(w.verts))),
         (merge_vertices, _merge_vertices),
         (drop_degenerate, _drop_degenerate),
         (drop_duplicates, _drop_duplicates),
@@ -155,9 +156,11 @@ def _finish(mesh: Mesh, work: _Work) -> Repair:
     return Repair(mended, tensor(vertex_map), tensor(face_map), source)
 
 
-def _drop_nonfinite(work: _Work) -> _Work:
-    bad = ~np.all(np.isfinite(work.verts), axis=1)
-    return replace(work.keep(~bad[work.faces].any(1)), is_dropped=work.is_dropped | bad)
+def _drop(work: _Work, which: Ints) -> _Work:
+    """Without some vertices, by number, and their faces."""
+    bad = np.zeros(len(work.verts), bool)
+    bad[which] = True
+    return replace(work.keep(~np.any(bad[work.faces], axis=1)), is_dropped=work.is_dropped | bad)
 
 
 def _merge_vertices(work: _Work) -> _Work:

@@ -6,21 +6,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_index, check_int
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface import topology
-from geoframe.surface.closest import Surface, closest_weights
-from geoframe.surface.health import flat_faces, numpy_pose
+from geoframe.surface.closest import TriangleTree, closest_weights
+from geoframe.surface.health import flat_faces, numpy_pose, outliers
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.remesh import coarsen, flip_edges
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
+PIECES = 2e6  # triangles into which all may be cut, and 20 more a vertex wanted: some 10 s and 1 GB
 SHARP = 0.6  # cosine of the angle between the normals at a sharp edge: 53 degrees
 SNAP = 0.4  # of the edge length: vertices nearer than that to a sharp edge move onto it
 
@@ -31,7 +28,8 @@ class Resized:
 
     Attributes:
         mesh: the new mesh, V' vertices, in the dtype and on the device of the old one; geometry only.
-        source: (V', 3) int64 vertices of the old mesh. weights: (V', 3) floating, of sum 1, so that
+        source: (V', 3) int64 vertices of the old mesh.
+        weights: (V', 3) floating, of sum 1, so that
             ``f_new = (weights[..., None] * f_old[source]).sum(1)`` carries functions f_old (V, D).
         pins: (P,) int64, the new numbers of the vertices that were to stay.
     """
@@ -51,7 +49,8 @@ def resize(mesh: Mesh, n_verts: int, *, pins: Tensor | None = None, seed: int = 
     Args:
         mesh: one pose (V, 3), manifold and oriented; boundaries are welcome.
         n_verts: vertices wanted. More are left where fewer could not keep the topology (many handles or holes).
-        pins: (P,) vertices that stay where they are. seed: of the order in which edges go.
+        pins: (P,) vertices that stay where they are.
+        seed: of the order in which edges go.
 
     Raises:
         TypeError, ValueError: not such a mesh, a pin out of range, more pins than half of `n_verts`.
@@ -65,6 +64,12 @@ def resize(mesh: Mesh, n_verts: int, *, pins: Tensor | None = None, seed: int = 
     if pinned.sum() > n_verts // 2:
         raise ValueError(
             f"pins: expected at most {n_verts // 2} for {n_verts} vertices, found {pinned.sum()}"
+        )
+    far = outliers(verts)
+    if len(far):
+        raise ValueError(
+            f"mesh: expected no outliers, found {len(far)} very far from all other vertices, first {far[0]}; see "
+            "health(mesh), and remove them with repair(mesh, drop_outliers=True)"
         )
     old = _Dense(verts, faces, n_verts)
     hold = old.is_rim + 2 * np.append(pinned, np.zeros(len(old.verts) - len(verts), bool))
@@ -112,6 +117,23 @@ def _check_sound(verts: Floats, faces: Ints) -> None:
         )
 
 
+def _check_pieces(verts: Floats, faces: Ints, longest: float, limit: float) -> None:
+    """Refuse surfaces with edges so long beside the triangles wanted that halving them would not end.
+
+    A round of `_split_long` makes three of a thin triangle, which has two long edges, and four of a fat one.
+    """
+    corners = verts[faces]
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2) / longest
+        shortest, middle, most = np.sort(np.maximum(lengths, 1), axis=1).T
+        pieces = (most / middle) * (middle / shortest) ** np.log2(3) * shortest**2
+    if not pieces.sum() < limit:
+        raise ValueError(
+            f"mesh: its longest edges are {most.max():.3g} times as long as those wanted; ask for more vertices, or "
+            "subdivide or remove the long triangles first"
+        )
+
+
 class _Segments:
     """Closest points of line segments `ends` (n, 2, 3) that are short beside the distances that matter."""
 
@@ -138,8 +160,11 @@ class _Dense:
     """The surface in triangles that are small beside those wanted, and closest points on it.
 
     Attributes:
-        verts: (N, 3), the old ones first. faces: (G, 3). size: (N,) relative edge length wanted.
-        rim: (n, 2) directed edges with a face on their left only. is_rim: (N,) 1 for their vertices.
+        verts: (N, 3), the old ones first.
+        faces: (G, 3).
+        size: (N,) relative edge length wanted.
+        rim: (n, 2) directed edges with a face on their left only.
+        is_rim: (N,) 1 for their vertices.
     """
 
     def __init__(self, verts: Floats, faces: Ints, n_verts: int) -> None:
@@ -148,6 +173,7 @@ class _Dense:
         self.old_verts, self.old_faces = verts, faces
         size = _follow_bends(verts, faces, length)
         longest = 0.75 * length
+        _check_pieces(verts, faces, longest, PIECES + 20 * n_verts)
         split = _split_long(verts, faces, longest)
         while len(split[0]) < 1.5 * n_verts:
             longest *= 0.75
@@ -163,7 +189,7 @@ class _Dense:
         self.is_rim = np.zeros(len(self.verts), np.int64)
         self.is_rim[self.rim] = 1
         self._solid = np.flatnonzero(~flat_faces(self.verts, self.faces))
-        self._surface = Surface(self.verts, self.faces[self._solid])
+        self._surface = TriangleTree(self.verts, self.faces[self._solid])
         self.rim_line, self.length = _Segments(self.verts[self.rim]), length
         normal = _area_vectors(self.verts[self.faces])
         normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh, PointCloud
 
@@ -32,7 +32,8 @@ def farthest_points(points: Tensor | Mesh | PointCloud, n: int, *, start: int = 
 
     Args:
         points: (..., N, D) floating, or a mesh (its vertices) or cloud; leading dimensions are a batch.
-        n: how many, at most N; no index comes twice. start: the first index.
+        n: how many, at most N; no index comes twice.
+        start: the first index.
 
     Equal distances are decided by the lowest index. The work is O(n N).
 
@@ -48,7 +49,8 @@ def farthest_points(points: Tensor | Mesh | PointCloud, n: int, *, start: int = 
         if isinstance(points, PointCloud)
         else points
     )
-    sizes = check_shape(check_float(x, "points"), "... N D", "points")
+    x = as_floats(x, "points")
+    sizes = check_shape(x, "... N D", "points")
     N, D = sizes["N"], sizes["D"]
     check_int(n, "n", low=1, high=N)
     check_int(start, "start", low=0, high=N - 1)
@@ -79,8 +81,9 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: not floating, shapes or devices that do not fit, k not in 1..N, NaN.
     """
-    D = check_shape(check_float(query, "query"), "... Q D", "query")["D"]
-    check_shape(check_float(points, "points"), f"... N {D}", "points")
+    query, points = as_floats(query, "query"), as_floats(points, "points")
+    D = check_shape(query, "... Q D", "query")["D"]
+    check_shape(points, f"... N {D}", "points")
     try:
         batch = torch.broadcast_shapes(query.shape[:-2], points.shape[:-2])
     except RuntimeError as err:
@@ -106,7 +109,8 @@ def sample_surface(mesh: Mesh, n: int, *, generator: torch.Generator | int | Non
     to the vertices; face and weights are constants.
 
     Args:
-        mesh: verts (..., V, 3). n: how many points.
+        mesh: verts (..., V, 3).
+        n: how many points.
         generator: a torch generator, or a seed (the same points on every device), or None for torch's own state.
 
     Raises:

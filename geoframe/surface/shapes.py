@@ -10,13 +10,10 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from geoframe._check import check_int
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 def tetrahedron(radius: float = 1.0) -> Mesh:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
+from geoframe._types import Ints
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import Edges, collapsed_faces, edges
-
-Ints = NDArray[np.int64]
 
 
 def subdivide(mesh: Mesh, n: int = 1, *, scheme: str = "midpoint") -> tuple[Mesh, sp.csr_matrix]:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_shape
+from geoframe._types import Floats
 from geoframe.nearest.dense import nearest
+from geoframe.surface.closest import TriangleTree
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import sample_surface
 
-Floats = NDArray[np.float64]
 Plane = tuple[Floats, float]  # normal, offset
 _COARSE, _FINE = 300, 1500  # samples that rank the candidate planes, and that move and judge them
 
@@ -58,8 +58,13 @@ def reflective_symmetry(mesh: Mesh) -> Symmetry:
         ValueError: a batch, NaN, no faces or no area.
     """
     check_shape(mesh.verts, "V 3", "verts")
+    return mesh.once("symmetry", lambda: _best_plane(mesh))
+
+
+def _best_plane(mesh: Mesh) -> Symmetry:
     samples = sample_surface(mesh.to(torch.float64), _FINE, generator=0).points.numpy(force=True)
-    surface = _Surface(mesh)
+    verts = mesh.verts.double().numpy(force=True)
+    surface = TriangleTree(verts, mesh.faces.numpy(force=True), spread=True)
     scale = math.sqrt(float(mesh.area))
     centre = samples.mean(0)
     axes = np.linalg.eigh(np.cov((samples - centre).T))[1].T
@@ -77,13 +82,13 @@ def reflective_symmetry(mesh: Mesh) -> Symmetry:
     judged = []
     for _, start in refined[:3]:
         plane = _slide(samples, surface, start, scale)
-        judged += [plane, _snap(surface.verts, plane)]
-    residuals = [surface.closest(_mirror(samples, *plane))[1].mean() / scale for plane in judged]
+        judged += [plane, _snap(verts, plane)]
+    residuals = [_closest(surface, _mirror(samples, *plane))[1].mean() / scale for plane in judged]
     best = int(np.argmin(residuals))
     n, d = judged[best]
     sign = np.sign(n[np.abs(n).argmax()])
-    images = torch.as_tensor(_mirror(surface.verts, n, d))
-    vertex_map = nearest(images, torch.as_tensor(surface.verts))[0].to(mesh.device)
+    images = torch.as_tensor(_mirror(verts, n, d))
+    vertex_map = nearest(images, torch.as_tensor(verts))[0].to(mesh.device)
     normal, offset = (torch.as_tensor(sign * x).to(mesh.verts) for x in (n, d))
     return Symmetry(normal, offset, vertex_map, float(residuals[best]))
 
@@ -112,13 +117,14 @@ def _iterate_closest(x: Floats, points: Floats, tree: cKDTree, plane: Plane, sca
     return plane
 
 
-def _slide(x: Floats, surface: _Surface, plane: Plane, scale: float) -> Plane:
+def _slide(x: Floats, surface: TriangleTree, plane: Plane, scale: float) -> Plane:
     """Gauss-Newton steps on the distances to the tangent planes, as long as the mean distance falls."""
     least, best = math.inf, plane
     for _ in range(25):
         n, d = plane
         image = _mirror(x, n, d)
-        y, far, normal = surface.closest(image)
+        y, far, normal = _closest(surface, image)
+        normal = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300)
         if far.mean() >= 0.9999 * least:
             break
         least, best = far.mean(), plane
@@ -165,45 +171,8 @@ def _distinct(normals: Floats, n: int) -> list[Floats]:
     return kept
 
 
-class _Surface:
-    """Closest points on the triangles of a mesh, among those whose centres (or samples, if large) are near."""
-
-    def __init__(self, mesh: Mesh) -> None:
-        self.verts = mesh.verts.double().numpy(force=True)
-        self.corners = self.verts[mesh.faces.numpy(force=True)]  # (F, 3, 3)
-        area = mesh.face_areas.double().numpy(force=True)
-        count = np.minimum(area / area.mean(), 1000).astype(int)
-        count[count < 2] = 0
-        large = np.repeat(np.arange(len(area)), count)
-        weights = np.random.default_rng(0).dirichlet(np.ones(3), len(large))
-        normal = np.cross(self.corners[:, 1] - self.corners[:, 0], self.corners[:, 2] - self.corners[:, 0])
-        self.normal = normal / np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-300)
-        self.face = np.concatenate([np.arange(len(area)), large])
-        inside = np.einsum("nc,ncd->nd", weights, self.corners[large])
-        self.tree = cKDTree(np.concatenate([self.corners.mean(1), inside]))
-
-    def closest(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Closest points (n, 3) to x (n, 3), their distances (n,) and the normals (n, 3) there."""
-        near = self.face[self.tree.query(x, k=min(12, len(self.face)))[1].reshape(len(x), -1)]
-        places = _closest_on_triangle(x[:, None], self.corners[near])
-        distance = np.linalg.norm(places - x[:, None], axis=-1)
-        best, row = distance.argmin(1), np.arange(len(x))
-        return places[row, best], distance[row, best], self.normal[near[row, best]]
-
-
-def _closest_on_triangle(x: Floats, corners: Floats) -> Floats:
-    """Closest point (..., 3) to x of the triangle (..., 3, 3): its projection if inside, else on an edge."""
-    a, b, c = (corners[..., i, :] for i in range(3))
-    normal = np.cross(b - a, c - a)
-    square = (normal**2).sum(-1, keepdims=True)
-    inside = np.ones(square.shape, bool)
-    best, least = a, ((x - a) ** 2).sum(-1, keepdims=True)
-    for p, q in ((a, b), (b, c), (c, a)):
-        edge = q - p
-        inside &= (np.cross(edge, x - p) * normal).sum(-1, keepdims=True) >= 0
-        length = np.maximum((edge**2).sum(-1, keepdims=True), 1e-300)
-        on = p + (((x - p) * edge).sum(-1, keepdims=True) / length).clip(0, 1) * edge
-        d = ((x - on) ** 2).sum(-1, keepdims=True)
-        best, least = np.where(d < least, on, best), np.minimum(d, least)
-    flat = x - ((x - a) * normal).sum(-1, keepdims=True) / np.maximum(square, 1e-300) * normal
-    return np.where(inside & (square > 0), flat, best)
+def _closest(surface: TriangleTree, x: Floats) -> tuple[Floats, Floats, Floats]:
+    """Closest points (n, 3) to x (n, 3), their distances (n,), and the scaled normals (n, 3) there."""
+    face, weights = surface.closest(x, 12)
+    places = surface.places(face, weights)
+    return places, np.linalg.norm(places - x, axis=1), surface.face_normals_scaled[face]

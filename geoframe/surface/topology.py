@@ -11,10 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
-Ints = NDArray[np.int64]
+from geoframe._types import Array, Bools, Ints
 
 
 class Edges(NamedTuple):
@@ -29,7 +28,7 @@ class Edges(NamedTuple):
     n_faces: Ints
     faces: Ints
     face_edges: Ints
-    forward: NDArray[np.bool_]
+    forward: Bools
 
 
 def edges(faces: Ints) -> Edges:
@@ -52,13 +51,13 @@ def edges(faces: Ints) -> Edges:
     return Edges(verts, n_faces, pair, face_edges.reshape(F, 3), tail < head)
 
 
-def collapsed_faces(faces: Ints) -> NDArray[np.bool_]:
+def collapsed_faces(faces: Ints) -> Bools:
     """(F,) whether a face names a vertex twice."""
     a, b, c = faces.T
     return (a == b) | (b == c) | (c == a)
 
 
-def first_equal_rows(rows: NDArray) -> Ints:
+def first_equal_rows(rows: Array) -> Ints:
     """(n,) for each row of an (n, d) array the index of the first row equal to it; NaN equals nothing."""
     n = len(rows)
     order = np.lexsort(rows.T[::-1]) if n else np.empty(0, np.int64)
@@ -81,7 +80,7 @@ def _components(i: Ints, j: Ints, n: int) -> Ints:
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _number_in_order(labels: Ints, used: NDArray[np.bool_]) -> tuple[int, Ints]:
+def _number_in_order(labels: Ints, used: Bools) -> tuple[int, Ints]:
     """The labels of the used entries, numbered 0, 1, ... as they first appear; -1 elsewhere."""
     names, first, inverse = np.unique(labels[used], return_index=True, return_inverse=True)
     rank = np.empty(len(names), np.int64)
@@ -186,8 +185,8 @@ class Orientation(NamedTuple):
     """
 
     is_consistent: bool
-    one_sided: NDArray[np.bool_]
-    flip: NDArray[np.bool_]
+    one_sided: Bools
+    flip: Bools
     patches: Ints
 
 

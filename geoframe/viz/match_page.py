@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
-import json
-from collections.abc import Mapping
-from importlib import resources
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
-from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_colors
+from geoframe.viz.page import card, cards, image, number, packed, table, words, write_page
+from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_colors, two_sided
 
 if TYPE_CHECKING:
     from geoframe.maps import Match
 
-Array = NDArray[Any]
+
+_LEAD = (
+    "A colour is the same place on both surfaces. Drag to turn, scroll to zoom (both follow); point at a vertex to see "
+    "its partner on the other surface. Dots are the landmarks."
+)
+_VIEWS = """<div class="pair">
+<figure><canvas id="c1"></canvas><figcaption>{}</figcaption></figure>
+<figure><canvas id="c2"></canvas><figcaption>{}</figcaption></figure>
+</div>
+<div id="bar"><button id="reset">Reset the view</button><button id="back">Other side</button>
+<span id="hover" class="dim"></span></div>
+"""
 
 
 def write_report(
@@ -37,7 +44,8 @@ def write_report(
 
     Args:
         path: the HTML file; written whole or not at all.
-        mesh1, mesh2: the surfaces (V1, 3) and (V2, 3) that were matched.
+        mesh1: surface 1 (V1, 3), the source of the match.
+        mesh2: surface 2 (V2, 3), its target.
         match: the result of `geoframe.match`.
         names: how the page calls the two surfaces.
         measures: names -> numbers, shown beside the match's own energies. A value
@@ -47,29 +55,21 @@ def write_report(
         ValueError: the file cannot be written.
     """
     measures = dict(measures or {})
-    template = resources.files("geoframe.viz").joinpath("match_page.html").read_text(encoding="utf-8")
-    name1, name2 = (html.escape(n) for n in names)
-    parts = {
-        "__TITLE__": f"{name1} to {name2}",
-        "__HEADING__": f"A map from {name2} to {name1}",
-        "__CAPTION1__": _caption(name1, mesh1),
-        "__CAPTION2__": _caption(name2, mesh2),
-        "__CARDS__": "".join(_cards(match, measures, (name1, name2))),
-        "__DATA__": json.dumps(_scene(mesh1, mesh2, match, names)).replace("</", "<\\/"),
-    }
-    for mark, text in parts.items():
-        template = template.replace(mark, text, 1)
-    with atomic_path(path) as temporary:
-        temporary.write_text(template, encoding="utf-8")
+    views = _VIEWS.format(_caption(names[0], mesh1), _caption(names[1], mesh2))
+    write_page(
+        path,
+        f"{names[0]} to {names[1]}",
+        views + cards(_cards(match, measures, names)),
+        heading=f"A map from {names[1]} to {names[0]}",
+        lead=_LEAD,
+        script="match_page.js",
+        data=_scene(mesh1, mesh2, match, names),
+    )
 
 
 def _caption(name: str, mesh: Mesh) -> str:
-    return f"<b>{name}</b> <span class='dim'>{mesh.n_verts:,} vertices, {mesh.n_faces:,} faces</span>"
-
-
-def _encode(x: Any, dtype: str) -> str:
-    """Little-endian raw numbers in base64, for a JavaScript typed array."""
-    return base64.b64encode(np.ascontiguousarray(as_numpy(x), dtype=dtype).tobytes()).decode("ascii")
+    size = f"{mesh.n_verts:,} vertices, {mesh.n_faces:,} faces"
+    return f'<b>{html.escape(name)}</b> <span class="dim">{size}</span>'
 
 
 def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> dict[str, Any]:
@@ -82,9 +82,9 @@ def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> di
     surfaces = [
         {
             "name": name,
-            "verts": _encode(_unit_ball(verts @ view.T), "<f4"),
-            "faces": _encode(mesh.faces, "<u4"),
-            "partner": _encode(partner, "<u4"),
+            "verts": packed(_unit_ball(verts @ view.T), "<f4"),
+            "faces": packed(as_numpy(mesh.faces), "<u4"),
+            "partner": packed(partner, "<u4"),
             "landmarks": dots.tolist(),
         }
         for name, verts, view, mesh, partner, dots in (
@@ -93,7 +93,7 @@ def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> di
         )
     ]
     colors = position_colors(verts1, view1)
-    return {"surfaces": surfaces, "colors": _encode(np.round(255 * colors), "u1")}
+    return {"surfaces": surfaces, "colors": packed(np.round(255 * colors), "u1")}
 
 
 def _unit_ball(points: Array) -> Array:
@@ -107,78 +107,38 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)
     }
     numbers = {k: v for k, v in measures.items() if k not in curves}
-    cards = [card("Measures", _table({**match.energies, **numbers}))]
-    cards += [card(_words(name), _curve(curve)) for name, curve in curves.items()]
-    C_12 = as_numpy(match.C_12)
-    note = (
-        f"<p class='dim'>C_12, {C_12.shape[0]} x {C_12.shape[1]}: a column holds an eigenfunction of {names[0]} in the "
-        f"eigenfunctions of {names[1]}. Blue is negative, red positive.</p>"
-    )
-    picture = (
-        f"<img class='map' alt='functional map C_12' src='data:image/png;base64,{_functional_map_png(C_12)}'>"
-    )
-    cards.append(card("Functional map", picture + note))
+    boxes = [card("Measures", table({**match.energies, **numbers}))]
+    boxes += [card(words(name), _curve(curve)) for name, curve in curves.items()]
+    boxes.append(card("Functional map", _functional_map(as_numpy(match.C_12), names)))
+    if match.landmarks is not None:
+        rows = as_numpy(match.landmarks).tolist()
+        boxes.append(card("Landmarks (vertex numbers)", table(rows, names, tall=True)))
+    boxes.append(card("Settings", table(match.settings)))
     if match.candidates:
         doubt = (
             ""
             if match.ambiguity is None
-            else f"<p>Ambiguity of the choice: {_number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
+            else f"<p>Ambiguity of the choice: {number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
         )
-        cards.append(card("Candidates, best first", doubt + _candidates(match.candidates)))
-    if match.landmarks is not None:
-        rows = "".join(
-            f"<tr><td class='n'>{a}</td><td class='n'>{b}</td></tr>" for a, b in as_numpy(match.landmarks)
-        )
-        head = f"<tr><th class='n'>{names[0]}</th><th class='n'>{names[1]}</th></tr>"
-        cards.append(
-            card("Landmarks (vertex numbers)", f"<div class='scroll'><table>{head}{rows}</table></div>")
-        )
-    cards.append(card("Settings", _table(match.settings)))
-    return cards
+        boxes.append(card("Candidates, best first", doubt + _candidates(match.candidates), wide=True))
+    return boxes
 
 
-def card(title: str, body: str) -> str:
-    """A box of a page, as HTML; `body` is HTML already."""
-    return f"<div class='card'><h2>{html.escape(title)}</h2>{body}</div>"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return html.escape(str(value))
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    rows = (
-        f"<tr><td>{html.escape(str(k))}</td><td class='n'>{_number(v)}</td></tr>" for k, v in values.items()
+def _functional_map(C_12: Array, names: Sequence[str]) -> str:
+    """The matrix (K2, K1) as a picture of one pixel an entry, and how to read it."""
+    note = (
+        f"C_12, {C_12.shape[0]} x {C_12.shape[1]}: a column holds an eigenfunction of {names[0]} in the eigenfunctions "
+        f"of {names[1]}. Blue is negative, red positive."
     )
-    return f"<table>{''.join(rows)}</table>"
+    picture = np.round(255 * two_sided(C_12, 0.995)).astype(np.uint8)
+    return image(picture, "functional map C_12", kind="map") + f'<p class="dim">{html.escape(note)}</p>'
 
 
 def _candidates(candidates: list[dict[str, Any]]) -> str:
     """A table with a row a candidate; columns are the entries that are numbers or words."""
     plain = [{k: v for k, v in c.items() if isinstance(v, int | float | str)} for c in candidates]
     columns = list(dict.fromkeys(k for c in plain for k in c))
-    head = "".join(f"<th class='n'>{html.escape(k)}</th>" for k in columns)
-    rows = ("".join(f"<td class='n'>{_number(c.get(k, ''))}</td>" for k in columns) for c in plain)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{r}</tr>' for r in rows)}</table>"
-
-
-def _functional_map_png(C: Array) -> str:
-    """Base64 PNG of a matrix, one pixel an entry: white at 0, red up, blue down, full at the 99.5th percentile."""
-    from PIL import Image
-
-    top = max(float(np.quantile(np.abs(C), 0.995)), 1e-300)
-    t = np.clip(C / top, -1, 1)[..., None]
-    red, blue = np.array([178, 24, 43]), np.array([33, 102, 172])
-    rgb = 255 + np.abs(t) * (np.where(t > 0, red, blue) - 255)
-    file = io.BytesIO()
-    Image.fromarray(np.round(rgb).astype(np.uint8)).save(file, format="PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
+    return table([[c.get(k, "") for k in columns] for c in plain], [k.replace("_", " ") for k in columns])
 
 
 def _curve(curve: Mapping[str, Any]) -> str:

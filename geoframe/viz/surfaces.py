@@ -1,27 +1,32 @@
 """Pictures of surfaces and of the maps between them, drawn on the CPU without a screen.
 
-Everything here is for looking at: an orthographic z-buffer with smooth shading in plain numpy. Colours travel
-along a map as any function does: ``colors2 = colors1[p2p_21]``.
+Everything here is for looking at: `geoframe.render.rasterize` finds what each pixel sees, the shading is plain numpy.
+Colours travel along a map as any function does: ``colors2 = colors1[p2p_21]``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._types import Array
+from geoframe.camera import WeakPerspective
+from geoframe.render import rasterize
 from geoframe.surface.mesh import Mesh
+from geoframe.transforms import nearest_rotation
+from geoframe.viz.page import png
 
-Array = NDArray[Any]
-
-_FRAGMENTS = 200_000  # fragments in flight at once: bounds the memory of the z-buffer, and fits the caches
+_FILL = 0.92  # of the picture, that the surface fills
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength
 _AMBIENT = 0.34
+_BLUE, _WHITE, _RED = (0.13, 0.40, 0.67), (0.97, 0.97, 0.97), (0.70, 0.09, 0.17)
 _DOT, _DOT_RIM = (225, 30, 75), (255, 255, 255)
 
 
@@ -39,16 +44,6 @@ def _geometry(mesh: Mesh) -> tuple[Array, Array]:
         verts = np.where(good[:, None], verts, verts[good].mean(0) if good.any() else 0.0)
         faces = faces[good[faces].all(1)]
     return verts, faces
-
-
-def _normals(verts: Array, faces: Array) -> Array:
-    """(V, 3) area-weighted unit normals."""
-    a, b, c = verts[faces].transpose(1, 0, 2)
-    n = np.cross(b - a, c - a)
-    out = np.zeros_like(verts)
-    for i in range(3):
-        np.add.at(out, faces[:, i], n)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-300)
 
 
 def _stands(verts: Array, up: Array) -> bool:
@@ -98,10 +93,15 @@ def good_view(mesh: Mesh) -> Array:
 
 
 def align_rotation(verts1: Array, verts2: Array, p2p_21: Array) -> Array:
-    """(3, 3) rotation R with ``verts2 @ R.T`` turned as ``verts1[p2p_21]`` is (Kabsch; no reflection, no scale)."""
+    """(3, 3) rotation R with ``verts2 @ R.T`` turned as ``verts1[p2p_21]`` is (Procrustes without reflection or scale).
+
+    Args:
+        verts1: (V1, 3).
+        verts2: (V2, 3).
+        p2p_21: (V2,) for every vertex of surface 2 its vertex of surface 1.
+    """
     pulled = verts1[p2p_21] - verts1[p2p_21].mean(0)
-    u, _, vt = np.linalg.svd(pulled.T @ (verts2 - verts2.mean(0)))
-    return u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
+    return nearest_rotation(torch.from_numpy(pulled.T @ (verts2 - verts2.mean(0)))).numpy()
 
 
 def position_colors(verts: Array, view: Array) -> Array:
@@ -115,6 +115,21 @@ def position_colors(verts: Array, view: Array) -> Array:
     L, C = 0.74 + 0.09 * p[:, 1], 0.135
     lab = np.stack([L, C * np.cos(hue), C * np.sin(hue)], 1)
     return _oklab_to_srgb(lab)
+
+
+def two_sided(values: Array, full: float = 0.98) -> Array:
+    """Colours of numbers with a sign: near white at 0, red above, blue below.
+
+    Args:
+        values: (...) any numbers.
+        full: the quantile of their size, in (0, 1], where a colour is full.
+
+    Returns:
+        (..., 3) sRGB in [0, 1].
+    """
+    t = np.clip(values / max(float(np.quantile(np.abs(values), full)), 1e-300), -1, 1)[..., None]
+    white = np.array(_WHITE)
+    return white + np.abs(t) * (np.where(t > 0, _RED, _BLUE) - white)
 
 
 def _oklab_to_srgb(lab: Array) -> Array:
@@ -145,66 +160,6 @@ def _srgb_to_linear(x: Array) -> Array:
     return np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
 
 
-def _twice_area(screen: Array, faces: Array) -> Array:
-    """(F,) twice the signed area of each face in the picture plane."""
-    a, b, c = screen[faces][..., :2].transpose(1, 0, 2)
-    return (b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (c[:, 0] - a[:, 0]) * (b[:, 1] - a[:, 1])
-
-
-def rasterize_depth(screen: Array, faces: Array, height: int, width: int) -> tuple[Array, Array, Array]:
-    """Orthographic z-buffer; the nearest face (largest depth) wins in every pixel.
-
-    Args:
-        screen: (V, 3) x right and y down in pixels, depth growing towards the viewer.
-        faces: (F, 3).
-
-    Returns:
-        (H, W) face index or -1, (H, W, 3) barycentric coordinates, (H, W) depth (-inf where empty).
-    """
-    twice = _twice_area(screen, faces)
-    corners = screen[faces]
-    low = np.clip(np.ceil(corners[..., :2].min(1) - 0.5), 0, (width, height)).astype(np.int64)
-    high = np.clip(np.floor(corners[..., :2].max(1) - 0.5) + 1, 0, (width, height)).astype(np.int64)
-    size = np.maximum(high - low, 0) * (twice != 0)[:, None]
-    counts = size.prod(1)
-    weights = _plane_coordinates(corners, np.where(twice == 0, 1.0, twice))
-    depth = np.full(height * width, -np.inf)
-    owner = np.full(height * width, -1, dtype=np.int64)
-    chunk = np.cumsum(counts) // _FRAGMENTS
-    for part in np.split(np.arange(len(faces)), np.flatnonzero(np.diff(chunk)) + 1):
-        f = np.repeat(part, counts[part])
-        k = np.arange(len(f)) - np.repeat(np.cumsum(counts[part]) - counts[part], counts[part])
-        row = k // size[f, 0]
-        x, y = low[f, 0] + k - row * size[f, 0], low[f, 1] + row
-        w1, w2 = (w[f, 0] * (x + 0.5) + w[f, 1] * (y + 0.5) + w[f, 2] for w in weights)
-        inside = (w1 >= 0) & (w2 >= 0) & (w1 + w2 <= 1)
-        f, pixel, w1, w2 = f[inside], (y * width + x)[inside], w1[inside], w2[inside]
-        z = corners[f, :, 2]
-        d = z[:, 0] + w1 * (z[:, 1] - z[:, 0]) + w2 * (z[:, 2] - z[:, 0])
-        order = np.argsort(d)
-        order = order[d[order] > depth[pixel[order]]]
-        depth[pixel[order]], owner[pixel[order]] = (
-            d[order],
-            f[order],
-        )  # of one pixel's fragments the last stays
-    bary = np.zeros((height * width, 3))
-    pixel = np.flatnonzero(owner >= 0)
-    f, x, y = owner[pixel], pixel % width + 0.5, pixel // width + 0.5
-    for i, w in enumerate(weights, 1):
-        bary[pixel, i] = w[f, 0] * x + w[f, 1] * y + w[f, 2]
-    bary[pixel, 0] = 1 - bary[pixel, 1] - bary[pixel, 2]
-    shape = (height, width)
-    return owner.reshape(shape), bary.reshape(*shape, 3), depth.reshape(shape)
-
-
-def _plane_coordinates(corners: Array, twice: Array) -> tuple[Array, Array]:
-    """Two (F, 3) arrays: the weight of corner 1 (of corner 2) at (x, y) is the row's product with (x, y, 1)."""
-    (ax, ay), (bx, by), (cx, cy) = corners[..., :2].transpose(1, 2, 0)
-    one = np.stack([cy - ay, ax - cx, cx * ay - ax * cy], 1) / twice[:, None]
-    two = np.stack([ay - by, bx - ax, ax * by - bx * ay], 1) / twice[:, None]
-    return one, two
-
-
 def draw_surface(
     mesh: Mesh,
     *,
@@ -233,13 +188,16 @@ def draw_surface(
     check_shape(colors, f"{len(verts)} 3", "colors")
     view = good_view(mesh) if view is None else view
     over = 2  # samples a pixel, each way
-    screen = _to_screen(verts, faces, view, height * over, width * over)
-    owner, bary, depth = rasterize_depth(screen, faces, height * over, width * over)
-    hit = owner >= 0
-    corners, weights = faces[owner[hit]], bary[hit].astype(np.float32)
-    normal = _blend(weights, (_normals(verts, faces) @ view.T)[corners])
+    camera = _camera(verts, faces, view, (height * over, width * over))
+    surface = Mesh(torch.from_numpy(verts), torch.from_numpy(faces))
+    seen = rasterize(surface.verts, surface.faces, camera)
+    hit, depth = seen.mask.numpy(), np.where(seen.mask.numpy(), seen.depth.numpy(), np.inf)
+    screen = camera.project(surface.verts).numpy()
+    owner = seen.face_id.numpy()[hit]
+    corners, weights = faces[owner], seen.barycentric.numpy()[hit].astype(np.float32)
+    normal = _blend(weights, (surface.vertex_normals.numpy() @ view.T)[corners])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-    normal[(_twice_area(screen, faces) > 0)[owner[hit]]] *= -1  # seen from the inside (y points down)
+    normal[(surface.face_normals_scaled.numpy() @ view[2])[owner] < 0] *= -1  # seen from the inside
     albedo = _blend(weights, _srgb_to_linear(colors.clip(0, 1))[corners])
     occlusion = _occlusion(depth[over // 2 :: over, over // 2 :: over]).repeat(over, 0).repeat(over, 1)
     image = np.ones((height * over, width * over, 3), np.float32)
@@ -247,7 +205,7 @@ def draw_surface(
     image = np.mean([image[i::over, j::over] for i in range(over) for j in range(over)], axis=0)
     picture = (_linear_to_srgb(image) * 255 + 0.5).astype(np.uint8)
     if len(dots):
-        reach = 0.02 * np.ptp(screen[faces.ravel()], axis=0).max() if len(faces) else 0.0
+        reach = 0.02 * np.ptp((verts @ view.T)[faces.ravel()], axis=0).max() if len(faces) else 0.0
         picture = _draw_dots(picture, screen[as_numpy(dots).astype(np.int64)], depth, over, reach)
     return picture
 
@@ -257,19 +215,24 @@ def _blend(weights: Array, values: Array) -> Array:
     return np.einsum("nk,nkc->nc", weights, values.astype(np.float32))
 
 
-def _to_screen(verts: Array, faces: Array, view: Array, height: int, width: int) -> Array:
-    """(V, 3) pixels and depth, the used vertices centred and filling 92 % of the picture."""
-    p = verts @ view.T
-    used = p[np.unique(faces)] if len(faces) else p
+def _camera(verts: Array, faces: Array, view: Array, size: tuple[int, int]) -> WeakPerspective:
+    """The orthographic camera of a view, with the vertices in use centred in the picture."""
+    R_wc = (
+        np.diag([1.0, -1.0, -1.0]) @ view
+    )  # the view's rows are right, up, towards; the camera's right, down, away
+    used = (verts[np.unique(faces)] if len(faces) else verts) @ R_wc[:2].T
     centre = (used.min(0) + used.max(0)) / 2
-    extent = np.maximum(np.ptp(used, axis=0), 1e-300)
-    scale = 0.92 * min(width / extent[0], height / extent[1])
-    p = (p - centre) * scale
-    return np.stack([width / 2 + p[:, 0], height / 2 - p[:, 1], p[:, 2]], 1)
+    height, width = size
+    scale = _FILL * (np.array([width, height]) / np.maximum(np.ptp(used, axis=0), 1e-300)).min()
+    t = np.array([width / 2, height / 2]) - scale * centre
+    return WeakPerspective(torch.from_numpy(R_wc), torch.from_numpy(t), torch.tensor(scale), size)
 
 
 def _occlusion(depth: Array) -> Array:
-    """(H, W) in (0, 1]: darker where the surroundings stand nearer to the viewer than the pixel itself."""
+    """(H, W) in (0, 1]: darker where the surroundings stand nearer to the viewer than the pixel itself.
+
+    `depth` (H, W) grows away from the viewer, infinite where nothing is seen.
+    """
     from scipy.ndimage import gaussian_filter
 
     hit = np.isfinite(depth)
@@ -280,7 +243,7 @@ def _occlusion(depth: Array) -> Array:
     for radius in (0.006, 0.02):
         sigma = radius * max(depth.shape)
         around = gaussian_filter(filled, sigma) / np.maximum(gaussian_filter(hit.astype(float), sigma), 1e-6)
-        buried += np.clip((around - filled) / max(0.12 * np.ptp(depth[hit]), 1e-300), 0, 1)
+        buried += np.clip((filled - around) / max(0.12 * np.ptp(depth[hit]), 1e-300), 0, 1)
     return 1 - 0.45 * np.clip(buried, 0, 1)
 
 
@@ -296,7 +259,7 @@ def _shade(albedo: Array, normal: Array, occlusion: Array) -> Array:
 
 
 def _draw_dots(picture: Array, points: Array, depth: Array, over: int, reach: float) -> Array:
-    """Discs at `points` (n, 3); a small white speck where something lies in front by more than `reach`."""
+    """Discs at `points` (n, 3: pixels, depth); small specks where something lies in front by more than `reach`."""
     from PIL import Image, ImageDraw
 
     height, width = picture.shape[:2]
@@ -305,7 +268,7 @@ def _draw_dots(picture: Array, points: Array, depth: Array, over: int, reach: fl
     radius = 0.0085 * max(height, width) * over
     rows = np.clip(points[:, 1].astype(int), 0, depth.shape[0] - 1)
     cols = np.clip(points[:, 0].astype(int), 0, depth.shape[1] - 1)
-    hidden = depth[rows, cols] > points[:, 2] + reach
+    hidden = depth[rows, cols] < points[:, 2] - reach
     for i in np.argsort(~hidden, kind="stable"):
         x, y = points[i, :2]
         r = radius * (0.4 if hidden[i] else 1.0)
@@ -326,7 +289,8 @@ def draw_match(
     """Both surfaces side by side, seen from the same side, a smooth colouring of the first pulled to the second.
 
     Args:
-        mesh1, mesh2: the surfaces (V1, 3), (V2, 3).
+        mesh1: surface 1 (V1, 3).
+        mesh2: surface 2 (V2, 3).
         p2p_21: (V2,) for every vertex of surface 2 its vertex of surface 1; ``colors2 = colors1[p2p_21]``.
         landmarks: (L, 2) pairs of a vertex of surface 1 and one of surface 2, drawn as dots; or None.
         titles: written under the two surfaces.
@@ -335,8 +299,6 @@ def draw_match(
     Returns:
         (H, 2 W, 3) uint8 sRGB; a line of text is added below when there are titles.
     """
-    from PIL import Image, ImageDraw, ImageFont
-
     p2p = as_numpy(p2p_21).astype(np.int64)
     check_shape(p2p, f"{mesh2.n_verts}", "p2p_21")
     verts1, verts2 = _geometry(mesh1)[0], _geometry(mesh2)[0]
@@ -348,17 +310,36 @@ def draw_match(
         draw_surface(mesh1, colors=colors1, view=view1, size=size, dots=pairs[:, 0]),
         draw_surface(mesh2, colors=colors1[p2p], view=view2, size=size, dots=pairs[:, 1]),
     ]
-    picture = _trim(np.concatenate(halves, axis=1))
-    if not any(titles):
-        return picture
-    line = max(24, size[0] // 16)
-    image = Image.new("RGB", (picture.shape[1], picture.shape[0] + 2 * line), "white")
-    image.paste(Image.fromarray(picture), (0, 0))
+    return sheet(np.split(_trim(np.concatenate(halves, axis=1)), 2, axis=1), titles, columns=2)
+
+
+def sheet(pictures: Sequence[Array], titles: Sequence[str] = (), *, columns: int = 4) -> Array:
+    """Pictures of one size in rows on white, each with its title below.
+
+    Args:
+        pictures: n of (H, W, 3) uint8 sRGB.
+        titles: one for each picture, or none; where all are empty no room is left for them.
+        columns: pictures a row, fewer where there are fewer pictures.
+
+    Returns:
+        (rows * (H + a line), columns * W, 3) uint8 sRGB.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = pictures[0].shape[:2]
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    line = max(24, height // 16) if any(titles) else 0
+    band = round(1.4 * line)
+    image = Image.new("RGB", (columns * width, rows * (height + band)), "white")
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=round(0.62 * line))
-    for i, title in enumerate(titles):
-        at = (size[1] * (i + 0.5), picture.shape[0] + 0.7 * line)
-        draw.text(at, title, fill=(70, 70, 70), font=font, anchor="mm")
+    for i, picture in enumerate(pictures):
+        x, y = i % columns * width, i // columns * (height + band)
+        image.paste(Image.fromarray(picture), (x, y))
+        if line:
+            font = ImageFont.load_default(size=round(0.62 * line))
+            at = (x + width / 2, y + height + band / 2)
+            draw.text(at, titles[i], fill=(70, 70, 70), font=font, anchor="mm")
     return np.asarray(image)
 
 
@@ -377,7 +358,5 @@ def save_picture(picture: Array, path: str | Path) -> None:
     Raises:
         ValueError: the file cannot be written.
     """
-    from PIL import Image
-
     with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
+        temporary.write_bytes(png(picture))

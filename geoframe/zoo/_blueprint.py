@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 
+from geoframe._types import Floats
+from geoframe.surface.normals import vertex_normals
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
-from geoframe.zoo._remesh import vertex_normals
 from geoframe.zoo.skeleton import Limits
 
-Floats = NDArray[np.float64]
 Rows = Mapping[int, tuple[float, ...]]
 Triple = tuple[float, float, float]
 
@@ -70,7 +69,8 @@ class Blueprint:
         fore_out, hind_out: which way is outside at the limbs.
         root: how much of ring 0 of the fore and hind limbs is theirs, the rest the body's.
         crest: ring of the body -> height of a mane on its dorsal midline.
-        eye: radius of the eyeballs. wool: depth of the locks on body and neck.
+        eye: radius of the eyeballs.
+        wool: depth of the locks on body and neck.
         limits: of the joints, see `skeleton`.
     """
 

@@ -18,10 +18,9 @@ from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from geoframe._types import Ints
+
 Key = tuple[str, str, int, int]  # part, side ("left", "right" or "" where it exists once), ring, number
 
 BODY_RINGS, LIMB_RINGS, TAIL_RINGS, EAR_RINGS, HORN_RINGS, DIGIT_RINGS = 27, 12, 7, 4, 4, 3
@@ -34,8 +33,10 @@ class Cage:
     """Connectivity shared by all animals.
 
     Attributes:
-        keys: (n,) what each vertex of the cage is. number: its inverse, key -> vertex.
-        quads: (Q, 4), outward. mirror: (n,) the vertex on the other side, an involution.
+        keys: (n,) what each vertex of the cage is.
+        number: its inverse, key -> vertex.
+        quads: (Q, 4), outward.
+        mirror: (n,) the vertex on the other side, an involution.
     """
 
     keys: tuple[Key, ...]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from geoframe.surface.closest import Surface as Surface
+from geoframe._types import Bools, Floats, Ints
+from geoframe.surface.closest import TriangleTree
+from geoframe.surface.normals import vertex_normals
 from geoframe.surface.remesh import coarsen, flip_edges
 from geoframe.zoo._cage import template
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +32,11 @@ def symmetric_mesh(
     """Well-shaped triangles on a symmetric animal, itself exactly symmetric.
 
     Args:
-        verts: (V, 3) of the dense template. size: (V,) relative edge lengths. n_verts: about how many.
-        pins: dense vertices of the right half or the midline that become vertices. seed: of the triangulation.
+        verts: (V, 3) of the dense template.
+        size: (V,) relative edge lengths.
+        n_verts: about how many.
+        pins: dense vertices of the right half or the midline that become vertices.
+        seed: of the triangulation.
 
     Returns:
         points (n,) of the dense template, faces (F, 3), the mirror map (n,), and the vertices that are the pins.
@@ -103,7 +104,7 @@ class _HalfSurface:
     def __init__(self, verts: Floats) -> None:
         t = template()
         self.own = np.flatnonzero((t.side[t.faces] >= 0).all(1))
-        self.flank = Surface(verts, t.faces[self.own])
+        self.flank = TriangleTree(verts, t.faces[self.own])
         self.verts, self.faces = verts, t.faces
         face, corner = np.nonzero(
             (t.side[t.faces[self.own]] == 0) & (t.side[np.roll(t.faces[self.own], -1, 1)] == 0)
@@ -162,14 +163,6 @@ def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints, surface: _HalfSurfa
     return moved
 
 
-def vertex_normals(x: Floats, faces: Ints) -> Floats:
-    """(n, 3) unit normals, weighted by area."""
-    a, b, c = x[faces].transpose(1, 0, 2)
-    n = np.cross(b - a, c - a)
-    total = np.stack([np.bincount(faces.ravel(), np.repeat(n[:, k], 3), len(x)) for k in range(3)], axis=1)
-    return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-300)
-
-
 def follow_curvature(verts: Floats, size: Floats, n_verts: int) -> Floats:
     """(V,) relative edge lengths made shorter where about `n_verts` vertices would lose sharp edges and tips.
 
@@ -195,7 +188,7 @@ def follow_curvature(verts: Floats, size: Floats, n_verts: int) -> Floats:
     return wanted
 
 
-def _both_halves(points: Points, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Points, Ints, Ints]:
+def _both_halves(points: Points, faces: Ints, rim: Bools) -> tuple[Points, Ints, Ints]:
     """The half and its mirror image, joined along the rim: points, faces and the mirror map of the vertices."""
     t = template()
     n, inner = len(rim), np.flatnonzero(~rim)

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from geoframe._types import Bools, Floats, Ints
 from geoframe.surface.implicit import Field, march, project
 from geoframe.surface.remesh import coarsen, flip_edges
 from geoframe.zoo.deform import Warp
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,10 @@ class Half:
     """The right half (z >= 0) of a canonical surface as a fine mesh, with slivers.
 
     Attributes:
-        verts: (V, 3). faces: (F, 3). field: what is 0 on it. size: canonical points to relative edge lengths.
+        verts: (V, 3).
+        faces: (F, 3).
+        field: what is 0 on it.
+        size: canonical points to relative edge lengths.
     """
 
     verts: Floats
@@ -47,8 +47,11 @@ def skin(fine: Half, warp: Warp, n_verts: int, pins: Tensor, seed: int) -> Skin:
     """Well-shaped triangles on the image of a canonical surface, exactly symmetric.
 
     Args:
-        fine: the right half of the canonical surface. warp: keeps z = 0 where it is. n_verts: about how many.
-        pins: (n, 3) canonical surface points, z >= 0, that become vertices. seed: of the triangulation.
+        fine: the right half of the canonical surface.
+        warp: keeps z = 0 where it is.
+        n_verts: about how many.
+        pins: (n, 3) canonical surface points, z >= 0, that become vertices.
+        seed: of the triangulation.
     """
     goal = n_verts // 2 + int(0.4 * np.sqrt(n_verts))  # the rim counts for both halves
     canonical, faces, rim = _finer(fine, 3 * goal)
@@ -210,7 +213,7 @@ def _relax(x: Floats, faces: Ints, size: Floats, hold: Ints) -> Floats:
     return moved
 
 
-def _both_halves(half: Tensor, faces: Ints, rim: NDArray[np.bool_]) -> tuple[Tensor, Tensor, Tensor]:
+def _both_halves(half: Tensor, faces: Ints, rim: Bools) -> tuple[Tensor, Tensor, Tensor]:
     """The half and its mirror image, joined along the rim: canonical points, faces and the mirror map."""
     inner = np.flatnonzero(~rim)
     other = np.arange(len(rim))

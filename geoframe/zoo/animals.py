@@ -14,11 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int
+from geoframe._types import Floats, Ints
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import SurfaceSamples
 from geoframe.zoo import _cage
@@ -27,9 +27,6 @@ from geoframe.zoo._remesh import Points, follow_curvature, symmetric_mesh
 from geoframe.zoo._species import SPECIES
 from geoframe.zoo.identity import proportions
 from geoframe.zoo.skeleton import bones, pose_angles, pose_rotations, skin
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 _MIDDLE = {
     "nose": ("nose", "", 0, 2),
@@ -64,12 +61,14 @@ class Animal:
     """One animal, in metres, looking along +x, y up, its left at -z.
 
     Attributes:
-        name: the species. mesh: its own closed manifold triangulation, verts (V, 3).
+        name: the species.
+        mesh: its own closed manifold triangulation, verts (V, 3).
         landmarks: name -> vertex, equal names of all animals mark the same point of the dense surface.
         symmetry: (V,) int64, the vertex on the other side; an involution.
         truth: points (V, 3), face (V,), barycentric (V, 3): the dense surface's point at each vertex.
         dense: the dense surface in this shape and pose; its faces are the same for all animals.
-        rest: (V, 3) the vertices before the pose. dense_rest: the dense vertices before the pose.
+        rest: (V, 3) the vertices before the pose.
+        dense_rest: the dense vertices before the pose.
     """
 
     name: str
@@ -109,7 +108,8 @@ def animal(name: str, n_verts: int = 5000, *, seed: int = 0, pose: int | None = 
     """An animal of a species as a mesh of about `n_verts` vertices.
 
     Args:
-        name: one of `species()`. n_verts: 500 to 50,000.
+        name: one of `species()`.
+        n_verts: 500 to 50,000.
         seed: of the individual: 0 is the species' own form; others differ in proportions and triangulation.
         pose: None stands at rest; a seed draws every joint within its limits.
 

@@ -88,9 +88,11 @@ class Push:
     """Moves what is near a place along one axis: adds ``amount exp(-|(p - place) / radii|^2)`` to a coordinate.
 
     Attributes:
-        axis: the coordinate. amount: at most 0.9 of the radius along the axis (0.55 for a pair, whose two
+        axis: the coordinate.
+        amount: at most 0.9 of the radius along the axis (0.55 for a pair, whose two
             bumps may meet), which keeps the coordinate increasing.
-        place, radii: (3,). pair: also at the mirror image of the place, mirrored.
+        place, radii: (3,).
+        pair: also at the mirror image of the place, mirrored.
     """
 
     axis: int
@@ -142,8 +144,10 @@ class Stretch:
 
     Attributes:
         axis: the coordinate that moves.
-        knots: (k,) increasing, k >= 2. places: (levels, k), each row increasing.
-        along: the other coordinate, or a function of the points with `axis` set to 0. levels: (levels,) its
+        knots: (k,) increasing, k >= 2.
+        places: (levels, k), each row increasing.
+        along: the other coordinate, or a function of the points with `axis` set to 0.
+        levels: (levels,) its
             values at the rows, increasing; rows between are mixtures, beyond the ends they are the end rows.
             One row needs neither.
 

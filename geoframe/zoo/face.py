@@ -179,7 +179,8 @@ def sample_head(seed: int, expression: Mapping[str, float] | None = None) -> Mem
     """A head of drawn identity with an expression.
 
     Args:
-        seed: of the identity. expression: strength from 0 to 1 of any of `EXPRESSIONS`; neutral by default.
+        seed: of the identity.
+        expression: strength from 0 to 1 of any of `EXPRESSIONS`; neutral by default.
 
     Raises:
         ValueError: negative seed, unknown expression, or a strength outside of 0..1.

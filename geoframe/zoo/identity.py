@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geoframe._types import Floats
 from geoframe.zoo.skeleton import bones
-
-Floats = NDArray[np.float64]
 
 # group of bones: range of the length along the bone, range of the girth across it
 _RANGES = {

@@ -47,7 +47,8 @@ def sample_points(category: str, seed: int, n_points: int) -> tuple[Tensor, Tens
     """Points (n_points, 3) spread evenly over the surface of `sample(category, seed)`, float64.
 
     Returns:
-        points: (n_points, 3). canonical: (n_points, 3), equal for corresponding points of all members.
+        points: (n_points, 3).
+        canonical: (n_points, 3), equal for corresponding points of all members.
         label: (n_points,) int64 into `part_names(category)`.
     """
     return surface_points(sample(category, seed), n_points, seed)

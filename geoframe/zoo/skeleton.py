@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from geoframe._types import Floats
 from geoframe.zoo import _cage
 from geoframe.zoo._cage import Key
 
-Floats = NDArray[np.float64]
 Range = tuple[float, float]
 Limits = Mapping[str, tuple[Range, Range, Range]]  # bone -> degrees about x, y and z, of the right side
 
@@ -50,7 +49,8 @@ class Bones:
     """The skeleton that all animals share.
 
     Attributes:
-        names: of the bones, parents before children. parents: (J,) numbers, -1 for the root.
+        names: of the bones, parents before children.
+        parents: (J,) numbers, -1 for the root.
         weights: (n, J) of the vertices of the cage, rows of sum 1.
         rings: for every bone the vertices of the cage whose mean is its joint.
     """
@@ -119,7 +119,9 @@ def skin(verts: Floats, weights: Floats, joints: Floats, parents: tuple[int, ...
     """Linear blend skinning: verts (n, 3) moved by bones that map x to place + own @ (x - joint).
 
     Args:
-        weights: (n, J). joints: (J, 3). own: (J, 3, 3) of each bone in the world's axes; each bone's place is
+        weights: (n, J).
+        joints: (J, 3).
+        own: (J, 3, 3) of each bone in the world's axes; each bone's place is
             where its parent takes its joint.
     """
     place = joints.copy()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geoframe.linalg import safe_norm
 from geoframe.surface.implicit import Field, Limb, smooth_minimum
 
 Point = tuple[float, float, float]
@@ -198,8 +199,3 @@ def carve(base: Field, region: Field, depth: float, width: float = 0.02) -> Fiel
 def both(*fields: Field) -> Field:
     """The common part of several solids."""
     return lambda points: torch.stack([f(points) for f in fields]).amax(0)
-
-
-def safe_norm(x: Tensor) -> Tensor:
-    """(N,) length of rows, differentiable at 0."""
-    return ((x**2).sum(-1) + 1e-18).sqrt()

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int, check_shape
+from geoframe.surface.closest import TriangleTree
 from geoframe.surface.implicit import Field, project
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import SurfaceSamples, sample_surface
-from geoframe.zoo._remesh import Surface
 from geoframe.zoo._skin import Half, right_half, skin
 from geoframe.zoo.deform import Warp
 from geoframe.zoo.solids import Part, Point, distance, fold
@@ -95,7 +95,8 @@ class Member:
     """One shape of a structure.
 
     Attributes:
-        structure: what is deformed. warp: canonical points to the member's.
+        structure: what is deformed.
+        warp: canonical points to the member's.
         traits: the numbers and words that were drawn for it.
     """
 
@@ -113,7 +114,8 @@ class MemberMesh:
         canonical: (V, 3) canonical point of each vertex, which lies on the member's smooth surface.
         vertex_part: (V,), face_part: (F,) int64 into `member.structure.labels`.
         symmetry: (V,) int64, the vertex on the other side; an involution.
-        landmarks: name -> vertex. member: whose surface it is.
+        landmarks: name -> vertex.
+        member: whose surface it is.
     """
 
     mesh: Mesh
@@ -176,7 +178,7 @@ def member_correspondence(a: MemberMesh, b: MemberMesh) -> tuple[SurfaceSamples,
         nearest point of a's mesh. exists: (V_b,) bool, as in `counterpart`.
     """
     points, exists = counterpart(a.member, b.canonical)
-    surface = Surface(a.mesh.verts.numpy(), a.mesh.faces.numpy())
+    surface = TriangleTree(a.mesh.verts.numpy(), a.mesh.faces.numpy())
     face, weights = surface.closest(points.numpy(), 30)
     return SurfaceSamples(points, torch.as_tensor(face), torch.as_tensor(weights)), exists
 
@@ -220,7 +222,8 @@ def counterpart(b: Member, canonical: Tensor, *, tolerance: float = 1e-4) -> tup
     """Where the canonical surface points (N, 3) of any member of the category lie on member `b`.
 
     Returns:
-        points: (N, 3). exists: (N,) bool, whether they lie on its surface; False where `b` has no such part,
+        points: (N, 3).
+        exists: (N,) bool, whether they lie on its surface; False where `b` has no such part,
         or another part melts in there.
     """
     check_shape(canonical, "N 3", "canonical")

@@ -10,16 +10,15 @@ from functools import cache
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from geoframe._check import check_choice
+from geoframe._types import Floats, Ints
 from geoframe.zoo import _cage
 from geoframe.zoo._remesh import Points
 from geoframe.zoo.animals import Animal, individual
 
-Floats = NDArray[np.float64]
 Color = tuple[float, float, float]
 
 KINDS = ("plain", "spots", "stripes", "patches", "blotches", "two_tone")
@@ -205,7 +204,7 @@ def _pattern(kind: str) -> Floats:
     return (np.random.default_rng(5).random(n) < 0.42)[which].astype(float)
 
 
-def _cells(dense: Floats, n: int) -> tuple[Floats, NDArray[np.int64], float]:
+def _cells(dense: Floats, n: int) -> tuple[Floats, Ints, float]:
     """Of n points spread over the surface the distances (V, 2) of the nearest two, the nearest (V,), and how far a
     place is from its nearest at most."""
     rng = np.random.default_rng(3)

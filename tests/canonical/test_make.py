@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from geoframe import cli, viz
-from geoframe.canonical import make
-from geoframe.canonical.make import load_canonical, make_canonical, save_canonical
+from geoframe.canonical import Surface, make_canonical, surface
 from geoframe.cli.match_all import _folder_pairs
 from geoframe.surface import Mesh, Symmetry, health, load, save
 from geoframe.surface.shapes import icosphere, torus
@@ -53,7 +52,7 @@ def damaged() -> Mesh:
 def any_mirror(monkeypatch):
     """Spare the search for a mirror plane where the test is about something else."""
     plane = Symmetry(torch.tensor([0.0, 1, 0]).double(), torch.tensor(0.0).double(), torch.arange(1), 0.0)
-    monkeypatch.setattr(make, "reflective_symmetry", lambda mesh: plane)
+    monkeypatch.setattr(surface, "reflective_symmetry", lambda mesh: plane)
 
 
 def is_usable(mesh: Mesh) -> bool:
@@ -69,14 +68,14 @@ def mended():
 def test_a_damaged_mesh_becomes_a_usable_surface(mended) -> None:
     body = bean()
     assert not is_usable(damaged())
-    assert is_usable(mended.mesh) and mended.mesh.n_verts == N
-    assert health(mended.mesh).is_closed and health(mended.mesh).facing == "outward"
-    assert float((mended.mesh.area / body.area - 1).abs()) < 0.03
-    assert float((mended.mesh.volume / body.volume - 1).abs()) < 0.05
-    basis = mended.basis
+    assert is_usable(mended) and mended.n_verts == N
+    assert health(mended).is_closed and health(mended).facing == "outward"
+    assert float((mended.area / body.area - 1).abs()) < 0.03
+    assert float((mended.volume / body.volume - 1).abs()) < 0.05
+    basis = mended.basis(mended.k)
     identity = basis.vecs.T @ (basis.mass[:, None] * basis.vecs)
     torch.testing.assert_close(identity, torch.eye(20, dtype=torch.float64), atol=1e-8, rtol=0)
-    assert mended.geodesics.shape == (1, N) and bool(torch.isfinite(mended.geodesics).all())
+    assert mended.distances(mended.landmarks["nose"]).shape == (1, N)
 
 
 @pytest.mark.parametrize("seed", [2, 5])
@@ -93,8 +92,8 @@ def test_a_badly_damaged_mesh_too(seed, any_mirror) -> None:
     verts[rng.integers(0, len(verts), 3)] = np.nan
     broken = Mesh(torch.tensor(verts), torch.tensor(np.concatenate([faces, twice, fins])))
     made = make_canonical(broken, n_verts=200, k=5)
-    assert is_usable(made.mesh) and health(made.mesh).is_closed and made.mesh.n_verts == 200
-    assert float((made.mesh.area / body.area - 1).abs()) < 0.1
+    assert is_usable(made) and health(made).is_closed and made.n_verts == 200
+    assert float((made.area / body.area - 1).abs()) < 0.1
 
 
 def test_the_notes_tell_every_decision(mended) -> None:
@@ -114,13 +113,15 @@ def test_landmarks_and_functions_are_carried(mended) -> None:
     """Landmarks stay exactly in place; what was not removed finds its nearest vertex."""
     old = damaged()
     assert list(mended.landmarks) == ["nose"]
-    place = mended.mesh.verts[mended.landmarks["nose"]]
-    assert torch.equal(place, old.verts[NOSE]) and int(mended.from_source[NOSE]) == mended.landmarks["nose"]
-    carried = (mended.weights[..., None] * old.verts[mended.source]).sum(1)
-    torch.testing.assert_close(carried, mended.mesh.verts)
-    gone = mended.from_source < 0
+    place = mended.verts[mended.landmarks["nose"]]
+    assert (
+        torch.equal(place, old.verts[NOSE]) and int(mended.origin.nearest[NOSE]) == mended.landmarks["nose"]
+    )
+    carried = (mended.origin.weights[..., None] * old.verts[mended.origin.vertices]).sum(1)
+    torch.testing.assert_close(carried, mended.verts)
+    gone = mended.origin.nearest < 0
     assert bool(gone[300]) and bool(gone[642:].all()) and int(gone.sum()) < 60
-    apart = (mended.mesh.verts[mended.from_source[~gone]] - old.verts[~gone]).norm(dim=1)
+    apart = (mended.verts[mended.origin.nearest[~gone]] - old.verts[~gone]).norm(dim=1)
     assert float(apart.max()) < 0.25
 
 
@@ -131,8 +132,8 @@ def test_symmetry_is_found(mended) -> None:
 
 def test_another_component_can_be_asked_for(any_mirror) -> None:
     made = make_canonical(damaged(), component=1, n_verts=100, k=5)
-    assert is_usable(made.mesh) and made.mesh.n_verts == 100
-    assert float(made.mesh.verts[:, 2].min()) > 2
+    assert is_usable(made) and made.n_verts == 100
+    assert float(made.verts[:, 2].min()) > 2
     with pytest.raises(ValueError, match=r"component: expected one in \[0, 2\], found 3"):
         make_canonical(damaged(), component=3, n_verts=100)
 
@@ -141,17 +142,17 @@ def test_large_holes_stay_open_and_are_told(any_mirror) -> None:
     body = bean()
     half = Mesh(body.verts, body.faces[body.verts[body.faces][..., 0].mean(1) > 0])
     made = make_canonical(half, n_verts=N, fill_holes=8, k=5)
-    assert is_usable(made.mesh) and len(health(made.mesh).boundary_loops) == 1
+    assert is_usable(made) and len(health(made).boundary_loops) == 1
     assert any(note.startswith("1 hole left open, of ") for note in made.notes)
     closed = make_canonical(half, n_verts=N, k=5)
-    assert health(closed.mesh).is_closed
+    assert health(closed).is_closed
 
 
 def test_a_mesh_of_the_size_keeps_its_triangles(any_mirror) -> None:
     body = bean()
     made = make_canonical(body, {"nose": NOSE}, n_verts=650, k=5)
-    assert torch.equal(made.mesh.verts, body.verts) and torch.equal(made.mesh.faces, body.faces)
-    assert made.landmarks == {"nose": NOSE} and torch.equal(made.from_source, torch.arange(642))
+    assert torch.equal(made.verts, body.verts) and torch.equal(made.faces, body.faces)
+    assert made.landmarks == {"nose": NOSE} and torch.equal(made.origin.nearest, torch.arange(642))
 
 
 def test_a_vertex_where_sheets_touch_keeps_its_landmark(any_mirror) -> None:
@@ -165,7 +166,7 @@ def test_a_vertex_where_sheets_touch_keeps_its_landmark(any_mirror) -> None:
         faces[one.faces == low] = top
         mesh = Mesh(torch.cat([one.verts, other]), torch.cat([one.faces, faces]))
         made = make_canonical(mesh, {"joint": top}, n_verts=120, k=5)
-        torch.testing.assert_close(made.mesh.verts[made.landmarks["joint"]], one.verts[top])
+        torch.testing.assert_close(made.verts[made.landmarks["joint"]], one.verts[top])
 
 
 def test_what_cannot_be_used_is_told_in_one_line() -> None:
@@ -197,18 +198,19 @@ def _moebius() -> Mesh:
 
 
 def test_a_folder_reads_back_the_same(mended, tmp_path) -> None:
-    save_canonical(mended, tmp_path / "bean", about={"made_from": "bean.obj"})
+    mended.save(tmp_path / "bean", about={"made_from": "bean.obj"})
     assert {p.name for p in (tmp_path / "bean").iterdir()} == {"surface.obj", "surface.json", "surface.npz"}
-    back = load_canonical(tmp_path / "bean")
-    assert torch.equal(back.mesh.verts, mended.mesh.verts) and torch.equal(back.mesh.faces, mended.mesh.faces)
+    back = Surface.load(tmp_path / "bean")
+    assert torch.equal(back.verts, mended.verts) and torch.equal(back.faces, mended.faces)
     assert back.landmarks == mended.landmarks and back.notes == mended.notes
-    assert torch.equal(back.from_source, mended.from_source) and torch.equal(back.source, mended.source)
+    assert all(map(torch.equal, back.origin, mended.origin))
     assert torch.equal(back.symmetry.vertex_map, mended.symmetry.vertex_map)
-    torch.testing.assert_close(back.basis.vecs, mended.basis.vecs, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(back.geodesics, mended.geodesics, atol=1e-6, rtol=1e-6)
+    assert back.k == mended.k and torch.equal(back.basis(9).vecs, mended.basis(9).vecs)
+    nose = mended.landmarks["nose"]
+    assert torch.equal(back.distances(nose), mended.distances(nose))
     (tmp_path / "bean" / "surface.npz").unlink()
-    with pytest.raises(ValueError, match="not a folder of `geoframe canonical`"):
-        load_canonical(tmp_path / "bean")
+    with pytest.raises(ValueError, match="as `geoframe canonical` writes it"):
+        Surface.load(tmp_path / "bean")
 
 
 def test_from_two_dirty_files_to_a_map(tmp_path, capsys, monkeypatch) -> None:
@@ -288,10 +290,10 @@ def test_real_files(name, any_mirror) -> None:
     if not (folder / f"{name}.obj").is_file():
         pytest.skip("needs the folder objects of GEOFRAME_DATA")
     made = make_canonical(load(folder / f"{name}.obj"), n_verts=700, k=10)
-    assert is_usable(made.mesh) and abs(made.mesh.n_verts - 700) <= 70
-    assert health(made.mesh).is_closed
+    assert is_usable(made) and abs(made.n_verts - 700) <= 70
+    assert health(made).is_closed
 
 
 def test_handles_are_kept(any_mirror) -> None:
     made = make_canonical(torus(1.0, 0.4, n_around=30, n_tube=12), n_verts=150, k=10)
-    assert made.mesh.n_verts == 150 and health(made.mesh).genus == 1
+    assert made.n_verts == 150 and health(made).genus == 1

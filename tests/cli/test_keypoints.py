@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
-
-pytest.importorskip("lightning_fabric")
+import torch
 
 from geoframe.cli import main
 from geoframe.data import load_clouds
-from geoframe.models.category_keypoints.predictor import train
+from geoframe.models.category_keypoints import OURS, train
+from geoframe.transforms import rotation_about_axis
+from geoframe.zoo import rigid
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,8 @@ def made():
 @pytest.fixture(scope="module")
 def model(made, tmp_path_factory):
     out = tmp_path_factory.mktemp("model")
-    train(made, out=out, category="chair", n_keypoints=6, epochs=1, batch_size=4, accelerator="cpu")
+    recipe = OURS.with_epochs(1).with_settings(n_keypoints=6).with_batch_size(4)
+    train(made, out=out, category="chair", recipe=recipe, accelerator="cpu")
     return str(out)
 
 
@@ -100,6 +103,7 @@ def test_options_of_the_paper_and_of_the_measures(flat, tmp_path, capsys):
     assert main(["keypoints", "train", *data, "--out", out, *short, *paper, "--batch-size", "2"]) == 0
     about = json.loads((tmp_path / "m" / "model.json").read_text())
     assert about["settings"]["mode"] == "plain" and about["settings"]["rotation"] == "any"
+    assert about["about"]["recipe"] == "paper"
     command = [
         "keypoints",
         "evaluate",
@@ -115,4 +119,123 @@ def test_options_of_the_paper_and_of_the_measures(flat, tmp_path, capsys):
     assert "--planes: expected letters of axes" in capsys.readouterr().err
     assert main([*command, "--planes", "z"]) == 0
     assert "symmetry_error_deg" not in json.loads((tmp_path / "e" / "evaluation.json").read_text())
-    assert "|  | " in (tmp_path / "e" / "evaluation.md").read_text()
+    assert "| symmetry error deg |  |" in (tmp_path / "e" / "evaluation.md").read_text()
+
+
+def _spoil(folder):
+    """Files that are no clouds, each in another way."""
+    (folder / "notes.txt").write_text("the third chair is from the attic\n")
+    np.save(folder / "c4.npy", np.full((50, 3), np.nan))
+    np.save(folder / "c5.npy", np.ones((50, 3)))  # one point repeated
+    np.save(folder / "c6.npy", np.eye(3)[:2].repeat(30, 0))  # two points repeated
+    (folder / "c7.off").write_text("OFF\n8 6")
+    (folder / "c8.npy").write_bytes(np.zeros(3).tobytes())
+    return {"notes.txt", "c4.npy", "c5.npy", "c6", "c7.off", "c8.npy"}
+
+
+def test_a_bad_file_in_a_folder_is_told_and_the_rest_goes_on(model, flat, tmp_path, capsys):
+    bad = _spoil(flat)
+    out = tmp_path / "p"
+    assert main(["keypoints", "predict", model, "--data", str(flat), "--out", str(out)]) == 1
+    told = capsys.readouterr().err.strip().splitlines()
+    assert told[-1] == "geoframe keypoints predict: 6 of 9 clouds were left out, see above"
+    assert len(told) == 7 and all(line.startswith("warning: ") for line in told[:-1])
+    for name in bad:
+        assert sum(bool(re.search(rf"\b{re.escape(name)}\b", line)) for line in told) == 1, name
+    results = json.loads((out / "keypoints.json").read_text())
+    assert list(results["keypoints"]) == ["c0", "c1", "c2"] and len(results["failed"]) == 6
+    assert len(list(out.glob("*.keypoints.ply"))) == 3
+    command = ["keypoints", "register", model, str(flat), str(flat / "c0.npy"), "--out", str(tmp_path / "r")]
+    assert main(command) == 1
+    assert len(json.loads((tmp_path / "r" / "registration.json").read_text())) == 3
+    command = ["keypoints", "evaluate", model, "--data", str(flat), "--out", str(tmp_path / "e")]
+    assert main([*command, "--split", "all"]) == 1
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["shapes"] == 3
+
+
+def test_a_folder_of_bad_files_is_bad_input(model, flat, tmp_path, capsys):
+    for file in flat.iterdir():
+        file.unlink()
+    _spoil(flat)
+    for command in (
+        ["predict", model, "--data", str(flat)],
+        ["evaluate", model, "--data", str(flat), "--split", "all"],
+        ["register", model, str(flat), str(flat)],
+        ["train", "--data", str(flat), "--category", "chair"],
+    ):
+        assert main(["keypoints", *command, "--out", str(tmp_path / "x")]) == 2, command
+    assert not (tmp_path / "x").exists()
+
+
+def test_bad_clouds_of_an_npz_file_are_told(model, made, tmp_path, capsys):
+    points = made.points[:3].numpy().copy()
+    points[1] = np.nan
+    np.savez(tmp_path / "chair.npz", test=points)
+    command = ["keypoints", "predict", model, "--data", str(tmp_path), "--out", str(tmp_path / "p")]
+    assert main(command) == 1
+    assert "chair.npz: test[1]: expected finite numbers" in capsys.readouterr().err
+    assert list(json.loads((tmp_path / "p" / "keypoints.json").read_text())["keypoints"]) == [
+        "test_0000",
+        "test_0002",
+    ]
+
+
+def test_train_leaves_bad_files_out(flat, tmp_path, capsys):
+    (flat / "notes.txt").write_text("four chairs\n")
+    command = ["keypoints", "train", "--data", str(flat), "--category", "chair", "--up", "y"]
+    short = ["--epochs", "1", "--points", "200", "--accelerator", "cpu", "--keypoints", "6"]
+    assert main([*command, "--out", str(tmp_path / "m"), *short]) == 0
+    assert "warning: " in (err := capsys.readouterr().err) and "notes.txt" in err
+    assert json.loads((tmp_path / "m" / "model.json").read_text())["about"]["shapes"] == 3
+
+
+def test_tables_fit_into_80_columns(model, flat, tmp_path, capsys):
+    command = ["keypoints", "evaluate", model, "--data", str(flat), "--out", str(tmp_path / "e")]
+    assert main([*command, "--split", "all"]) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert max(map(len, table)) <= 80
+    assert "| coverage % |" in table[2] and table[2].endswith("| 88.83 |")
+
+
+def test_both_spellings_of_a_procedural_category_are_understood(made, monkeypatch):
+    found = load_clouds("procedural", "procedural-chair", n_points=400, limit=8)
+    assert found.names == made.names and torch.equal(found.points, made.points)
+    asked = []
+
+    def sample_points(category, i, n):
+        asked.append(category)
+        return sampled("chair", i, n)
+
+    sampled = rigid.sample_points
+    monkeypatch.setattr(rigid, "sample_points", sample_points)
+    for name in ("airplane", "procedural-airplane", "aeroplane"):
+        assert load_clouds("procedural", name, n_points=9, limit=1).names == ("aeroplane_0",)
+    assert asked == ["aeroplane"] * 3
+
+
+def test_a_model_from_raw_files_to_registration(made, tmp_path, capsys):
+    """The four commands, one after the other."""
+    np.savez(tmp_path / "chair.npz", train=made.points.numpy(), test=made.points[:4].numpy())
+    data, model = ["--data", str(tmp_path), "--up", "y"], str(tmp_path / "model")
+    short = ["--epochs", "1", "--points", "400", "--accelerator", "cpu"]
+    assert main(["keypoints", "train", *data, "--category", "chair", "--out", model, *short]) == 0
+    assert main(["keypoints", "predict", model, *data, "--out", str(tmp_path / "p")]) == 0
+    found = json.loads((tmp_path / "p" / "keypoints.json").read_text())["keypoints"]
+    assert list(found) == [f"test_{i:04d}" for i in range(4)]
+    assert (tmp_path / "p" / "keypoints.png").stat().st_size > 10_000
+    assert "test_0003" in (tmp_path / "p" / "keypoints.html").read_text()
+    assert main(["keypoints", "evaluate", model, *data, "--out", str(tmp_path / "e")]) == 0
+    assert json.loads((tmp_path / "e" / "evaluation.json").read_text())["shapes"] == 4
+    R = rotation_about_axis(torch.tensor(0.3), 1).numpy()
+    first, second = (tmp_path / "one.xyz", tmp_path / "two.xyz")
+    np.savetxt(first, made.points[0].numpy())
+    np.savetxt(second, 2 * made.points[0].numpy() @ R.T + 5)
+    assert main(["keypoints", "register", model, str(first), str(second), "--out", str(tmp_path / "r")]) == 0
+    (row,) = json.loads((tmp_path / "r" / "registration.json").read_text())
+    assert row["residual"] < 0.05 and row["scale"] == pytest.approx(2, rel=0.03)
+    np.testing.assert_allclose(row["rotation"], R, atol=0.03)
+    capsys.readouterr()
+    assert main(["keypoints", "train", *data, "--category", "boat", "--out", model]) == 2
+    assert "boat" in capsys.readouterr().err
+    assert main(["keypoints", "predict", str(tmp_path), *data, "--out", str(tmp_path / "p")]) == 2
+    assert "expected model.json" in capsys.readouterr().err

@@ -154,6 +154,15 @@ def test_a_folder_of_anything(tmp_path):
     assert sorted(torch.unique(found.points[3], dim=0).tolist()) == [[0, 0, 0], [0, 2, 0], [1, 0, 0]]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_before_the_first_point(tmp_path, encoding):
+    for name, text in (("a.xyz", "3\n0 0 0\n1 0 0\n0 1 0\n"), ("b.txt", "0,0,0\n1,0,0\n0,1,0\n")):
+        (tmp_path / name).write_text(text, encoding=encoding)
+    clouds = load_clouds(tmp_path, "whatever", split="all", n_points=3, up="y")
+    expected = [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert [sorted(cloud) for cloud in clouds.points.tolist()] == [expected, expected]
+
+
 def test_all_files_of_a_folder_or_every_seventh(tmp_path):
     for i in range(3):
         np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).random((20, 3)))

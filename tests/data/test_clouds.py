@@ -1,4 +1,4 @@
-"""Sets of clouds and their batches: normalisation, known turns, damage, seeds, shares of processes."""
+"""Sets of clouds and their batches: normalisation, known rotations, corruption, seeds, shares of processes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_normalised_boxes_are_centred_with_longest_side_2(clouds):
 
 
 @pytest.mark.parametrize("up", [1, 2])
-def test_misalignment_is_a_known_turn(clouds, up):
+def test_a_random_rotation_is_known(clouds, up):
     g = torch.Generator().manual_seed(0)
     points = clouds.points.expand(10, 50, 3).repeat(20, 1, 1)
     turned, angle = rotate_randomly(points, 30, up=up, generator=g)
@@ -38,12 +38,12 @@ def test_misalignment_is_a_known_turn(clouds, up):
     assert torch.equal(turned[..., up], points[..., up]) or torch.allclose(turned[..., up], points[..., up])
 
 
-def test_damage_takes_one_side_and_keeps_the_number(clouds):
+def test_corruption_takes_one_side_and_keeps_the_number(clouds):
     points = clouds.normalised().points
-    hurt = corrupt(points, missing=0.3, generator=torch.Generator().manual_seed(0))
-    assert hurt.shape == points.shape
+    worse = corrupt(points, missing=0.3, generator=torch.Generator().manual_seed(0))
+    assert worse.shape == points.shape
     for b in range(10):
-        kept = (points[b][:, None] == hurt[b]).all(-1).any(1)
+        kept = (points[b][:, None] == worse[b]).all(-1).any(1)
         assert int(kept.sum()) == 35
         # gone and kept are on two sides of a plane: the perceptron separates them
         sign = torch.where(kept, 1.0, -1.0)[:, None]

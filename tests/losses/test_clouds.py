@@ -83,7 +83,7 @@ def test_upright_measures_turns_against_the_average():
     assert float(upright_loss(sizes * shape)) < 1e-6
 
 
-def test_likeness_is_the_spread_of_what_is_around_a_keypoint():
+def test_local_shape_is_the_spread_of_what_is_around_a_keypoint():
     g = torch.Generator().manual_seed(0)
     cloud = torch.rand(1, 40, 3, generator=g, dtype=torch.float64)
     keypoints = torch.rand(1, 3, 3, generator=g, dtype=torch.float64)
@@ -132,3 +132,42 @@ def test_bad_input_is_told(sets):
         chamfer_loss(a, b[:1])
     with pytest.raises(ValueError, match="nodes: expected shape"):
         inclusivity_loss(a[0], b[0])
+
+
+PAIRS = {
+    "chamfer": chamfer_loss,
+    "inclusivity": inclusivity_loss,
+    "coverage": coverage_loss,
+    "extent": extent_loss,
+    "outside": lambda a, b: outside_loss(a, b, reach=0.2),
+    "local_shape": lambda a, b: local_shape_loss(a, b, radius=0.4),
+}
+SINGLES = {"separation": lambda a: separation_loss(a, distance=0.3), "upright": upright_loss}
+
+
+@pytest.mark.parametrize("name", [*PAIRS, *SINGLES])
+def test_empty_clouds_and_batches_are_told(name, sets):
+    a, b = sets
+    calls = [(a[:, :0],), (a[:0],)]
+    if name in PAIRS:
+        calls = [(a[:, :0], b), (a, b[:, :0]), (a[:0], b[:0])]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"expected at least one (point a cloud|cloud), found shape"):
+            (PAIRS | SINGLES)[name](*call)
+
+
+@pytest.mark.parametrize("name", [*PAIRS, *SINGLES])
+def test_arrays_and_lists_are_taken(name, sets):
+    call = tuple(sets)[: 2 if name in PAIRS else 1]
+    loss = (PAIRS | SINGLES)[name]
+    expected = loss(*call)
+    torch.testing.assert_close(loss(*(x.numpy() for x in call)), expected)
+    torch.testing.assert_close(loss(*(x.tolist() for x in call)).double(), expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(TypeError, match=r"expected a floating dtype, found torch\.int64"):
+        loss(*(x.long() for x in call))
+
+
+def test_batches_of_another_length_are_told(sets):
+    a, b = sets
+    with pytest.raises(ValueError, match="points: expected the 2 batch entries of nodes, found 1"):
+        inclusivity_loss(a, b[:1])

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 from geoframe.maps import BarycentricMap, fmap_to_p2p, p2p_to_fmap, precise_map
-from geoframe.maps.precise import closest_weights
+from geoframe.maps.precise import weights_from_products
 from geoframe.spectral import Eigenbasis, eigenbasis
 from geoframe.surface import Mesh
 from geoframe.surface.shapes import ellipsoid
@@ -68,7 +68,7 @@ def test_weights_are_optimal(dim):
     corners[-3:, 2] = corners[-3:, 1]  # an edge twice
     corners[-2:, 1] = corners[-2:, 0] = corners[-2:, 2]  # a point
     gram = torch.as_tensor(corners @ corners.transpose(0, 2, 1))
-    w = closest_weights(gram, torch.as_tensor((corners @ query[..., None])[..., 0])).numpy()
+    w = weights_from_products(gram, torch.as_tensor((corners @ query[..., None])[..., 0])).numpy()
     assert (w >= 0).all()
     np.testing.assert_allclose(w.sum(1), 1)
     for c, q, found in zip(corners, query, w, strict=True):

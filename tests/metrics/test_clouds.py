@@ -25,10 +25,10 @@ def cube():
 def test_boxes(cube):
     corners = cube[:, -8:]
     for scale, share in ((1.0, 1.0), (0.5, 0.125), (2.0, 1.0)):
-        torch.testing.assert_close(metrics.coverage(scale * corners, cube), torch.full((2,), share))
+        torch.testing.assert_close(metrics.box_coverage(scale * corners, cube), torch.full((2,), share))
     torch.testing.assert_close(metrics.box_overlap(2 * corners, cube), torch.full((2,), 0.125))
     shifted = corners + torch.tensor([1.0, 0, 0])
-    torch.testing.assert_close(metrics.coverage(shifted, cube), torch.ones(2))
+    torch.testing.assert_close(metrics.box_coverage(shifted, cube), torch.ones(2))
     torch.testing.assert_close(metrics.box_overlap(shifted, cube), torch.full((2,), 1 / 3))
     assert metrics.box_overlap(corners + 5, cube).tolist() == [0, 0]
     half = metrics.points_covered(shifted, cube)
@@ -160,7 +160,7 @@ def test_registration_of_turned_copies_is_exact():
 def test_turn_about_the_vertical_is_the_best_of_all_angles(up):
     g = torch.Generator().manual_seed(1)
     source, target = torch.rand(2, 3, 6, 3, generator=g, dtype=torch.float64)
-    fit = metrics.fit_turn(source, target, up=up)
+    fit = metrics.fit_similarity(source, target, up=up)
     x = source - source.mean(1, keepdim=True)
     y = target - target.mean(1, keepdim=True)
 
@@ -171,7 +171,7 @@ def test_turn_about_the_vertical_is_the_best_of_all_angles(up):
     for angle in torch.linspace(-3.1, 3.1, 63, dtype=torch.float64):
         for factor in (0.98, 1.0, 1.02):
             assert bool((error(angle.expand(3), factor * fit.scale) >= best - 1e-12).all())
-    same = metrics.fit_turn(
+    same = metrics.fit_similarity(
         source, 2 * source @ rotation_about_axis(torch.tensor(0.7).double(), up).mT + 3, up=up
     )
     torch.testing.assert_close(same.R, rotation_about_axis(torch.full((3,), 0.7).double(), up))
@@ -185,3 +185,37 @@ def test_bad_input_is_told():
         metrics.merge_keypoints(torch.rand(4, 3))
     with pytest.raises(ValueError, match="labels: expected shape"):
         metrics.semantic_consistency(torch.rand(1, 2, 3), torch.rand(1, 5, 3), torch.zeros(5))
+
+
+def _rotations(n):
+    return rotation_about_axis(torch.linspace(-1, 1, n), 2)
+
+
+CALLS = {  # with keypoints (3, 4, 3) and points (3, 30, 3)
+    "box_coverage": metrics.box_coverage,
+    "box_overlap": metrics.box_overlap,
+    "points_covered": metrics.points_covered,
+    "model_error": metrics.model_error,
+    "inclusivity": metrics.inclusivity,
+    "asymmetry": lambda k, p: metrics.asymmetry(k, 0),
+    "merge_keypoints": lambda k, p: metrics.merge_keypoints(k),
+    "repeatability": lambda k, p: metrics.repeatability(k, _rotations(len(k))),
+    "clusters": lambda k, p: metrics.clusters(k, _rotations(len(k)))[0],
+    "semantic_consistency": lambda k, p: metrics.semantic_consistency(k, p, _labels(p))[0],
+    "dual_alignment_score": lambda k, p: torch.tensor(metrics.dual_alignment_score(k, p, _labels(p))),
+    "register_pairs": lambda k, p: metrics.register_pairs(k, [[0, 1], [2, 0]], up=2)[1],
+}
+
+
+def _labels(points):
+    return (torch.as_tensor(points)[..., 0] > 0).long().numpy()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_arrays_are_taken_and_empty_input_is_told(name):
+    g = torch.Generator().manual_seed(0)
+    k, p = (torch.rand(3, n, 3, generator=g) * 2 - 1 for n in (4, 30))
+    torch.testing.assert_close(CALLS[name](k.numpy(), p.numpy()), CALLS[name](k, p), equal_nan=True)
+    for few in (k[:, :0], k[:0]):
+        with pytest.raises(ValueError, match=r"expected at least one (point a cloud|cloud), found shape"):
+            CALLS[name](few, p[: len(few)])

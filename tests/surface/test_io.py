@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +33,19 @@ def ply(rows: str, n_verts: int, n_faces: int, properties: str = "", face: str =
         f"property float y\nproperty float z\n{properties}element face {n_faces}\n"
         f"property list uchar int vertex_indices\n{face}end_header\n{rows}"
     )
+
+
+def stl(*corners: str) -> str:
+    """A text file of one facet."""
+    rows = "".join(f"vertex {c}\n" for c in corners)
+    return f"solid a\nfacet normal 0 0 1\nouter loop\n{rows}endloop\nendfacet\nendsolid a"
+
+
+def binary_stl(n_faces: int) -> bytes:
+    """n separate random triangles."""
+    rows = np.zeros(n_faces, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
+    rows["corners"] = np.random.default_rng(0).standard_normal((n_faces, 3, 3))
+    return bytes(80) + struct.pack("<I", n_faces) + rows.tobytes()
 
 
 def random_mesh(dtype: torch.dtype, n: int = 20) -> Mesh:
@@ -336,9 +352,24 @@ BAD = {
     "huge.ply": (ply("abc", 10**15, 1).replace("ascii", "binary_little_endian"), "truncated"),
     "longer.ply": (
         ply("", 0, 0).replace("ascii", "binary_little_endian") + "abc", "3 bytes follow"),
-    "unreadable.stl": ("solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "no triangles found"),
+    "unreadable.stl": (
+        "solid a\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "ends with a line 'vertex', .* truncated"),
     "number.stl": (
-        "solid a\nfacet\nouter loop\nvertex 0 x 0\nvertex 1 0 0\nvertex 0 1 0\nendsolid a\n", "not a readable STL"),
+        stl("0 x 0", "1 0 0", "0 1 0"), "line 4: expected 3 numbers for a vertex, found '0 x 0'"),
+    "four.stl": (
+        stl("0 0 0", "1 0 0", "1 1 0", "0 1 0"), "line 8: expected 3 vertices in the loop that ends here"),
+    "unfinished.stl": (stl("0 0 0", "1 0 0", "0 1 0")[:-10], "ends with a line 'endfacet', .* 1 triangles"),
+    "after.stl": (stl("0 0 0", "1 0 0", "0 1 0") + "\nrubbish 1\n", "line 10: expected solid, found 'rubbish 1'"),
+    "order.stl": ("solid a\nvertex 0 0 0\nendsolid a\n", "line 2: expected endsolid or facet, found 'vertex"),
+    "hollow.stl": ("solid a\nendsolid a\n", "no triangles found: the file holds only empty solids"),
+    "short.stl": (b"\0" * 40, "found 40 bytes; the file is truncated"),
+    "cut.stl": (binary_stl(3)[:-60], "announces 3 triangles, but the file ends after 1; it is truncated"),
+    "solid.stl": (b"solid" + binary_stl(3)[5:-1], "announces 3 triangles, but the file ends after 2"),
+    "longer.stl": (binary_stl(3) + b"more", "4 bytes follow the 3 triangles that the header announces"),
+    "twice.ply": (
+        ply(TRIANGLE, 3, 0, "property float x\n"), "line 8: the element 'vertex' has two properties 'x'"),
+    "twice_element.ply": (
+        ply(TRIANGLE, 3, 0).replace("element face", "element vertex"), "line 8: the element 'vertex' stands twice"),
     "text.glb": ("hello", "not that of a glTF file"),
     "empty.gltf": ("{}", "no triangles found|not a readable GLTF"),
     "draco.gltf": ('{"asset": {"version": "2.0"}, "accessors": [{"count": 3}]}', "compressed"),
@@ -391,6 +422,144 @@ def test_latin_comments_and_binary_noise(tmp_path: Path) -> None:
     for name in ("a.off", "a.obj", "a.ply", "a.stl", "a.glb", "a.gltf"):
         with pytest.raises(ValueError, match="cannot read"):
             load(write(tmp_path, name, noise))
+
+
+TETRAHEDRON = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
+TEXTS = {
+    "a.obj": "v " + TETRAHEDRON.strip().replace("\n", "\nv ") + "\nf 1 3 2\nf 1 2 4\n",
+    "points.obj": "v " + TETRAHEDRON.strip().replace("\n", "\nv ") + "\n",
+    "a.off": f"OFF\n4 2 0\n{TETRAHEDRON}3 0 2 1\n3 0 1 3\n",
+    "points.off": f"OFF\n4 0 0\n{TETRAHEDRON}",
+    "a.ply": ply(TETRAHEDRON + "3 0 2 1\n3 0 1 3\n", 4, 2),
+    "a.stl": stl("0 0 0", "0 1 0", "1 0 0"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, name: str, encoding: str) -> None:
+    plain, marked = tmp_path / name, tmp_path / f"marked-{name}"
+    plain.write_text(TEXTS[name], encoding="utf-8")
+    marked.write_text(TEXTS[name], encoding=encoding)
+    assert marked.read_bytes()[:2] in (b"\xef\xbb", b"\xff\xfe", b"\xfe\xff")
+    a, b = load(plain), load(marked)
+    assert type(a) is type(b)
+    if isinstance(a, Mesh) and isinstance(b, Mesh):
+        assert torch.equal(a.verts, b.verts) and torch.equal(a.faces, b.faces)
+    elif isinstance(a, PointCloud) and isinstance(b, PointCloud):
+        assert torch.equal(a.points, b.points) and len(a.points) == 4
+
+
+def test_a_byte_order_mark_before_binary_content(tmp_path: Path) -> None:
+    mesh = random_mesh(torch.float64)
+    save(mesh, tmp_path / "a.ply")
+    marked = load(write(tmp_path, "b.ply", b"\xef\xbb\xbf" + (tmp_path / "a.ply").read_bytes()))
+    assert isinstance(marked, Mesh) and torch.equal(marked.verts, mesh.verts)
+    soup = load(
+        write(tmp_path, "c.stl", b"\xef\xbb\xbf" + binary_stl(5)[3:])
+    )  # three bytes of its free header
+    assert isinstance(soup, Mesh) and soup.n_faces == 5
+
+
+def test_solids_of_one_stl_file_are_joined_unmerged(tmp_path: Path) -> None:
+    """Capitals, a name of two words and of a keyword, and triangles that touch: 3 vertices each all the same."""
+    one, two = (
+        stl("0 0 0", "1 0 0", "0 1 0"),
+        stl("0 0 0", "2 0 0", "0 1 0").upper().replace(" A", " vertex b"),
+    )
+    mesh = load(write(tmp_path, "a.stl", f"{one}\n\n{two}\nsolid\nendsolid\n{one}"))
+    assert isinstance(mesh, Mesh)
+    assert mesh.faces.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert mesh.verts[:, 0].tolist() == [0, 1, 0, 0, 2, 0, 0, 1, 0] and mesh.area == 2
+    named = load(write(tmp_path, "b.stl", b"solid" + binary_stl(4)[5:]))  # binary, whatever its header says
+    assert isinstance(named, Mesh) and named.n_faces == 4
+
+
+def quantised(
+    kind: str, normalized: bool, *, stride: int = 0, uv: bool = False
+) -> tuple[dict, bytes, np.ndarray]:
+    """A glTF tree with its buffer: one triangle of integer positions, and the positions that it means."""
+    dtype = np.dtype({"i1": "<i1", "u1": "<u1", "i2": "<i2", "u2": "<u2"}[kind])
+    top, low = np.iinfo(dtype).max, np.iinfo(dtype).min
+    corners = np.array([[0, low, 0], [top, 0, 1], [3, top, 2]], dtype)
+    step = stride or 3 * dtype.itemsize
+    block = b"".join(row.tobytes().ljust(step, b"\7") for row in corners) + bytes(-3 * step % 4)
+    texture = np.array([[0, 0], [65535, 0], [0, 13107]], "<u2").tobytes()
+    code = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123}[kind]
+    views = [{"buffer": 0, "byteOffset": 0, "byteLength": len(block)},
+             {"buffer": 0, "byteOffset": len(block), "byteLength": len(texture)}]  # fmt: skip
+    if stride:
+        views[0]["byteStride"] = stride
+    accessors = [
+        {"bufferView": 0, "componentType": code, "count": 3, "type": "VEC3", "normalized": normalized},
+        {"bufferView": 1, "componentType": 5123, "count": 3, "type": "VEC2", "normalized": True},
+    ]
+    primitive = {
+        "attributes": {"POSITION": 0, **({"TEXCOORD_0": 1} if uv else {})},
+        **({"material": 0} if uv else {}),
+    }
+    tree = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "materials": [{}],
+        "nodes": [{"mesh": 0, "scale": [2, 2, 2], "translation": [1, 0, 0]}],
+        "meshes": [{"primitives": [primitive]}], "accessors": accessors, "bufferViews": views,
+        "buffers": [{"byteLength": len(block) + len(texture)}], "extensionsRequired": ["KHR_mesh_quantization"],
+    }  # fmt: skip
+    meant = np.maximum(corners / top, -1) if normalized else corners.astype(float)
+    return tree, block + texture, 2 * meant + [1, 0, 0]
+
+
+def glb(tree: dict, data: bytes) -> bytes:
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    data += bytes(-len(data) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(data), b"BIN\0") + data
+    return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+@pytest.mark.parametrize("kind", ["i1", "u1", "i2", "u2"])
+@pytest.mark.parametrize("normalized", [True, False])
+def test_quantised_gltf_positions(tmp_path: Path, kind: str, normalized: bool) -> None:
+    """KHR_mesh_quantization: integers are fractions of the largest one where normalised, then the node moves them."""
+    for stride, suffix in ((0, "glb"), (8, "glb"), (0, "gltf"), (12, "gltf"), (0, "bin")):
+        tree, data, expected = quantised(kind, normalized, stride=stride)
+        if suffix == "glb":
+            content = glb(tree, data)
+        elif suffix == "gltf":
+            tree["buffers"][0]["uri"] = (
+                "data:application/gltf-buffer;base64," + base64.b64encode(data).decode()
+            )
+            content = json.dumps(tree).encode("utf-8-sig")
+        else:
+            suffix = "gltf"
+            tree["buffers"][0]["uri"] = write(tmp_path, "beside.bin", data).name
+            content = json.dumps(tree).encode()
+        mesh = load(write(tmp_path, f"a.{suffix}", content))
+        assert isinstance(mesh, Mesh) and mesh.faces.tolist() == [[0, 1, 2]]
+        assert np.allclose(mesh.verts.numpy(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_quantised_gltf_texture_coordinates(tmp_path: Path) -> None:
+    tree, data, _ = quantised("i2", True, uv=True)
+    mesh = load(write(tmp_path, "a.glb", glb(tree, data)))
+    assert isinstance(mesh, Mesh) and mesh.uv is not None
+    assert np.allclose(mesh.uv.numpy(), [[0, 1], [1, 1], [0, 0.8]], atol=1e-6)  # glTF counts v downwards
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda t: t["accessors"][0].update(count=300), "not a readable GLB"),
+        (lambda t: t["accessors"][0].update(byteOffset=-5), "not a readable GLB"),
+        (lambda t: t["bufferViews"][0].update(byteStride=-8), "not a readable GLB"),
+        (lambda t: t["accessors"][0].update(componentType=1), "not a readable GLB"),
+        (lambda t: t["bufferViews"][0].update(extensions={"EXT_meshopt_compression": {}}), "compressed"),
+    ],
+)
+def test_quantised_gltf_that_does_not_fit_is_refused(tmp_path: Path, spoil: Any, message: str) -> None:
+    tree, data, _ = quantised("i2", True)
+    spoil(tree)
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path, "a.glb", glb(tree, data)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

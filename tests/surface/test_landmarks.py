@@ -64,14 +64,15 @@ def test_real_landmarks() -> None:
         ("a.txt", "# nothing\n\n", "at least 1 pair"),
         ("a.txt", "", "at least 1 pair"),
         ("a.json", '{"pairs": []}', "at least 1 pair"),
-        ("a.json", '{"pairs": [[1, 2], [3]]}', "list of .source_vertex, target_vertex."),
+        ("a.json", '{"pairs": [[1, 2], [3]]}', "list of pairs .source_vertex, target_vertex."),
         ("a.json", '{"pairs": [[1, 2.5]]}', "list of"),
         ("a.json", '{"pairs": [[1, true]]}', "list of"),
         ("a.json", '{"pairs": [[1, -1]]}', "list of"),
         ("a.json", '{"pairs": 3}', "list of"),
         ("a.json", '{"nose": 3}', "key 'pairs'; a file of names"),
-        ("a.json", "[[1, 2]]", "JSON object, found list"),
+        ("a.json", "3", "JSON object or list, found int"),
         ("a.json", "{", "not valid JSON"),
+        ("a.json", '{"pairs": [[1, 2]], "pairs": [[3, 4]]}', "the key 'pairs' stands twice"),
     ],
 )
 def test_malformed_files(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -111,8 +112,11 @@ def test_check_landmarks_values(pairs: list[list[int]], message: str) -> None:
 def test_check_landmarks_types() -> None:
     good = torch.tensor([[4, 0], [0, 2]], dtype=torch.int32)
     assert check_landmarks(good, 5, 3).dtype == torch.int64
-    with pytest.raises(TypeError, match=r"landmarks: expected a torch.Tensor, found list"):
-        check_landmarks([[0, 0]], 5, 3)
+    assert check_landmarks([[4, 0], [0, 2]], 5, 3).tolist() == good.tolist()
+    with pytest.raises(
+        TypeError, match=r"landmarks: expected a tensor, an array or a list of numbers, found str"
+    ):
+        check_landmarks("nose", 5, 3)
     with pytest.raises(TypeError, match="integer dtype"):
         check_landmarks(torch.zeros(1, 2), 5, 3)
     with pytest.raises(ValueError, match=r"landmarks: expected shape \(L, 2\), found \(3,\)"):
@@ -126,3 +130,18 @@ def test_named_landmarks_among_other_things(tmp_path: Path) -> None:
     assert read_named_landmarks(file) == {"nose": 4, "tail": 2}
     with pytest.raises(ValueError, match="at least 1 name"):
         read_named_landmarks(write(tmp_path, "f.json", '{"landmarks": {}}'))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.txt").write_text("1 2\n3 4\n", encoding=encoding)
+    (tmp_path / "b.json").write_text('{"pairs": [[1, 2], [3, 4]]}', encoding=encoding)
+    (tmp_path / "c.json").write_text('{"nose": 7}', encoding=encoding)
+    assert read_landmarks(tmp_path / "a.txt").tolist() == [[1, 2], [3, 4]]
+    assert read_landmarks(tmp_path / "b.json").tolist() == [[1, 2], [3, 4]]
+    assert read_named_landmarks(tmp_path / "c.json") == {"nose": 7}
+
+
+def test_a_name_that_stands_twice_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"g.json: .*the key 'nose' stands twice"):
+        read_named_landmarks(write(tmp_path, "g.json", '{"nose": 4, "tail": 2, "nose": 5}'))

@@ -15,8 +15,8 @@ from geoframe.surface import Mesh, Repair, health, load, repair
 from geoframe.surface.topology import boundary_loops
 
 DATA = os.environ.get("GEOFRAME_DATA")
-SWITCHES = ("drop_nonfinite", "merge_vertices", "drop_degenerate", "drop_duplicates", "split_nonmanifold",
-            "keep_largest", "orient", "drop_unreferenced")  # fmt: skip
+SWITCHES = ("drop_nonfinite", "drop_outliers", "merge_vertices", "drop_degenerate", "drop_duplicates",
+            "split_nonmanifold", "keep_largest", "orient", "drop_unreferenced")  # fmt: skip
 CUBE = torch.tensor([[x, y, z] for x in (0.0, 1) for y in (0.0, 1) for z in (0.0, 1)], dtype=torch.float64)
 CUBE_FACES = torch.tensor(
     [[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1],

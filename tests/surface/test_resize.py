@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from geoframe.surface import Mesh, health
-from geoframe.surface.closest import Surface, closest_weights
+from geoframe.surface.closest import TriangleTree, closest_weights
 from geoframe.surface.resize import resize
 from geoframe.surface.shapes import icosphere, torus
 
@@ -127,6 +127,6 @@ def test_closest_points_are_those_of_a_fine_search() -> None:
     assert (weights >= 0).all() and np.allclose(weights.sum(1), 1)
     assert (found <= tried + 1e-12).all() and (found >= tried - 0.15).all()
     sphere = icosphere(2)
-    surface = Surface(sphere.verts.numpy(), sphere.faces.numpy())
+    surface = TriangleTree(sphere.verts.numpy(), sphere.faces.numpy())
     middle = surface.corners.mean(1)
     assert np.array_equal(surface.closest(middle)[0], np.arange(len(middle)))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from geoframe._types import Ints
 from geoframe.surface import topology as tp
 
-Faces = NDArray[np.int64]
+Faces = Ints
 TETRA = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
 
 

@@ -46,10 +46,11 @@ def test_the_page_holds_the_numbers(tmp_path):
     cloud = np.random.default_rng(0).uniform(-1, 1, (50, 3))
     write_clouds_page(tmp_path / "page.html", [cloud], [cloud[:3]], names=["</script>x"], title="a < b")
     text = (tmp_path / "page.html").read_text()
-    assert "a &lt; b" in text and text.count("</script>") == 1
-    data = json.loads(re.search(r"const data = (.*);\n", text).group(1).replace("<\\/", "</"))
+    assert "a &lt; b" in text and text.count("</script>") == 2  # the data and the script
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text).group(1))
+    assert data["clouds"][0]["name"] == "</script>x"
     stored = np.frombuffer(base64.b64decode(data["clouds"][0]["k"]), "<f4").reshape(3, 3)
     whole = np.frombuffer(base64.b64decode(data["clouds"][0]["p"]), "<f4").reshape(50, 3)
     np.testing.assert_allclose(stored, whole[:3])
     assert np.linalg.norm(np.ptp(whole, axis=0)) == pytest.approx(2, rel=1e-5)
-    assert len(data["colors"]) == 3
+    assert len(data["colors"]) == len(data["inks"]) == 3

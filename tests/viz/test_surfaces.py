@@ -1,4 +1,4 @@
-"""Pictures: the z-buffer against a naive loop, views and alignment against known rotations, what the pixels show."""
+"""Pictures: camera, views and alignment against known rotations, what the pixels show."""
 
 from __future__ import annotations
 
@@ -25,41 +25,56 @@ def _sphere(n: int = 24, stretch: tuple[float, float, float] = (1.0, 1.0, 1.0)) 
     return Mesh(torch.tensor(verts), torch.tensor(faces))
 
 
-def _naive_depth(
-    screen: np.ndarray, faces: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray]:
-    owner, depth = np.full((height, width), -1), np.full((height, width), -np.inf)
-    for i, (a, b, c) in enumerate(screen[faces]):
-        M = np.array([[a[0], b[0], c[0]], [a[1], b[1], c[1]], [1, 1, 1]])
-        for y in range(height):
-            for x in range(width):
-                w = np.linalg.solve(M, [x + 0.5, y + 0.5, 1])
-                z = w @ [a[2], b[2], c[2]]
-                if w.min() >= 0 and z > depth[y, x]:
-                    owner[y, x], depth[y, x] = i, z
-    return owner, depth
+def test_the_camera_centres_what_is_used_and_fills_the_picture():
+    verts = np.random.default_rng(0).normal(size=(9, 3)) * (5, 1, 2)
+    verts[8] = 100.0  # of no face
+    faces = np.array([[0, 1, 2], [3, 4, 5], [5, 6, 7]])
+    view = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    view *= np.linalg.det(view)
+    camera = viz.surfaces._camera(verts, faces, view, (120, 200))
+    pixels = camera.project(torch.tensor(verts)).numpy()
+    low, high = pixels[:8, :2].min(0), pixels[:8, :2].max(0)
+    np.testing.assert_allclose((low + high) / 2, (100, 60))
+    assert ((high - low) / (200, 120)).max() == pytest.approx(0.92)
+    np.testing.assert_allclose(np.diff(pixels[:, 0]), float(camera.scale) * np.diff(verts @ view[0]))
+    np.testing.assert_allclose(np.diff(pixels[:, 1]), -float(camera.scale) * np.diff(verts @ view[1]))
+    np.testing.assert_allclose(np.diff(pixels[:, 2]), -np.diff(verts @ view[2]))  # depth grows away
 
 
-def test_the_z_buffer_agrees_with_a_naive_loop(monkeypatch):
-    rng = np.random.default_rng(0)
-    screen = rng.uniform(-4, 24, (30, 3))
-    faces = rng.permutation(30).reshape(10, 3)
-    owner, depth = _naive_depth(screen, faces, 18, 20)
-    for fragments in (4_000_000, 50):  # all at once, and in chunks
-        monkeypatch.setattr(viz.surfaces, "_FRAGMENTS", fragments)
-        got, bary, z = viz.surfaces.rasterize_depth(screen, faces, 18, 20)
-        np.testing.assert_array_equal(got, owner)
-        np.testing.assert_allclose(z[got >= 0], depth[owner >= 0])
-        at = (bary[got >= 0][:, :, None] * screen[faces[got[got >= 0]]]).sum(1)
-        rows, cols = np.nonzero(got >= 0)
-        np.testing.assert_allclose(at[:, :2], np.stack([cols, rows], 1) + 0.5)
-    assert (owner >= 0).mean() > 0.2
+def test_the_nearer_of_two_sheets_is_seen():
+    square = torch.tensor([[-1.0, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=torch.float64)
+    verts = torch.cat([square, 0.5 * square + torch.tensor([0.0, 0.0, 1.0])])
+    faces = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    colors = np.repeat([[0.9, 0.1, 0.1], [0.1, 0.1, 0.9]], 4, 0)
+    front = viz.surfaces.draw_surface(
+        Mesh(verts, faces), colors=colors, view=np.eye(3), size=(64, 64)
+    ).astype(int)
+    assert front[32, 32, 2] > front[32, 32, 0] and front[8, 8, 0] > front[8, 8, 2]
+    back = viz.surfaces.draw_surface(
+        Mesh(verts, faces), colors=colors, view=np.diag([-1.0, 1.0, -1.0]), size=(64, 64)
+    ).astype(int)
+    assert back[32, 32, 0] > back[32, 32, 2]  # from behind the large one hides the small one
 
 
-def test_two_triangles_of_a_square_leave_no_crack_on_their_diagonal():
-    square = np.array([[0, 0, 0], [16, 0, 0], [16, 16, 0], [0, 16, 0.0]])
-    owner, _, _ = viz.surfaces.rasterize_depth(square, np.array([[0, 1, 2], [0, 2, 3]]), 16, 16)
-    assert (owner >= 0).all()
+def test_two_sided_colours_have_the_sign_and_the_size():
+    values = np.array([-3.0, -1.0, 0.0, 1.0, 3.0])
+    colors = viz.surfaces.two_sided(values, 1.0)
+    redness = colors[:, 0] - colors[:, 2]
+    np.testing.assert_array_equal(np.sign(redness), np.sign(values))
+    assert redness[4] > 2 * redness[3] > 0 > redness[1] and redness[0] < 2 * redness[1]
+    np.testing.assert_array_equal(viz.surfaces.two_sided(np.zeros(3)), np.full((3, 3), colors[2]))
+
+
+def test_a_sheet_keeps_the_pictures_and_leaves_room_for_titles_only():
+    pictures = [np.full((30, 20, 3), tone, np.uint8) for tone in (10, 90, 200)]
+    plain = viz.surfaces.sheet(pictures, columns=2)
+    assert plain.shape == (60, 40, 3)
+    np.testing.assert_array_equal(plain[:30, 20:], pictures[1])
+    assert (plain[30:, 20:] == 255).all()
+    titled = viz.surfaces.sheet(pictures, ("a", "b", "c"), columns=2)
+    band = (len(titled) - 60) // 2
+    np.testing.assert_array_equal(titled[30 + band : 60 + band, :20], pictures[2])
+    assert (titled[30 : 30 + band] < 200).any()
 
 
 def test_alignment_recovers_a_rotation_and_never_reflects():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from geoframe.surface import health
+from geoframe.surface.closest import TriangleTree
 from geoframe.zoo import animal, correspondence, joint_angles, joints, landmark_names, species
-from geoframe.zoo._remesh import Surface
 from geoframe.zoo.animals import Animal
 from geoframe.zoo.skeleton import bones
 
@@ -62,7 +62,9 @@ def test_there_and_back_again(pair: tuple[str, str]) -> None:
     on_a = correspondence(a, b).on_dense
     here = a.dense.verts[a.dense.faces[on_a.face]]
     torch.testing.assert_close(on_a.points, (on_a.barycentric[..., None] * here).sum(1))
-    face, weights = Surface(b.dense.verts.numpy(), b.dense.faces.numpy()).closest(b.mesh.verts.numpy(), 60)
+    face, weights = TriangleTree(b.dense.verts.numpy(), b.dense.faces.numpy()).closest(
+        b.mesh.verts.numpy(), 60
+    )
     back = (torch.as_tensor(weights)[..., None] * a.dense.verts[a.dense.faces[torch.as_tensor(face)]]).sum(1)
     assert float((back - on_a.points).norm(dim=1).max()) < 1e-6
 

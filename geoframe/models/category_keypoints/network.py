@@ -1,17 +1,18 @@
-"""Category keypoints: ordered, symmetric 3D keypoints of the clouds of a category, learned without labels.
+"""The networks of category keypoints: from clouds to ordered, symmetric keypoints.
 
-Two networks with one answer. `PaperKeypoints` is the published one. `CategoryKeypoints` keeps its core, nodes
-that guide a symmetric low-rank model, and differs in how it looks at a cloud: it first finds how the cloud is
-turned (`geoframe.layers.HarmonicPose`), turns it back, folds it at the plane of symmetry, and only then predicts
+Two networks with one answer. `PaperKeypoints` is the published one. `CategoryKeypoints` keeps its core, nodes that
+guide a symmetric low-rank shape model, and looks at a cloud differently: it finds the rotation of the cloud first
+(`geoframe.layers.HarmonicPose`), undoes it, folds the cloud at the plane of symmetry, and only then predicts
 coefficients and nodes.
 
-Source: Fernandez-Labrador et al. 2020, "Unsupervised learning of category-specific symmetric 3D keypoints from
-point sets".
+Source: Fernandez-Labrador et al. 2020, "Unsupervised learning of category-specific symmetric 3D keypoints from point
+sets".
 """
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -29,9 +30,15 @@ from geoframe.layers import (
 from geoframe.surface.clouds import box, check_clouds
 from geoframe.transforms import rotation_from_direction
 
+_CONTEXT = 32  # features of the whole cloud that the node branch gets; our choice, as are the widths
+_WALLS = 6  # coordinates of the walls of an axis-aligned box
+_SMALLEST_ANGLE = (
+    1.0  # degrees: `HarmonicPose` searches an interval of positive length, also for aligned clouds
+)
+
 
 class Keypoints(NamedTuple):
-    """What a model says about clouds (B, N, 3).
+    """What a network says about clouds (B, N, 3).
 
     Attributes:
         keypoints: (B, K, 3) ordered, in the frame of the cloud.
@@ -49,11 +56,15 @@ class Keypoints(NamedTuple):
 
 
 class PaperKeypoints(nn.Module):
-    """The network of the paper, with the widths of its released code and an angle that gets its gradient.
+    """The network of the paper, with the widths of its released code, but for a gradient of the angle, missing there.
 
     Args:
-        n_keypoints: N, of keypoints and of nodes. n_basis: K. mode, plane: see `KeypointBasis`.
-        rotation: "vertical" or "any". up: the vertical axis.
+        n_keypoints: K, the number of keypoints and of nodes; at least 3, even with symmetry.
+        n_basis: basis shapes.
+        mode: "symmetric", "deformation" or "plain", see `KeypointBasis`.
+        plane: "vertical" or "any", see `KeypointBasis`.
+        rotation: "vertical", about axis `up`, or "any".
+        up: the vertical axis, 0 to 2.
     """
 
     def __init__(
@@ -76,12 +87,24 @@ class PaperKeypoints(nn.Module):
             "up": up,
         }
         check_int(n_keypoints, "n_keypoints", low=3)
+        self.up = check_int(up, "up", low=0, high=2)
+        self.axis = None if rotation == "any" else up  # that clouds are rotated about; None for any
         self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, plane=plane, up=up)
         self.branch = PoseCoefficientBranch(self.basis.n_coefficients, rotation=rotation, up=up)
         self.nodes = NodeBranch(n_keypoints)
 
+    @staticmethod
+    def settings_of_data(*, up: int, degrees: float) -> dict[str, Any]:
+        """The arguments of the constructor that the clouds decide.
+
+        Args:
+            up: their vertical axis.
+            degrees: the largest angle by which they are rotated.
+        """
+        return {"up": up}
+
     def rotation(self, points: Tensor) -> Tensor:
-        """(B, 3, 3) from the canonical frame to that of the points, which is all of the model that it takes."""
+        """Rotations (B, 3, 3) from the canonical frame to that of clouds (B, N, 3), without the rest of the network."""
         return self.branch(points)[1]
 
     def forward(self, points: Tensor) -> Keypoints:
@@ -92,14 +115,17 @@ class PaperKeypoints(nn.Module):
 
 
 class CategoryKeypoints(nn.Module):
-    """Our network: pose first, then coefficients and nodes from the cloud turned back.
+    """Our network: the rotation first, then coefficients and nodes from the cloud in the canonical frame.
 
     `prepare` is to be called once with the training clouds before anything else.
 
     Args:
-        n_keypoints: N, of keypoints and of nodes. n_basis: K, besides a mean shape.
-        mode: see `KeypointBasis`; "plain" uses no symmetry for the pose either.
-        max_angle: degrees by which clouds may be turned; 180 for any. up: the vertical axis.
+        n_keypoints: K, the number of keypoints and of nodes; with symmetry even and at least 6, else at least 3.
+        n_basis: basis shapes, besides a mean shape.
+        mode: "symmetric", "deformation" or "plain", see `KeypointBasis`; "plain" uses no symmetry for the rotation
+            either.
+        max_angle: degrees by which clouds may be rotated about the vertical; 180 for any.
+        up: the vertical axis, 0 to 2.
     """
 
     def __init__(
@@ -120,24 +146,42 @@ class CategoryKeypoints(nn.Module):
             "up": up,
         }
         self.up = check_int(up, "up", low=0, high=2)
+        self.axis: int | None = self.up  # that clouds are rotated about
         self.fold = mode == "symmetric"
         check_int(n_keypoints, "n_keypoints", low=6 if self.fold else 3)  # three nodes a side
         self.pose = HarmonicPose(up=up, max_angle=max_angle, symmetric=mode != "plain")
         self.basis = KeypointBasis(n_keypoints, n_basis, mode=mode, up=up, mean=True)
-        self.global_branch = GlobalBranch(self.basis.n_coefficients + 32, n_extra=6, hidden=(64, 128))
+        self.global_branch = GlobalBranch(
+            self.basis.n_coefficients + _CONTEXT, n_extra=_WALLS, hidden=(64, 128)
+        )
+        # Shapes start near the mean: coefficients of a hundredth of their usual size.
         nn.init.normal_(self.global_branch.head[-1].weight, std=1e-2)  # type: ignore[arg-type]
-        self.stretch = nn.Linear(
-            6, self.basis.n_coefficients, bias=False
-        )  # straight from the walls of the box
+        self.stretch = nn.Linear(_WALLS, self.basis.n_coefficients, bias=False)  # from the walls of the box
         nn.init.zeros_(self.stretch.weight)
         nodes = n_keypoints // 2 if self.fold else n_keypoints  # with symmetry one half, then mirrored
-        self.nodes = NodeBranch(nodes, n_extra=3 + 32 + 6, width=32)
+        self.nodes = NodeBranch(nodes, n_extra=3 + _CONTEXT + _WALLS, width=32)
+
+    @staticmethod
+    def settings_of_data(*, up: int, degrees: float) -> dict[str, Any]:
+        """The arguments of the constructor that the clouds decide.
+
+        Args:
+            up: their vertical axis.
+            degrees: the largest angle by which they are rotated.
+        """
+        return {"up": up, "max_angle": max(degrees, _SMALLEST_ANGLE)}
 
     def prepare(self, points: Tensor, *, seed: int = 0) -> float:
-        """Learn how clouds (n, N, 3) of the category are turned, and their plane; returns the mean fit, at most 1.
+        """Learn the rotations of the clouds of a category and their plane of symmetry, without labels.
 
-        The plane of symmetry is the one found, and the mean shape starts as farthest points of the most typical
-        cloud.
+        The mean shape starts as farthest points of the most typical cloud.
+
+        Args:
+            points: (n, N, 3) training clouds, normalised to scale 2.
+            seed: of the random choices of `HarmonicPose.learn`.
+
+        Returns:
+            How well the clouds fit the template of the pose, on average; at most 1.
         """
         fit = self.pose.learn(points, seed=seed)
         fits = torch.cat([self.pose.fit(p) for p in points.split(64)])
@@ -155,11 +199,11 @@ class CategoryKeypoints(nn.Module):
         return fit
 
     def rotation(self, points: Tensor) -> Tensor:
-        """(B, 3, 3) from the canonical frame to that of the points, without the rest of the model's work."""
+        """Rotations (B, 3, 3) from the canonical frame to that of clouds (B, N, 3), without the rest of the network."""
         return rotation_from_direction(self.pose(points), self.up)
 
     def forward(self, points: Tensor) -> Keypoints:
-        """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2 before they were turned."""
+        """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2 before they were rotated."""
         check_clouds(points, self.nodes.n_nodes)
         R = self.rotation(points)
         straight = points @ R
@@ -180,7 +224,7 @@ class CategoryKeypoints(nn.Module):
 
 
 def symmetry_frame(basis: KeypointBasis) -> Tensor:
-    """(3, 3) rows of the canonical frame: normal of the plane of symmetry, the direction along it, up.
+    """The frame of a basis's plane of symmetry, as rows (3, 3): its normal, the direction along it, up.
 
     With a plane that is not vertical, up is the direction in the plane nearest to the vertical.
     """
@@ -190,22 +234,27 @@ def symmetry_frame(basis: KeypointBasis) -> Tensor:
     return torch.stack([normal, along, torch.linalg.cross(normal, along)])
 
 
-MODELS: dict[str, type[PaperKeypoints] | type[CategoryKeypoints]] = {
+Network = PaperKeypoints | CategoryKeypoints
+NETWORKS: dict[str, type[PaperKeypoints] | type[CategoryKeypoints]] = {
     "paper": PaperKeypoints,
-    "geoframe": CategoryKeypoints,
+    "pose_first": CategoryKeypoints,
 }
 
 
-def build(recipe: str, settings: dict[str, Any]) -> PaperKeypoints | CategoryKeypoints:
-    """The network of a recipe, "paper" or "geoframe", from the settings of its constructor.
+def build(network: str, settings: Mapping[str, Any]) -> Network:
+    """A network without its weights.
+
+    Args:
+        network: "paper" or "pose_first".
+        settings: arguments of its constructor.
 
     Raises:
-        ValueError: another recipe, a setting that its network does not have, a value out of range.
+        ValueError: another network, a setting that this one does not have, a value out of range.
     """
-    kind = MODELS[check_choice(recipe, tuple(MODELS), "recipe")]
+    kind = NETWORKS[check_choice(network, tuple(NETWORKS), "network")]
     known = tuple(inspect.signature(kind).parameters)
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(
-            f"settings: expected some of {', '.join(known)} for recipe {recipe!r}, found {', '.join(unknown)}"
+            f"settings: expected some of {', '.join(known)} for network {network!r}, found {', '.join(unknown)}"
         )
     return kind(**settings)

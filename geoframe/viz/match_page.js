@@ -1,50 +1,4 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>__TITLE__</title>
-<style>
-  :root { color-scheme: light; --ink: #24292f; --dim: #6b7280; --line: #e3e6ea; --dot: #e11e4b; }
-  * { box-sizing: border-box; }
-  body { margin: 0 auto; max-width: 1280px; padding: 20px 24px 48px; color: var(--ink); background: #fff;
-         font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-  h1 { font-size: 22px; margin: 0 0 2px; } h2 { font-size: 16px; margin: 0 0 8px; }
-  p { margin: 4px 0; } .dim { color: var(--dim); }
-  .pair { display: grid; gap: 16px; margin-top: 14px; grid-template-columns: repeat(2, minmax(0, 1fr)); }
-  .cards { columns: 330px; column-gap: 16px; margin-top: 14px; }
-  figure, .card { margin: 0; border: 1px solid var(--line); border-radius: 10px; overflow: hidden; }
-  .card { padding: 14px 16px; overflow-x: auto; break-inside: avoid; margin-bottom: 16px; }
-  figcaption { padding: 7px 14px; border-top: 1px solid var(--line); }
-  canvas { display: block; width: 100%; aspect-ratio: 4 / 3; cursor: grab; touch-action: none;
-           background: radial-gradient(circle at 50% 40%, #fff 30%, #f1f3f5); }
-  canvas:active { cursor: grabbing; }
-  table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-  td, th { padding: 3px 10px 3px 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-  td:last-child, th:last-child { padding-right: 0; }
-  td.n, th.n { text-align: right; white-space: nowrap; }
-  .scroll { max-height: 320px; overflow-y: auto; }
-  img.map { width: 100%; max-width: 460px; image-rendering: pixelated; border: 1px solid var(--line); }
-  svg { width: 100%; max-width: 460px; }
-  button { font: inherit; padding: 2px 12px; border: 1px solid var(--line); border-radius: 7px; background: #f6f8fa; }
-  #bar { display: flex; gap: 14px; align-items: center; margin-top: 10px; min-height: 32px; }
-  #hover { font-variant-numeric: tabular-nums; }
-  @media (max-width: 720px) { .pair { grid-template-columns: 1fr; } }
-</style>
-</head>
-<body>
-<h1>__HEADING__</h1>
-<p class="dim">A colour is the same place on both surfaces. Drag to turn, scroll to zoom (both follow); point at a
-vertex to see its partner on the other surface. Dots are the landmarks.</p>
-<div class="pair">
-  <figure><canvas id="c1"></canvas><figcaption>__CAPTION1__</figcaption></figure>
-  <figure><canvas id="c2"></canvas><figcaption>__CAPTION2__</figcaption></figure>
-</div>
-<div id="bar"><button id="reset">Reset the view</button><button id="back">Other side</button>
-<span id="hover" class="dim"></span></div>
-<div class="cards">__CARDS__</div>
-<script type="application/json" id="data">__DATA__</script>
-<script>
+// Two surfaces in WebGL with one camera; pointing at a vertex shows its partner.
 "use strict";
 const status = document.documentElement.dataset;
 status.errors = "";
@@ -231,6 +185,3 @@ surfaces.forEach((s, which) => {
   const pixels = small.getImageData(0, 0, 100, 100).data;
   status["drawn" + (which + 1)] = String(pixels.filter((x, i) => i % 4 === 3 && x > 127).length / 10000);
 });
-</script>
-</body>
-</html>

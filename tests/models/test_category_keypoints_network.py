@@ -104,8 +104,8 @@ def test_the_plane_found_is_the_plane(clouds):
 
 
 def test_settings_rebuild_the_model(clouds):
-    for recipe, model in (("geoframe", _ours(clouds)), ("paper", _paper(mode="plain"))):
-        again = build(recipe, model.settings)
+    for network, model in (("pose_first", _ours(clouds)), ("paper", _paper(mode="plain"))):
+        again = build(network, model.settings)
         again.load_state_dict(model.state_dict())
         torch.testing.assert_close(again.eval()(clouds).keypoints, model(clouds).keypoints)
 
@@ -120,5 +120,10 @@ def test_bad_input_is_told(clouds):
         _paper()(torch.ones(2, 50, 3))
     with pytest.raises(ValueError, match="even number with symmetry"):
         CategoryKeypoints(7)
-    with pytest.raises(ValueError, match="recipe: expected one of"):
+    with pytest.raises(ValueError, match="network: expected one of"):
         build("nothing", {})
+    with pytest.raises(ValueError, match=r"settings: expected some of n_keypoints, .* found rotation"):
+        build("pose_first", {"rotation": "any"})
+    for network, low in (("pose_first", 6), ("paper", 3)):
+        with pytest.raises(ValueError, match=f"n_keypoints: expected an integer at least {low}, found 2"):
+            build(network, {"n_keypoints": 2})

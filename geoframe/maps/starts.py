@@ -1,0 +1,193 @@
+"""First maps between two surfaces: from landmarks, from descriptors, from the signs of eigenfunctions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoframe.canonical.surface import Surface
+from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks
+from geoframe.maps.zoomout import ZoomoutResult, zoomout
+from geoframe.nearest import lowest_score
+from geoframe.spectral.basis import Eigenbasis
+from geoframe.spectral.signatures import hks, wks
+from geoframe.surface.health import numpy_pose, patch_facing
+from geoframe.surface.mesh import Mesh
+from geoframe.surface.sampling import farthest_points
+
+# Sizes and weights were chosen on cat to lion and on poses of the cat.
+SAMPLES = 1_500  # vertices of each surface that functional maps are refined on
+PER_FUNCTION = 3  # samples a function, at least: fewer would not tell the functions apart
+FIRST = 12  # functions of the first functional map from landmarks alone: what a handful of them can tell
+DESCRIBED = 30  # functions of the first functional map from descriptors seen from the landmarks
+ORIENTED = 20  # functions of the one with the orientation term: its system has the square of it as unknowns
+REGULARISATION, COMMUTATIVITY, ORIENTATION = 0.01, 0.1, 0.1  # weights of `fmap_from_descriptors`
+SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
+FEW, LAST = 400, 40  # samples and functions that these are refined to before they are compared
+KEPT = 4  # of these starts, those that are refined further
+APART = 0.05  # mean distance of places over sqrt(area) from which two maps are different ones
+
+
+class Start(NamedTuple):
+    """A first pair of functional maps: where it comes from, C_12 (k, k) and C_21 (k, k)."""
+
+    name: str
+    C_12: Tensor
+    C_21: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two surfaces with what all candidate maps share.
+
+    Attributes:
+        one: surface 1.
+        two: surface 2.
+        basis1: the k lowest eigenpairs of surface 1.
+        basis2: the k lowest eigenpairs of surface 2.
+        samples1: (N1,) vertices of surface 1, far from each other.
+        samples2: (N2,) vertices of surface 2, likewise.
+        turned2: surface 2 with its outside where surface 1 has it.
+    """
+
+    one: Surface
+    two: Surface
+    basis1: Eigenbasis
+    basis2: Eigenbasis
+    samples1: Tensor
+    samples2: Tensor
+    turned2: Mesh
+
+    @classmethod
+    def of(cls, one: Surface, two: Surface, k: int) -> Pair:
+        """Compute, or take from the surfaces, what is shared."""
+        n = max(SAMPLES, PER_FUNCTION * k)
+        samples1, samples2 = (farthest_points(m, min(n, m.n_verts)) for m in (one, two))
+        alike = _facing(one) * _facing(two) >= 0
+        turned2 = two if alike else Mesh(two.verts, two.faces.flip(1))
+        return cls(one, two, one.basis(k), two.basis(k), samples1, samples2, turned2)
+
+    @property
+    def scale(self) -> Tensor:
+        """Factor of a functional map C_12 at unit areas to one at the surfaces' own areas."""
+        return (self.basis2.mass.sum() / self.basis1.mass.sum()).sqrt()
+
+    def sampled(self, n: int | None = None) -> tuple[Eigenbasis, Eigenbasis]:
+        """Both bases as seen from the samples, or the first n of them, which share the area evenly."""
+        return _at(self.basis1, self.samples1[:n]), _at(self.basis2, self.samples2[:n])
+
+    def places_21(self, C_12: Tensor, at: Tensor) -> Tensor:
+        """Vertices of surface 1 that the vertices `at` (N,) of surface 2 are sent to."""
+        k = len(C_12)
+        return lowest_score(self.basis2.vecs[at, :k] @ C_12, self.basis1.vecs[:, :k])
+
+    def places_12(self, C_21: Tensor, at: Tensor) -> Tensor:
+        """Vertices of surface 2 that the vertices `at` (N,) of surface 1 are sent to."""
+        k = len(C_21)
+        return lowest_score(self.basis1.vecs[at, :k] @ C_21, self.basis2.vecs[:, :k])
+
+    def differ(self, C: Tensor, D: Tensor) -> bool:
+        """Whether two functional maps C_12 send samples of surface 2 to places that are on average far apart."""
+        k = min(len(C), len(D))
+        places = [self.one.verts[self.places_21(X[:k, :k], self.samples2[:100])] for X in (C, D)]
+        return float((places[0] - places[1]).norm(dim=-1).mean() / self.one.area.sqrt()) > APART
+
+
+def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
+    """From the landmarks alone, from what is seen from them, and from that with its orientation."""
+    one, two, flipped = pair.basis1, pair.basis2, landmarks.flip(1)
+    k = min(FIRST, one.k)
+    plain = fmap_from_landmarks(landmarks, one, two, k), fmap_from_landmarks(flipped, two, one, k)
+    f1, f2 = (_descriptors(basis, landmarks[:, i]) for i, basis in enumerate((one, two)))
+    k = min(DESCRIBED, one.k)
+    described = (
+        fmap_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION),
+        fmap_from_descriptors(f2, f1, two, one, k, regularisation=REGULARISATION),
+    )
+    every_fourth = slice(100, None, 4)  # of the functions of heat: the orientation term is slow
+    f1, f2 = (torch.cat([_descriptors(b), f[:, every_fourth]], 1) for b, f in ((one, f1), (two, f2)))
+    return [Start("landmarks", *plain), Start("descriptors", *described), _oriented(pair, f1, f2)]
+
+
+def starts_from_shape(pair: Pair) -> list[Start]:
+    """Without landmarks: from descriptors with their orientation, and the best different ones of all signs."""
+    one, two = pair.basis1, pair.basis2
+    starts = [_oriented(pair, _descriptors(one), _descriptors(two))]
+    n = min(SIGNED, one.k - 1)
+    few1, few2 = pair.sampled(FEW)
+    every = torch.arange(few1.n_verts), torch.arange(few2.n_verts)
+    last = max(n + 1, min(LAST, one.k, few1.n_verts // PER_FUNCTION, few2.n_verts // PER_FUNCTION))
+    sizes = sorted({n + 1, *range(n + 1, last, 4), last})
+    found = []
+    for signs in product((1.0, -1.0), repeat=n):
+        C = torch.diag(one.vecs.new_tensor((1.0, *signs))) * pair.scale
+        small = zoomout(C, few1, few2, sizes=sizes, samples=every, bidirectional=True)
+        name = "signs " + "".join("+" if s > 0 else "-" for s in signs)
+        found.append((spectral_energy(small, one, two), name, small))
+    found.sort(key=lambda row: row[0])
+    chosen: list[ZoomoutResult] = []
+    for _, name, small in found:
+        if len(chosen) < KEPT and all(pair.differ(small.C_12, other.C_12) for other in chosen):
+            assert small.C_21 is not None
+            chosen.append(small)
+            starts.append(Start(name, small.C_12, small.C_21))
+    return starts
+
+
+def spectral_energy(result: ZoomoutResult, basis1: Eigenbasis, basis2: Eigenbasis) -> float:
+    """How far the maps are from an isometry: not inverse to each other, not commuting with the Laplacians."""
+    assert result.C_21 is not None
+    C_12, C_21 = result.C_12.double(), result.C_21.double()
+    k = len(C_12)
+    area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
+    C = C_12 * (area1 / area2).sqrt()
+    lam1, lam2 = basis1.vals[:k].double() * area1, basis2.vals[:k].double() * area2
+    commute = (C * lam1 - lam2[:, None] * C).square().sum() / lam1.square().sum()
+    eye = torch.eye(k, dtype=C.dtype, device=C.device)
+    inverse = ((C_21 @ C_12 - eye).square().sum() + (C_12 @ C_21 - eye).square().sum()) / (2 * k)
+    return float(commute + inverse)
+
+
+def _oriented(pair: Pair, f1: Tensor, f2: Tensor) -> Start:
+    """C_12 and C_21, orthogonal, from descriptors with their orientation."""
+    C = fmap_from_descriptors(
+        f1,
+        f2,
+        pair.basis1,
+        pair.basis2,
+        min(ORIENTED, pair.basis1.k),
+        regularisation=REGULARISATION,
+        commutativity=COMMUTATIVITY,
+        orientation=ORIENTATION,
+        meshes=(pair.one, pair.turned2),
+    )
+    U, _, Vh = torch.linalg.svd(C)  # the commutativity terms pull C to zero; its rotation is what counts
+    C = U @ Vh * pair.scale
+    return Start("oriented", C, C.T / pair.scale**2)
+
+
+def _facing(mesh: Mesh) -> int:
+    """-1 for a surface with the inside out, 0 for a flat one, else 1."""
+    verts, faces = numpy_pose(mesh)
+    return int(patch_facing(verts, faces, np.zeros(len(faces), np.int64))[0])
+
+
+def _at(basis: Eigenbasis, at: Tensor) -> Eigenbasis:
+    """The basis as seen from some vertices, which share the area evenly."""
+    mass = basis.mass.sum().expand(len(at)) / len(at)
+    return Eigenbasis(basis.vals, basis.vecs[at], mass)
+
+
+def _descriptors(basis: Eigenbasis, landmarks: Tensor | None = None) -> Tensor:
+    """(V, p) wave kernel of the first 100 functions, and heat from each landmark at 20 times."""
+    basis = basis.truncate(min(100, basis.k))
+    if landmarks is None:
+        return wks(basis, 30)
+    f = wks(basis, 100)
+    times = torch.logspace(-3.2, -0.7, 20, dtype=f.dtype, device=f.device) * basis.mass.sum()
+    return torch.cat([f, hks(basis, times, landmarks=landmarks, scaled=False)], 1)

@@ -1,0 +1,99 @@
+"""What is matched of files that hold more than one clean surface, and what their own vertices get."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoframe.canonical import Surface
+from geoframe.maps import match
+from geoframe.maps.parts import carried_back, main_part
+from geoframe.surface import Mesh
+from geoframe.surface.shapes import icosphere
+
+
+def seamed(mesh: Mesh) -> Mesh:
+    """The mesh cut along the plane x = 0: vertices of faces that lie on both sides stand twice, as a texture has it."""
+    right = mesh.verts[mesh.faces].mean(1)[:, 0] > 0
+    shared = torch.zeros(mesh.n_verts, dtype=torch.bool)
+    shared[mesh.faces[right]] = True
+    left_only = torch.zeros_like(shared)
+    left_only[mesh.faces[~right]] = True
+    twice = torch.nonzero(shared & left_only).ravel()
+    twin = torch.arange(mesh.n_verts)
+    twin[twice] = mesh.n_verts + torch.arange(len(twice))
+    faces = torch.where(right[:, None], twin[mesh.faces], mesh.faces)
+    return Mesh(torch.cat([mesh.verts, mesh.verts[twice]]), faces)
+
+
+def test_a_clean_surface_is_matched_as_it_is(bumpy):
+    surface = Surface.of(bumpy)
+    part = main_part(surface)
+    assert part.surface is surface and part.notes == ()
+    p2p = torch.arange(surface.n_verts)
+    assert carried_back(part, part, p2p) is p2p
+
+
+def test_seams_are_joined_and_both_twins_answer(bumpy):
+    cut = seamed(bumpy)
+    part = main_part(Surface.of(cut), "surface 2")
+    n = cut.n_verts - bumpy.n_verts
+    assert part.surface.n_verts == bumpy.n_verts and f"surface 2 has {n} doubled vertices" in part.notes[0]
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(bumpy, cut, torch.stack([at, at], 1), k=60)
+    back = torch.cat([torch.arange(bumpy.n_verts), torch.full((n,), -1)])
+    same = (cut.verts[bumpy.n_verts :, None] == bumpy.verts).all(-1).double().argmax(1)
+    back[bumpy.n_verts :] = same
+    assert torch.equal(found.p2p_21, back) and found.p2p_12.max() < cut.n_verts
+    assert any("doubled" in w for w in found.warnings)
+    basis = found.basis2
+    gram = basis.vecs.T @ (basis.mass[:, None] * basis.vecs)
+    torch.testing.assert_close(gram, torch.eye(60, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_sheets_that_only_touch_stay_apart():
+    ball = icosphere(1)
+    top = ball.verts[:, 2].argmax()
+    other = ball.verts + torch.tensor([0.0, 0, 2]) * ball.verts[top, 2]
+    two = Mesh(torch.cat([ball.verts, other]), torch.cat([ball.faces, ball.faces + ball.n_verts]))
+    notes = main_part(Surface.of(two)).notes
+    assert len(notes) == 1 and "2 components (50%, 50% of the area)" in notes[0]
+
+
+def test_the_other_components_follow_by_their_position(bumpy):
+    """Four parts onto themselves, turned, enlarged and shuffled: every vertex comes back."""
+    parts = [bumpy, *(icosphere(1).to(torch.float64) for _ in range(3))]
+    moved = [
+        p.verts * s + torch.tensor([x, 0.0, 0])
+        for p, s, x in zip(parts, (1, 0.3, 0.2, 0.1), (0, 2, -2, 3), strict=True)
+    ]
+    start = torch.tensor([0, *(len(v) for v in moved)]).cumsum(0)
+    whole = Mesh(
+        torch.cat(moved).double(),
+        torch.cat([p.faces + s for p, s in zip(parts, start.tolist(), strict=False)]),
+    )
+    R = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)).double())[0]
+    R = R * R.det().sign()
+    order = torch.randperm(whole.n_verts, generator=torch.Generator().manual_seed(1))
+    other = Mesh(5 * whole.verts[order] @ R.T + 1, torch.argsort(order)[whole.faces])
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(whole, other, torch.stack([at, torch.argsort(order)[at]], 1), k=60)
+    assert float((found.p2p_21 == order).double().mean()) > 0.99
+    assert sum("4 components" in w for w in found.warnings) == 2
+
+
+def test_vertices_in_no_face_go_with_their_neighbour_and_are_told(bumpy):
+    loose = Mesh(torch.cat([bumpy.verts, bumpy.verts[7:8] * 1.01]), bumpy.faces)
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(bumpy, loose, torch.stack([at, at], 1), k=60)
+    assert found.p2p_21[-1] == 7 and int(found.p2p_12.max()) < bumpy.n_verts
+    assert any("1 vertices in no face" in w or "1 vertex in no face" in w for w in found.warnings)
+
+
+def test_landmarks_on_other_components_alone_are_refused(bumpy):
+    ball = icosphere(0).to(torch.float64)
+    more = Mesh(
+        torch.cat([bumpy.verts, 0.1 * ball.verts + 5]), torch.cat([bumpy.faces, ball.faces + bumpy.n_verts])
+    )
+    with pytest.raises(ValueError, match="landmarks: expected some on the largest component"):
+        match(more, more, torch.full((1, 2), bumpy.n_verts), k=20)
