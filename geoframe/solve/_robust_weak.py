@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from geoframe.solve import _robust, _weak
-from geoframe.solve._moments import moments, or_one
-from geoframe.solve.implicit import implicit_solution
-from geoframe.solve.pose import (
+from geoframe.solve._judged import (
     STARTS,
     Given,
     Rival,
@@ -18,6 +16,8 @@ from geoframe.solve.pose import (
     seen_coefficients,
     told_apart,
 )
+from geoframe.solve._moments import moments, or_one
+from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import rotvec_to_rotation, skew
 
 GLOBAL = 14  # rounds of the start that search all rotations, while the loss grows robust

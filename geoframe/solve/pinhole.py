@@ -12,7 +12,7 @@ from torch import Tensor
 from geoframe._check import as_tensor, check_choice, check_float, check_shape
 from geoframe._precision import full_precision
 from geoframe.camera import Pinhole
-from geoframe.solve import _robust, _weak, pose
+from geoframe.solve import _judged, _robust, _robust_weak, _weak, pose
 from geoframe.solve._moments import moments, or_one
 from geoframe.solve.implicit import implicit_solution
 from geoframe.transforms import rotation_angle, rotvec_to_rotation, skew
@@ -48,7 +48,7 @@ class PinholeSolution:
     residual: Tensor
     converged: Tensor
     unique: Tensor
-    second: pose.Rival
+    second: _judged.Rival
     steps: Tensor
     weights: Tensor
     focal: Tensor
@@ -56,7 +56,7 @@ class PinholeSolution:
 
     def shape(self, template: Tensor, basis: Tensor) -> Tensor:
         """(..., V, 3) the deformed template ``T + sum_k alpha_k B_k``, not moved."""
-        return pose.deformed(template, basis, self.alpha)
+        return _judged.deformed(template, basis, self.alpha)
 
     def camera(self, size: tuple[int, int]) -> Pinhole:
         """The cameras, for images of `size` (H, W)."""
@@ -123,7 +123,7 @@ def solve_pose_pinhole(
     R, t, c, value, residual, good, unique, steps, weights = (
         (y.to(u.dtype) if y.is_floating_point() else y).reshape(batch + y.shape[1:]) for y in fields
     )
-    second = pose.Rival(*(y.to(u.dtype).reshape(batch + y.shape[1:]) for y in found.second))
+    second = _judged.Rival(*(y.to(u.dtype).reshape(batch + y.shape[1:]) for y in found.second))
     return PinholeSolution(R, t, c, value, residual, good, unique, second, steps, weights, focal, principal)
 
 
@@ -141,7 +141,7 @@ class _Found(NamedTuple):
     """The lowest minimum, the second one, and whether they are told apart (B,)."""
 
     best: _Minimum
-    second: pose.Rival
+    second: _judged.Rival
     unique: Tensor
 
 
@@ -187,10 +187,8 @@ def _robustly_finished(
 
 def _reweighted(data: _Data, loss: str) -> Tensor:
     """(B, V) weights that outliers have lost, from the rays by weak perspective first, then by the pinhole."""
-    from geoframe.solve import _robust_weak
-
     rays, _ = _rays_ahead(data)
-    start = pose.Given(rays, data.v, data.T, data.basis, data.ridge / data.f.square().mean(1))
+    start = _judged.Given(rays, data.v, data.T, data.basis, data.ridge / data.f.square().mean(1))
     w = _robust_weak.inlier_weights(start)
     least = _robust.LEAST_SCALE * _robust.deviation(data.u, data.v)
     rows = torch.arange(len(data.u), device=data.u.device)
@@ -226,9 +224,9 @@ def _two_lowest(data: _Data) -> _Found:
     none = torch.isinf(value).view(-1, 1)
     x = torch.where(none, best.x, other.x)
     R = torch.where(none[..., None], best.R, other.R)
-    second = pose.Rival(R, x[:, 3:6], torch.ones_like(value), x[:, 6:], value, residual)
+    second = _judged.Rival(R, x[:, 3:6], torch.ones_like(value), x[:, 6:], value, residual)
     mine = second._replace(value=best.E)
-    return _Found(best, second, pose.told_apart(pose.extent(data.u, data.v), data.v, mine, second, 6))
+    return _Found(best, second, _judged.told_apart(_judged.extent(data.u, data.v), data.v, mine, second, 6))
 
 
 class _Data(NamedTuple):
@@ -270,7 +268,7 @@ def _starts(data: _Data) -> tuple[Tensor, Tensor, Tensor]:
     """
     rays, ahead = _rays_ahead(data)
     mom = moments(rays, data.v, data.T, data.basis)
-    s, gamma = pose.affine_scale(mom), data.ridge / data.f.square().mean(1)
+    s, gamma = _judged.affine_scale(mom), data.ridge / data.f.square().mean(1)
     B = len(s)
     found = _weak.minima(mom, s, gamma, STARTS, free=True)  # (B, STARTS + 1, ...)
     apart = [torch.ones_like(found.s[:, 0], dtype=torch.bool)]
@@ -291,7 +289,7 @@ def _starts(data: _Data) -> tuple[Tensor, Tensor, Tensor]:
 def _turned(x: Tensor, R: Tensor, data: _Data) -> Tensor:
     """(N, V, 3) turned shape, exact to second order in the rotation vector x[:, :3]."""
     W = skew(x[:, :3])
-    return pose.deformed(data.T, data.basis, x[:, 6:]) @ (R + W @ (R + W @ R / 2)).mT
+    return _judged.deformed(data.T, data.basis, x[:, 6:]) @ (R + W @ (R + W @ R / 2)).mT
 
 
 def _squares(x: Tensor, R: Tensor, data: _Data) -> Tensor:

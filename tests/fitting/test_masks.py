@@ -93,6 +93,7 @@ def test_shape_from_six_views():
     assert picture.shape == (3, 192, 720) and picture.min() >= 0 and picture.max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:.*almost alike")
 def test_views_that_are_not_known():
     """Weak perspective, every mask with a camera to find: the masks are met."""
     mesh = _blob()
@@ -164,7 +165,7 @@ def test_the_true_pose_is_among_the_candidates_of_any_rotation():
     assert (fit.energies.diff(dim=1).nan_to_num(0) >= 0).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*almost alike")
+@pytest.mark.filterwarnings("ignore:.*hardly explains")
 def test_unknown_pixels_and_landmarks():
     """A quarter of the picture hidden: with weight 0 it moves nothing; landmarks tell which pose it is."""
     mesh = _blob()
