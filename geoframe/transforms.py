@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from geoframe._check import check_float, check_int, check_shape
+from geoframe._check import as_tensor, check_float, check_int, check_shape
+
+NOT_ROTATION = 1e-3  # largest entry of R R^T - I: float32 and rounded files pass, other matrices do not
 
 
 class Similarity(NamedTuple):
@@ -71,8 +73,39 @@ def rotation_to_rotvec(R: Tensor) -> Tensor:
     """Logarithm: w (..., 3) with |w| <= pi and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
     import roma
 
-    check_shape(check_float(R, "R"), "... 3 3", "R")
-    return roma.rotmat_to_rotvec(R)
+    return roma.rotmat_to_rotvec(check_rotation(R, "R"))
+
+
+def check_rotation(R: Tensor, name: str) -> Tensor:
+    """Require proper rotations (..., 3, 3), to NOT_ROTATION.
+
+    Args:
+        R: a tensor, array or list.
+        name: of the argument, for the message.
+
+    Returns:
+        R as a tensor.
+
+    Raises:
+        TypeError: not a floating dtype.
+        ValueError: another shape, a reflection, or a matrix that is not orthonormal.
+    """
+    R = as_tensor(R, name)
+    check_shape(check_float(R, name), "... 3 3", name)
+    with torch.no_grad():
+        wide = R.detach().double()
+        error = (wide @ wide.mT - torch.eye(3, dtype=wide.dtype, device=wide.device)).abs().amax((-1, -2))
+        if not bool((error <= NOT_ROTATION).all()):
+            worst = float(error.nan_to_num(nan=torch.inf).max()) if error.numel() else 0.0
+            raise ValueError(
+                f"{name}: expected rotations, found a matrix whose R R^T differs from the identity by {worst:.3g}; "
+                "take nearest_rotation(...) of it, or divide it by its scale"
+            )
+        if bool((torch.linalg.det(wide) < 0).any()):
+            raise ValueError(
+                f"{name}: expected rotations, found a reflection (determinant -1); flip one axis to make it proper"
+            )
+    return R
 
 
 def rotation_angle(R1: Tensor, R2: Tensor | None = None) -> Tensor:
@@ -80,8 +113,8 @@ def rotation_angle(R1: Tensor, R2: Tensor | None = None) -> Tensor:
 
     Source: ``atan2(2 sin, 2 cos)``, the sine from the skew part, the cosine from the trace.
     """
-    check_shape(check_float(R1, "R1"), "... 3 3", "R1")
-    R = R1 if R2 is None else R2.mT @ R1
+    R1 = check_rotation(R1, "R1")
+    R = R1 if R2 is None else check_rotation(R2, "R2").mT @ R1
     trace = R.diagonal(dim1=-2, dim2=-1).sum(-1)
     return torch.atan2(torch.linalg.vector_norm(_axial(R), dim=-1), trace - 1)
 

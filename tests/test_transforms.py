@@ -181,6 +181,25 @@ def test_similarities_compose_and_invert():
     assert torch.allclose(a.after(b)(x), a(b(x))) and torch.allclose(a.inverse()(a(x)), x)
 
 
+def test_what_is_no_rotation_is_refused():
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0], dtype=F64))
+    for bad, match in (
+        (mirror, "found a reflection"),
+        (1.1 * EYE, "differs from the identity by 0.21"),
+        (EYE * torch.nan, "differs from the identity by inf"),
+        (torch.stack([EYE, mirror]), "found a reflection"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            rotation_to_rotvec(bad)
+        with pytest.raises(ValueError, match=match):
+            rotation_angle(bad)
+        with pytest.raises(ValueError, match="R2: expected rotations"):
+            rotation_angle(EYE, bad)
+    rounded = random_rotations(5, generator=torch.Generator().manual_seed(0)).mul(1e4).round().div(1e4)
+    assert torch.isfinite(rotation_to_rotvec(rounded)).all()
+    assert rotation_angle(EYE.tolist()) == 0
+
+
 def test_bad_input():
     x = randn(4, 3)
     with pytest.raises(ValueError, match="target: expected 4 points"):

@@ -3,21 +3,46 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from geoframe._check import check_float, check_int, check_shape
-from geoframe.camera import Camera, Pinhole, WeakPerspective, look_at
+from geoframe._check import check_int
+from geoframe.camera import Camera, Pinhole, WeakPerspective
+from geoframe.fitting._input import checked_marks, checked_masks
+from geoframe.fitting._modes import smooth_basis
 from geoframe.fitting.points import PointFit
+from geoframe.fitting.views import (
+    Poses,
+    Scene,
+    ball,
+    explained,
+    mark_residuals,
+    matched_turns,
+    moments_of,
+    moved,
+    refined,
+    shrunk,
+)
 from geoframe.render import rasterize, render, sample_image, soft_silhouette
-from geoframe.spectral import eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import farthest_points
-from geoframe.transforms import Similarity, procrustes, rotvec_to_rotation
+from geoframe.surface.topology import edges
+from geoframe.transforms import Similarity, procrustes, rotation_angle, rotvec_to_rotation
+
+FAR = math.radians(20)  # poses further apart are different answers
+MARGIN, LEAST_MARGIN = (
+    0.15,
+    0.02,
+)  # of the best energy, and in energies: "almost alike" (experiments/fit_birds)
+CREDIBLE = 0.75  # quality below which the masks hardly show such an object (birds and letters, experiments/fit_birds)
+LEAST_TURN = 0.2  # cosine between a face's normal and that at rest, about, below which it is pulled back
+FLIP_WEIGHT = 10.0  # of the mean of their squared shortfall
 
 
 class _Level(NamedTuple):
@@ -28,8 +53,6 @@ class _Level(NamedTuple):
 
 
 _LEVELS = (
-    _Level(32, 0.3, 0, 1.0),
-    _Level(64, 0.2, 0, 0.1),
     _Level(64, 0.15, 6, 0.1),
     _Level(64, 0.15, 12, 0.1),
     _Level(128, 0.12, 24, 0.02),
@@ -43,10 +66,23 @@ class TemplateFit:
     """A template brought to its masks.
 
     Attributes:
-        mesh: the posed and deformed template, in the world of the cameras. start: the template as it began.
+        mesh: the posed and deformed template, in the world of the cameras.
+        start: the template in the best of its rigid poses.
         pose: the similarity that brings the template nearest to `mesh`: its rotation, translation and scale.
-        cameras: batch (N,), those given or those found. iou: (N,) of each mask with the hard silhouette.
-        masks: (N, H, W). loss: (steps,) what was minimised, level after level.
+        cameras: batch (N,), those given or those found.
+        iou: (N,) of each mask with the hard silhouette, over the known pixels.
+        masks: (N, H, W), those given.
+        loss: (steps,) what was minimised, level after level.
+        candidates: the rigid poses that came close, the best first. Without given cameras a camera each, batch
+            (N, C); with cameras a similarity of the template each, batch (C,).
+        energies: (N, C) or (C,) of the candidates, ascending: about the share of the mask's area where silhouette
+            and mask differ, plus the landmarks' part; infinite where a view has fewer than C.
+        ambiguous: (N,) or (1,) bool: another candidate more than 20 degrees away is almost as good as the first.
+        flipped: share of the faces that the deformation turned over, against their normals at rest.
+        stretch: root mean square of the logarithm of the edges' relative lengths.
+        quality: in [0, 1], whether the masks show such an object at all: the geometric mean of the IoU before and
+            after the deformation, over the views. A bird fitted to letters and simple shapes reaches high IoU after
+            the deformation, not before it; see CREDIBLE.
     """
 
     mesh: Mesh
@@ -56,6 +92,12 @@ class TemplateFit:
     masks: Tensor
     iou: Tensor
     loss: Tensor
+    candidates: WeakPerspective | Similarity
+    energies: Tensor
+    ambiguous: Tensor
+    flipped: float
+    stretch: float
+    quality: float
 
     def picture(self) -> Tensor:
         """(3, 2H, N W): the template over the masks before (top) and after (bottom), one column a view."""
@@ -100,51 +142,67 @@ def fit_template(
     masks: Tensor,
     cameras: Camera | None = None,
     *,
+    weights: Tensor | None = None,
+    points: Tensor | None = None,
+    visibility: Tensor | None = None,
+    vertices: Tensor | None = None,
+    point_weight: float = 10.0,
     n_basis: int = 48,
     steps: int = 60,
     stiffness: float = 0.03,
+    n_candidates: int = 8,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> TemplateFit:
     """Rotate, move, scale and deform a template until its silhouettes are the masks.
 
-    Coarse to fine: first the pose alone, on small images and with distances that reach across them, then the shape as
-    smooth offsets in the eigenfunctions of the template, the lowest ones first, on larger and larger images. It starts
-    at the template's own orientation, with place and size from the masks' centres and areas.
+    The pose comes first: all rotations are searched, the most promising ones are refined, and those that explain the
+    masks are returned as candidates. Then the best one is deformed, coarse to fine: by smooth functions on the
+    template, the lowest ones first, on larger and larger images.
 
     Args:
-        mesh: template, verts (V, 3). masks: (N, H, W) in [0, 1], several views of one object.
-        cameras: the N views (batch (N,)). None: each view gets a weak-perspective camera of its own, found with the
-            shape; the template then stays where it is and the world is the template's.
-        n_basis: number of eigenfunctions that deform the template (0: pose only).
-        steps: iterations a level; there are seven, for masks below 192 pixels six.
-        stiffness: weight of the deformation's stretch.
+        mesh: the template, verts (V, 3). It may have several parts and open borders.
+        masks: (N, H, W) in [0, 1], 1 where the object is; several views of one object.
+        cameras: the N views, batch (N,). None gives each view a weak perspective camera of its own, found with the
+            shape; the template then stays where it is, and the world is the template's.
+        weights: (N, H, W) of the pixels, at least 0; 0 where nothing is known (hidden by other objects, say).
+            None counts every pixel as known. Beyond the border of the image nothing is known.
+        points: (N, L, 2) landmarks in pixels, used together with the masks. None for masks alone.
+        visibility: (N, L) weights of the landmarks, at least 0; 0 for those that are not seen. None for ones.
+        vertices: (L,) int64 vertex of each landmark; or (L, V) weights that sum to one along V, for landmarks
+            between vertices. Needed with points.
+        point_weight: weight of the mean squared landmark distance, in units of the root of the masks' area,
+            against the share of the area where silhouette and mask differ.
+        n_basis: number of functions that deform the template, at least 0. 0 finds the pose only.
+        steps: iterations a level, at least 1; there are five levels, four for masks below 192 pixels.
+        stiffness: weight of the deformation's stretch, at least 0.
+        n_candidates: number of poses that are refined, at least 1.
         progress: called after every step with (step, number of steps, loss).
 
     Returns:
-        TemplateFit, without gradient.
+        TemplateFit, without gradient. Where two poses more than 20 degrees apart explain the masks almost alike,
+        its `ambiguous` is true and a UserWarning is issued.
 
     Raises:
-        TypeError, ValueError: shapes or devices that do not fit, an empty mask, one with NaN or outside [0, 1].
+        TypeError, ValueError: shapes or devices that do not fit, an empty mask, one with NaN or outside [0, 1],
+            negative weights, points without vertices.
     """
-    _check(mesh, masks, cameras, n_basis, steps)
-    masks = masks.to(mesh.dtype)
-    if cameras is None:
-        cameras = _views(mesh, masks)
-        start, state = mesh, _State.begin(mesh, (len(masks),), 2, n_basis)
-    else:
-        start = mesh.with_verts(_placed(mesh, masks, cameras))
-        state = _State.begin(mesh, (), 3, n_basis)
+    masks, weights = checked_masks(mesh, masks, weights, cameras)
+    marks = checked_marks(mesh, masks, points, visibility, vertices, point_weight)
+    check_int(n_basis, "n_basis", low=0, high=mesh.n_verts - 2)
+    check_int(steps, "steps", low=1)
+    check_int(n_candidates, "n_candidates", low=1)
+    scene = Scene(mesh, masks, weights, marks, cameras)
+    with torch.no_grad():
+        start, views, found = _posed(scene, n_candidates)
+    state = _State.begin(mesh, (len(masks),) if cameras is None else (), 2 if cameras is None else 3, n_basis)
     basis = _modes(start, n_basis)
     losses: list[float] = []
-    sample = farthest_points(start, min(400, start.n_verts))
-    shorter = min(masks.shape[1:])  # a level that sees no more pixels than the one before is left out
-    levels = [level for level in _LEVELS if level.side <= 128 or shorter >= 0.75 * level.side]
+    levels = _levels(min(masks.shape[1:]))
     for level in levels:
         modes = basis[:, : level.n_modes]
-        loss_of = _loss_at(level, masks, cameras, start, modes, sample, stiffness)
-        optimiser = torch.optim.Adam(
-            state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side)), betas=(0.9, 0.95)
-        )
+        loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, stiffness)
+        groups = state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side))
+        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
         for i in range(steps):
             loss = loss_of(state)
             optimiser.zero_grad()
@@ -156,12 +214,121 @@ def fit_template(
             if progress is not None:
                 progress(len(losses), steps * len(levels), losses[-1])
     with torch.no_grad():
-        verts, found = state.posed(start, basis, cameras)
-        mask = rasterize(verts, mesh.faces, found).mask
-        target = masks > 0.5
-        iou = (mask & target).sum((1, 2)) / (mask | target).sum((1, 2))
-        pose = procrustes(mesh.verts, verts, scale=True)
-    return TemplateFit(mesh.with_verts(verts), start, pose, found, masks, iou, torch.tensor(losses))
+        verts, found_views = state.posed(start, basis, views)
+        fit = _judged(scene, start, views, verts, found_views, found, torch.tensor(losses))
+    if fit.quality < CREDIBLE:
+        warnings.warn(
+            f"the template hardly explains the masks: quality {fit.quality:.2f}, expected at least {CREDIBLE}; do "
+            "they show such an object, and all of it?",
+            UserWarning,
+            stacklevel=2,
+        )
+    if bool(fit.ambiguous.any()):
+        warnings.warn(_ambiguity_message(fit), UserWarning, stacklevel=2)
+    return fit
+
+
+def _posed(scene: Scene, n: int) -> tuple[Mesh, Camera, list[tuple[Poses, Tensor]]]:
+    """The template in its best pose, the cameras, and the candidates with their energies, one a view or one at all."""
+    mesh, cameras, masks = scene.mesh, scene.cameras, scene.masks
+    centre, _ = ball(mesh.verts)
+    if cameras is None:
+        found = [explained(scene.view(i), n) for i in range(len(masks))]
+        best = Poses(*(torch.cat([poses[k][:1] for poses, _ in found]) for k in range(3)))
+        H, W = masks.shape[1:]
+        return mesh, best.camera(centre, (H, W)), found
+    middle, scale = _placed(scene)
+    eye = torch.eye(3, dtype=mesh.dtype, device=mesh.device)
+    poses = matched_turns(scene, Poses(eye[None], middle[None], scale[None]), n)
+    poses, energy = refined(scene, poses)
+    return mesh.with_verts(moved(mesh.verts, centre, poses)[0]), cameras, [(poses, energy)]
+
+
+def _judged(
+    scene: Scene,
+    start: Mesh,
+    start_views: Camera,
+    verts: Tensor,
+    views: Camera,
+    found: list[tuple[Poses, Tensor]],
+    loss: Tensor,
+) -> TemplateFit:
+    """The fit with what tells how far it can be trusted."""
+    mesh, known = scene.mesh, scene.weights > 0
+    target = scene.masks > 0.5
+    iou, rigid_iou = (
+        (mask & target & known).sum((1, 2)) / ((mask | target) & known).sum((1, 2)).clamp_min(1)
+        for mask in (
+            rasterize(verts, mesh.faces, views).mask,
+            rasterize(start.verts, mesh.faces, start_views).mask,
+        )
+    )
+    pose = procrustes(mesh.verts, verts, scale=True)
+    turned = _turned_faces(mesh, (verts - pose.t) @ pose.R)
+    candidates, energies = _candidates(scene, found)
+    stretch = _stretch(mesh, verts / pose.scale)
+    return TemplateFit(
+        mesh=mesh.with_verts(verts),
+        start=start,
+        pose=pose,
+        cameras=views,
+        masks=scene.masks,
+        iou=iou,
+        loss=loss,
+        candidates=candidates,
+        energies=energies,
+        ambiguous=torch.stack([_rivals(*x) for x in found]),
+        flipped=float((turned < 0).double().mean()),
+        stretch=stretch,
+        quality=float((iou * rigid_iou).sqrt().mean()),
+    )
+
+
+def _candidates(
+    scene: Scene, found: list[tuple[Poses, Tensor]]
+) -> tuple[WeakPerspective | Similarity, Tensor]:
+    """The candidates as one batch; where a view has fewer than another its best one is repeated, at infinite energy."""
+    centre, _ = ball(scene.mesh.verts)
+    most = max(len(energy) for _, energy in found)
+    rows = [torch.arange(most).where(torch.arange(most) < len(energy), 0) for _, energy in found]
+    energies = torch.stack([pad(energy, (0, most - len(energy)), value=math.inf) for _, energy in found])
+    if scene.cameras is not None:
+        poses = found[0][0]
+        t = poses.middle - poses.scale[:, None] * (poses.R @ centre)
+        return Similarity(poses.R, t, poses.scale), energies[0]
+    H, W = scene.masks.shape[1:]
+    views = [poses.take(r).camera(centre, (H, W)) for (poses, _), r in zip(found, rows, strict=True)]
+    R, t, scale = (torch.stack([getattr(v, k) for v in views]) for k in ("R_wc", "t", "scale"))
+    return WeakPerspective(R, t, scale, (H, W)), energies
+
+
+def _rivals(poses: Poses, energy: Tensor) -> Tensor:
+    """() bool: whether a pose far from the best one explains the view almost as well."""
+    close = energy <= (1 + MARGIN) * energy[0] + LEAST_MARGIN
+    return (close & (rotation_angle(poses.R, poses.R[0]) > FAR)).any()
+
+
+def _ambiguity_message(fit: TemplateFit) -> str:
+    which = fit.ambiguous.nonzero()[:, 0].tolist()
+    where = "the masks" if isinstance(fit.candidates, Similarity) else f"masks {which}"
+    return (
+        f"{where}: poses more than {math.degrees(FAR):.0f} degrees apart explain them almost alike; see candidates "
+        "and energies of the fit, or add points or views"
+    )
+
+
+def _turned_faces(mesh: Mesh, verts: Tensor) -> Tensor:
+    """(F,) dot products of each face's normal with that at rest, over the latter's square: below 0 if turned over."""
+    rest, now = mesh.face_normals_scaled, mesh.with_verts(verts).face_normals_scaled
+    return (now * rest).sum(-1) / rest.square().sum(-1).clamp_min(1e-12 * mesh.area.square() / len(rest) ** 2)
+
+
+def _stretch(mesh: Mesh, verts: Tensor) -> float:
+    """Root mean square of the logarithm of the edges' lengths over those at rest, edges by their length."""
+    table = torch.from_numpy(edges(mesh.faces.cpu().numpy()).verts).to(mesh.device)
+    rest, now = ((x[table[:, 0]] - x[table[:, 1]]).norm(dim=1) for x in (mesh.verts, verts))
+    change = (now.clamp_min(1e-9 * rest.max()) / rest.clamp_min(1e-9 * rest.max())).log()
+    return float(((rest * change.square()).sum() / rest.sum()).sqrt())
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,11 +353,15 @@ class _State:
             rates.append((self.coefficients, 0.01))
         return [{"params": [x], "lr": speed * rate, "rate": speed * rate} for x, rate in rates]
 
+    def shape(self, start: Mesh, basis: Tensor) -> Tensor:
+        """Vertices (V, 3) before they are turned and moved."""
+        _, radius = ball(start.verts)
+        return start.verts + radius * (basis @ self.coefficients[: basis.shape[1]])
+
     def posed(self, start: Mesh, basis: Tensor, cameras: Camera) -> tuple[Tensor, Camera]:
         """Vertices (V, 3) in the world, and the cameras."""
-        k = basis.shape[1]
-        centre, radius = _ball(start.verts)
-        verts = start.verts + radius * (basis @ self.coefficients[:k])
+        centre, radius = ball(start.verts)
+        verts = self.shape(start, basis)
         R = rotvec_to_rotation(self.turn)
         if self.turn.ndim == 1:
             return self.grow.exp() * (verts - centre) @ R.mT + centre + radius * self.shift, cameras
@@ -203,40 +374,55 @@ class _State:
         return verts, replace(cameras, R_wc=turned, t=t, scale=scale)
 
 
-def _loss_at(
-    level: _Level,
-    masks: Tensor,
-    cameras: Camera,
-    start: Mesh,
-    modes: Tensor,
-    sample: Tensor,
-    stiffness: float,
-) -> Callable[[_State], Tensor]:
-    """The loss at one resolution: squared difference of the silhouettes over the masks' area, squared distances of
-    `sample` vertices to the masks and of the masks to them, stretch of the deformation."""
-    H, W = cameras.size
+def _levels(side: int) -> list[_Level]:
+    """The levels for images of a shorter side; one that would see no more than the one before is left out."""
+    return [level for level in _LEVELS if level.side <= 128 or side >= 0.75 * level.side]
+
+
+def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Callable[[_State], Tensor]:
+    """The loss at one resolution.
+
+    Squared difference of the silhouettes over the masks' area; squared distances of vertices to the masks and of the
+    masks to them; of the landmarks; stretch of the deformation; faces that turn over.
+    """
+    start, masks, cameras, marks = scene.mesh, scene.masks, scene.cameras, scene.marks
+    assert cameras is not None
+    H, W = masks.shape[1:]
     factor = max(1, round(min(H, W) / level.side))
-    padded = -(-H // factor) * factor, -(-W // factor) * factor
-    size = padded[0] // factor, padded[1] // factor
+    weights, small = shrunk(scene.weights, factor), shrunk(scene.weights * masks, factor)
+    size = small.shape[1], small.shape[2]
+    padded = size[0] * factor, size[1] * factor
     half = min(size) / 2
-    small = torch.nn.functional.avg_pool2d(
-        torch.nn.functional.pad(masks, (0, padded[1] - W, 0, padded[0] - H)), factor
-    )
     if level.reach:
+        sample = farthest_points(start, min(400, start.n_verts))
         inside = torch.stack([_inside(m, 200) for m in small])
-        distance = torch.stack([_distance(m) for m in small])[:, None] / half
+        distance = torch.stack(
+            [_distance(torch.maximum(m, 1 - w)) for m, w in zip(small, weights, strict=True)]
+        )
+        distance = distance[:, None] / half
 
     def loss_of(state: _State) -> Tensor:
+        shape = state.shape(start, modes)
         verts, views = state.posed(start, modes, cameras)
         fine = replace(views, size=padded).resized((2 * size[0], 2 * size[1]))
         alpha = _silhouette(verts, start.faces, fine, level.width / half)
-        loss = (alpha - small).square().sum() / small.sum()
+        loss = (weights * alpha - small).square().sum() / small.sum()
         if level.reach:
             points = fine.project(verts[sample])[..., :2] / 2
             outside = sample_image(distance, points).square().mean()
             missed = torch.cdist(inside, points).amin(-1).square().mean() / half**2
             loss = loss + 10 * level.reach * (outside + missed)
-        return loss + stiffness * state.coefficients[: modes.shape[1]].square().sum()
+        if marks is not None:
+            loss = (
+                loss
+                + mark_residuals(marks, masks * scene.weights, views.project(marks.places @ verts))
+                .square()
+                .sum()
+            )
+        if not modes.shape[1]:
+            return loss
+        over = (LEAST_TURN - _turned_faces(start, shape)).clamp_min(0).square().mean()
+        return loss + stiffness * state.coefficients[: modes.shape[1]].square().sum() + FLIP_WEIGHT * over
 
     return loss_of
 
@@ -268,34 +454,21 @@ def _distance(mask: Tensor) -> Tensor:
     return torch.as_tensor(far, dtype=mask.dtype, device=mask.device)
 
 
-def _ball(verts: Tensor) -> tuple[Tensor, Tensor]:
-    """Middle of the bounding box (3,) and the largest distance from it."""
-    centre = (verts.amax(0) + verts.amin(0)) / 2
-    return centre, (verts - centre).norm(dim=1).max()
-
-
 def _modes(mesh: Mesh, k: int) -> Tensor:
     """The k lowest eigenfunctions after the constant (V, k), each scaled to the same Dirichlet energy, so that the
     squared coefficients of an offset measure how much it stretches the surface."""
     if k == 0:
         return mesh.verts.new_zeros(mesh.n_verts, 0)
-    basis = eigenbasis(mesh, k + 1)
-    return basis.vecs[:, 1:] * (basis.mass.sum() * basis.vals[1] / basis.vals[1:]).sqrt()
+    basis = smooth_basis(mesh, k)
+    return basis.vecs * (basis.mass.sum() * basis.vals[0] / basis.vals).sqrt()
 
 
-def _moments(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Centroid (N, 2) in pixels and square root of the area (N,) of masks (N, H, W)."""
-    H, W = masks.shape[1:]
-    area = masks.sum((1, 2))
-    x = torch.arange(W, device=masks.device).to(masks) + 0.5
-    y = torch.arange(H, device=masks.device).to(masks) + 0.5
-    centre = torch.stack([masks.sum(1) @ x, masks.sum(2) @ y], 1) / area[:, None]
-    return centre, area.sqrt()
-
-
-def _placed(mesh: Mesh, masks: Tensor, cameras: Camera) -> Tensor:
-    """Vertices moved and scaled, not turned: the centre where the masks' centroids meet, the size by their areas."""
-    target, size = _moments(masks)
+def _placed(scene: Scene) -> tuple[Tensor, Tensor]:
+    """Where the template's middle is to lie (3,), where the masks' centroids meet, and its scale, by their areas."""
+    mesh, cameras = scene.mesh, scene.cameras
+    assert cameras is not None
+    masks = scene.masks * scene.weights
+    target, size = moments_of(masks)
     R = cameras.R_wc.expand(len(masks), 3, 3)
     if isinstance(cameras, Pinhole):
         slope = (target - cameras.principal) / cameras.focal
@@ -306,7 +479,7 @@ def _placed(mesh: Mesh, masks: Tensor, cameras: Camera) -> Tensor:
         b = target - cameras.t
     # the least-norm answer where one view leaves the depth open
     middle = torch.linalg.pinv(A.reshape(-1, 3)) @ b.reshape(-1)
-    centre, radius = _ball(mesh.verts)
+    centre, radius = ball(mesh.verts)
     pixel = (
         cameras.focal.mean(-1) / cameras.to_camera(middle[None])[:, 0, 2]
         if isinstance(cameras, Pinhole)
@@ -316,66 +489,5 @@ def _placed(mesh: Mesh, masks: Tensor, cameras: Camera) -> Tensor:
     for _ in range(3):
         verts = (mesh.verts - centre) * scale + middle
         seen = rasterize(verts, mesh.faces, cameras).mask.to(masks.dtype)
-        scale = scale * (size.mean() / _moments(seen.clamp_min(1e-6))[1].mean())
-    return (mesh.verts - centre) * scale + middle
-
-
-def _views(mesh: Mesh, masks: Tensor) -> WeakPerspective:
-    """For each mask the view of the template, among 16 x 3 around its y axis, whose silhouette is most like it."""
-    H, W = masks.shape[1:]
-    centre, radius = _ball(mesh.verts)
-    turn, lift = torch.meshgrid(
-        2 * math.pi * torch.arange(16) / 16, torch.tensor([-0.35, 0.15, 0.6]), indexing="ij"
-    )
-    eye = torch.stack([turn.sin() * lift.cos(), lift.sin(), turn.cos() * lift.cos()], -1).view(-1, 3)
-    R_wc, _ = look_at(eye.to(mesh.verts))
-    scale = 24 / radius
-    views = WeakPerspective(R_wc, 32 - scale * (R_wc @ centre)[:, :2], scale.expand(len(R_wc)), (64, 64))
-    seen = rasterize(mesh.verts, mesh.faces, views).mask.to(masks.dtype)
-    ours, theirs = _normalised(seen), _normalised(masks)
-    overlap = ours.flatten(1) @ theirs.flatten(1).T
-    union = ours.sum((1, 2))[:, None] + theirs.sum((1, 2)) - overlap
-    best = (overlap / union).argmax(0)
-    (from_centre, from_size), (to_centre, to_size) = _moments(seen[best]), _moments(masks)
-    ratio = to_size / from_size
-    t = to_centre + ratio[:, None] * (views.t[best] - from_centre)
-    return WeakPerspective(R_wc[best], t, ratio * scale, (H, W))
-
-
-def _normalised(masks: Tensor) -> Tensor:
-    """Masks (N, 32, 32) moved to the middle and scaled to one area."""
-    centre, size = _moments(masks)
-    line = (torch.arange(32, device=masks.device).to(masks) + 0.5) / 32 * 3 - 1.5
-    y, x = torch.meshgrid(line, line, indexing="ij")
-    at = centre[:, None] + size[:, None, None] * torch.stack([x, y], -1).view(1, -1, 2)
-    padded = torch.nn.functional.pad(masks, (1, 1, 1, 1))  # what lies outside the image is empty
-    return sample_image(padded[:, None], at + 1).view(-1, 32, 32)
-
-
-def _check(mesh: Mesh, masks: Tensor, cameras: Camera | None, n_basis: int, steps: int) -> None:
-    check_shape(mesh.verts, "V 3", "mesh.verts")
-    N, H, W = (check_shape(check_float(masks, "masks"), "N H W", "masks")[k] for k in "NHW")
-    check_int(n_basis, "n_basis", low=0, high=mesh.n_verts - 2)
-    check_int(steps, "steps", low=1)
-    if masks.device != mesh.device:
-        raise ValueError(
-            f"masks: expected on the mesh's device {mesh.device}, found {masks.device}; move them with .to(...)"
-        )
-    if not bool(torch.isfinite(masks).all()):
-        raise ValueError(
-            "masks: expected finite numbers, found NaN or infinity; say 0 where nothing is known"
-        )
-    low, high = (float(x) for x in masks.detach().aminmax())
-    if low < -1e-3 or high > 1 + 1e-3:  # but for rounding
-        raise ValueError(
-            f"masks: expected values in [0, 1], found {low:.4g} to {high:.4g}; divide 8-bit images by 255"
-        )
-    if not bool(((masks >= 0.5).sum((1, 2)) > 0).all()):
-        raise ValueError(
-            "masks: expected something in every mask (values in [0, 1]), found an empty one; drop it"
-        )
-    if cameras is not None and (cameras.batch_shape != (N,) or cameras.size != (H, W)):
-        raise ValueError(
-            f"cameras: expected batch ({N},) and size {(H, W)} as masks, found {tuple(cameras.batch_shape)} "
-            f"and {cameras.size}"
-        )
+        scale = scale * (size.mean() / moments_of(seen.clamp_min(1e-6))[1].mean())
+    return middle, scale

@@ -99,6 +99,19 @@ def _bending_modes(mesh: Mesh, n: int) -> Tensor:
     return (functions.T[:, None, :, None] * axes[:, None]).flatten(0, 1)
 
 
+def landmark_weights(mesh: Mesh, vertices: Tensor, n: int) -> Tensor:
+    """(n, V) rows of weights of the vertices from vertex numbers (n,), or from such rows themselves."""
+    vertices = torch.as_tensor(vertices, device=mesh.device)
+    if vertices.is_floating_point():
+        check_shape(vertices, f"{n} {mesh.n_verts}", "vertices")
+        if not bool(((vertices.sum(1) - 1).abs() < 1e-3).all()):
+            raise ValueError("vertices: expected rows of weights that sum to 1, found others; normalise them")
+        return vertices.to(mesh.verts)
+    check_shape(vertices, f"{n}", "vertices")
+    vertices = check_index(vertices, mesh.n_verts, "vertices", what="vertices").long()
+    return torch.nn.functional.one_hot(vertices, mesh.n_verts).to(mesh.verts)
+
+
 def _fit(
     mesh: Mesh, start: Mesh, rigid: Solution, pose: Solution, vertices: Tensor, points2d: Tensor
 ) -> PointFit:

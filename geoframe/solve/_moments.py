@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+LIFT = 1e-14  # of the trace, added to the coefficients' equations: a basis of lower rank leaves them solvable
 BLOCK = 2**19  # numbers held at a time: about what the caches do
 
 

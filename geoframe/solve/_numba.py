@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
-from geoframe.solve._moments import Moments
+from geoframe.solve._moments import LIFT, Moments
 
 Limits = tuple[float, float, int]
 _ALONE = 2**23  # multiplications, about, that are not worth a second thread
@@ -248,8 +248,9 @@ def _coefficients(G, H, R, s, ridge, A, L, c):
         for a in range(3):
             c[k + 1] += s * (R[0, a] * H[k + 1, 0, a] + R[1, a] * H[k + 1, 1, a])
         trace += A[k, k]
+    lift = ridge + LIFT * trace
     for k in range(K):
-        A[k, k] += ridge + 1e-14 * trace + 1e-300
+        A[k, k] += lift if lift > 0 else 1.0
     solved = _cholesky(A, L)
     if solved:
         _solve(L, c[1:])

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from geoframe.solve._moments import Moments, with_one
-from geoframe.transforms import quaternion_to_rotation, skew
+from geoframe.solve._moments import LIFT, Moments, with_one
+from geoframe.transforms import quaternion_to_rotation, rotvec_to_rotation, skew
 
 ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, relative to the size of the terms
 ASKED = 1e-21  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
@@ -24,6 +24,17 @@ MOST_STEPS = 60  # Newton steps; a handful is usual
 ANGLES = 16  # turns about the viewing direction that the search tries
 HOPELESS = 0.25  # of the range over all directions: a peak that much lower than the highest is not refined
 CHUNK = 2**22  # numbers held at a time by the search
+SAME = 1e-3  # radians: minima nearer to each other are one
+SADDLE = -1e-6  # smallest over largest eigenvalue of the Hessian below which a stationary pose is left
+KICK = 0.1  # radians, by how much it is left
+TILTED = (
+    0.31,
+    0.47,
+    0.23,
+)  # turn of the directions of the search, so that no plane of a template is met head-on
+REFLECTED = (
+    0.1  # of the squares of the points: a reflected pose whose objective is higher by more is not refined
+)
 
 
 class Optimum(NamedTuple):
@@ -228,11 +239,13 @@ def coefficients_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> 
 
 
 def _inner(P: Tensor, ridge: Tensor) -> Tensor:
-    """Matrix (N, K, K) of the coefficients' equations; one that nothing sees and no ridge holds becomes zero."""
+    """Matrix (N, K, K) of the coefficients' equations; a coefficient that nothing sees and no ridge holds becomes 0."""
     K = P.shape[1] - 1
     P = P[:, 1:, 1:]
     trace = P.detach().diagonal(dim1=1, dim2=2).sum(1)
-    return P + (ridge + 1e-14 * trace + 1e-300)[:, None, None] * torch.eye(K, dtype=P.dtype, device=P.device)
+    lift = ridge + LIFT * trace
+    lift = torch.where(lift > 0, lift, torch.ones_like(lift))
+    return P + lift[:, None, None] * torch.eye(K, dtype=P.dtype, device=P.device)
 
 
 def _turned(G: Tensor, H: Tensor, R: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,7 +390,7 @@ def _half_sphere(device: torch.device) -> tuple[Tensor, Tensor]:
     (162, 6) of all directions, the opposites numbered after the halves."""
     from geoframe.surface.shapes import icosphere
 
-    dirs = icosphere(2).verts.double()
+    dirs = icosphere(2).verts.double() @ rotvec_to_rotation(torch.tensor(TILTED, dtype=torch.float64)).T
     first = (dirs @ dirs.new_tensor([1.0, 1e-3, 1e-6])) > 0  # one of each pair of opposites
     half = dirs[first]
     e1 = torch.linalg.cross(half, torch.eye(3, dtype=half.dtype)[half.abs().argmin(1)])
@@ -387,14 +400,72 @@ def _half_sphere(device: torch.device) -> tuple[Tensor, Tensor]:
     return frames.to(device), (dirs @ dirs.T).topk(7, dim=1).indices[:, 1:].to(device)
 
 
-def lowest(found: Optimum, n_starts: int, uu: Tensor) -> tuple[Optimum, Tensor]:
-    """Of each sample's `n_starts` optima in a row the lowest, and whether it is the only one (B,).
+def two_lowest(
+    mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool
+) -> tuple[Optimum, Optimum, Tensor]:
+    """The lowest minimum over pose and coefficients, the second lowest, and whether there is a second one (B,) bool.
 
-    It is not where another pose, more than 0.001 radians away, is as low to rounding.
+    Minimised from the best rotations of the search, and from the best minimum reflected in depth and in the
+    shape's plane: a flat shape explains the points as well so, an almost flat one almost as well. Where there is no
+    second minimum, the second is the first.
     """
-    E, R = found.values[:, 0].reshape(-1, n_starts), found.R.reshape(-1, n_starts, 3, 3)
-    best = E.argmin(1)
-    rows = torch.arange(len(E), device=E.device)
-    as_low = E - E[rows, best][:, None] <= 1e-10 * uu[:, None]
-    elsewhere = (R - R[rows, best][:, None]).square().sum((2, 3)) > 2e-6  # 8 sin(angle / 2)^2
-    return Optimum(*(x[rows * n_starts + best] for x in found)), ~(as_low & elsewhere).any(1)
+    found = minima(mom, s, ridge, n_starts, free=free)
+    rows = torch.arange(len(s), device=s.device)
+    E = found.values[:, :, 0]
+    first = E.argmin(1)
+    apart = (found.R - found.R[rows, first][:, None]).square().sum((2, 3)) > 2 * SAME**2  # 8 sin(angle / 2)^2
+    second = torch.where(apart, E, torch.inf).argmin(1)
+    told = apart[rows, second]
+    second = torch.where(told, second, first)
+    return Optimum(*(x[rows, first] for x in found)), Optimum(*(x[rows, second] for x in found)), told
+
+
+def minima(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool) -> Optimum:
+    """The minima (B, n_starts + 1, ...) from the best rotations of the search, and from the best of them reflected."""
+    B = len(s)
+    each = torch.arange(B, device=s.device).repeat_interleave(n_starts)
+    R, many = starts(mom, s, ridge, n_starts).flatten(0, 1), mom.take(each)
+    found = minimise(many, R, s[each], ridge[each], free=free)
+    found = _off_saddles(many, found, ridge[each], free)
+    found = Optimum(*(x.view(B, n_starts, *x.shape[1:]) for x in found))
+    rows = torch.arange(B, device=s.device)
+    best = Optimum(*(x[rows, found.values[:, :, 0].argmin(1)] for x in found))
+    other = _reflected(mom, best, ridge, free)
+    return Optimum(*(torch.cat([x, y[:, None]], 1) for x, y in zip(found, other, strict=True)))
+
+
+def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Optimum:
+    """Iterations that ended on a saddle, where symmetry held them, go on from beside it."""
+    d = 4 if free else 3
+    hard = (~found.strict).nonzero()[:, 0]
+    if not len(hard):
+        return found
+    lam, V = torch.linalg.eigh(found.values[hard, d + 1 :].view(-1, d, d))
+    down = lam[:, 0] < SADDLE * lam[:, -1].abs()
+    hard, w = hard[down], V[down, :3, 0]
+    if not len(hard):
+        return found
+    R = _cayley(KICK * w) @ found.R[hard]
+    again = minimise(mom.take(hard), R, found.s[hard], ridge[hard], free=free)
+    for old, new in zip(found, again, strict=True):
+        old[hard] = new
+    return found
+
+
+def _reflected(mom: Moments, best: Optimum, ridge: Tensor, free: bool) -> Optimum:
+    """The minimum next to each pose reflected in depth and in the plane of its shape; the pose itself where the
+    reflection explains much less."""
+    c = coefficients(mom, best.R, best.s, ridge)
+    normal = torch.linalg.eigh(mom.collapse(c).G[:, 0, 0])[1][:, :, 0]
+    R = best.R - 2 * (best.R @ normal[:, :, None]) * normal[:, None]
+    R = torch.cat([R[:, :2], -R[:, 2:]], 1)
+    c = coefficients(mom, R, best.s, ridge)
+    E = _rigid(mom.collapse(c), free)(R, best.s)[:, 0] + ridge * c.square().sum(1)
+    near = (E - best.values[:, 0] <= REFLECTED * mom.uu) & ((R - best.R).square().sum((1, 2)) > 2 * SAME**2)
+    rows = near.nonzero()[:, 0]
+    out = Optimum(*(x.clone() for x in best))
+    if len(rows):
+        again = minimise(mom.take(rows), R[rows], best.s[rows], ridge[rows], free=free)
+        for old, new in zip(out, again, strict=True):
+            old[rows] = new
+    return out

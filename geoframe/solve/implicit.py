@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+SINGULAR = (
+    1e-11  # smallest over largest eigenvalue, with a unit diagonal, of a Hessian that counts as singular
+)
+
 
 def implicit_solution(
     x: Tensor, hessian: Tensor, good: Tensor, gradient_fn: Callable[..., Tensor], *data: Tensor
@@ -48,7 +52,7 @@ class _Implicit(torch.autograd.Function):
         x, hessian, good, *data = ctx.saved_tensors
         eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         safe = torch.where(good[:, None, None], hessian, eye)
-        adjoint = -torch.linalg.solve(safe, torch.where(good[:, None], grad, 0.0)[..., None])[..., 0]
+        adjoint = -_solved(safe, torch.where(good[:, None], grad, 0.0))
         needed = ctx.needs_input_grad[4:]
         with torch.enable_grad():
             leaves = [d.detach().requires_grad_(n) for d, n in zip(data, needed, strict=True)]
@@ -56,3 +60,20 @@ class _Implicit(torch.autograd.Function):
         wanted = [leaf for leaf, n in zip(leaves, needed, strict=True) if n]
         grads = iter(torch.autograd.grad(g, wanted, adjoint, allow_unused=True))
         return None, None, None, None, *(next(grads) if n else None for n in needed)
+
+
+def _solved(hessian: Tensor, right: Tensor) -> Tensor:
+    """``hessian^-1 right`` (B, d); where the Hessian is singular the solution without part in its kernel."""
+    scale = hessian.diagonal(dim1=1, dim2=2).abs().clamp_min(torch.finfo(hessian.dtype).tiny).rsqrt()
+    scale = scale.clamp_max(
+        1 / SINGULAR**2 * scale.amin(1, keepdim=True)
+    )  # an unknown that nothing depends on
+    scaled = scale[:, :, None] * hessian * scale[:, None]
+    x = torch.linalg.solve_ex(scaled, (scale * right)[..., None])[0][..., 0]
+    poor = (
+        ~torch.isfinite(x).all(1) | (x.abs().amax(1) > (scale * right).abs().amax(1) / SINGULAR)
+    ).nonzero()[:, 0]
+    if len(poor):
+        inverse = torch.linalg.pinv(scaled[poor], rtol=SINGULAR, hermitian=True)
+        x[poor] = (inverse @ (scale * right)[poor, :, None])[..., 0]
+    return scale * x

@@ -85,3 +85,68 @@ def test_bad_input():
         solve_pose_pinhole(u, v, T, basis, focal=-FOCAL, principal=PRINCIPAL)
     with pytest.raises(ValueError, match="principal: expected shape"):
         solve_pose_pinhole(u, v, T, basis, focal=FOCAL, principal=FOCAL[:1])
+
+
+def seen(T, R, t, noise=0.0, seed=1):
+    Y = T @ R.mT + t
+    u = FOCAL * Y[..., :2] / Y[..., 2:] + PRINCIPAL
+    return u + noise * torch.randn(u.shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def test_three_points_are_never_unique():
+    g = torch.Generator().manual_seed(1)
+    T, R = torch.randn(60, 3, 3, generator=g, dtype=F64), random_rotations(60, generator=g, dtype=F64)
+    u = seen(T, R, torch.tensor([0.3, -0.2, 6.0], dtype=F64))
+    sol = solve_pose_pinhole(u, None, T, focal=FOCAL, principal=PRINCIPAL)
+    wrong = rotation_angle(sol.R, R) > 1e-3
+    assert sol.converged.double().mean() > 0.95 and not sol.unique.any() and wrong.any()
+    assert (rotation_angle(sol.second.R, R)[wrong] < 1e-3).double().mean() > 0.8  # of up to four poses
+
+
+def test_a_flat_target_far_away_has_two_poses():
+    """Twofold under noise; where it is called unique it is right, else the true pose is one of the two."""
+    g = torch.Generator().manual_seed(0)
+    T = torch.randn(12, 3, generator=g, dtype=F64) * torch.tensor([1.0, 1.0, 0.0], dtype=F64)
+    R = random_rotations(150, generator=g, dtype=F64)
+    sol = solve_pose_pinhole(
+        seen(T, R, torch.tensor([0.0, 0.0, 60.0], dtype=F64), 0.5), None, T, focal=FOCAL, principal=PRINCIPAL
+    )
+    other = rotation_angle(sol.second.R, R) < rotation_angle(sol.R, R) - 0.1
+    assert other.sum() >= 10 and (sol.unique & other).sum() <= 0.01 * 150
+    near = seen(T, R, torch.tensor([0.0, 0.0, 6.0], dtype=F64))
+    sol = solve_pose_pinhole(near, None, T, focal=FOCAL, principal=PRINCIPAL)
+    assert sol.unique.all() and rotation_angle(sol.R, R).max() < 1e-6
+
+
+@pytest.mark.parametrize("loss", ["huber", "geman-mcclure"])
+def test_outliers_do_not_turn_a_robust_pose(loss):
+    g = torch.Generator().manual_seed(0)
+    T = torch.randn(30, 3, generator=g, dtype=F64) * torch.tensor([1.0, 0.7, 0.5], dtype=F64)
+    R = random_rotations(60, generator=g, dtype=F64)
+    u = seen(T, R, torch.tensor([0.3, -0.2, 6.0], dtype=F64), 0.5)
+    out = torch.rand(60, 30, generator=g).argsort(1) < 6
+    u = torch.where(out[..., None], 500 * torch.rand(60, 30, 2, generator=g, dtype=F64), u)
+    sol = solve_pose_pinhole(u, None, T, focal=FOCAL, principal=PRINCIPAL, loss=loss)
+    assert (rotation_angle(sol.R, R).rad2deg() < 5).double().mean() >= 0.98
+
+
+def test_gradients_of_a_robust_pose():
+    u, v, T, basis, *_ = problem(1, 10, 1, noise=2.0)
+    u[:, 0] += 100
+    inputs = [x.requires_grad_() for x in (u, 0.1 + v, T, basis)]
+
+    def solve(u, v, T, basis):
+        s = solve_pose_pinhole(
+            u, v, T, basis, focal=FOCAL, principal=PRINCIPAL, ridge=0.2, loss="geman-mcclure"
+        )
+        return s.R, s.t, s.alpha, s.value, s.residual
+
+    assert torch.autograd.gradcheck(solve, inputs, eps=1e-5, atol=1e-4, rtol=1e-3, fast_mode=True)
+
+
+def test_autocast_changes_nothing():
+    u, v, T, basis, *_ = (x.float() for x in problem())
+    plain = solve_pose_pinhole(u, v, T, basis, focal=FOCAL, principal=PRINCIPAL)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = solve_pose_pinhole(u, v, T, basis, focal=FOCAL, principal=PRINCIPAL)
+    assert torch.equal(plain.R, cast.R) and plain.R.dtype == torch.float32

@@ -1,0 +1,1 @@
+"""Fits of a bird template to real photographs: keypoints, masks, both."""
