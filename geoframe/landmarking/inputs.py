@@ -1,0 +1,184 @@
+"""What the network sees of a surface: quantities of each vertex that no motion and no change of scale alters.
+
+Everything is measured at unit area. *Even* quantities are the same on a surface and on its mirror image; *odd* ones,
+triple products of directions, change their sign, and tell left from right.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoframe.canonical.surface import Surface
+from geoframe.landmarking._spread import spread_vertices
+from geoframe.surface.mesh import Mesh
+from geoframe.surface.operators import gradient
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SAMPLES = 1024  # vertices that the network sees: those of its training surfaces are 600 to 1,200
+HEAT_TIMES = np.geomspace(0.004, 0.3, 8)  # in units of the area; 128 eigenfunctions resolve 0.003 and more
+BANDS = 8  # of the wave kernel signature
+SCALES = np.array([0.003, 0.01, 0.03, 0.1])  # diffusion times after which positions are compared, unit area
+NORMAL_TIME = 0.0005  # diffusion time of the normals: noise goes, limbs stay
+N_EVEN = len(HEAT_TIMES) + BANDS + 2 * len(SCALES) + 2
+N_ODD = 7
+
+
+class Inputs(NamedTuple):
+    """A surface as the network takes it: S of its vertices, at unit area.
+
+    The network does to functions on the surface only what can be done to their coefficients in the eigenbasis and
+    to their values vertex by vertex. So it needs no more than some vertices, evenly spread, however many there are.
+
+    Attributes:
+        even: (S, N_EVEN), odd: (S, N_ODD).
+        vals: (K,) eigenvalues.
+        vecs: (S, K) eigenfunctions.
+        grad_x: (S, K) their derivatives along the first axis of each tangent plane.
+        grad_y: (S, K) along the second, 90 degrees counter-clockwise seen from outside.
+        mass: (S,) area that each vertex stands for, of sum 1.
+        place: (S, 3) smoothed positions.
+        vertex: (S,) int64, which vertices these are.
+    """
+
+    even: Tensor
+    odd: Tensor
+    vals: Tensor
+    vecs: Tensor
+    grad_x: Tensor
+    grad_y: Tensor
+    mass: Tensor
+    place: Tensor
+    vertex: Tensor
+
+
+def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) -> Inputs:
+    """The inputs of the network, float32 on the CPU.
+
+    Args:
+        surface: V vertices. Faces that look inwards are turned outwards, as far as the enclosed volume tells.
+        k: number of eigenfunctions; fewer are used where the surface has fewer vertices with area.
+        n_samples: number of vertices S; all with area, where a surface has no more than a third more than that.
+
+    Raises:
+        ValueError: the surface has no area.
+    """
+    _, M = surface.laplacian
+    basis = surface.basis(min(k, max(1, int((M > 0).sum()))))
+    area = float(M.sum())
+    vals = basis.vals.double().clamp(min=0).cpu().numpy() * area
+    vecs = basis.vecs.double().cpu().numpy() * np.sqrt(area)
+    mass = M / area
+    x = surface.verts.detach().double().cpu().numpy()
+    faces = surface.faces.cpu().numpy()
+    x = x - mass @ x
+    some, share = _spread(x, mass, n_samples)
+    here = vecs[some]
+    raw = surface.vertex_normals.detach().double().cpu().numpy() * _outward(x, faces)
+    coefficients = vecs.T @ (mass[:, None] * np.concatenate([x, raw], axis=1))
+    normal = _unit(here @ (np.exp(-NORMAL_TIME * vals)[:, None] * coefficients[:, 3:]))
+    x = coefficients[:, :3]
+    size = np.sqrt(_area(vecs @ x, faces))  # of the smoothed surface: noise adds area
+    place, *moved = (here @ (np.exp(-t * vals)[:, None] * x) / size for t in (0.0, *SCALES))
+    even = [_heat(vals, here), _waves(vals, here), *_offsets(place, np.stack(moved), normal)]
+    odd = _triple_products(place, np.stack(moved), normal)
+    along, across = _frame(normal)
+    slope = np.sqrt(area) * _gradient_at(surface, some, vecs)
+    slopes = [np.einsum("sd,sdk->sk", axis, slope) for axis in (along, across)]
+    arrays = (np.concatenate(even, axis=1), odd, vals, here, *slopes, share, place)
+    tensors = [torch.as_tensor(a, dtype=torch.float32) for a in arrays]
+    return Inputs(*tensors, torch.as_tensor(some))  # type: ignore[call-arg]  # mypy counts the star as all
+
+
+def _spread(x: Floats, mass: Floats, n: int) -> tuple[Ints, Floats]:
+    """About `n` vertices (S,), evenly spread, and the mass (S,) nearest to each."""
+    used = np.flatnonzero(mass > 0)
+    if len(used) <= 1.33 * n:
+        return used, mass[used]
+    chosen, share = spread_vertices(x[used], mass[used], n)
+    return used[chosen], share
+
+
+def _heat(vals: Floats, vecs: Floats) -> Floats:
+    """(V, T) logarithm of the heat that stays, relative to its mean over the surface."""
+    weights = np.exp(-HEAT_TIMES[:, None] * vals)
+    return np.log((vecs**2 @ weights.T / weights.sum(1)).clip(1e-6))
+
+
+def _waves(vals: Floats, vecs: Floats) -> Floats:
+    """(V, BANDS) energy of the eigenfunctions by bands of frequency, relative to its mean over the surface."""
+    logs = np.log(vals[1:].clip(1e-6))
+    centres = np.linspace(np.log(8.0), np.log(1300.0), BANDS)
+    weights = np.exp(-((logs - centres[:, None]) ** 2) / (2 * 0.5**2)) + 1e-9
+    return np.log((vecs[:, 1:] ** 2 @ weights.T / weights.sum(1)).clip(1e-4))
+
+
+def _offsets(place: Floats, moved: Floats, normal: Floats) -> list[Floats]:
+    """How far diffusion moves each vertex, along the normal and in all: curvature at several scales; and how far it
+    is from the middle."""
+    step = (moved - place) / np.sqrt(SCALES)[:, None, None]
+    out = [np.einsum("svd,vd->vs", step, normal), np.linalg.norm(step, axis=2).T]
+    return [*out, np.linalg.norm(place, axis=1, keepdims=True), (place * normal).sum(1, keepdims=True)]
+
+
+def _triple_products(place: Floats, moved: Floats, normal: Floats) -> Floats:
+    """(V, N_ODD) volumes spanned by the normal and the ways in which diffusion moves a vertex."""
+    a, b, c, d = _soft_unit(moved - place)
+    far = _soft_unit(-place)
+
+    def volume(u: Floats, v: Floats, w: Floats) -> Floats:
+        return np.einsum("vd,vd->v", u, np.cross(v, w))
+
+    triples = ((normal, a, b), (normal, b, c), (normal, c, d), (normal, a, d), (normal, b, far), (b, c, d))
+    return np.stack([*(volume(*t) for t in triples), volume(a, c, far)], axis=1)
+
+
+def _unit(x: Floats) -> Floats:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
+
+
+def _soft_unit(x: Floats) -> Floats:
+    """Of length 1 where it is long beside 0.02, shorter below."""
+    return x / np.sqrt((x**2).sum(-1, keepdims=True) + 0.02**2)
+
+
+def _area(verts: Floats, faces: NDArray[np.int64]) -> float:
+    a, b, c = (verts[faces[:, i]] for i in range(3))
+    return 0.5 * float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum())
+
+
+def _outward(verts: Floats, faces: NDArray[np.int64]) -> float:
+    """1 where the faces look away from the inside, else -1."""
+    a, b, c = (verts[faces[:, i]] for i in range(3))
+    return 1.0 if np.einsum("fd,fd->", a, np.cross(b, c)) >= 0 else -1.0
+
+
+def _frame(normal: Floats) -> tuple[Floats, Floats]:
+    """Two axes (V, 3) of each tangent plane, counter-clockwise about the normal."""
+    along = np.cross(np.eye(3)[np.abs(normal).argmin(1)], normal)
+    along = _unit(along)
+    return along, np.cross(normal, along)
+
+
+def _gradient_at(surface: Surface, some: Ints, f: Floats) -> Floats:
+    """(S, 3, K) gradient of functions f (V, K) at some vertices: the mean over the triangles around, by area."""
+    faces = surface.faces.cpu().numpy()
+    number = np.full(surface.n_verts, -1)
+    number[some] = np.arange(len(some))
+    around = np.flatnonzero((number[faces] >= 0).any(1))
+    faces = faces[around]
+    area = surface.face_areas.detach().double().cpu().numpy()[around]
+    face, corner = np.nonzero(number[faces] >= 0)
+    row = number[faces[face, corner]]
+    total = np.bincount(row, area[face], minlength=len(some))
+    share = area[face] / np.where(total > 0, total, 1)[row]
+    mean = sp.csr_matrix((share, (row, face)), shape=(len(some), len(faces)))
+    G = gradient(Mesh(surface.verts, torch.as_tensor(faces, device=surface.device)))
+    return np.stack([(mean @ G[c::3]) @ f for c in range(3)], axis=1)
