@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoframe._compiled import compiled
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from geoframe._types import Floats, Ints
 
 
 def spread_vertices(points: Floats, mass: Floats, n: int) -> tuple[Ints, Floats]:

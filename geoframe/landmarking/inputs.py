@@ -11,16 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from geoframe._types import Floats, Ints
 from geoframe.canonical.surface import Surface
 from geoframe.landmarking._spread import spread_vertices
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import gradient
-
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 SAMPLES = 1024  # vertices that the network sees: those of its training surfaces are 600 to 1,200
 HEAT_TIMES = np.geomspace(0.004, 0.3, 8)  # in units of the area; 128 eigenfunctions resolve 0.003 and more
@@ -149,12 +146,12 @@ def _soft_unit(x: Floats) -> Floats:
     return x / np.sqrt((x**2).sum(-1, keepdims=True) + 0.02**2)
 
 
-def _area(verts: Floats, faces: NDArray[np.int64]) -> float:
+def _area(verts: Floats, faces: Ints) -> float:
     a, b, c = (verts[faces[:, i]] for i in range(3))
     return 0.5 * float(np.linalg.norm(np.cross(b - a, c - a), axis=1).sum())
 
 
-def _outward(verts: Floats, faces: NDArray[np.int64]) -> float:
+def _outward(verts: Floats, faces: Ints) -> float:
     """1 where the faces look away from the inside, else -1."""
     a, b, c = (verts[faces[:, i]] for i in range(3))
     return 1.0 if np.einsum("fd,fd->", a, np.cross(b, c)) >= 0 else -1.0

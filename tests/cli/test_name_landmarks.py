@@ -5,6 +5,7 @@ from __future__ import annotations
 from geoframe import zoo
 from geoframe.canonical.surface import Surface
 from geoframe.cli import main
+from geoframe.cli.canonical import _with_landmarks
 from geoframe.surface import save
 from geoframe.surface.shapes import icosphere
 
@@ -23,12 +24,9 @@ def test_landmarks_of_an_animal_are_named_and_kept(tmp_path, capsys):
     assert float(gap.median()) < 0.05 * float(animal.mesh.face_areas.sum()) ** 0.5
 
 
-def test_a_ball_has_none(tmp_path, capsys):
-    save(icosphere(3), tmp_path / "ball.obj")
-    options = ["--name-landmarks", "--vertices", "642"]
-    assert main(["canonical", str(tmp_path / "ball.obj"), "--out", str(tmp_path / "ball"), *options]) == 0
-    assert "no landmarks named" in capsys.readouterr().out
-    assert not Surface.load(tmp_path / "ball").landmarks
+def test_a_ball_has_none():
+    ball = _with_landmarks(Surface.of(icosphere(3)))
+    assert not ball.landmarks and "no landmarks named" in ball.notes[-1]
 
 
 def test_two_sources_of_landmarks_are_one_too_many(tmp_path, capsys):

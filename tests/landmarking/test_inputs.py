@@ -74,11 +74,11 @@ def test_the_gradient_is_exact_for_linear_functions():
 
 
 def test_few_vertices_stand_for_many():
-    mesh = icosphere(4)  # 2,562 vertices
-    x = network_inputs(Surface.of(Mesh(mesh.verts.double(), mesh.faces)), n_samples=400)
-    assert len(x.vertex) == len(x.vertex.unique()) == 400
+    mesh = icosphere(3)  # 642 vertices
+    x = network_inputs(Surface.of(Mesh(mesh.verts.double(), mesh.faces)), n_samples=200)
+    assert len(x.vertex) == len(x.vertex.unique()) == 200
     assert float(x.mass.sum()) == pytest.approx(1.0, abs=1e-5)
-    assert float(x.mass.max()) < 3 / 400  # of equal shares, on a sphere
+    assert float(x.mass.max()) < 3 / 200  # of equal shares, on a sphere
     gram = x.vecs[:, :9].T @ (x.mass[:, None] * x.vecs[:, :9])
     torch.testing.assert_close(gram, torch.eye(9), atol=0.05, rtol=0)
 

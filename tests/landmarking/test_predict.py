@@ -105,7 +105,7 @@ def test_what_is_cut_away_is_less_sure_than_what_is_left(dog):
 
 
 def test_noise_moves_the_landmarks_little():
-    a = zoo.animal("horse", 2500, seed=44, pose=3)
+    a = zoo.animal("horse", 1500, seed=44, pose=3)
     size = float(a.mesh.face_areas.sum()) ** 0.5
     noise = torch.randn(a.mesh.verts.shape, generator=torch.Generator().manual_seed(0)).double()
     noisy = Surface.of(Mesh(a.mesh.verts + 0.02 * size * noise, a.mesh.faces))
