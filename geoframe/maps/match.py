@@ -24,7 +24,14 @@ from geoframe.maps.quality import (
     orthogonality,
 )
 from geoframe.maps.shells import shell_refine
-from geoframe.maps.starts import Pair, Start, spectral_energy, starts_from_landmarks, starts_from_shape
+from geoframe.maps.starts import (
+    Pair,
+    Start,
+    spectral_energy,
+    starts_from_landmarks,
+    starts_from_named_landmarks,
+    starts_from_shape,
+)
 from geoframe.maps.zoomout import zoomout
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
@@ -118,7 +125,9 @@ def match(
     1. Starts. With landmarks: a 12 x 12 functional map fitted to them, one of 30 x 30 fitted to descriptors
        (heat seen from the landmarks, wave kernel), and one of 20 x 20 fitted to these with an orientation term,
        which tells left from right where the landmarks do not. Without: the last one, and all signs of the first
-       6 eigenfunctions that are not constant; surfaces should then be roughly isometric.
+       6 eigenfunctions that are not constant; and on humans and animals, landmarks that a network names on both
+       (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should then be roughly
+       isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
        times the share of flipped triangles is added: a left-right flip is as good an isometry as the true
@@ -128,8 +137,8 @@ def match(
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
        By bending each surface onto the other (`shell_refine`). And with landmarks, from `landmark_coordinates`
        of every vertex alone, bent with them: surfaces of very different proportions have no eigenfunctions in
-       common, but they do correspond between the same landmarks, and a back faces up on all of them. Each is
-       bent once more, finely.
+       common, but they do correspond between the same landmarks, and a back faces up on all of them. Of the two
+       bent maps the one that changes distances less goes on; it and the first are bent once more, finely.
     4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
        maps that turn more than a quarter of the surface inside out only if all do.
 
@@ -161,11 +170,14 @@ def match(
     tell("starts", 0.3)
     pair = Pair.of(one, two, min(own))
     distortion = GeodesicDistortion(one, two, n=PROBES)
-    starts = starts_from_shape(pair) if pairs is None else starts_from_landmarks(pair, pairs)
+    if pairs is not None:
+        starts = starts_from_landmarks(pair, pairs)
+    else:
+        starts = [*starts_from_named_landmarks(pair), *starts_from_shape(pair)]
     tell("candidates", 0.4)
     candidates = _ranked(pair, starts, distortion, orientation if pairs is None else 0.0)
     tell("refinement", 0.5)
-    maps = _refined(pair, candidates[0], pairs)
+    maps = _refined(pair, candidates[0], pairs, distortion)
     tell("choice", 0.85)
     best = _chosen(pair, maps, distortion)
     tell("measures", 0.9)
@@ -296,23 +308,24 @@ def _ambiguity(pair: Pair, candidates: list[_Candidate]) -> float:
     return best.energy / max(other[0], 1e-300) if other else 0.0
 
 
-def _refined(pair: Pair, best: _Candidate, landmarks: Tensor | None) -> list[_Refined]:
-    """The candidate's map to all functions, if it stays smooth, and bent; and from landmark coordinates."""
+def _refined(
+    pair: Pair, best: _Candidate, landmarks: Tensor | None, distortion: GeodesicDistortion
+) -> list[_Refined]:
+    """The candidate's map bent, or that of landmark coordinates, and the one of all functions if it stays smooth."""
     one, two = pair.basis1, pair.basis2
     every1, every2 = (torch.arange(s.n_verts, device=s.device) for s in (pair.one, pair.two))
     start = pair.places_21(best.C_12, every2), pair.places_12(best.C_21, every1)
     finer = _to_all_functions(pair, best, landmarks)
     limit = ROUGHER * dirichlet_energy(pair.one, pair.two, start[0])
-    maps = []
-    if dirichlet_energy(pair.one, pair.two, finer[0]) <= limit:
-        maps.append(_Refined("all functions", *finer))
-    bent = shell_refine(pair.one, pair.two, *start, one, two, polish=0)
-    maps.append(_Refined("bent", *bent))
+    maps = [_Refined("bent", *shell_refine(pair.one, pair.two, *start, one, two, polish=0))]
     if landmarks is not None:
         f1, f2 = (landmark_coordinates(m, landmarks[:, i]) for i, m in enumerate((pair.one, pair.two)))
         start = nearest(f2, f1)[0], nearest(f1, f2)[0]
         bent = shell_refine(pair.one, pair.two, *start, one, two, functions=(f1, f2), polish=0)
         maps.append(_Refined("landmark coordinates", *bent))
+    maps = [min(maps, key=lambda m: distortion(m.p2p_21, m.p2p_12))]
+    if dirichlet_energy(pair.one, pair.two, finer[0]) <= limit:
+        maps.append(_Refined("all functions", *finer))
     return [
         _Refined(m.how, *shell_refine(pair.one, pair.two, m.p2p_21, m.p2p_12, one, two, **FINE))  # type: ignore[arg-type]
         for m in maps

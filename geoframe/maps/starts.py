@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe.canonical.surface import Surface
+from geoframe.landmarking import predict_landmarks
 from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks
 from geoframe.maps.zoomout import ZoomoutResult, zoomout
 from geoframe.nearest import lowest_score
@@ -30,6 +31,9 @@ REGULARISATION, COMMUTATIVITY, ORIENTATION = 0.01, 0.1, 0.1  # weights of `fmap_
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 FEW, LAST = 400, 40  # samples and functions that these are refined to before they are compared
 KEPT = 4  # of these starts, those that are refined further
+KNOWN = 0.5  # chance that a surface is a human or an animal from which its named landmarks are used
+SURE = 0.5  # confidence of a named landmark on both surfaces, at least
+NAMED_MOST, NAMED_LEAST = 12, 5  # how many of the surest are used, and from how many on
 APART = 0.05  # mean distance of places over sqrt(area) from which two maps are different ones
 
 
@@ -98,8 +102,17 @@ class Pair:
         return float((places[0] - places[1]).norm(dim=-1).mean() / self.one.area.sqrt()) > APART
 
 
-def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
-    """From the landmarks alone, from what is seen from them, and from that with its orientation."""
+def starts_from_landmarks(pair: Pair, landmarks: Tensor, *, oriented: bool = True) -> list[Start]:
+    """First maps from pairs of landmarks.
+
+    Args:
+        pair: the surfaces.
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2).
+        oriented: also from what is seen from the landmarks with its orientation, which is slow.
+
+    Returns:
+        Two or three: from the landmarks alone, from what is seen from them, and from that with its orientation.
+    """
     one, two, flipped = pair.basis1, pair.basis2, landmarks.flip(1)
     k = min(FIRST, one.k)
     plain = fmap_from_landmarks(landmarks, one, two, k), fmap_from_landmarks(flipped, two, one, k)
@@ -109,9 +122,12 @@ def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
         fmap_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION),
         fmap_from_descriptors(f2, f1, two, one, k, regularisation=REGULARISATION),
     )
+    starts = [Start("landmarks", *plain), Start("descriptors", *described)]
+    if not oriented:
+        return starts
     every_fourth = slice(100, None, 4)  # of the functions of heat: the orientation term is slow
     f1, f2 = (torch.cat([_descriptors(b), f[:, every_fourth]], 1) for b, f in ((one, f1), (two, f2)))
-    return [Start("landmarks", *plain), Start("descriptors", *described), _oriented(pair, f1, f2)]
+    return [*starts, _oriented(pair, f1, f2)]
 
 
 def starts_from_shape(pair: Pair) -> list[Start]:
@@ -137,6 +153,41 @@ def starts_from_shape(pair: Pair) -> list[Start]:
             chosen.append(small)
             starts.append(Start(name, small.C_12, small.C_21))
     return starts
+
+
+def starts_from_named_landmarks(pair: Pair) -> list[Start]:
+    """From landmarks that a network names on both surfaces, and from the same with left and right of one exchanged.
+
+    None where one of the surfaces is not taken for a human or an animal, or where fewer than `NAMED_LEAST` landmarks
+    are sure on both.
+    """
+    one, two = predict_landmarks(pair.one), predict_landmarks(pair.two)
+    if min(one.known, two.known) < KNOWN:
+        return []
+    sure = torch.minimum(one.confidence, two.confidence)
+    places: list[dict[str, int]] = [{}, {}]
+    for i in torch.argsort(-sure, stable=True).tolist():
+        new = [int(found.vertices[i]) for found in (one, two)]
+        if sure[i] < SURE or len(places[0]) == NAMED_MOST:
+            break
+        if all(v not in place.values() for v, place in zip(new, places, strict=True)):
+            for v, place in zip(new, places, strict=True):
+                place[one.names[i]] = v
+    if len(places[0]) < NAMED_LEAST:
+        return []
+    partner = {a: b for left, right in two.mirrored for a, b in ((left, right), (right, left))}
+    mirrored = {name: places[1].get(partner.get(name, name)) for name in places[0]}
+    out = []
+    for label, there in (("named landmarks", places[1]), ("named landmarks, mirrored", mirrored)):
+        rows = [(v, there[name]) for name, v in places[0].items() if there[name] is not None]
+        if len(rows) < NAMED_LEAST:
+            continue
+        landmarks = torch.tensor(rows, device=pair.one.device)
+        out += [
+            Start(f"{label}: {s.name}", s.C_12, s.C_21)
+            for s in starts_from_landmarks(pair, landmarks, oriented=False)
+        ]
+    return out
 
 
 def spectral_energy(result: ZoomoutResult, basis1: Eigenbasis, basis2: Eigenbasis) -> float:

@@ -42,14 +42,16 @@ def farthest_points(points: Tensor | Mesh | PointCloud, n: int, *, start: int = 
 
     Source: Eldar et al. 1997, "The farthest point strategy for progressive image sampling".
     """
-    x = (
-        points.verts
-        if isinstance(points, Mesh)
-        else points.points
-        if isinstance(points, PointCloud)
-        else points
-    )
-    x = as_floats(x, "points")
+    if isinstance(points, Mesh) and start == 0:  # the first n of more points are the same
+        held: dict[str, Tensor] = points.once("farthest points", dict)
+        if "indices" not in held or held["indices"].shape[-1] < n:
+            held["indices"] = _farthest(points.verts, n, start)
+        return held["indices"][..., :n]
+    x = points.verts if isinstance(points, Mesh) else points
+    return _farthest(x.points if isinstance(x, PointCloud) else as_floats(x, "points"), n, start)
+
+
+def _farthest(x: Tensor, n: int, start: int) -> Tensor:
     sizes = check_shape(x, "... N D", "points")
     N, D = sizes["N"], sizes["D"]
     check_int(n, "n", low=1, high=N)
