@@ -10,9 +10,19 @@ from torch import Tensor
 from geoframe._types import Floats
 
 
-def safe_norm(x: Tensor) -> Tensor:
-    """Length (...) of vectors x (..., D); the length zero has the gradient zero, where `torch.norm` may have NaN."""
+def safe_norm(x: Tensor, floor: float = 0.0) -> Tensor:
+    """Length of vectors; where it is zero so is its gradient, where `torch.norm` may have NaN.
+
+    Args:
+        x: (..., D).
+        floor: a length added in quadrature, ``sqrt(|x|^2 + floor^2)``, so that quotients of lengths stay finite.
+
+    Returns:
+        (...) lengths, at least `floor`.
+    """
     square = x.square().sum(-1)
+    if floor:
+        return (square + floor**2).sqrt()
     zero = square == 0
     return torch.where(zero, 0.0, torch.where(zero, torch.ones_like(square), square).sqrt())
 

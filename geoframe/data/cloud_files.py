@@ -341,12 +341,6 @@ def _text(file: Path) -> Tensor:
     return torch.as_tensor(data)
 
 
-def _delimiter(file: Path) -> str | None:
-    with file.open(encoding="utf-8") as stream:
-        stream.readline()
-        return "," if "," in stream.readline() else None
-
-
 def _dynamic_faust(root: Path, job: _Job) -> CloudSet:
     h5py = require("h5py", extra="train")
     files = [root] if root.is_file() else sorted(root.glob("registrations_*.hdf5"))

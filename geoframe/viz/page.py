@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geoframe._files import atomic_path
-
-Array = NDArray[Any]
+from geoframe._types import Array
 
 
 def write_page(

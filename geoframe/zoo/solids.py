@@ -15,6 +15,7 @@ from geoframe.linalg import safe_norm
 from geoframe.surface.implicit import Field, Limb, smooth_minimum
 
 Point = tuple[float, float, float]
+_FLOOR = 1e-9  # of lengths, which are divided by each other
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ def block(low: Point, high: Point, rounded: float = 0.02) -> Field:
 
     def field(points: Tensor) -> Tensor:
         q = (points - centre).abs() - (half - r)
-        return safe_norm(q.clamp(min=0)) + q.amax(1).clamp(max=0) - r
+        return _length(q.clamp(min=0)) + q.amax(1).clamp(max=0) - r
 
     return field
 
@@ -95,8 +96,8 @@ def disc(centre: Point, radius: float, half: float, *, axis: int = 1, rounded: f
 
     def field(points: Tensor) -> Tensor:
         q = points - c
-        q = torch.stack([safe_norm(q[:, others]) - (radius - r), q[:, axis].abs() - (half - r)], dim=1)
-        return safe_norm(q.clamp(min=0)) + q.amax(1).clamp(max=0) - r
+        q = torch.stack([_length(q[:, others]) - (radius - r), q[:, axis].abs() - (half - r)], dim=1)
+        return _length(q.clamp(min=0)) + q.amax(1).clamp(max=0) - r
 
     return field
 
@@ -108,8 +109,8 @@ def ring(centre: Point, radius: float, tube: float, *, axis: int = 2, flat: floa
 
     def field(points: Tensor) -> Tensor:
         q = points - c
-        q = torch.stack([safe_norm(q[:, others]) - radius, q[:, axis] / flat], dim=1)
-        return (safe_norm(q) - tube) * min(1.0, flat)
+        q = torch.stack([_length(q[:, others]) - radius, q[:, axis] / flat], dim=1)
+        return (_length(q) - tube) * min(1.0, flat)
 
     return field
 
@@ -120,7 +121,7 @@ def slab(outline: Sequence[tuple[float, float]], half: float, rounded: float = 0
 
     def field(points: Tensor) -> Tensor:
         q = torch.stack([inside(points), points[:, 2].abs() - half], dim=1) + rounded
-        return safe_norm(q.clamp(min=0)) + q.amax(1).clamp(max=0) - rounded
+        return _length(q.clamp(min=0)) + q.amax(1).clamp(max=0) - rounded
 
     return field
 
@@ -152,7 +153,7 @@ def ball(centre: Point, radii: Point) -> Field:
 
     def field(points: Tensor) -> Tensor:
         q = (points - c) / r
-        return safe_norm(q) * (safe_norm(q) - 1) / safe_norm(q / r)
+        return _length(q) * (_length(q) - 1) / _length(q / r)
 
     return field
 
@@ -176,12 +177,12 @@ def wing(root: Point, tip: Point, chords: tuple[float, float], thick: tuple[floa
         c, h = (torch.lerp(p.new_tensor(x[0]), p.new_tensor(x[1]), t) / 2 for x in (chords, thick))
         q = torch.stack([p[:, 0] - t * (b - a)[0], p @ across], dim=1)
         r = torch.stack([c, h], dim=1)
-        k = safe_norm(q / r)
-        flat = k * (k - 1) / safe_norm(q / r**2)
+        k = _length(q / r)
+        flat = k * (k - 1) / _length(q / r**2)
         beyond = torch.maximum(along - length, -along)
         end = 0.8 * min(thick) / 2
         out = torch.stack([flat, beyond], dim=1) + end
-        return safe_norm(out.clamp(min=0)) + out.amax(1).clamp(max=0) - end
+        return _length(out.clamp(min=0)) + out.amax(1).clamp(max=0) - end
 
     return field
 
@@ -199,3 +200,8 @@ def carve(base: Field, region: Field, depth: float, width: float = 0.02) -> Fiel
 def both(*fields: Field) -> Field:
     """The common part of several solids."""
     return lambda points: torch.stack([f(points) for f in fields]).amax(0)
+
+
+def _length(x: Tensor) -> Tensor:
+    """(N,) length of rows, never quite zero."""
+    return safe_norm(x, _FLOOR)

@@ -114,7 +114,7 @@ def test_check_landmarks_types() -> None:
     assert check_landmarks(good, 5, 3).dtype == torch.int64
     assert check_landmarks([[4, 0], [0, 2]], 5, 3).tolist() == good.tolist()
     with pytest.raises(
-        TypeError, match=r"landmarks: expected a tensor, an array or a list of numbers, found str"
+        TypeError, match=r"landmarks: expected a tensor, a NumPy array or a list of numbers, found str"
     ):
         check_landmarks("nose", 5, 3)
     with pytest.raises(TypeError, match="integer dtype"):
