@@ -15,7 +15,6 @@ from torch import Tensor
 
 from geoframe._types import Floats, Ints
 from geoframe.canonical.surface import Surface
-from geoframe.landmarking._spread import spread_vertices
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import gradient
 
@@ -96,6 +95,8 @@ def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) 
 
 def _spread(x: Floats, mass: Floats, n: int) -> tuple[Ints, Floats]:
     """About `n` vertices (S,), evenly spread, and the mass (S,) nearest to each."""
+    from geoframe.landmarking._spread import spread_vertices  # compiled: only where it is needed
+
     used = np.flatnonzero(mass > 0)
     if len(used) <= 1.33 * n:
         return used, mass[used]
