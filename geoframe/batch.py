@@ -76,8 +76,8 @@ def match_all(
 
     Returns:
         One record a pair, in the order of `pairs`: ``source``, ``target``, ``status`` (``"done"`` or
-        ``"error"``), ``measures`` (NaN where the files say null) and ``warnings``, or ``error``. The result files
-        do not depend on the engine, the order of work, or interruptions.
+        ``"error"``), ``measures`` (NaN where the files say null), ``verdict`` and ``warnings``, or ``error``. The
+        result files do not depend on the engine, the order of work, or interruptions.
 
     Raises:
         ValueError: no pairs, two pairs with one name, a missing file, unknown engine, unwritable `out`.
@@ -306,6 +306,7 @@ def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[s
         measures["ambiguity"] = found.ambiguity
     return arrays, {
         "measures": measures,
+        "verdict": found.verdict,
         "warnings": list(found.warnings),
         "settings": found.settings,
         "n_landmarks": len(pair.landmarks or ()),
@@ -318,7 +319,9 @@ def _record(out: Path, pair: Pair, key: str) -> dict[str, Any]:
     if record is None:
         record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
     found = {
-        n: record[n] for n in ("source", "target", "status", "measures", "warnings", "error") if n in record
+        n: record[n]
+        for n in ("source", "target", "status", "measures", "verdict", "warnings", "error")
+        if n in record
     }
     if "measures" in found:
         found["measures"] = {n: math.nan if x is None else x for n, x in found["measures"].items()}

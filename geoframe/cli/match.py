@@ -78,7 +78,7 @@ def match(
             "settings": found.settings,
         }
         described |= {"candidates": found.candidates, "n_landmarks": 0 if pairs is None else len(pairs)}
-        described["warnings"] = list(found.warnings)
+        described |= {"verdict": found.verdict, "warnings": list(found.warnings)}
         save_json({**described, **numbers, **curves}, folder / "metrics.json")
         picture = draw_match(mesh1, mesh2, found.p2p_21, landmarks=found.landmarks, titles=titles)
         save_picture(picture, folder / "match.png")
@@ -87,6 +87,7 @@ def match(
         warn(warning)
     for name, value in numbers.items():
         print(f"{name:28s} {value:.4f}")
+    print(f"{'verdict':28s} {found.verdict}")
     print(f"wrote map.npz, metrics.json, match.png and report.html to {out}")
 
 

@@ -32,6 +32,7 @@ from geoframe.maps.starts import (
     starts_from_named_landmarks,
     starts_from_shape,
 )
+from geoframe.maps.verdict import doubts
 from geoframe.maps.zoomout import zoomout
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
@@ -89,6 +90,11 @@ class Match:
     ambiguity: float | None
     warnings: tuple[str, ...]
     settings: dict[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """ "good", or "doubtful" where a measure is outside what right maps were measured at (`doubts`)."""
+        return "doubtful" if doubts(self.energies, self.ambiguity) else "good"
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +194,8 @@ def match(
     }
     if pairs is None:
         settings["orientation"] = orientation
+    energies = _energies(pair, best, distortion)
+    ambiguity = _ambiguity(pair, candidates) if pairs is None else None
     found = Match(
         p2p_21=carried_back(part1, part2, best.p2p_21),
         p2p_12=carried_back(part2, part1, best.p2p_12),
@@ -196,12 +204,12 @@ def match(
         basis1=part1.basis(pair.basis1),
         basis2=part2.basis(pair.basis2),
         landmarks=None if landmarks is None else _each_once(landmarks),
-        energies=_energies(pair, best, distortion),
+        energies=energies,
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        ambiguity=_ambiguity(pair, candidates) if pairs is None else None,
-        warnings=(*part1.notes, *part2.notes),
+        ambiguity=ambiguity,
+        warnings=(*part1.notes, *part2.notes, *doubts(energies, ambiguity)),
         settings=settings,
     )
     tell("done", 1.0)

@@ -107,7 +107,10 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)
     }
     numbers = {k: v for k, v in measures.items() if k not in curves}
-    boxes = [card("Measures", table({**match.energies, **numbers}))]
+    boxes = [card("Measures", table({"verdict": match.verdict, **match.energies, **numbers}))]
+    if match.warnings:
+        told = "".join(f"<li>{html.escape(w)}</li>" for w in match.warnings)
+        boxes.append(card("Look twice", f"<ul>{told}</ul>"))
     boxes += [card(words(name), _curve(curve)) for name, curve in curves.items()]
     boxes.append(card("Functional map", _functional_map(as_numpy(match.C_12), names)))
     if match.landmarks is not None:

@@ -40,6 +40,8 @@ def pair():
         energies={"dirichlet": 2.5},
         candidates=[{"name": "as found", "energy": 0.125}, {"name": "flipped", "energy": 0.25}],
         ambiguity=0.5,
+        verdict="doubtful",
+        warnings=("surface 1 has <2> components",),
         settings={"k": 7},
     )
     return mesh1, mesh2, match

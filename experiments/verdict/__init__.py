@@ -1,0 +1,1 @@
+"""What tells a right map from a wrong one."""
