@@ -46,6 +46,7 @@ gallery: $(INSTALLED)  ## the README's picture
 bench: bench-env  ## ours beside pyFM, in an environment of its own (needs the data of GEOFRAME_DATA)
 	$(BENCH)/bin/python -m experiments.bench.eigenbasis --json out/bench/eigenbasis.json
 	$(BENCH)/bin/python -m experiments.bench.zoomout --json out/bench/zoomout.json
+	$(BENCH)/bin/python -m experiments.bench.match --json out/bench/match.json
 
 bench-env: $(BENCH)/.installed
 
