@@ -54,7 +54,7 @@ def case(name: str, *, n_landmarks: int) -> Callable[[], list[Row]]:
             return "error " + " and ".join(f"{e:.4f}" for e in errors)
 
         runs = peer if installed("pyFM") else None
-        return [compare(name, ours, runs, peer_name=PEER, check=check, warmup=1, repeats=2)]
+        return [compare(name, ours, runs, peer_name=PEER, check=check, warmup=0, repeats=1)]
 
     return run
 
