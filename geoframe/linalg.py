@@ -79,7 +79,10 @@ def count_below(W: sp.spmatrix | sp.sparray, mass: Floats, sigma: float, *, clea
     random solve, which is dominated by the eigenvectors closest to sigma, measures it.
 
     Args:
-        W: (V, V) symmetric. mass: (V,) positive. sigma, clearance: in the unit of the eigenvalues.
+        W: (V, V) symmetric.
+        mass: (V,) positive.
+        sigma: in the unit of the eigenvalues.
+        clearance: likewise.
 
     Returns:
         The count, or None where the factorisation cannot be trusted (choose another sigma).

@@ -259,7 +259,8 @@ def procrustes(
     not mirrored back. Differentiable.
 
     Args:
-        weights: (..., N) non-negative, or None for equal ones. scale: also find the best scale.
+        weights: (..., N) non-negative, or None for equal ones.
+        scale: also find the best scale.
 
     Raises:
         TypeError, ValueError: shapes that do not agree, weights below zero or all zero.

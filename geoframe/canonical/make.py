@@ -43,8 +43,10 @@ def make_canonical(
        landmarks stay exactly where they are.
 
     Args:
-        mesh: one pose (V0, 3). landmarks: name -> vertex of `mesh`; those on what is removed are left out.
-        n_verts: vertices wanted. component: the one to keep, 0 the largest by area, 1 the next, ...
+        mesh: one pose (V0, 3).
+        landmarks: name -> vertex of `mesh`; those on what is removed are left out.
+        n_verts: vertices wanted.
+        component: the one to keep, 0 the largest by area, 1 the next, ...
         fill_holes: close holes of at most this many edges, 0 to 1000; 0 leaves all open.
         k: number of eigenfunctions; at most a third of the vertices are computed.
         progress: called with the name of a step and the share of all that is done, in [0, 1].

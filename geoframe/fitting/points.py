@@ -51,7 +51,9 @@ def fit_points(
     energy ``sum lambda^2 a^2``. Where no landmark says otherwise (in depth, on the far side) it stays as it is.
 
     Args:
-        mesh: template, verts (V, 3). points2d: (L, 2) in any unit. visibility: (L,) weights of at least 0, or None.
+        mesh: template, verts (V, 3).
+        points2d: (L, 2) in any unit.
+        visibility: (L,) weights of at least 0, or None.
         vertices: (L,) int64 vertex of each landmark; None when there is a point for every vertex, L = V.
         n_basis: eigenfunctions that bend the template, 0 for the pose alone.
         stiffness: weight of the bending energy, a pure number; from 1e-7 (follow the points closely) to 0.01

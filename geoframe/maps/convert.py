@@ -20,7 +20,8 @@ def p2p_to_fmap(p2p_21: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> Tenso
 
     Args:
         p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
-        basis1: K1 functions on surface 1. basis2: K2 functions on surface 2; truncate them for a smaller map.
+        basis1: K1 functions on surface 1.
+        basis2: K2 functions on surface 2; truncate them for a smaller map.
 
     Returns:
         C_12: (K2, K1) in the dtype of `basis2`, summed in float64.

@@ -64,7 +64,8 @@ def precise_map(
     between them. Exact: a triangle is left out only where a bound proves it too far.
 
     Args:
-        C_12: (K2, K1). mesh1: the mesh of `basis1`.
+        C_12: (K2, K1).
+        mesh1: the mesh of `basis1`.
         block: number of products held at a time (8 bytes each).
 
     Returns:

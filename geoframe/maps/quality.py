@@ -56,7 +56,8 @@ def cycle_error(
 
     Args:
         mesh2: the surface to come back to.
-        p2p_21: (V2,) integers, vertices of 2 to 1. p2p_12: (V1,) integers, vertices of 1 to 2.
+        p2p_21: (V2,) integers, vertices of 2 to 1.
+        p2p_12: (V1,) integers, vertices of 1 to 2.
         vertices: (N,) vertices of 2 to send round; None for all.
         method: of `geodesic_pairs`; "dijkstra" is too long by 4 to 6 %, which a mean may bear.
 

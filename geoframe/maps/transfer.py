@@ -109,7 +109,8 @@ def transfer_uv(mesh1: Mesh, mesh2: Mesh, map_21: Tensor | BarycentricMap) -> Me
     lies just outside a chart.
 
     Args:
-        mesh1: with `uv`. map_21: `p2p_21` (V2,) integers, or a `BarycentricMap`.
+        mesh1: with `uv`.
+        map_21: `p2p_21` (V2,) integers, or a `BarycentricMap`.
 
     Returns:
         `mesh2` with `uv` and `uv_faces` in place of its own.

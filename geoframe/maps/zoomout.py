@@ -55,7 +55,8 @@ def zoomout(
     Args:
         init: a functional map `C_12` (K2, K1), or a vertex map `p2p_21` (V2,), which becomes the functional map
             of the first size.
-        k_final: the last size, by default all functions of the smaller basis. step: growth of the size. A
+        k_final: the last size, by default all functions of the smaller basis.
+        step: growth of the size. A
             vertex map starts at 20 (or k_final, if less).
         sizes: the sizes instead, ascending, such as (12, 16, 32, 64, 128, 256).
         samples: vertices (N1,) of surface 1 and (N2,) of surface 2 to refine on, well spread, such as

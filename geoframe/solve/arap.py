@@ -112,7 +112,8 @@ class ArapSolver:
     steps (one sparse solve) in turn. Float64 on the CPU.
 
     Args:
-        mesh: rest mesh, single. handles: (H,) int64 different vertices, at least one in each connected component.
+        mesh: rest mesh, single.
+        handles: (H,) int64 different vertices, at least one in each connected component.
         clamp: as in `Arap`.
 
     Raises:
@@ -148,7 +149,8 @@ class ArapSolver:
 
         Args:
             init: (V, 3) positions to start from; None for the rest mesh.
-            max_steps: local/global steps at most. tolerance: of the motion in one step, relative to the extent
+            max_steps: local/global steps at most.
+            tolerance: of the motion in one step, relative to the extent
                 of the rest mesh.
         """
         check_shape(check_float(targets, "targets"), f"{len(self._fixed)} 3", "targets")

@@ -22,7 +22,8 @@ def implicit_solution(
     At a minimum ``g(x, data) = 0``, g the gradient of the objective; hence ``dx = -hessian^-1 dg/d(data)``.
 
     Args:
-        x: (B, d) minimisers, found by any means. hessian: (B, d, d) symmetric, second derivatives there.
+        x: (B, d) minimisers, found by any means.
+        hessian: (B, d, d) symmetric, second derivatives there.
         good: (B,) bool, where the Hessian is positive definite; elsewhere the gradient is zero, since the
             minimiser is not a function of the data.
         gradient_fn: ``gradient_fn(x, *data) -> (B, d)``, differentiable in the data.
