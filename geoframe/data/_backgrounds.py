@@ -64,17 +64,18 @@ def textured(
     rng: np.random.Generator, size: int, color: Floats, strength: float, rows: Floats | None = None
 ) -> Floats:
     """(h, size, 3) a colour with noise of light and of hue."""
+    from geoframe.data._loops import texture
+
     zoom = rng.uniform(0.4, 3.0) * 64 / size
     cols = np.arange(size) * zoom
     rows = cols if rows is None else rows * zoom
-    tone = noise(rng, rows, cols)
-    hue = noise(rng, rows, cols)
-    out = (
-        color
-        + (strength * tone)[..., None] * (0.35 + color)
-        + (0.35 * strength * hue)[..., None] * rng.normal(0, 0.4, 3)
-    )
-    return out.astype(np.float32)
+    at = rng.integers(0, _TILE, 4)
+    first, second = rng.integers(0, 24, 2).tolist()
+    out = np.empty((len(rows), size, 3), np.float32)
+    tiles = noise_tiles()
+    hue = 0.35 * strength * rng.normal(0, 0.4, 3)
+    texture(tiles[first], tiles[second], rows, cols, at, color, strength * (0.35 + color), hue, out)
+    return out
 
 
 def background(
@@ -99,7 +100,7 @@ def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]
     """Sky, something far, ground that gets coarser towards the viewer; now and then a fence."""
     row, slope = horizon
     y, x = np.mgrid[0.5:size, 0.5:size]
-    depth = y - (row + slope * (x - size / 2))  # below the horizon
+    depth = (y - (row + slope * (x - size / 2))).astype(np.float32)  # below the horizon
     sky = _SKIES[rng.integers(len(_SKIES))] * rng.uniform(0.7, 1.1)
     t = np.clip(-depth / size, 0, 1)[..., None]
     cloud = noise(rng, np.arange(size) * 64 / size, np.arange(size) * 64 / size, int(rng.integers(4, 8)))

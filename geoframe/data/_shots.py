@@ -76,9 +76,20 @@ class View:
 
     def project(self, points: Floats) -> Floats:
         """(n, 3) pixel x, pixel y and depth."""
-        out = points @ self.R_wc.T + self.t
-        out[:, :2] = out[:, :2] / out[:, 2:] * self.focal + self.principal
+        from geoframe.data._loops import project
+
+        out = np.empty((len(points), 3))
+        project(points, self.R_wc, self.t, self.focal, *self.principal, out)
         return out
+
+
+def box(points: Floats) -> Floats:
+    """(2, 3) least and greatest coordinates of points (n, 3)."""
+    from geoframe.data._loops import extent
+
+    out = np.empty((2, 3))
+    extent(points, out)
+    return out
 
 
 def draw_individual(r: Rig, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -121,8 +132,9 @@ def draw_animal(
     r = rig(name, on=on, n_verts=n_verts)
     w = wardrobe(r)
     rest, joints = draw_individual(r, rng)
+    rest = rest.astype(np.float32)
     verts = r.bent(rest, joints, pose_rotations(draw_pose(name, pose, seed=rng)))
-    verts[:, 1] -= verts[:, 1].min()
+    verts[:, 1] -= box(verts)[0, 1]
     normal = r.normals(verts)
     colors = draw_coat(w, rng)
     person = None
@@ -137,10 +149,14 @@ def draw_animal(
         middle = 0.5 * (withers + back)
         up = normal[r.landmarks["back"]] - ahead * (normal[r.landmarks["back"]] @ ahead)
         wide = 0.5 * np.ptp(rest[np.abs(rest[:, 0] - rest[r.landmarks["back"], 0]) < 0.1, 2])
-        person = rider(rng, middle, ahead, up / np.linalg.norm(up), wide, np.ptp(rest[:, 1]) / 2.0)
-    size = np.ptp(rest[:, 0])
-    place = rest / size + 4
-    return Subject(verts, normal, colors, place, openness(r), np.ones((len(r.faces), 3)), person)
+        person = rider(rng, middle, ahead, up / np.linalg.norm(up), wide, np.ptp(box(rest)[:, 1]) / 2.0)
+    place = rest * np.float32(1 / np.ptp(box(rest)[:, 0])) + np.float32(4)
+    return Subject(verts, normal, colors, place, openness(r), _plain_tint(len(r.faces)), person)
+
+
+@lru_cache(maxsize=16)
+def _plain_tint(n_faces: int) -> Floats:
+    return np.ones((n_faces, 3), np.float32)
 
 
 @lru_cache(maxsize=64)
@@ -171,12 +187,12 @@ def openness(r: Rig) -> Floats:
         clear = vertex_visibility(fragments, faces, view.project(points)).numpy().reshape(-1)
         total += facing
         seen += facing * clear
-    return np.clip(seen / total, 0, 1) ** 0.8
+    return (np.clip(seen / total, 0, 1) ** 0.8).astype(np.float32)
 
 
 def draw_view(points: Floats, size: int, rng: np.random.Generator) -> View:
     """A camera all around, its picture a detector's box around the points, more or less; (n, 3) points in metres."""
-    low, high = points.min(0), points.max(0)
+    low, high = box(points)
     middle, extent = (low + high) / 2, float(np.linalg.norm(high - low))
     azimuth = (
         rng.uniform(0, 2 * np.pi) if rng.random() < 0.6 else rng.normal(0, 0.5) + np.pi * rng.integers(2)
@@ -194,9 +210,7 @@ def draw_view(points: Floats, size: int, rng: np.random.Generator) -> View:
     c, s = np.cos(roll), np.sin(roll)
     R = np.stack([c * right - s * down, s * right + c * down, -back])
     t = -R @ (middle + distance * back)
-    seen = points @ R.T + t
-    flat = seen[:, :2] / np.maximum(seen[:, 2:], 0.05 * extent)
-    a, b = flat.min(0), flat.max(0)
+    a, b = box(View(R, t, 1.0, np.zeros(2)).project(points))[:, :2]
     side = float((b - a).max())
     centre = (a + b) / 2 + rng.normal(0, 0.04, 2) * side
     if rng.random() < 0.13:  # a part of it only

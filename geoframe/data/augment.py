@@ -1,4 +1,4 @@
-"""What cameras and files do to pictures: blur, motion blur, JPEG, noise, colour; on tensors (..., 3, H, W) in [0, 1]."""
+"""What cameras and files do to pictures: blur, motion blur, JPEG, noise, colour; on tensors (..., 3, H, W)."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from geoframe.camera import Pinhole
 from geoframe.canonical.surface import Surface
 from geoframe.data._backgrounds import background
 from geoframe.data._occluders import ball_faces, occluder
-from geoframe.data._shots import Subject, View, draw_animal, draw_lamp, draw_view, extra_verts
+from geoframe.data._shots import Subject, View, box, draw_animal, draw_lamp, draw_view, extra_verts
 from geoframe.data.augment import augment
 from geoframe.render import rasterize
 from geoframe.zoo import species
@@ -306,7 +306,7 @@ def _picture(
     behind = behind * _shadow(shot, lamp, s.size)[..., None]
     image = out[..., :3] + (1 - out[..., 3:]) * behind
     true_face, true_bary = face[1::2, 1::2].copy(), bary[1::2, 1::2].copy()
-    front = occluder(rng, s.size, float(shot.screen[:, 1].max()))
+    front = occluder(rng, s.size, float(box(shot.screen)[1, 1]))
     hidden = None
     if front is not None:
         color, alpha = front
@@ -329,26 +329,14 @@ def _grain() -> Floats:
 
 def _shadow(shot: _Shot, lamp: Floats, size: int) -> Floats:
     """(S, S) what the object leaves of the light on the ground."""
-    from scipy.ndimage import uniform_filter
+    from geoframe.data._loops import shadow
 
-    verts = shot.subject.verts
-    sun = lamp[0] / max(lamp[0, 1], 0.35)
+    sun, view = lamp[0] / max(lamp[0, 1], 0.35), shot.view
     out = np.ones((size, size), np.float32)
-    for flat, strength in (
-        (verts - verts[:, 1:2] * sun, 0.5 * min(1.0, lamp[1, 0])),
-        (verts * (1, 0, 1), 0.35),
-    ):
-        at = shot.view.project(flat)
-        xy = at[at[:, 2] > 0, :2]
-        xy = xy[(xy >= 0).all(1) & (xy < size).all(1)].astype(np.int64)
-        count = (
-            np.bincount(xy[:, 1] * size + xy[:, 0], minlength=size * size)
-            .reshape(size, size)
-            .astype(np.float32)
-        )
-        wide = max(3, size // 16)
-        dark = uniform_filter(uniform_filter(count, wide), wide)
-        out *= 1 - strength * (1 - np.exp(-dark * (size / 64) ** 2 / 1.0))
+    where = (view.R_wc, view.t, view.focal, *view.principal, max(1, size // 32))
+    verts, dense = shot.subject.verts, (size / 64) ** 2 * 5000 / len(shot.subject.verts)
+    shadow(verts, sun[0], sun[2], *where, np.array([0.5 * min(1.0, lamp[1, 0]), dense]), out)
+    shadow(verts, 0.0, 0.0, *where, np.array([0.35, dense]), out)
     return out
 
 
@@ -364,7 +352,7 @@ def _landmarks_seen(
     f, z = face[row, col], depth[row, col]
     F = len(shot.faces)
     own = (shot.faces[np.clip(f, 0, F - 1)] == shot.landmarks[:, None]).any(1) & (f >= 0) & (f < F)
-    slack = 0.01 * np.ptp(shot.screen[:, 2])
+    slack = 0.01 * np.ptp(box(shot.screen)[:, 2])
     towards = shot.view.R_wc.T @ np.array([0, 0, 1.0])
     faced = shot.subject.normals[shot.landmarks] @ towards < 0.1
     out = inside & np.where(f < 0, faced, own | (at[:, 2] <= z + slack))

@@ -90,10 +90,11 @@ def wardrobe(r: Rig) -> Wardrobe:
         "large_spots": _spots(place, own, 0.62, 90),
         "patches": 1 - _spots(place, own, 0.75, 120),
     }
+    of_cage = (on["along"], on["around"], on["limb"], np.sign(r.smooth @ side), np.sign(r.smooth @ fore))
     return Wardrobe(
-        *(r.name, _usual(r), {n: region_share(n, r.smooth) for n in _REGIONS}),
-        *(on["along"], on["around"], on["limb"], np.sign(r.smooth @ side), np.sign(r.smooth @ fore)),
-        *(fields, patterns),
+        *(r.name, np.float32(_usual(r)), {n: np.float32(region_share(n, r.smooth)) for n in _REGIONS}),
+        *(x.astype(np.float32) for x in of_cage),
+        *(fields.astype(np.float32), {n: x.astype(np.float32) for n, x in patterns.items()}),
     )
 
 
@@ -101,32 +102,33 @@ def draw_coat(w: Wardrobe, rng: np.random.Generator) -> Floats:
     """(V, 3) colours in [0, 1] of one animal."""
     kind = rng.random()
     if kind < 0.3:
-        color = np.clip(w.usual * rng.uniform(0.6, 1.25) * rng.normal(1, 0.07, 3), 0, 1)
+        color = np.clip(w.usual * np.float32(rng.uniform(0.6, 1.25) * rng.normal(1, 0.07, 3)), 0, 1)
     elif kind < 0.93:
         color = _natural(w, rng)
     else:
         color = _anything(w, rng)
     color = _markings(w, color, rng)
     rough = rng.uniform(0, 0.16)
-    tone = (rng.normal(0, 1, 8) @ w.fields[rng.integers(0, 16) :][:8]) * (rough / np.sqrt(8))
-    hue = rng.normal(0, 0.15, 3)
-    return np.clip(color * (1 + tone[:, None] * (1 + hue)), 0.01, 1)
+    first = int(rng.integers(0, 16))
+    tone = np.float32(rng.normal(0, rough / np.sqrt(8), 8)) @ w.fields[first : first + 8]
+    hue = np.float32(1 + rng.normal(0, 0.15, 3))
+    return np.clip(color * (1 + tone[:, None] * hue), 0.01, 1)
 
 
 def _natural(w: Wardrobe, rng: np.random.Generator) -> Floats:
     """A colour of hide, a pattern in a second one, and regions in a third."""
     first, second, third = (_hide_color(rng) for _ in range(3))
-    share = np.zeros(len(w.along))
+    share = np.zeros(len(w.along), np.float32)
     kind = rng.random()
     if kind < 0.3:  # patches with irregular borders
-        field = rng.normal(0, 1, 6) @ w.fields[(a := rng.integers(0, 10)) : a + 6] / 2.4
+        field = rng.normal(0, 1, 6).astype(np.float32) @ w.fields[(a := rng.integers(0, 10)) : a + 6] / 2.4
         share = _step(field - rng.uniform(-0.5, 1.2), rng.uniform(3, 25))
     elif kind < 0.5:
         share = w.patterns[_pick(tuple(w.patterns), rng)]
     elif kind < 0.6:  # a gradient from back to belly or from head to tail
         t = w.around if rng.random() < 0.6 else w.along / 26
         share = np.clip((t - rng.uniform(0.1, 0.5)) * rng.uniform(1, 4), 0, 1)
-    color = first + share[:, None] * (second - first)
+    color = np.float32(first) + share[:, None] * np.float32(second - first)
     if rng.random() < 0.45:  # dark points, as of a bay horse
         dark = third * rng.uniform(0.1, 0.6)
         names = ("mane", "tail", "feet", "muzzle", *(("legs",) if rng.random() < 0.5 else ()))
@@ -143,7 +145,7 @@ def _natural(w: Wardrobe, rng: np.random.Generator) -> Floats:
 
 def _anything(w: Wardrobe, rng: np.random.Generator) -> Floats:
     """Colours of no animal: the shape alone has to tell."""
-    mix = rng.normal(0, 0.6, (3, 8)) @ w.fields[(a := rng.integers(0, 16)) : a + 8] / np.sqrt(8)
+    mix = np.float32(rng.normal(0, 0.6, (3, 8))) @ w.fields[(a := rng.integers(0, 16)) : a + 8] / np.sqrt(8)
     return np.clip(rng.random(3) + mix.T * rng.uniform(0.2, 1), 0, 1)
 
 
@@ -208,12 +210,12 @@ def _hide_color(rng: np.random.Generator) -> Floats:
 
 
 def _blend(color: Floats, share: Floats, other: Floats) -> Floats:
-    return color + share[:, None] * (other - color)
+    return color + share[:, None] * (np.asarray(other, np.float32) - color)
 
 
 def _step(x: Floats, steepness: float) -> Floats:
     """0 to 1, a half where x is 0."""
-    return np.clip(0.5 + 0.25 * steepness * x, 0, 1)
+    return np.clip(np.float32(0.5) + np.float32(0.25 * steepness) * x, 0, 1)
 
 
 def _pick(words: tuple[str, ...], rng: np.random.Generator) -> str:
