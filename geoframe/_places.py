@@ -67,13 +67,14 @@ class SeenPlaces:
         out[gap > self._reach[near]] = np.nan
         return out, at
 
-    def _walk(self, points: Floats, at: Ints, gap: Floats) -> tuple[Floats, Floats]:
+    def _walk(self, points: Floats, at: Ints, gap: Floats) -> tuple[Floats, Array]:
         """From the nearest pixels (L, 2) to places between pixels, by Gauss-Newton in the picture of surface points.
 
         A pixel of a grazing face stands for a long stretch of surface: so the nearest of all points that are shown may
         lie several pixels from the place that is looked for. What does not come nearer is not taken.
         """
-        best, best_gap = at + 0.5, gap.copy()
+        best: Floats = np.asarray(at + 0.5, np.float64)
+        best_gap = gap.copy()
         last = np.array(self._image.shape[1::-1]) - 1
         for _ in range(WALK):
             place, along = self._linear(at)

@@ -14,7 +14,7 @@ import zipfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -220,7 +220,7 @@ class PixelMap:
     def to(self, device: torch.device | str) -> PixelMap:
         """The same map with its surface on another device."""
         names = ("vertex", "mask", "confidence", "face", "barycentric", "embedding")
-        moved = {n: None if (x := getattr(self, n)) is None else x.to(device) for n in names}
+        moved: dict[str, Any] = {n: None if (x := getattr(self, n)) is None else x.to(device) for n in names}
         return PixelMap(Surface.of(self.surface.to(device)), **moved)
 
     def save(self, path: str | Path, *, embedding: bool = False) -> None:
@@ -470,8 +470,8 @@ class PixelMap:
 
     def _find(self, points: Tensor) -> Places:
         """Where surface points (L, 3) are seen."""
-        found, near = self._seen.find(points.detach().double().cpu().numpy())
-        pixels, near = (torch.as_tensor(x, device=self.mask.device) for x in (found, near))
+        found = self._seen.find(points.detach().double().cpu().numpy())
+        pixels, near = (torch.as_tensor(x, device=self.mask.device) for x in found)
         sure = self.confidence[near[:, 1], near[:, 0]].masked_fill(pixels.isnan().any(-1), 0)
         return Places(pixels.float(), sure)
 

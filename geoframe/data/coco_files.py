@@ -166,7 +166,7 @@ def write_coco(path: str | Path, images: ImageSet, *, divisor: int = 256) -> Non
     files: dict[str, Path] = {}
     about: dict[str, dict[str, Any]] = {}
     category = {n: i for i, n in enumerate(dict.fromkeys(_category(item) for item in images), 1)}
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for item in images:
         if not isinstance(item.image, Path):
             raise ValueError("images: expected images in files, found a picture in memory; save it first")

@@ -300,7 +300,7 @@ def read_points(path: str | Path, surface: Surface | None = None, *, name: str =
 
 def _points_item(entry: Mapping[str, Any], path: Path, surface: Surface | None, name: str) -> ImageItem:
     where = f"{path}: {entry['image']}"
-    rows = entry.get("points")
+    rows: Any = entry.get("points")
     ok = isinstance(rows, list) and all(isinstance(r, list) and len(r) == 3 for r in rows)
     if not ok or not all(isinstance(v, int | float) for r in rows for v in r[:2]):
         raise ValueError(f"{where}: expected points [[x, y, vertex or landmark name], ...]")

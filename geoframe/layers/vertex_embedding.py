@@ -254,7 +254,7 @@ class SharedEmbedding(nn.Module):
         return len(self._embeddings)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._embeddings
+        return name in self.names
 
     def __getitem__(self, name: str) -> VertexEmbedding:
         """The embedding of one surface.

@@ -260,8 +260,8 @@ def pixel_scores(
         TypeError, ValueError: shapes that differ, vertices out of range, no annotated point.
     """
     size = tuple(true_vertex.shape)
-    check_mask(mask, size)  # type: ignore[arg-type]
-    check_mask(true_mask, size)  # type: ignore[arg-type]
+    check_mask(mask, size)
+    check_mask(true_mask, size)
     if tuple(vertex.shape) != size:
         raise ValueError(f"vertex: expected shape {size} as true_vertex, found {tuple(vertex.shape)}")
     at = true_vertex >= 0

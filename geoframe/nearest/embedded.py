@@ -105,8 +105,8 @@ def decode_embedding(embedding: Tensor, table: Tensor, mask: Tensor, *, block: i
     return out
 
 
-def check_mask(mask: Tensor, size: tuple[int, int]) -> None:
-    """Require a mask (H, W) bool of this size."""
+def check_mask(mask: Tensor, size: tuple[int, ...]) -> None:
+    """Require a mask (..., H, W) bool of this size."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         found = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask: expected a torch.bool tensor, found {found}; compare with a threshold first")
