@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoframe._check import check_int
+from geoframe._check import as_tensor, check_int
 from geoframe.canonical.surface import Surface
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.initial import check_landmark_pairs
@@ -170,6 +170,8 @@ def match(
     part1, part2 = (main_part(s, f"surface {i}") for i, s in enumerate(_surfaces(mesh1, mesh2), 1))
     one, two = part1.surface, part2.surface
     own = [default_size(m) if k is None else check_int(k, "k", low=3) for m in (one, two)]
+    if landmarks is not None:
+        landmarks = as_tensor(landmarks, "landmarks", like=one.verts)
     pairs = None if landmarks is None else _landmark_pairs(landmarks, part1, part2)
     tell("eigenbasis of surface 1", 0.0)
     one.basis(own[0])
@@ -224,7 +226,7 @@ def _each_once(landmarks: Tensor) -> Tensor:
 
 def _landmark_pairs(landmarks: Tensor, part1: Part, part2: Part) -> Tensor:
     """(L, 2) the landmarks as vertices of the parts, each once; those outside the parts are left out."""
-    check_landmark_pairs(landmarks, part1.whole.n_verts, part2.whole.n_verts)
+    landmarks = check_landmark_pairs(landmarks, part1.whole.n_verts, part2.whole.n_verts)
     numbers = [part.number[landmarks[:, i].long()] for i, part in enumerate((part1, part2))]
     pairs = torch.stack(numbers, 1)
     inside = (pairs >= 0).all(1)

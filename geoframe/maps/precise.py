@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geoframe._check import check_float, check_index, check_int, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_index, check_int, check_shape
 from geoframe.maps.convert import BLOCK, at_unit_area, check_fmap
 from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
@@ -31,9 +31,12 @@ class BarycentricMap:
     n_verts: int
 
     def __post_init__(self) -> None:
-        V2 = check_shape(check_float(self.barycentric, "barycentric"), "V2 3", "barycentric")["V2"]
-        for x, shape, name in ((self.face, (V2,), "face"), (self.corners, (V2, 3), "corners")):
-            check_tensor(x, name)
+        weights = as_floats(self.barycentric, "barycentric")
+        object.__setattr__(self, "barycentric", weights)
+        V2 = check_shape(weights, "V2 3", "barycentric")["V2"]
+        for shape, name in (((V2,), "face"), ((V2, 3), "corners")):
+            x = as_tensor(getattr(self, name), name, like=weights)
+            object.__setattr__(self, name, x)
             if x.shape != shape:
                 raise ValueError(
                     f"{name}: expected shape {shape} as barycentric has it, found {tuple(x.shape)}"
@@ -42,7 +45,7 @@ class BarycentricMap:
 
     def apply(self, f1: Tensor) -> Tensor:
         """(V2, ...) values on surface 2 of floating vertex functions `f1` (V1, ...) on 1, linear in triangles."""
-        check_float(f1, "f1")
+        f1 = as_floats(f1, "f1").to(self.barycentric.device)
         if f1.ndim == 0 or len(f1) != self.n_verts:
             raise ValueError(
                 f"f1: expected {self.n_verts} rows, one a vertex of surface 1, found {tuple(f1.shape)}"
@@ -58,14 +61,17 @@ class BarycentricMap:
 def precise_map(
     C_12: Tensor, basis1: Eigenbasis, mesh1: Mesh, basis2: Eigenbasis, *, block: int = BLOCK
 ) -> BarycentricMap:
-    """Sub-vertex map of a functional map: the nearest point on the triangles of surface 1, not only its vertices.
+    """Map of a functional map to points inside the triangles of surface 1, finer than its vertices.
 
-    As `fmap_to_p2p`, with surface 1 not a set of points ``C_12 u1_i`` in K2 dimensions but a surface of triangles
-    between them. Exact: a triangle is left out only where a bound proves it too far.
+    As `fmap_to_p2p`, but surface 1 is the triangles between the points ``C_12 u1_i`` in K2 dimensions, and each vertex
+    of surface 2 goes to the nearest point on them. The search is exact: a triangle is skipped only where a bound
+    proves that another one is nearer.
 
     Args:
         C_12: (K2, K1).
+        basis1: at least K1 functions on surface 1.
         mesh1: the mesh of `basis1`.
+        basis2: at least K2 functions on surface 2.
         block: number of products held at a time (8 bytes each).
 
     Returns:
@@ -76,7 +82,7 @@ def precise_map(
 
     Source: Ezuz & Ben-Chen 2017, Deblurring and denoising of maps between shapes, section 4.
     """
-    check_fmap(C_12, basis1, basis2)
+    C_12 = check_fmap(C_12, basis1, basis2)
     check_int(block, "block", low=1)
     if mesh1.n_verts != basis1.n_verts or mesh1.n_faces == 0:
         raise ValueError(

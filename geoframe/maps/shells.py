@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe.maps.quality import check_map
 from geoframe.nearest import lowest_score, nearest, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
@@ -93,8 +93,8 @@ def shell_refine(
     for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
         if not isinstance(mesh, Mesh):
             raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; normals need faces")
-    check_map(p2p_21, mesh1, mesh2, "p2p_21")
-    check_map(p2p_12, mesh2, mesh1, "p2p_12")
+    p2p_21 = check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    p2p_12 = check_map(p2p_12, mesh2, mesh1, "p2p_12")
     if not isinstance(sizes, Sequence) or not len(sizes):
         raise TypeError(f"sizes: expected one k a step, such as (8, 20, 60), found {sizes!r}")
     for k in sizes:
@@ -251,11 +251,11 @@ def _check_functions(
         return tuple(m.verts.new_zeros((m.n_verts, 0), dtype=torch.float64) for m in (mesh1, mesh2))  # type: ignore[return-value]
     if isinstance(functions, Tensor) or len(functions) != 2:
         raise TypeError("functions: expected two tensors, (V1, p) and (V2, p), found something else")
-    for f, mesh, which in zip(functions, (mesh1, mesh2), "12", strict=True):
-        name = f"functions of surface {which}"
-        check_shape(check_float(f, name), f"{mesh.n_verts} p", name)
+    names = [f"functions of surface {which}" for which in "12"]
+    f1, f2 = (as_floats(f, name) for f, name in zip(functions, names, strict=True))
+    for f, mesh, name in ((f1, mesh1, names[0]), (f2, mesh2, names[1])):
+        check_shape(f, f"{mesh.n_verts} p", name)
         check_finite(f, name)
-    f1, f2 = functions
     if f1.shape[1] != f2.shape[1]:
         raise ValueError(
             f"functions: expected as many of surface 2 as of surface 1 ({f1.shape[1]}), found {f2.shape[1]}"

@@ -80,7 +80,7 @@ def test_silhouette_has_hard_values_and_the_slope_of_the_area():
 def test_shape_from_six_views():
     mesh = _blob()
     target, _ = _deformed(mesh, 20, 0)
-    views = _views(6, (96, 120), fov=60.0)
+    views = _views(6, (64, 80), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
     seen = []
     fit = fit_template(mesh, masks, views, steps=25, progress=lambda *x: seen.append(x))
@@ -90,22 +90,24 @@ def test_shape_from_six_views():
     assert [s[0] for s in seen] == list(range(1, 101)) and {s[1] for s in seen} == {100}
     assert fit.loss.tolist() == pytest.approx([s[2] for s in seen])
     picture = fit.picture()
-    assert picture.shape == (3, 192, 720) and picture.min() >= 0 and picture.max() <= 1
+    assert picture.shape == (3, 128, 480) and picture.min() >= 0 and picture.max() <= 1
 
 
 @pytest.mark.filterwarnings("ignore:.*almost alike")
 def test_views_that_are_not_known():
     """Weak perspective, every mask with a camera to find: the masks are met."""
     mesh = _blob()
-    views = _views(5, (80, 80), weak_view, extent=1.4)
+    views = _views(3, (64, 64), weak_view, extent=1.4)
     masks = rasterize(mesh.verts, mesh.faces, views).mask.double()
     fit = fit_template(mesh, masks, steps=25, n_basis=8)
-    assert fit.cameras.batch_shape == (5,) and fit.iou.min() > 0.95
+    assert fit.cameras.batch_shape == (3,) and fit.iou.min() > 0.95
     assert math.degrees(rotation_angle(fit.cameras.R_wc, views.R_wc).median()) < 10
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
-def test_a_real_mesh_forty_degrees_off(seed):
+@pytest.mark.parametrize(
+    ("seed", "n", "side"), [(0, 5, 96), *(pytest.param(s, 8, 160, marks=pytest.mark.slow) for s in (0, 1, 2))]
+)
+def test_a_real_mesh_forty_degrees_off(seed, n, side):
     folder = Path(os.environ.get("GEOFRAME_DATA", "")) / "objects"
     if not folder.is_dir():
         pytest.skip("needs the folder objects of GEOFRAME_DATA")
@@ -113,7 +115,7 @@ def test_a_real_mesh_forty_degrees_off(seed):
     verts = mesh.verts - (mesh.verts.amax(0) + mesh.verts.amin(0)) / 2
     mesh = Mesh(verts / verts.norm(dim=1).max(), mesh.faces)
     target, R = _deformed(mesh, 40, seed)
-    views = _views(8, (160, 160), fov=60.0)
+    views = _views(n, (side, side), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
     fit = fit_template(mesh, masks, views, steps=25)
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 3
@@ -157,7 +159,7 @@ def _seen(mesh, n, side, seed=0):
 def test_the_true_pose_is_among_the_candidates_of_any_rotation():
     """And where the first is another one, the warning is on."""
     mesh = _blob()
-    masks, views = _seen(mesh, 3, 80)
+    masks, views = _seen(mesh, 2, 64)
     fit = fit_template(mesh, masks, n_basis=0, steps=1)
     degrees = rotation_angle(fit.candidates.R_wc, views.R_wc[:, None]).rad2deg()
     degrees = torch.where(torch.isfinite(fit.energies), degrees, torch.inf)

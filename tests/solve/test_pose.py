@@ -366,7 +366,7 @@ def test_outliers_do_not_turn_a_robust_pose(loss):
     assert (rotation_angle(squared.R, R).rad2deg() > 5).double().mean() > 0.9
 
 
-@pytest.mark.parametrize("loss", ["huber", "geman-mcclure"])
+@pytest.mark.parametrize("loss", [pytest.param("huber", marks=pytest.mark.slow), "geman-mcclure"])
 def test_gradients_of_robust_poses(loss):
     """Through the median that sets the scale of the loss, too."""
     u, v, T, basis, _, s, _ = problem(1, 10, 1, noise=0.05)
