@@ -52,9 +52,9 @@ def skew(w: Tensor) -> Tensor:
 
 
 def rotvec_to_rotation(w: Tensor) -> Tensor:
-    """Exponential map: rotation (..., 3, 3) about w (..., 3) by |w| radians, smooth at w = 0.
+    """Exponential map: rotation (..., 3, 3) about w (..., 3) by ``|w|`` radians, smooth at w = 0.
 
-    Source: Rodrigues' formula, its two coefficients by their series where |w| is small.
+    Source: Rodrigues' formula, its two coefficients by their series where ``|w|`` is small.
     """
     w = as_floats(w, "w")
     check_shape(w, "... 3", "w")
@@ -74,7 +74,7 @@ def rotvec_to_rotation(w: Tensor) -> Tensor:
 
 
 def rotation_to_rotvec(R: Tensor) -> Tensor:
-    """Logarithm: w (..., 3) with |w| <= pi and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
+    """Logarithm: w (..., 3) with ``|w| <= pi`` and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
     import roma
 
     return roma.rotmat_to_rotvec(check_rotation(R, "R"))

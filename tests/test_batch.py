@@ -23,6 +23,8 @@ from geoframe.maps import match
 from geoframe.spectral import basis
 from geoframe.surface import Mesh, geodesics, load, operators, save
 
+pytestmark = pytest.mark.xdist_group("batch")  # its tests share what is slow to make
+
 K = 12
 
 

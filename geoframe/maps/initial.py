@@ -60,7 +60,7 @@ def fmap_from_descriptors(
 ) -> Tensor:
     """Functional map `C_12` (k, k) that sends descriptor functions of surface 1 to those of surface 2.
 
-    Minimises, at unit areas, over C
+    Minimises, at unit areas, over C::
 
         |C A1 - A2|^2 / p + regularisation * sum d_ij C_ij^2
           + commutativity * mean_q |C X1_q - X2_q C|^2

@@ -175,7 +175,7 @@ def orthogonality(C_12: Tensor) -> float:
 class GeodesicDistortion:
     """How much a pair of maps changes distances: call it with both to get the mean change, relative to the distances.
 
-    With probes a_i spread over surface 1 and b_j over surface 2, it is the mean over all pairs of
+    With probes a_i spread over surface 1 and b_j over surface 2, it is the mean over all pairs of::
 
         |d1(a_i, p2p_21(b_j)) - d2(p2p_12(a_i), b_j)|
 

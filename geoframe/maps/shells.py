@@ -49,7 +49,7 @@ def shell_refine(
     A step has three parts. First, each surface is rotated to where the map sends it and then moved by the first k
     functions of the displacement that is left: this takes over pose and proportions and leaves finer detail
     alone. Second, each takes over the intrinsic coordinates of the other as smoothly as possible: with X the
-    eigenvectors over the square roots of their eigenvalues, surface 2 gets the Y_21 that minimises
+    eigenvectors over the square roots of their eigenvalues, surface 2 gets the Y_21 that minimises::
 
         |Y - X1[p2p_21]|^2_M2 + |Y[p2p_12] - X1|^2_M1 + t tr(Y^T W2 Y)
 

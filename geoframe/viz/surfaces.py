@@ -353,7 +353,11 @@ def _trim(picture: Array) -> Array:
 
 
 def save_picture(picture: Array, path: str | Path) -> None:
-    """Write a (H, W, 3) uint8 picture as PNG, whole or not at all.
+    """Write a picture as PNG, whole or not at all.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        path: of the file.
 
     Raises:
         ValueError: the file cannot be written.
