@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -65,8 +65,10 @@ class Model(NamedTuple):
         return torch.cat([torch.cat([corner, self.cross.mT], 2), torch.cat([self.cross, inner], 2)], 1)
 
 
-def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
-    """Newton's method from R (N, 3, 3) and s (N,), each problem on its own.
+def minimise(
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool, which: Tensor | None = None
+) -> Optimum:
+    """Newton's method from R (N, 3, 3) and s (N,), each problem on its own; with `which` (N,) on these of the problems.
 
     Where the Hessian is not positive definite its eigenvalues count by their absolute value, so that saddles
     repel; the step is at most a trust radius long, which shrinks where the objective would grow. Converged
@@ -75,9 +77,18 @@ def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -
     if mom.G.device.type == "cpu":
         from geoframe.solve import _numba
 
-        maps = _linear_maps(mom.G.device, free)
-        return Optimum(*_numba.newton(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS)))
+        return Optimum(*_numba.newton(mom, which, R, s, ridge, _method(free)))
+    if which is not None:
+        mom, ridge = mom.take(which), ridge[which]
     return minimise_in_torch(mom, R, s, ridge, free=free)
+
+
+@lru_cache(maxsize=2)
+def _method(free: bool) -> Any:
+    """The constants of the compiled loops."""
+    from geoframe.solve import _numba
+
+    return _numba.Method.of(_linear_maps(torch.device("cpu"), free), (ENOUGH, ASKED, MOST_STEPS))
 
 
 def minimise_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
@@ -115,8 +126,7 @@ def alternate(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free
     if mom.G.device.type == "cpu":
         from geoframe.solve import _numba
 
-        maps = _linear_maps(mom.G.device, free)
-        found = _numba.alternate(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS), n)
+        found = _numba.alternate(mom, R, s, ridge, _method(free), n)
         return [Optimum(*fields) for fields in zip(*found, strict=True)]
     return alternate_in_torch(mom, R, s, ridge, n, free=free)
 
@@ -225,8 +235,18 @@ def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
     if R.device.type == "cpu" and not any(x.requires_grad for x in (mom.G, mom.H, R, s, ridge)):
         from geoframe.solve import _numba
 
-        return _numba.coefficients(mom, R, s, ridge)
+        return _numba.coefficients(mom, R, s, ridge)[0]
     return coefficients_in_torch(mom, R, s, ridge)
+
+
+def coefficients_and_value(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
+    """Best coefficients (N, K) for a pose and the objective there (N,), to the rounding of the moments; no gradient."""
+    if R.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        return _numba.coefficients(mom, R, s, ridge)
+    there = model(mom, R, s, ridge, free=False)
+    return there.c, there.values[:, 0]
 
 
 def coefficients_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
@@ -422,20 +442,19 @@ def two_lowest(
 
 def minima(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool) -> Optimum:
     """The minima (B, n_starts + 1, ...) from the best rotations of the search, and from the best of them reflected."""
-    B = len(s)
-    each = torch.arange(B, device=s.device).repeat_interleave(n_starts)
-    R, many = starts(mom, s, ridge, n_starts).flatten(0, 1), mom.take(each)
-    found = minimise(many, R, s[each], ridge[each], free=free)
-    found = _off_saddles(many, found, ridge[each], free)
-    found = Optimum(*(x.view(B, n_starts, *x.shape[1:]) for x in found))
-    rows = torch.arange(B, device=s.device)
+    rows = torch.arange(len(s), device=s.device)
+    each = rows.repeat_interleave(n_starts)
+    R = starts(mom, s, ridge, n_starts).flatten(0, 1)
+    found = minimise(mom, R, s[each], ridge, free=free, which=each)
+    found = _off_saddles(mom, each, found, ridge, free)
+    found = Optimum(*(x.view(len(s), n_starts, *x.shape[1:]) for x in found))
     best = Optimum(*(x[rows, found.values[:, :, 0].argmin(1)] for x in found))
-    other = _reflected(mom, best, ridge, free)
+    other = reflected(mom, best, ridge, free=free)
     return Optimum(*(torch.cat([x, y[:, None]], 1) for x, y in zip(found, other, strict=True)))
 
 
-def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Optimum:
-    """Iterations that ended on a saddle, where symmetry held them, go on from beside it."""
+def _off_saddles(mom: Moments, each: Tensor, found: Optimum, ridge: Tensor, free: bool) -> Optimum:
+    """Iterations on the problems `each` that ended on a saddle, where symmetry held them, go on from beside it."""
     d = 4 if free else 3
     hard = (~found.strict).nonzero()[:, 0]
     if not len(hard):
@@ -446,26 +465,34 @@ def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Opt
     if not len(hard):
         return found
     R = _cayley(KICK * w) @ found.R[hard]
-    again = minimise(mom.take(hard), R, found.s[hard], ridge[hard], free=free)
+    again = minimise(mom, R, found.s[hard], ridge, free=free, which=each[hard])
     for old, new in zip(found, again, strict=True):
         old[hard] = new
     return found
 
 
-def _reflected(mom: Moments, best: Optimum, ridge: Tensor, free: bool) -> Optimum:
+def reflected(mom: Moments, best: Optimum, ridge: Tensor, *, free: bool) -> Optimum:
     """The minimum next to each pose reflected in depth and in the plane of its shape; the pose itself where the
-    reflection explains much less."""
-    c = coefficients(mom, best.R, best.s, ridge)
+    reflection explains much less, or is the pose."""
+    if mom.G.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        return Optimum(*_numba.reflected(mom, best, ridge, _method(free), (REFLECTED, SAME)))
+    return reflected_in_torch(mom, best, ridge, free=free)
+
+
+def reflected_in_torch(mom: Moments, best: Optimum, ridge: Tensor, *, free: bool) -> Optimum:
+    """`reflected` on any device; the reference."""
+    c = coefficients_in_torch(mom, best.R, best.s, ridge)
     normal = torch.linalg.eigh(mom.collapse(c).G[:, 0, 0])[1][:, :, 0]
     R = best.R - 2 * (best.R @ normal[:, :, None]) * normal[:, None]
     R = torch.cat([R[:, :2], -R[:, 2:]], 1)
-    c = coefficients(mom, R, best.s, ridge)
-    E = _rigid(mom.collapse(c), free)(R, best.s)[:, 0] + ridge * c.square().sum(1)
+    E = model(mom, R, best.s, ridge, free=free).values[:, 0]
     near = (E - best.values[:, 0] <= REFLECTED * mom.uu) & ((R - best.R).square().sum((1, 2)) > 2 * SAME**2)
     rows = near.nonzero()[:, 0]
     out = Optimum(*(x.clone() for x in best))
     if len(rows):
-        again = minimise(mom.take(rows), R[rows], best.s[rows], ridge[rows], free=free)
+        again = minimise_in_torch(mom.take(rows), R[rows], best.s[rows], ridge[rows], free=free)
         for old, new in zip(out, again, strict=True):
             old[rows] = new
     return out
