@@ -223,6 +223,7 @@ Found = tuple[
 def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) -> Found:
     """Eq. 5 and 6 in turn, from the two lowest rigid poses; each rotation is differentiated through its optimality."""
     gamma, still = given.ridge, mom.detach()
+    steps = steps if mom.G.shape[1] > 1 else 1  # there is nothing to take turns with
     nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
     with torch.no_grad():
         first, second, told = _weak.two_lowest(
