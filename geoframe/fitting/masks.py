@@ -41,6 +41,7 @@ MARGIN, LEAST_MARGIN = (
     0.02,
 )  # of the best energy, and in energies: "almost alike" (experiments/fit_birds)
 CREDIBLE = 0.75  # quality below which the masks hardly show such an object (birds and letters, experiments/fit_birds)
+SAMPLE = 400  # vertices whose distances to the masks see across the image
 LEAST_TURN = 0.2  # cosine between a face's normal and that at rest, about, below which it is pulled back
 FLIP_WEIGHT = 10.0  # of the mean of their squared shortfall
 
@@ -195,12 +196,12 @@ def fit_template(
     with torch.no_grad():
         start, views, found = _posed(scene, n_candidates)
     state = _State.begin(mesh, (len(masks),) if cameras is None else (), 2 if cameras is None else 3, n_basis)
-    basis = _modes(start, n_basis)
+    basis, sample = _modes(start, n_basis), farthest_points(start, min(SAMPLE, mesh.n_verts))
     losses: list[float] = []
     levels = _levels(min(masks.shape[1:]))
     for level in levels:
         modes = basis[:, : level.n_modes]
-        loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, stiffness)
+        loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, sample, stiffness)
         groups = state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side))
         optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
         for i in range(steps):
@@ -379,7 +380,9 @@ def _levels(side: int) -> list[_Level]:
     return [level for level in _LEVELS if level.side <= 128 or side >= 0.75 * level.side]
 
 
-def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Callable[[_State], Tensor]:
+def _loss_at(
+    level: _Level, scene: Scene, modes: Tensor, sample: Tensor, stiffness: float
+) -> Callable[[_State], Tensor]:
     """The loss at one resolution.
 
     Squared difference of the silhouettes over the masks' area; squared distances of vertices to the masks and of the
@@ -394,7 +397,6 @@ def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Ca
     padded = size[0] * factor, size[1] * factor
     half = min(size) / 2
     if level.reach:
-        sample = farthest_points(start, min(400, start.n_verts))
         inside = torch.stack([_inside(m, 200) for m in small])
         distance = torch.stack(
             [_distance(torch.maximum(m, 1 - w)) for m, w in zip(small, weights, strict=True)]
