@@ -21,6 +21,7 @@ def weighted(x, c, out):
 
 @compiled
 def copy(x, out):
+    """The numbers of x into out, of the same shape."""
     for i in np.ndindex(x.shape):
         out[i] = x[i]
 
