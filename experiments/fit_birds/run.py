@@ -26,7 +26,7 @@ from torch import Tensor
 
 from geoframe import Mesh
 from geoframe._files import atomic_path
-from geoframe.fitting import TemplateFit, fit_template
+from geoframe.fitting import ImageLandmarks, TemplateFit, fit_template
 from geoframe.render import rasterize
 from geoframe.solve import solve_pose
 from geoframe.transforms import rotation_angle
@@ -160,11 +160,8 @@ def rigid_pose(template: Template, bird: Bird) -> tuple[Tensor, float, float]:
 def fit(template: Template, bird: Bird, steps: int, *, marks: bool) -> TemplateFit:
     """`fit_template` on the mask at half its size, with or without the keypoints."""
     mask = torch.nn.functional.avg_pool2d(bird.mask[None], SIDE // HALF)
-    points: dict[str, Any] = {}
-    if marks:
-        scaled = bird.points[None] * HALF / SIDE
-        points = {"points": scaled, "visibility": bird.seen[None], "vertices": template.keypoints}
-    return fit_template(template.mesh, mask, steps=steps, **points)
+    landmarks = ImageLandmarks(bird.points[None] * HALF / SIDE, template.keypoints, bird.seen[None])
+    return fit_template(template.mesh, mask, steps=steps, landmarks=landmarks if marks else None)
 
 
 def measured(template: Template, bird: Bird, steps: int) -> tuple[dict[str, float], TemplateFit]:
