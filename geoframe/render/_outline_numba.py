@@ -13,6 +13,7 @@ from geoframe._types import Array
 from geoframe.render._scene import Scene
 
 MOST_STEPS = 4096  # faces between two pixels; a surface so fine within a pixel is noise
+FINE = 2  # pixels of a picture for each face
 CLOSE = 1e-6  # pixels by which rounding may move an outline
 
 
@@ -28,8 +29,11 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> tuple[Tensor, Tenso
         first, last = scene.starts[b], scene.starts[b + 1]
         across = _across(faces[first:last]) if shared is None else shared
         out = np.empty((2 * H * W, 3), np.int64)  # untouched pages cost nothing
-        near = np.zeros((H, W, 2), np.bool_)
-        _mark(screen, faces[first:last], across, near)
+        many = FINE * (last - first) > H * W  # walking is quicker than looking for folds
+        near = np.full((H, W, 2), many)
+        near[:, -1, 1] = near[-1, :, 0] = False
+        if not many:
+            _mark(screen, faces[first:last], across, near)
         n = _crossings(screen, faces[first:last], across, near, seen[b], z[b], first, b * H * W, out)
         found[b] = out[:n]
 
