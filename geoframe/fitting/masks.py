@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from geoframe._check import check_int
 from geoframe.camera import Camera, Pinhole, WeakPerspective
+from geoframe.fitting._adam import Adam
 from geoframe.fitting._input import ImageLandmarks, checked_marks, checked_masks
 from geoframe.fitting._measures import hollow, stretch, turned_faces
 from geoframe.fitting._modes import smooth_basis
@@ -197,15 +198,10 @@ def fit_template(
     for level in levels:
         modes = basis[:, : level.n_modes]
         loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, sample, stiffness)
-        groups = state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side))
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+        descent = Adam(state.rates(modes.shape[1] > 0, min(1.0, 64 / level.side)))
         for i in range(steps):
             loss = loss_of(state)
-            optimiser.zero_grad()
-            loss.backward()
-            for group in optimiser.param_groups:  # to a tenth of the rate at the end of the level
-                group["lr"] = group["rate"] * 0.1 ** (i / steps)
-            optimiser.step()
+            descent.step(loss, 0.1 ** (i / steps))  # to a tenth of the rate at the end of the level
             losses.append(float(loss.detach()))
             if progress is not None:
                 progress(len(losses), steps * len(levels), losses[-1])
@@ -330,12 +326,12 @@ class _State:
         shapes = ((*batch, 3), (*batch, n_shift), batch, (n_basis, 3))
         return _State(*(mesh.verts.new_zeros(s).requires_grad_() for s in shapes))
 
-    def groups(self, deform: bool, speed: float) -> list[dict[str, object]]:
-        """Adam's parameter groups with their rates."""
+    def rates(self, deform: bool, speed: float) -> list[tuple[Tensor, float]]:
+        """What is optimised, each with its rate."""
         rates = [(self.turn, 0.03), (self.shift, 0.02), (self.grow, 0.02)]
         if deform:
             rates.append((self.coefficients, 0.01))
-        return [{"params": [x], "lr": speed * rate, "rate": speed * rate} for x, rate in rates]
+        return [(x, speed * rate) for x, rate in rates]
 
     def shape(self, start: Mesh, basis: Tensor) -> Tensor:
         """Vertices (V, 3) before they are turned and moved."""
