@@ -10,7 +10,9 @@ import numpy as np
 from geoframe.maps.verdict import RIGHT, SURE, confidence, features
 
 Row = dict[str, Any]
-RIDGE = 0.05  # penalty of the squared weights of standardised features, a map
+RIDGE = 0.5  # penalty of the squared weights of standardised features, as of so many maps
+STEPS = 20_000
+SIGNS = np.array([1.0, 1.0, -1.0, -1.0, -1.0])  # of the weights of `features`
 
 
 def fitted(rows: Sequence[Row]) -> dict[str, list[float]]:
@@ -27,21 +29,21 @@ def fitted(rows: Sequence[Row]) -> dict[str, list[float]]:
 
 
 def logistic(x: np.ndarray, right: np.ndarray) -> list[float]:
-    """The constant and the weights of a ridge-penalised logistic regression in which both classes weigh the same."""
+    """The constant and the weights of a ridge-penalised logistic regression in which both classes weigh the same.
+
+    No weight may have the wrong sign: alikeness can only speak for a map, the rest only against it.
+    """
     middle, spread = x.mean(0), x.std(0)
-    z = np.c_[np.ones(len(x)), (x - middle) / spread]
+    z = np.c_[np.ones(len(x)), SIGNS[: x.shape[1]] * (x - middle) / spread]
     weight = np.where(right, 0.5 / right.mean(), 0.5 / (1 - right).mean()) / len(x)
-    w = np.zeros(z.shape[1])
     penalty = RIDGE / len(x) * np.r_[0.0, np.ones(x.shape[1])]
-    for _ in range(200):
+    step = 1 / (0.25 * np.linalg.eigvalsh(z.T @ (weight[:, None] * z)).max() + penalty.max())
+    w = np.zeros(z.shape[1])
+    for _ in range(STEPS):
         p = 1 / (1 + np.exp(-z @ w))
-        gradient = z.T @ (weight * (p - right)) + penalty * w
-        hessian = z.T @ ((weight * p * (1 - p))[:, None] * z) + np.diag(penalty) + 1e-9 * np.eye(len(w))
-        step = np.linalg.solve(hessian, gradient)
-        w -= step * min(1.0, 2.0 / np.abs(step).max())
-        if np.abs(step).max() < 1e-8:
-            break
-    slopes = w[1:] / spread
+        w -= step * (z.T @ (weight * (p - right)) + penalty * w)
+        w[1:] = w[1:].clip(min=0)
+    slopes = SIGNS[: x.shape[1]] * w[1:] / spread
     return [float(w[0] - slopes @ middle), *slopes.tolist()]
 
 

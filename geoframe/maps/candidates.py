@@ -21,13 +21,14 @@ DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A pair of functional maps and how it compares with others."""
+    """A pair of functional maps and how it compares with others; `landmarks` are those of its `Start`."""
 
     start: str
     C_12: Tensor
     C_21: Tensor
     energy: float
     terms: dict[str, float]
+    landmarks: Tensor | None = None
 
 
 def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: float) -> list[Candidate]:
@@ -62,5 +63,5 @@ def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: flo
             terms |= evidence.likeness(p2p_21)
             against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
             energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
-        found.append(Candidate(start.name, z.C_12, z.C_21, energy, terms))
+        found.append(Candidate(start.name, z.C_12, z.C_21, energy, terms, start.landmarks))
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))

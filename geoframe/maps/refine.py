@@ -38,15 +38,26 @@ class Refined:
 def refined(
     pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: GeodesicDistortion
 ) -> list[Refined]:
-    """The candidate's map bent, or that of landmark coordinates, and the one of all functions if it stays smooth."""
+    """The candidate's map bent, or that of landmark coordinates, and the one of all functions if it stays smooth.
+
+    Args:
+        pair: the surfaces.
+        best: the candidate.
+        landmarks: (L, 2) given ones. Without, if the candidate comes from landmarks that a network named, these are
+            taken for landmark coordinates, but not held; there are so many that bending alone was never better.
+        distortion: of the two surfaces.
+    """
     one, two = pair.basis1, pair.basis2
     every1, every2 = (torch.arange(s.n_verts, device=s.device) for s in (pair.one, pair.two))
     start = pair.places_21(best.C_12, every2), pair.places_12(best.C_21, every1)
     finer = _to_all_functions(pair, best, landmarks)
     limit = ROUGHER * dirichlet_energy(pair.one, pair.two, start[0])
-    bent = [Refined("bent", *shell_refine(pair.one, pair.two, *start, one, two, polish=0))]
-    if landmarks is not None:
-        f1, f2 = (landmark_coordinates(m, landmarks[:, i]) for i, m in enumerate((pair.one, pair.two)))
+    marks = best.landmarks if landmarks is None else landmarks
+    bent = []
+    if marks is None or landmarks is not None:
+        bent.append(Refined("bent", *shell_refine(pair.one, pair.two, *start, one, two, polish=0)))
+    if marks is not None:
+        f1, f2 = (landmark_coordinates(m, marks[:, i]) for i, m in enumerate((pair.one, pair.two)))
         start = nearest(f2, f1)[0], nearest(f1, f2)[0]
         found = shell_refine(pair.one, pair.two, *start, one, two, functions=(f1, f2), polish=0)
         bent.append(Refined("landmark coordinates", *found))

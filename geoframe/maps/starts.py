@@ -30,16 +30,23 @@ REGULARISATION, COMMUTATIVITY, ORIENTATION = 0.01, 0.1, 0.1  # weights of `fmap_
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 FEW, LAST = 400, 40  # samples and functions that these are refined to before they are compared
 KEPT = 4  # of these starts, those that are refined further
-NAMED_MOST, NAMED_LEAST = 12, 5  # how many of the surest are used, and from how many on
+NAMED_LEAST = 5  # named landmarks from which on they are used
 APART = 0.05  # mean distance of places over sqrt(area) from which two maps are different ones
 
 
 class Start(NamedTuple):
-    """A first pair of functional maps: where it comes from, C_12 (k, k) and C_21 (k, k)."""
+    """A first pair of functional maps.
+
+    Attributes:
+        name: where it comes from.
+        C_12: (k, k), C_21: (k, k).
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2) that a network named and that it comes from, or None.
+    """
 
     name: str
     C_12: Tensor
     C_21: Tensor
+    landmarks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +165,7 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
     places: list[dict[str, int]] = [{}, {}]
     for i in torch.argsort(-sure, stable=True).tolist():
         new = [int(found.vertices[i]) for found in (one, two)]
-        if sure[i] < SURE or len(places[0]) == NAMED_MOST:
+        if sure[i] < SURE:
             break
         if all(v not in place.values() for v, place in zip(new, places, strict=True)):
             for v, place in zip(new, places, strict=True):
@@ -174,7 +181,7 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
             continue
         landmarks = torch.tensor(rows, device=pair.one.device)
         out += [
-            Start(f"{label}: {s.name}", s.C_12, s.C_21)
+            Start(f"{label}: {s.name}", s.C_12, s.C_21, landmarks)
             for s in starts_from_landmarks(pair, landmarks, oriented=False)
         ]
     return out
