@@ -59,11 +59,6 @@ def doubts(measures: Mapping[str, float], sure: float) -> tuple[str, ...]:
         sure: its `confidence`.
     """
     found = []
-    if not measures["distortion"] < DISTORTED:
-        found.append(
-            f"distances change by {measures['distortion']:.2f} on average (right maps: below {DISTORTED}): limbs may "
-            "be mixed up, or the surfaces have little in common"
-        )
     if not measures["flipped_triangles"] < FLIPPED:
         found.append(
             f"{measures['flipped_triangles']:.0%} of the triangles are turned over: the map may be a mirror image, or "
@@ -75,15 +70,19 @@ def doubts(measures: Mapping[str, float], sure: float) -> tuple[str, ...]:
         )
     if sure >= SURE:
         return tuple(found)
+    if not measures["distortion"] < DISTORTED:
+        found.append(
+            f"distances change by {measures['distortion']:.2f} on average (right maps: mostly below {DISTORTED}): "
+            "limbs may be mixed up, or the surfaces have little in common"
+        )
     if not measures["handedness_correlation"] >= TURNED:
         found.append(
-            f"left and right of the local shape agree by {measures['handedness_correlation']:.2f} only (right maps: "
-            "0.4 and more): the map may be turned by half a circle or a mirror image"
+            f"the handedness of the local shape agrees by {measures['handedness_correlation']:.2f} only (right maps: "
+            "mostly 0.2 and more): the map may be a mirror image, or turned by half a circle"
         )
     if not measures.get("named_landmark_error", 0.0) < MISNAMED:
         found.append(
             f"landmarks that were named on both surfaces lie {measures['named_landmark_error']:.2f} from where the map "
-            "takes them"
+            "takes them (right maps: below 0.08)"
         )
-    found.append(f"the map is right with a chance of {sure:.2f} only: look at it, or give a few landmarks")
-    return tuple(found)
+    return (f"the map is right with a chance of {sure:.2f} only: look at it, or give a few landmarks", *found)
