@@ -50,6 +50,7 @@ class Evidence:
 
     @classmethod
     def of(cls, one: Surface, two: Surface, distortion: GeodesicDistortion) -> Evidence:
+        """Compute, or take from the surfaces, what maps between them are compared with."""
         shares = [torch.as_tensor(s.laplacian[1] / s.laplacian[1].sum()) for s in (one, two)]
         shapes = [local_shape(s) for s in (one, two)]
         even = [

@@ -12,6 +12,7 @@ from torch import Tensor
 from geoframe._check import check_int
 from geoframe.canonical.surface import Surface
 from geoframe.maps.candidates import ranked
+from geoframe.maps.carry import carried
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
@@ -27,7 +28,6 @@ from geoframe.maps.quality import (
     orthogonality,
 )
 from geoframe.maps.refine import Refined, chosen, refined
-from geoframe.maps.shells import shell_refine
 from geoframe.maps.starts import (
     Pair,
     starts_from_landmarks,
@@ -44,8 +44,6 @@ Progress = Callable[[str, float], None]
 MOST = 256  # eigenfunctions by default
 PROBES = 100  # vertices of each surface between which distances are compared
 RETURNS = 500  # vertices whose way to the other surface and back is measured
-# Of large surfaces, which are matched by proxies: the last steps, on all vertices.
-CARRIED: dict[str, Any] = {"sizes": (100, 100), "normals": (0.3, 0.2), "polish": 2}
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,15 +171,7 @@ def match(
     tell("measures", 0.9)
     energies = measures(pair, best, evidence)
     basis1, basis2, p2p_21, p2p_12 = _on_all_vertices(proxies, pair, best)
-    settings: dict[str, Any] = {
-        "k": min(own),
-        "samples": [len(pair.samples1), len(pair.samples2)],
-        "refinement": best.how,
-    }
-    if not all(p.is_whole for p in proxies):
-        settings["proxies"] = [p.surface.n_verts for p in proxies]
-    if small is None:
-        settings["orientation"] = orientation
+    settings = _settings(pair, proxies, best, None if landmarks is not None else orientation)
     sure = confidence(energies)
     C_12 = p2p_to_fmap(p2p_21, basis1, basis2)
     found = Match(
@@ -205,6 +195,19 @@ def match(
     return found
 
 
+def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "k": pair.basis1.k,
+        "samples": [len(pair.samples1), len(pair.samples2)],
+        "refinement": best.how,
+    }
+    if not all(p.is_whole for p in proxies):
+        settings["proxies"] = [p.surface.n_verts for p in proxies]
+    if orientation is not None:
+        settings["orientation"] = orientation
+    return settings
+
+
 def _on_all_vertices(
     proxies: list[Proxy], pair: Pair, best: Refined
 ) -> tuple[Eigenbasis, Eigenbasis, Tensor, Tensor]:
@@ -213,8 +216,7 @@ def _on_all_vertices(
     basis1, basis2 = one.basis(pair.basis1), two.basis(pair.basis2)
     if one.is_whole and two.is_whole:
         return basis1, basis2, best.p2p_21, best.p2p_12
-    start = one.vertex[best.p2p_21[two.cell]], two.vertex[best.p2p_12[one.cell]]
-    return basis1, basis2, *shell_refine(one.whole, two.whole, *start, basis1, basis2, **CARRIED)
+    return basis1, basis2, *carried(one, two, best.p2p_21, best.p2p_12, pair.basis1, pair.basis2)
 
 
 def _each_once(landmarks: Tensor) -> Tensor:
@@ -283,6 +285,7 @@ def _surfaces(mesh1: Mesh, mesh2: Mesh) -> tuple[Surface, Surface]:
 
 
 def measures(pair: Pair, best: Refined, evidence: Evidence) -> dict[str, float]:
+    """The `energies` of a `Match`: of large surfaces those of the map between their proxies."""
     one, two, p2p_21, p2p_12 = pair.one, pair.two, best.p2p_21, best.p2p_12
     some = farthest_points(two, min(RETURNS, two.n_verts))
     back = cycle_error(two, p2p_21, p2p_12, vertices=some)
