@@ -312,11 +312,8 @@ def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[s
     source, target = (load_surface(folder if folder.is_dir() else file) for file, folder in files)
     found = match(source, target, landmarks, k=k)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
-    measures = dict(found.energies)
-    if found.ambiguity is not None:
-        measures["ambiguity"] = found.ambiguity
     return arrays, {
-        "measures": measures,
+        "measures": {**found.energies, "confidence": found.confidence},
         "verdict": found.verdict,
         "warnings": list(found.warnings),
         "settings": found.settings,

@@ -13,6 +13,8 @@ from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
+NEAR_BLOCK = 4096  # vertices whose triangles are looked at together
+
 
 @dataclass(frozen=True, eq=False)
 class BarycentricMap:
@@ -100,6 +102,73 @@ def precise_map(
     found = [triangles.nearest(q, limit) for q, limit in parts]
     face, weights = (torch.cat(x) for x in zip(*found, strict=True))
     return BarycentricMap(face, weights.to(basis2.vecs.dtype), faces[face], basis1.n_verts)
+
+
+def points_near(
+    p2p_21: Tensor, C_12: Tensor, basis1: Eigenbasis, mesh1: Mesh, basis2: Eigenbasis, *, steps: int = 3
+) -> BarycentricMap:
+    """Sub-vertex map near a vertex map: the nearest point on the triangles of surface 1 around where a vertex goes.
+
+    Surface 1 lies in the space of its eigenfunctions over the square roots of their eigenvalues, and the functional map
+    sends surface 2 there smoothly. From the triangles around the vertex of the map the search goes on around the
+    corner of largest weight, a few steps, so that it costs O(V2) whatever the size of surface 1.
+
+    Args:
+        p2p_21: (V2,) the vertex map, good to a few edges.
+        C_12: (K2, K1) the functional map that belongs to it, or a smoother one.
+        basis1: of surface 1.
+        mesh1: its triangles; every vertex that is hit has some.
+        basis2: of surface 2.
+        steps: how often the search moves on.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit.
+
+    Source: Ezuz & Ben-Chen 2017, section 4; differs: other coordinates, and a local search.
+    """
+    check_fmap(C_12, basis1, basis2)
+    C, U1, U2 = at_unit_area(C_12, basis1, basis2)
+    vals = basis1.vals.double()[: C.shape[1]]
+    moving = torch.nonzero(vals > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
+    weight = (vals[moving] * basis1.mass.double().sum()).rsqrt()
+    points, query = U1[:, moving] * weight, U2[:, : C.shape[0]] @ (C[:, moving] * weight)
+    faces = mesh1.faces.to(points.device)
+    order = torch.argsort(faces.ravel(), stable=True)
+    count = torch.bincount(faces.ravel(), minlength=len(points))
+    around = order // 3, count.cumsum(0) - count, count
+    face, weights = torch.zeros_like(p2p_21), query.new_zeros((len(query), 3))
+    for rows in torch.arange(len(query), device=query.device).split(NEAR_BLOCK):
+        at = p2p_21[rows]
+        for _ in range(steps):
+            face[rows], weights[rows] = _best_around(query[rows], points, faces, around, at)
+            corner = faces[face[rows]].gather(1, weights[rows].argmax(1, keepdim=True))[:, 0]
+            moved = corner != at
+            rows, at = rows[moved], corner[moved]
+            if not len(rows):
+                break
+    return BarycentricMap(face, weights.to(basis2.vecs.dtype), faces[face], mesh1.n_verts)
+
+
+def _best_around(
+    query: Tensor, points: Tensor, faces: Tensor, around: tuple[Tensor, Tensor, Tensor], at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of the triangles around the vertices `at` (R,): the nearest to each query (R, D), and its weights (R, 3).
+
+    `around` has the faces at each vertex one after the other, where those of each vertex begin, and how many they are.
+    """
+    order, first, count = around
+    size = count[at]
+    j = torch.arange(len(at), device=at.device).repeat_interleave(size)
+    within = torch.arange(len(j), device=j.device) - (size.cumsum(0) - size).repeat_interleave(size)
+    face = order[first[at[j]] + within]
+    corners = points[faces[face]]
+    gram, dots = corners @ corners.mT, (corners @ query[j][..., None])[..., 0]
+    weights = weights_from_products(gram, dots)
+    distance = (weights * ((gram @ weights[..., None])[..., 0] - 2 * dots)).sum(1)
+    best = query.new_full((len(at),), torch.inf).scatter_reduce(0, j, distance, "amin")
+    pair = torch.where(distance <= best[j], torch.arange(len(j), device=j.device), len(j))
+    chosen = torch.full_like(at, len(j)).scatter_reduce(0, j, pair, "amin")
+    return face[chosen], weights[chosen]
 
 
 @dataclass(frozen=True)

@@ -204,9 +204,21 @@ class GeodesicDistortion:
 
     def __call__(self, p2p_21: Tensor, p2p_12: Tensor) -> float:
         """The distortion of vertex maps p2p_21 (V2,) and p2p_12 (V1,)."""
+        return self.mean_and_spread(p2p_21, p2p_12)[0]
+
+    def mean_and_spread(self, p2p_21: Tensor, p2p_12: Tensor) -> tuple[float, float]:
+        """The distortion of vertex maps, and the root mean square of the changes over the mean distance.
+
+        Args:
+            p2p_21: (V2,) for each vertex of surface 2 a vertex of surface 1.
+            p2p_12: (V1,) for each vertex of surface 1 a vertex of surface 2.
+        """
         p2p_21 = check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
         p2p_12 = check_map(p2p_12, self._mesh2, self._mesh1, "p2p_12")
-        return self.of_probes(p2p_21[self.probes2], p2p_12[self.probes1])
+        d1, d2 = self._distances(p2p_21[self.probes2], p2p_12[self.probes1])
+        mean = (d1 + d2).mean() / 2
+        change = (d1 - d2).abs()
+        return float(change.mean() / mean), float(change.square().mean().sqrt() / mean)
 
     def of_probes(self, places_21: Tensor, places_12: Tensor) -> float:
         """The same for maps known at the probes alone.
@@ -215,9 +227,12 @@ class GeodesicDistortion:
             places_21: (n2,) vertices of surface 1 that `probes2` go to.
             places_12: (n1,) vertices of surface 2 that `probes1` go to.
         """
-        places_21, places_12 = as_tensor(places_21, "places_21"), as_tensor(places_12, "places_12")
-        d1, d2 = self._rows1[:, places_21], self._rows2[:, places_12].T
+        d1, d2 = self._distances(as_tensor(places_21, "places_21"), as_tensor(places_12, "places_12"))
         return float(2 * (d1 - d2).abs().sum() / (d1 + d2).sum())
+
+    def _distances(self, places_21: Tensor, places_12: Tensor) -> tuple[Tensor, Tensor]:
+        """(n1, n2) of all pairs of probes, on surface 1 and on surface 2."""
+        return self._rows1[:, places_21], self._rows2[:, places_12].T
 
 
 def _reachable(rows: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -209,13 +210,16 @@ class _Part:
         right = self.U.T @ (self.share[:, None] * other.X[to]) + weighted.T @ other.X
         return self.U @ torch.linalg.solve(system, right)
 
-    def beside(self, other: _Part, to: Tensor, k: int, weight: float) -> tuple[Tensor, Tensor]:
-        """Positions and normals, weighted: of this part bent onto the other, and of the other as it is."""
+    def bending(self, other: _Part, to: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """What bends this part onto the other: a rotation (3, 3), and then k coefficients (k, 3) of a displacement."""
         target = other.x[to]
         R = nearest_rotation((self.share[:, None] * target).T @ self.x)
-        U = self.U[:, :k]
-        move = U.T @ (self.share[:, None] * (target - self.x @ R.T))
-        c = torch.linalg.solve(self.gram[:k, :k], move)
+        move = self.U[:, :k].T @ (self.share[:, None] * (target - self.x @ R.T))
+        return R, torch.linalg.solve(self.gram[:k, :k], move)
+
+    def beside(self, other: _Part, to: Tensor, k: int, weight: float) -> tuple[Tensor, Tensor]:
+        """Positions and normals, weighted: of this part bent onto the other, and of the other as it is."""
+        R, c = self.bending(other, to, k)
         bent = self.x_around @ R.T + self.U_around[:, :k] @ c
         normals = Mesh(bent, self.faces_around).vertex_normals[self.own]
         agree = (self.share[:, None] * normals * other.normals[to]).sum()
@@ -234,6 +238,60 @@ def _step(
     rows1 = torch.cat([one.X, Y_12, own1, bent1], 1)
     rows2 = torch.cat([Y_21, two.X, bent2, own2], 1)
     return _nearest_rows(rows2, rows1, to_21), _nearest_rows(rows1, rows2, to_12)
+
+
+class Fields(NamedTuple):
+    """What a step of `shell_refine` compares of a surface, as smooth functions on its n vertices.
+
+    Attributes:
+        X: (n, d) its intrinsic coordinates.
+        Y: (n, d) those of the other surface, taken over.
+        R: (3, 3) and move: (n, 3), what bends it onto the other: ``x @ R.T + move`` with ``x = verts / size - middle``.
+        size: () the square root of its area.
+        middle: (3,) of its positions over `size`.
+    """
+
+    X: Tensor
+    Y: Tensor
+    R: Tensor
+    move: Tensor
+    size: Tensor
+    middle: Tensor
+
+
+def shell_fields(
+    mesh1: Mesh,
+    mesh2: Mesh,
+    p2p_21: Tensor,
+    p2p_12: Tensor,
+    basis1: Eigenbasis,
+    basis2: Eigenbasis,
+    size: int,
+) -> tuple[Fields, Fields]:
+    """The fields of both surfaces at a pair of maps.
+
+    Args:
+        mesh1, mesh2: the surfaces.
+        p2p_21: (V2,) and p2p_12: (V1,), the maps.
+        basis1, basis2: their eigenbases.
+        size: number of functions of the displacement.
+    """
+    none = _check_functions(None, mesh1, mesh2)
+    one, two = (
+        _Side.of(m, b, f, INTRINSIC, w)
+        for m, b, f, w in zip((mesh1, mesh2), (basis1, basis2), none, "12", strict=True)
+    )
+    part1, part2 = _Part.of(one), _Part.of(two)
+    out = []
+    for mesh, basis, mine, other, to, back in (
+        (mesh1, basis1, part1, part2, p2p_12, p2p_21),
+        (mesh2, basis2, part2, part1, p2p_21, p2p_12),
+    ):
+        R, c = mine.bending(other, to, min(size, mine.U.shape[1]))
+        root = basis.mass.detach().double().sum().sqrt()
+        middle = mesh.verts[0].detach().double() / root - mine.x[0]
+        out.append(Fields(mine.X, mine.pulled(other, to, back), R, mine.U[:, : len(c)] @ c, root, middle))
+    return out[0], out[1]
 
 
 def _nearest_rows(query: Tensor, points: Tensor, guess: Tensor) -> Tensor:
