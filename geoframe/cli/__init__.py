@@ -16,6 +16,7 @@ from typing import Any
 from geoframe.cli import keypoints
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
+from geoframe.cli.annotate import annotate
 from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
@@ -40,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,
     "keypoints register": keypoints.register,
+    "embed annotate": annotate,
 }
 
 
