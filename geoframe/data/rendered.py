@@ -95,7 +95,7 @@ class RenderedSet(Draws):
         Raises:
             IndexError: a number out of range.
         """
-        return _rendered(self, _numbers(self, index))
+        return _rendered(self, numbers_of(self.n, index))
 
     def pairs(self, index: int | Sequence[int] | Tensor, *, motion: float = 1.0) -> RenderedPair:
         """Two pictures of each of some individuals, and how every pixel moves between them.
@@ -114,7 +114,7 @@ class RenderedSet(Draws):
         """
         if not motion >= 0:
             raise ValueError(f"motion: expected 0 or more, found {motion}")
-        return _paired(self, _numbers(self, index), float(motion))
+        return _paired(self, numbers_of(self.n, index), float(motion))
 
     def batches(self, batch: int = 32, *, start: int = 0) -> Iterator[RenderedBatch]:
         """All pictures in their order, `batch` at a time.
@@ -202,10 +202,15 @@ def template_surface(category: str, *, n_verts: int | None = None) -> Surface:
     return Surface(verts, torch.as_tensor(r.faces), landmarks=r.landmarks)
 
 
-def _numbers(s: RenderedSet, index: int | Sequence[int] | Tensor) -> list[int]:
+def numbers_of(n: int, index: int | Sequence[int] | Tensor) -> list[int]:
+    """Some numbers as a list.
+
+    Raises:
+        IndexError: none, or one that is not among 0 to n - 1.
+    """
     numbers: list[int] = np.atleast_1d(np.asarray(index, dtype=np.int64)).ravel().tolist()
-    if not numbers or not (min(numbers) >= 0 and max(numbers) < s.n):
-        raise IndexError(f"index: expected numbers from 0 to {s.n - 1}, found {numbers}")
+    if not numbers or not (min(numbers) >= 0 and max(numbers) < n):
+        raise IndexError(f"index: expected numbers from 0 to {n - 1}, found {numbers}")
     return numbers
 
 
