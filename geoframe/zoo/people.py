@@ -92,9 +92,9 @@ def dressed(r: Rig, rng: np.random.Generator) -> Floats:
 
 
 def _person(b: _Body, rng: np.random.Generator) -> Floats:
-    skin = _mixed(_SKIN, rng)
+    skin = skin_color(rng)
     color = np.tile(np.float32(skin), (len(b.height), 1))
-    hair = _mixed(_HAIR, rng)
+    hair = hair_color(rng)
     if abs(hair.mean() - skin.mean()) < 0.18:  # told from the skin
         hair = hair * 0.3 if skin.mean() > 0.35 else np.clip(hair * 0.25, 0, 0.05)
     _trousers(b, color, rng)
@@ -263,6 +263,16 @@ def _cloth(rng: np.random.Generator) -> Floats:
     else:
         color = rng.random(3)
     return np.clip(color + rng.normal(0, 0.03, 3), 0.02, 1)
+
+
+def skin_color(rng: np.random.Generator) -> Floats:
+    """(3,) of a person."""
+    return _mixed(_SKIN, rng)
+
+
+def hair_color(rng: np.random.Generator) -> Floats:
+    """(3,) of a person."""
+    return _mixed(_HAIR, rng)
 
 
 def _mixed(table: Floats, rng: np.random.Generator) -> Floats:
