@@ -175,7 +175,7 @@ def picture(s: Draws, shot: Shot, seen: Seen, behind: Floats | None = None) -> P
 
     sub, rng = shot.subject, shot.rng
     u, normal = rng.random(2), rng.normal(size=2)
-    grain = np.array([20 + 40 * u[0], 60 + 140 * u[1]]), abs(normal * (0.06, 0.08))
+    grain = np.array([20 + 40 * u[0], 60 + 140 * u[1]]), abs(normal * (0.045, 0.055))
     _, samples = _buffers(2 * s.size + 1)
     light_samples(
         *(seen.face, seen.bary, sub.faces, sub.colors, sub.normals, sub.place, sub.open_, sub.own[1]),

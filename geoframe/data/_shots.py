@@ -309,10 +309,10 @@ def draw_lamp(view: View, rng: np.random.Generator) -> Floats:
     sun[1] = abs(sun[1]) + 0.1 + 1.4 * u[0]
     sun /= np.sqrt(sun @ sun)
     warm = 1 + 0.06 * normal[3] * np.array([1, 0.2, -1.2]) + 0.02 * normal[4:7]
-    bright, ambient = (1.05 * u[1] + 0.1) if u[2] < 0.6 else 0.35 * u[1], 0.3 + 0.55 * u[3]
+    bright, ambient = (0.25 + u[1]) if u[2] < 0.65 else 0.4 * u[1], 0.42 + 0.5 * u[3]
     sky = ambient * (np.array([0.9, 0.97, 1.08]) if u[4] < 0.5 else 1 + 0.05 * normal[7])
     ground = ambient * (0.25 + 0.55 * u[5]) * (np.array([0.9, 0.9, 0.75]) + 0.12 * normal[8:11])
     half = sun - view.R_wc[2]
     half /= np.sqrt(half @ half)
-    gloss = max(0.0, 0.08 + 0.15 * normal[11])
-    return np.stack([sun, bright * warm, sky * np.ones(3), ground, half, [gloss, 4 + 26 * u[6], 0.35 * u[7]]])
+    gloss = max(0.0, 0.14 + 0.16 * normal[11])
+    return np.stack([sun, bright * warm, sky * np.ones(3), ground, half, [gloss, 5 + 20 * u[6], 0.35 * u[7]]])

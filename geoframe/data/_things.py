@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from geoframe._types import Floats
+from geoframe._types import Array
 from geoframe.data._shots import Subject, sky_seen
 from geoframe.zoo.people import hair_color, skin_color
 from geoframe.zoo.poses import Angles
@@ -35,11 +35,11 @@ class Thing:
     """
 
     mesh: ThingMesh
-    verts: Floats
-    colors: Floats
-    place: Floats
+    verts: Array
+    colors: Array
+    place: Array
     usual: ThingMesh
-    surface_verts: Floats
+    surface_verts: Array
     bridge: Bridge | None
 
 
@@ -87,11 +87,11 @@ def turned(x: Thing, angles: Angles) -> Subject:
 
 
 @lru_cache(maxsize=64)
-def _openness(mesh: ThingMesh) -> Floats:
+def _openness(mesh: ThingMesh) -> Array:
     return sky_seen(mesh.verts, mesh.faces)
 
 
-def _paint(mesh: ThingMesh, rng: np.random.Generator) -> Floats:
+def _paint(mesh: ThingMesh, rng: np.random.Generator) -> Array:
     """(V, 3) colours by part: one paint, a second one here and there, dark tyres, glass, lights, metal."""
     base, second = _enamel(rng), _enamel(rng)
     glass, dark = rng.uniform(0.03, 0.35) * np.array([0.9, 1.0, 1.1]), rng.uniform(0.02, 0.12) * np.ones(3)
@@ -117,7 +117,7 @@ def _paint(mesh: ThingMesh, rng: np.random.Generator) -> Floats:
     return np.clip(np.array(table, np.float32), 0.01, 1)[mesh.parts]
 
 
-def _head(mesh: ThingMesh, rng: np.random.Generator) -> Floats:
+def _head(mesh: ThingMesh, rng: np.random.Generator) -> Array:
     skin, hair = skin_color(rng), hair_color(rng)
     lips = skin * (0.85, 0.6, 0.6) if rng.random() < 0.7 else np.array([0.65, 0.15, 0.18])
     told = {
@@ -136,7 +136,7 @@ def _head(mesh: ThingMesh, rng: np.random.Generator) -> Floats:
     return np.clip(np.array(table, np.float32), 0.01, 1)[mesh.parts]
 
 
-def _enamel(rng: np.random.Generator) -> Floats:
+def _enamel(rng: np.random.Generator) -> Array:
     """Greys, white and black half of the times, wood, or any colour."""
     kind, light = rng.random(), rng.random()
     if kind < 0.5:
@@ -144,5 +144,5 @@ def _enamel(rng: np.random.Generator) -> Floats:
     if kind < 0.65:
         return np.array([0.55, 0.36, 0.2]) * (0.4 + 1.2 * light)
     color = rng.random(3)
-    out: Floats = color.mean() + (color - color.mean()) * (0.4 + 0.9 * light)
+    out: Array = color.mean() + (color - color.mean()) * (0.4 + 0.9 * light)
     return np.clip(out, 0.02, 1)

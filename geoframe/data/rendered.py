@@ -173,18 +173,17 @@ def render_set(
         check_choice(name, categories(), "category")
     if surface is not None:
         check_choice(surface, tuple(species()), "surface")
-        things = [name for name in names if name in THINGS]
-        if things:
-            raise ValueError(
-                f"surface: expected none with {things[0]!r}; animals only share one, leave it out"
-            )
     check_int(n, "n", low=1)
     check_int(size, "size", low=16, high=1024)
     check_int(seed, "seed", low=0)
     if augmentation < 0:
         raise ValueError(f"augmentation: expected 0 or more, found {augmentation}")
+    things = [name for name in names if name in THINGS]
+    for given, what in ((surface, "surface"), (pose, "pose")):
+        if given is not None and things:
+            raise ValueError(f"{what}: expected none with {things[0]!r}, as it is for animals; leave it out")
     for name in names if pose is not None else ():
-        check_choice(pose, () if name in THINGS else pose_names(name), f"pose of {name}")
+        check_choice(pose, pose_names(name), "pose")
     pictures = () if photos is None else _read_photos(Path(photos))
     return RenderedSet(names, n, size, seed, n_verts, surface, pose, pictures, augmentation)
 

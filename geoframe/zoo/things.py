@@ -168,7 +168,7 @@ def bridge(category: str, structure: str, n_verts: int | None = None) -> Bridge 
     mesh, usual = thing_mesh(category, structure, n_verts), thing_mesh(category, None, n_verts)
     here, there = (_first_of(category, name).structure for name in (structure, _USUAL[category]))
     with torch.no_grad():
-        exists = there.field(torch.from_numpy(mesh.canonical)).abs().numpy() <= 1e-4
-        back = here.field(torch.from_numpy(usual.canonical)).abs().numpy() <= 1e-4
+        exists = (there.field(torch.from_numpy(mesh.canonical)).abs() <= 1e-4).numpy()
+        back = (here.field(torch.from_numpy(usual.canonical)).abs() <= 1e-4).numpy()
     tree = TriangleTree(usual.canonical, usual.faces)
-    return Bridge(mesh, exists[mesh.faces].all(1), back, tree)
+    return Bridge(mesh, np.logical_and.reduce(exists[mesh.faces], axis=1), back, tree)
