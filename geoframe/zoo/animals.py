@@ -168,7 +168,7 @@ def individual(name: str, seed: int) -> tuple[Floats, Floats]:
     cage_verts = place_cage(plan)
     if seed:
         b = bones()
-        own = proportions(cage_verts, _number(name, seed))
+        own = proportions(cage_verts, seed_number(name, seed))
         cage_verts = skin(cage_verts, b.weights, b.joints(cage_verts), b.parents, own)
     dense = finish(plan, cage_verts)
     low = dense[:, 1].min()
@@ -182,7 +182,7 @@ def _triangulation(name: str, n_verts: int, seed: int) -> tuple[Points, Ints, In
     c = _cage.cage()
     pins = np.array([c.number[key] for key in (*_MIDDLE.values(), *_PAIRED.values())])
     size = follow_curvature(dense, _cage.template().smooth @ ring_size(SPECIES[name]), n_verts)
-    points, faces, mirror, pinned = symmetric_mesh(dense, size, n_verts, pins, _number(name, seed))
+    points, faces, mirror, pinned = symmetric_mesh(dense, size, n_verts, pins, seed_number(name, seed))
     middle, right = pinned[: len(_MIDDLE)], pinned[len(_MIDDLE) :]
     both = np.stack([mirror[right], right], axis=1).ravel()
     return points, faces, mirror, np.concatenate([middle, both])
@@ -196,6 +196,6 @@ def _posed(plan: Blueprint, cage_verts: Floats, rest: Floats, seed: int) -> Floa
     return skin(rest, weights, b.joints(cage_verts), b.parents, own)
 
 
-def _number(name: str, seed: int) -> int:
+def seed_number(name: str, seed: int) -> int:
     """A seed that differs between species."""
     return zlib.crc32(f"{name} {seed}".encode())

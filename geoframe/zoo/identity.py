@@ -31,17 +31,33 @@ _GROUP = {
 
 def proportions(cage_verts: Floats, seed: int) -> Floats:
     """(J, 3, 3) stretch of each bone in the world's axes, drawn from a seed: s I + (l - s) d d^T along its axis d."""
-    rng = np.random.default_rng(seed)
-    drawn = {group: [rng.uniform(*r) for r in ranges] for group, ranges in _RANGES.items()}
     b = bones()
     place = b.joints(cage_verts)
-    out = np.empty((len(b.names), 3, 3))
-    for j, name in enumerate(b.names):
-        length, girth = drawn[_GROUP[name.removeprefix("left_").removeprefix("right_")]]
+    ends = np.empty_like(place)
+    for j in range(len(b.names)):
         children = [i for i, p in enumerate(b.parents) if p == j]
-        end = place[children].mean(0) if children else cage_verts[b.weights[:, j] > 0.9].mean(0)
-        axis = (end - place[j]) / max(
-            np.linalg.norm(end - place[j]), 1e-9
-        )  # of no length where a tail is none
-        out[j] = girth * np.eye(3) + (length - girth) * np.outer(axis, axis)
-    return out
+        ends[j] = place[children].mean(0) if children else cage_verts[b.weights[:, j] > 0.9].mean(0)
+    return stretches(place, ends, *drawn_stretches(seed))
+
+
+def drawn_stretches(seed: int | np.random.Generator, spread: float = 1.0) -> tuple[Floats, Floats]:
+    """Length (J,) and girth (J,) of each bone relative to the species' own.
+
+    Args:
+        seed: an int, or a generator to draw from.
+        spread: how far from 1 the factors go, relative to the usual ranges.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = {}
+    for group, ranges in _RANGES.items():
+        drawn[group] = [1 + spread * (rng.uniform(*r) - 1) for r in ranges]
+    both = np.array([drawn[_GROUP[n.removeprefix("left_").removeprefix("right_")]] for n in bones().names])
+    return both[:, 0], both[:, 1]
+
+
+def stretches(joints: Floats, ends: Floats, length: Floats, girth: Floats) -> Floats:
+    """(J, 3, 3) stretch of bones from `joints` (J, 3) to `ends` (J, 3): `length` (J,) along, `girth` (J,) across."""
+    axis = ends - joints
+    axis = axis / np.linalg.norm(axis, axis=1, keepdims=True).clip(1e-9)  # of no length where a tail is none
+    along = axis[:, :, None] * axis[:, None, :]
+    return girth[:, None, None] * np.eye(3) + (length - girth)[:, None, None] * along

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
@@ -114,24 +115,32 @@ def texture(
 
 def coat(member: Animal) -> Tensor:
     """(V, 3) colours in [0, 1] in which the species is usually seen, with eyes and nose."""
-    kind, first, second, regions = _COATS[member.name]
+    return _at_vertices(member, _dense_coat(member.name, member.dense_rest.numpy()))
+
+
+def coat_recipe(name: str) -> Floats:
+    """(V, 3) the usual coat of a species at the vertices of the dense template."""
+    return _dense_coat(name, individual(name, 0)[1])
+
+
+def _dense_coat(species: str, rest: Floats) -> Floats:
+    kind, first, second, regions = _COATS[species]
     colors = _mix(first, second, _pattern(kind))
-    for name, color in {**_PORTRAITS.get(member.name, {}), **regions}.items():
+    for name, color in {**_PORTRAITS.get(species, {}), **regions}.items():
         share = _region(name)[:, None]
         colors = (1 - share) * colors + share * np.array(color)
-    rest = member.dense_rest.numpy()
     number = _cage.cage().number
     reach = 0.5 * np.ptp(rest[[i for k, i in number.items() if k[:3] == ("body", "", 19)]], axis=0).max()
     spots: list[tuple[list[int], float, Color]] = [
         ([number["body", "", 19, 2], number["body", "", 19, 10]], 0.16, _EYE)
     ]
-    if member.name not in _BARE | {"elephant"}:
+    if species not in _BARE | {"elephant"}:
         spots.append(([number["nose", "", 0, 2]], 0.22, _NOSE))
     for places, size, color in spots:
         gap = cKDTree(rest[places]).query(rest)[0]
         share = _above(1 - gap / (size * reach), 12)[:, None]
         colors = (1 - share) * colors + share * np.array(color)
-    return _at_vertices(member, colors)
+    return colors
 
 
 _PORTRAITS: dict[str, dict[str, Color]] = {
@@ -219,7 +228,12 @@ def _cells(dense: Floats, n: int) -> tuple[Floats, Ints, float]:
 
 @cache
 def _region(name: str) -> Floats:
-    """(V,) how much a point belongs to a named region, 0 to 1."""
+    """(V,) how much a point of the dense template belongs to a named region, 0 to 1."""
+    return region_share(name, _cage.template().smooth)
+
+
+def region_share(name: str, smooth: sp.csr_matrix) -> Floats:
+    """(V,) how much a point belongs to a named region, 0 to 1; `smooth` (V, n) makes it of the cage's vertices."""
 
     def inside(key: _cage.Key) -> float:
         part, _, ring, k = key
@@ -247,4 +261,4 @@ def _region(name: str) -> Floats:
             }[name]
         )
 
-    return np.clip(_cage.template().smooth @ np.array([inside(k) for k in _cage.cage().keys]), 0, 1)
+    return np.clip(smooth @ np.array([inside(k) for k in _cage.cage().keys]), 0, 1)

@@ -1,0 +1,227 @@
+"""Identities and poses of an animal on the triangulation of its canonical surface, many a second.
+
+`animal` makes a mesh of its own for every individual, in seconds. Here the triangulation is that of
+`geoframe.template(name)`, so equal vertices are corresponding places of all individuals and poses; any species can be
+put on the triangulation of any other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from geoframe._check import check_choice, check_int
+from geoframe._templates import template, template_landmarks, template_symmetry
+from geoframe._types import Floats, Ints
+from geoframe.surface.closest import TriangleTree
+from geoframe.zoo import _cage
+from geoframe.zoo._blueprint import place_cage
+from geoframe.zoo._remesh import Points
+from geoframe.zoo._species import SPECIES
+from geoframe.zoo.animals import animal, individual, seed_number
+from geoframe.zoo.identity import drawn_stretches, stretches
+from geoframe.zoo.skeleton import bones, pose_angles, pose_rotations, skin
+
+
+@dataclass(frozen=True, eq=False)
+class Rig:
+    """One species on the triangulation of a canonical surface, ready to be bent.
+
+    Attributes:
+        name: the species.
+        on: whose canonical surface gives the triangulation.
+        faces: (F, 3).
+        symmetry: (V,) the vertex on the other side.
+        landmarks: name -> vertex.
+        points: of the dense template, one a vertex.
+        smooth: (V, n) sparse, from the vertices of the cage.
+        relief: (V, 3) what bumps, eyes and wool add to the species' own form.
+        starts: (V + 1,) first entry of each vertex in `bones` and `shares`.
+        bones: numbers of the bones that move the vertices.
+        shares: by how much, of sum 1 for each vertex.
+        cage: (n, 3) the species' own cage.
+    """
+
+    name: str
+    on: str
+    faces: Ints
+    symmetry: Ints
+    landmarks: dict[str, int]
+    points: Points
+    smooth: sp.csr_matrix
+    relief: Floats
+    starts: Ints
+    bones: Ints
+    shares: Floats
+    cage: Floats
+
+    @property
+    def n_verts(self) -> int:
+        """V."""
+        return len(self.relief)
+
+    def at_rest(self, cage: Floats) -> tuple[Floats, Floats]:
+        """Vertices (V, 3) and joints (J, 3) of an individual whose cage is (n, 3), its feet on y = 0."""
+        verts = self.smooth @ cage + self.relief
+        down = np.array([0, verts[:, 1].min(), 0])
+        return verts - down, bone_places(cage)[0] - down
+
+    def bent(self, verts: Floats, joints: Floats, own: Floats) -> Floats:
+        """(V, 3) vertices after each bone turned: own (J, 3, 3) in the world's axes, as `pose_rotations` gives."""
+        from geoframe.zoo._bend import bend
+
+        out = np.empty_like(verts)
+        bend(verts, self.starts, self.bones, self.shares, bone_affine(joints, own).astype(verts.dtype), out)
+        return out
+
+    def normals(self, verts: Floats) -> Floats:
+        """(V, 3) unit normals of vertices (V, 3)."""
+        from geoframe.zoo._bend import normals
+
+        out = np.empty_like(verts)
+        normals(verts, self.faces, out)
+        return out
+
+
+def pose_template(
+    name: str,
+    identities: Sequence[int],
+    poses: Sequence[int | Mapping[str, tuple[float, float, float]] | None],
+    *,
+    on: str | None = None,
+    n_verts: int | None = None,
+) -> Tensor:
+    """Individuals of a species in poses, on the triangulation of a canonical surface.
+
+    Args:
+        name: one of `species()`.
+        identities: B seeds; 0 is the species' own form. Proportions are those of ``animal(name, seed=identity)``.
+        poses: B of: None at rest, a seed as in `animal`, or angles by bone as `joint_angles` gives them.
+        on: the species whose canonical surface gives the triangulation; default `name`.
+        n_verts: None for `geoframe.template(on)`; else of about this size, as ``animal(on, n_verts)``.
+
+    Returns:
+        (B, V, 3) float64, metres; the faces and landmarks are those of the canonical surface.
+
+    Raises:
+        ValueError: unknown names, negative seeds, lists of different length.
+    """
+    if len(identities) != len(poses):
+        raise ValueError(
+            f"poses: expected one for each of {len(identities)} identities, found {len(poses)}; repeat them"
+        )
+    r = rig(name, on=on, n_verts=n_verts)
+    out = np.empty((len(identities), r.n_verts, 3))
+    for b, (identity, pose) in enumerate(zip(identities, poses, strict=True)):
+        check_int(identity, "identities", low=0)
+        cage = r.cage
+        if identity:
+            cage = shaped(cage, *drawn_stretches(seed_number(name, identity)))
+        verts, joints = r.at_rest(cage)
+        if pose is not None:
+            if not isinstance(pose, Mapping):
+                pose = pose_angles(SPECIES[name].limits, check_int(pose, "poses", low=0))
+            verts = r.bent(verts, joints, pose_rotations(pose))
+        out[b] = verts
+    return torch.as_tensor(out)
+
+
+@lru_cache(maxsize=64)
+def rig(name: str, *, on: str | None = None, n_verts: int | None = None) -> Rig:
+    """A species on the triangulation of a canonical surface; the same object at every call.
+
+    Args:
+        name: one of `species()`.
+        on: as in `pose_template`.
+        n_verts: as in `pose_template`.
+
+    Raises:
+        ValueError: unknown names.
+    """
+    check_choice(name, tuple(sorted(SPECIES)), "name")
+    on = name if on is None else check_choice(on, tuple(sorted(SPECIES)), "on")
+    points, faces, symmetry, landmarks = _surface(on, n_verts)
+    corners = sp.csr_matrix(
+        (
+            points.weights.ravel(),
+            _cage.template().faces[points.faces].ravel(),
+            np.arange(len(points.faces) + 1) * 3,
+        ),
+        (len(points.faces), len(_cage.template().side)),
+    )
+    smooth = (corners @ _cage.template().smooth).tocsr()
+    cage, dense = individual(name, 0)
+    weights = smooth @ bones().weights
+    weights[weights < 1e-3] = 0
+    weights /= weights.sum(1, keepdims=True)
+    sparse = sp.csr_matrix(weights)
+    return Rig(
+        *(name, on, faces, symmetry, landmarks, points, smooth, points.on(dense) - smooth @ cage),
+        *(sparse.indptr.astype(np.int64), sparse.indices.astype(np.int64), sparse.data, cage),
+    )
+
+
+@lru_cache(maxsize=32)
+def _surface(on: str, n_verts: int | None) -> tuple[Points, Ints, Ints, dict[str, int]]:
+    """Points of the dense template, faces, mirror map and landmarks of a canonical surface."""
+    if n_verts is not None:
+        made = animal(on, n_verts)
+        points = Points(made.truth.face.numpy(), made.truth.barycentric.numpy())
+        return points, made.mesh.faces.numpy(), made.symmetry.numpy(), made.landmarks
+    mesh = template(on)
+    tree = TriangleTree(individual(on, 0)[1], _cage.template().faces)
+    points = Points(*tree.closest(mesh.verts.numpy(), 16))
+    return points, mesh.faces.numpy(), template_symmetry(on).numpy(), template_landmarks(on)
+
+
+def shaped(cage: Floats, length: Floats, girth: Floats) -> Floats:
+    """(n, 3) the cage of an individual whose bones are `length` (J,) times as long and `girth` (J,) as thick."""
+    joints, ends = bone_places(cage)
+    return skin(cage, bones().weights, joints, bones().parents, stretches(joints, ends, length, girth))
+
+
+def bone_places(cage: Floats) -> tuple[Floats, Floats]:
+    """Joints (J, 3) of a cage (n, 3), and where each bone ends (J, 3)."""
+    first, last = _bone_rows()
+    return first @ cage, last @ cage
+
+
+def bone_affine(joints: Floats, own: Floats) -> Floats:
+    """(J, 12) matrix and shift of each bone that turns by own (J, 3, 3) and follows its parent."""
+    place, parents = joints.copy(), bones().parents
+    for j, p in enumerate(parents):
+        if p >= 0:
+            place[j] = place[p] + own[p] @ (joints[j] - joints[p])
+    shift = place - np.einsum("jab,jb->ja", own, joints)
+    return np.concatenate([own.reshape(-1, 9), shift], axis=1)
+
+
+@cache
+def _bone_rows() -> tuple[sp.csr_matrix, sp.csr_matrix]:
+    """(J, n) matrices that take a cage to the joints, and to the ends of the bones: see `identity.proportions`."""
+    b = bones()
+    n = len(b.weights)
+    first = np.zeros((len(b.names), n))
+    for j, ring in enumerate(b.rings):
+        first[j, list(ring)] = 1 / len(ring)
+    last = np.zeros_like(first)
+    for j in range(len(b.names)):
+        children = [i for i, p in enumerate(b.parents) if p == j]
+        if children:
+            last[j] = first[children].mean(0)
+        else:
+            tip = b.weights[:, j] > 0.9
+            last[j] = tip / tip.sum()
+    return sp.csr_matrix(first), sp.csr_matrix(last)
+
+
+@lru_cache(maxsize=32)
+def own_cage(name: str) -> Floats:
+    """(n, 3) the cage of a species, as it was placed."""
+    return place_cage(SPECIES[name])
