@@ -1,4 +1,4 @@
-"""Bricks of networks: point features, node branch, poses, low-rank shape bases. Channels are last."""
+"""Bricks of networks: point features, node branch, poses, low-rank shape bases, embeddings. Channels are last."""
 
 from geoframe.layers.basis import KeypointBasis as KeypointBasis
 from geoframe.layers.harmonics import HarmonicPose as HarmonicPose
@@ -9,3 +9,5 @@ from geoframe.layers.nodes import NodeBranch as NodeBranch
 from geoframe.layers.nodes import farthest_nodes as farthest_nodes
 from geoframe.layers.pose import GlobalBranch as GlobalBranch
 from geoframe.layers.pose import PoseCoefficientBranch as PoseCoefficientBranch
+from geoframe.layers.vertex_embedding import SharedEmbedding as SharedEmbedding
+from geoframe.layers.vertex_embedding import VertexEmbedding as VertexEmbedding

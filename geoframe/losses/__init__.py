@@ -8,3 +8,8 @@ from geoframe.losses.clouds import local_shape_loss as local_shape_loss
 from geoframe.losses.clouds import outside_loss as outside_loss
 from geoframe.losses.clouds import separation_loss as separation_loss
 from geoframe.losses.clouds import upright_loss as upright_loss
+from geoframe.losses.embeddings import geodesic_cross_entropy as geodesic_cross_entropy
+from geoframe.losses.embeddings import mask_loss as mask_loss
+from geoframe.losses.embeddings import pixel_cycle_loss as pixel_cycle_loss
+from geoframe.losses.embeddings import shape_cycle_loss as shape_cycle_loss
+from geoframe.losses.embeddings import vertex_cross_entropy as vertex_cross_entropy

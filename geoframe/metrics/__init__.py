@@ -15,6 +15,17 @@ from geoframe.metrics.clouds import repeatability as repeatability
 from geoframe.metrics.clouds import semantic_consistency as semantic_consistency
 from geoframe.metrics.clouds import surface_distance as surface_distance
 from geoframe.metrics.clouds import symmetry_error as symmetry_error
+from geoframe.metrics.embeddings import average_precision as average_precision
+from geoframe.metrics.embeddings import geodesic_errors as geodesic_errors
+from geoframe.metrics.embeddings import gps as gps
+from geoframe.metrics.embeddings import gpsm as gpsm
+from geoframe.metrics.embeddings import mask_iou as mask_iou
+from geoframe.metrics.embeddings import mean_scores as mean_scores
+from geoframe.metrics.embeddings import mesh_error as mesh_error
+from geoframe.metrics.embeddings import mirrored_share as mirrored_share
+from geoframe.metrics.embeddings import part_kappas as part_kappas
+from geoframe.metrics.embeddings import pck as pck
+from geoframe.metrics.embeddings import pixel_scores as pixel_scores
 from geoframe.metrics.registration import fit_similarity as fit_similarity
 from geoframe.metrics.registration import random_pairs as random_pairs
 from geoframe.metrics.registration import register_pairs as register_pairs
