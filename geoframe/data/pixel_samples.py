@@ -199,12 +199,19 @@ def rendered_samples(
 
 
 def _of_masks(
-    image: Tensor, vertex: Tensor, surface: Tensor, names: tuple[str, ...], n_points: int, draw: torch.Generator
+    image: Tensor,
+    vertex: Tensor,
+    surface: Tensor,
+    names: tuple[str, ...],
+    n_points: int,
+    draw: torch.Generator,
 ) -> PixelSamples:
     """Pictures (B, 3, S, S) with a vertex (B, S, S) of each foreground pixel."""
     points, chosen = dense_points(vertex, n_points, draw)
     known = torch.ones(len(image), dtype=torch.bool)
-    return PixelSamples((image * 255).round().to(torch.uint8), vertex >= 0, known, points, chosen, surface, names)
+    return PixelSamples(
+        (image * 255).round().to(torch.uint8), vertex >= 0, known, points, chosen, surface, names
+    )
 
 
 def dense_points(vertex: Tensor, n_points: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:

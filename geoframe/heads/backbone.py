@@ -156,7 +156,9 @@ def conv(n_in: int, n_out: int, *, stride: int = 1, size: int = 3) -> nn.Sequent
     Group norm, as it does not mix the images of a batch.
     """
     norm = nn.GroupNorm(_NORM_GROUPS, n_out)
-    return nn.Sequential(nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), norm, nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), norm, nn.ReLU(inplace=True)
+    )
 
 
 class _Tapped(nn.Module):

@@ -46,6 +46,7 @@ class FieldHead(nn.Module):
     Attributes:
         stride: of the field, in pixels.
         dim: D.
+        settings: the arguments width, stride and mask, to build it again.
         n_unused: how many of the backbone's finest maps are not looked at.
     """
 
@@ -59,6 +60,7 @@ class FieldHead(nn.Module):
             raise ValueError(f"width: expected a multiple of 8, found {width}")
         check_choice(stride, (2, 4), "stride")  # type: ignore[arg-type]
         self.backbone, self.dim, self.has_mask = backbone, dim, mask
+        self.settings = {"width": width, "stride": stride, "mask": mask}
         used = [(s, c) for s, c in zip(backbone.strides, backbone.channels, strict=True) if s >= stride]
         if not used:
             raise ValueError(

@@ -9,8 +9,9 @@ Source: PAPER is Neverova et al. 2020, with the released code's weights; its det
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from torch import Tensor, nn
 from geoframe._check import check_choice, check_int
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
+from geoframe.data.pixel_samples import PixelSamples
+from geoframe.heads.backbone import backbone
+from geoframe.heads.fields import FieldHead
+from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.losses.embeddings import (
     TARGETS,
     geodesic_cross_entropy,
@@ -27,9 +32,9 @@ from geoframe.losses.embeddings import (
     shape_cycle_loss,
     vertex_cross_entropy,
 )
-from geoframe.models.surface_embedding.network import Embedded, at_points
+from geoframe.models.surface_embedding.network import Embedded, SurfaceEmbedding, at_points, smooth_start
 from geoframe.surface import farthest_points
-from geoframe.training import Schedule
+from geoframe.training import Pictures, Schedule, fit
 
 KINDS = ("plain", *TARGETS)
 
@@ -247,15 +252,93 @@ class Recipe:
         return replace(self, schedule=replace(self.schedule, minutes=minutes, steps=steps, epochs=None))
 
 
+def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> SurfaceEmbedding:
+    """The network of a recipe with weights at random, for some surfaces.
+
+    Args:
+        recipe: backbone, dimension, functions, head.
+        surfaces: by name.
+        seed: of the weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        head = FieldHead(backbone(recipe.backbone), recipe.dim, **recipe.head)
+        tables = {
+            name: VertexEmbedding(surface, recipe.dim, functions=recipe.functions, seed=seed + i)
+            for i, (name, surface) in enumerate(surfaces.items())
+        }
+        for table in tables.values():
+            smooth_start(table)
+    return SurfaceEmbedding(head, SharedEmbedding(tables), style=recipe.style)
+
+
+def train_network(
+    model: SurfaceEmbedding,
+    samples: PixelSamples,
+    *,
+    out: str | Path,
+    recipe: Recipe,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    precision: str = "32-true",
+    run: Mapping[str, Any] | None = None,
+    progress: Callable[[str, float], None] | None = None,
+    pictures: Pictures | None = None,
+) -> list[dict[str, float]]:
+    """Minimise the losses of a recipe over samples; see `geoframe.training.fit` for what is not told here.
+
+    Args:
+        model: trained in place.
+        samples: with maps, where the backbone is frozen and each picture is seen more than once.
+        out: folder for state and logs.
+        recipe: losses, batches, schedule.
+        seed: of batches.
+        accelerator: see `fit`.
+        devices: see `fit`.
+        precision: see `fit`.
+        run: see `fit`.
+        progress: see `fit`.
+        pictures: see `fit`.
+    """
+    surfaces = [e.surface for e in model.surfaces.values()]
+    annotated = []
+    for i in range(len(surfaces)):
+        vertex = samples.vertex[samples.surface == i]
+        annotated.append(torch.unique(vertex[vertex >= 0]))
+    losses = BatchLosses(recipe.losses, surfaces, model.head, annotated)
+    plan = recipe.batches
+
+    def batches(epoch: int, rank: int, world: int) -> Any:
+        return samples.batches(
+            plan.size, plan.n_points, seed=seed * 1_000_003 + epoch, rank=rank, world=world
+        )
+
+    return fit(
+        model,
+        batches,
+        losses,
+        out=out,
+        schedule=recipe.schedule,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        precision=precision,
+        run=run,
+        progress=progress,
+        pictures=pictures,
+    )
+
+
 OURS = Recipe(
     name="geoframe",
     backbone="efficientnet-lite0",
     dim=16,
-    functions=256,
-    losses=Losses(temperature=0.05, sigma=0.05, overlap=0.5, columns=1000),
-    batches=BatchPlan(size=32, n_points=96),
+    functions=128,
+    losses=Losses(temperature=0.05, sigma=0.05, overlap=0.5, columns=640),
+    batches=BatchPlan(size=32, n_points=80),
     schedule=Schedule(
-        minutes=20, lr=2e-3, warmup=50, decay="cosine", floor=2e-5, weight_decay=0.02, clip=1.0
+        minutes=20, lr=3e-3, warmup=50, decay="cosine", floor=2e-5, weight_decay=0.02, clip=1.0
     ),
     style=0.5,
 )
