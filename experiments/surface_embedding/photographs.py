@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from geoframe.data.image_files import box_of_mask, read_image, read_mask
+from geoframe.data.pixel_samples import crop_box
 from geoframe.metrics.embeddings import mask_iou, pck
 from geoframe.models.surface_embedding import Predictor
-from geoframe.models.surface_embedding.predictor import crop_box
 from geoframe.pixels import PixelMap
 
 LIMBS = 0.42  # of the height: below it everything counts as legs, whose far ones belong to the other side

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from geoframe._check import check_index, check_int, check_shape
-from geoframe.data.crops import Crop, resized
+from geoframe._check import as_floats, check_index, check_int, check_shape
+from geoframe.data.crops import Crop, check_box, resized
 from geoframe.data.image_files import ImageSet, box_of_mask
 
 if TYPE_CHECKING:
@@ -288,6 +288,24 @@ def image_samples(
                 cut = augment(cut, seed=int(torch.randint(2**31, (), generator=rng)))
             parts.append(_of_points(cut, crop, item.points, item.vertex, mask, number, tuple(names)))
     return joined(parts)
+
+
+def crop_box(box: Tensor | Sequence[float] | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Whole pixels x0, y0, x1, y1 of the crop around a box, inside an image (H, W).
+
+    Raises:
+        ValueError: a box that lies outside of the image.
+    """
+    H, W = size
+    if box is None:
+        return 0, 0, W, H
+    x0, y0, x1, y1 = check_box(as_floats(box, "boxes")).tolist()
+    if x1 <= 0 or y1 <= 0 or x0 >= W or y0 >= H:
+        raise ValueError(f"boxes: expected boxes in the image of {W} x {H} pixels, found {[x0, y0, x1, y1]}")
+    room = _PADDING * max(x1 - x0, y1 - y0)
+    left, top = max(int(x0 - room), 0), max(int(y0 - room), 0)
+    right, bottom = min(int(x1 + room + 1), W), min(int(y1 + room + 1), H)
+    return left, top, right, bottom
 
 
 def continued(crop: Crop, picture: Tensor) -> Tensor:

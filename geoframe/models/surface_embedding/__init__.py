@@ -1,6 +1,7 @@
 """Continuous surface embeddings: for every pixel a place on a canonical surface (Neverova et al. 2020)."""
 
 from geoframe.models.surface_embedding.evaluate import calibrate as calibrate
+from geoframe.models.surface_embedding.evaluate import evaluate as evaluate
 from geoframe.models.surface_embedding.network import SurfaceEmbedding as SurfaceEmbedding
 from geoframe.models.surface_embedding.network import Target as Target
 from geoframe.models.surface_embedding.predictor import Predictor as Predictor

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._cache import cache_key
-from geoframe._check import as_floats, check_choice, check_float, check_shape
+from geoframe._check import check_choice, check_float, check_shape
 from geoframe.canonical import load_surface
 from geoframe.canonical.surface import Surface
-from geoframe.data.crops import check_box, resized
-from geoframe.data.pixel_samples import PixelSamples
+from geoframe.data.crops import resized
+from geoframe.data.pixel_samples import PixelSamples, crop_box
 from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zoo_surface
 from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
@@ -43,7 +43,6 @@ from geoframe.zoo import species
 
 KIND = "surface embedding"
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
-_PADDING = 0.1  # around a box, in parts of its longer side
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _HELD = 20  # every so many-th picture is set aside
 _FEWEST_HELD = 200  # pictures, below which none is
@@ -488,24 +487,6 @@ def _take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, 
         else:
             continue
         embedding.weight.data.copy_(on_functions(embedding, table))
-
-
-def crop_box(box: Tensor | Sequence[float] | None, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Whole pixels x0, y0, x1, y1 of the crop around a box, inside an image (H, W).
-
-    Raises:
-        ValueError: a box that lies outside of the image.
-    """
-    H, W = size
-    if box is None:
-        return 0, 0, W, H
-    x0, y0, x1, y1 = check_box(as_floats(box, "boxes")).tolist()
-    if x1 <= 0 or y1 <= 0 or x0 >= W or y0 >= H:
-        raise ValueError(f"boxes: expected boxes in the image of {W} x {H} pixels, found {[x0, y0, x1, y1]}")
-    room = _PADDING * max(x1 - x0, y1 - y0)
-    left, top = max(int(x0 - room), 0), max(int(y0 - room), 0)
-    right, bottom = min(int(x1 + room + 1), W), min(int(y1 + room + 1), H)
-    return left, top, right, bottom
 
 
 def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
