@@ -23,7 +23,7 @@ def keypoint_colors(n: int) -> Array:
     return np.array([colorsys.hsv_to_rgb(h, *tones[i // 7 % 3]) for i, h in enumerate(hues)]).reshape(n, 3)
 
 
-def _is_light(color: Array) -> bool:
+def is_light(color: Array) -> bool:
     """Whether dark text is read better on it than white text."""
     return bool(color @ (0.3, 0.6, 0.1) > 0.6)
 
@@ -117,7 +117,7 @@ def _cell(points: Array, keypoints: Array, view: Array, size: int, title: str, c
         r = (0.024 + 0.005 * depth) * size * over
         fill = tuple(int(255 * v) for v in palette[i])
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=(40, 40, 40), width=over)
-        ink = (20, 20, 20) if _is_light(palette[i]) else "white"
+        ink = (20, 20, 20) if is_light(palette[i]) else "white"
         draw.text((x, y), str(i), fill=ink, font=font, anchor="mm")
     if title:
         big = ImageFont.load_default(size=round(0.05 * size * over))
@@ -165,6 +165,6 @@ def write_clouds_page(
         data={
             "clouds": entries,
             "colors": [f"#{''.join(f'{int(255 * v):02x}' for v in c)}" for c in palette],
-            "inks": ["#141414" if _is_light(c) else "#fff" for c in palette],
+            "inks": ["#141414" if is_light(c) else "#fff" for c in palette],
         },
     )

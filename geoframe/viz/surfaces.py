@@ -117,6 +117,18 @@ def position_colors(verts: Array, view: Array) -> Array:
     return _oklab_to_srgb(lab)
 
 
+def canonical_colors(mesh: Mesh) -> Array:
+    """(V, 3) sRGB in [0, 1]: a colour for every place of a surface, the same in each picture that is drawn of it.
+
+    Smooth, by `position_colors` as `good_view` sees the surface: hue runs along the body, the lower side is darker,
+    left and right differ.
+
+    Args:
+        mesh: the canonical surface (V, 3), in the pose in which it is kept.
+    """
+    return position_colors(_geometry(mesh)[0], good_view(mesh))
+
+
 def two_sided(values: Array, full: float = 0.98) -> Array:
     """Colours of numbers with a sign: near white at 0, red above, blue below.
 
