@@ -247,9 +247,9 @@ def predict(
     to: Path | None = None,
     flip: bool = True,
     embedding: bool = False,
-    pages: bool = True,
+    show: int = 12,
 ) -> None:
-    """Map the pixels of images to a surface: NAME.npz, NAME.png with the surface's colours, and a page for each image.
+    """Map the pixels of images to a surface: NAME.npz, NAME.png with the surface's colours, and pixels.html.
 
     NAME.npz holds `vertex` (H, W), -1 outside of the mask, `mask` and `confidence`; `geoframe.PixelMap.load` reads
     it. A folder of video frames is done frame by frame. predictions.json tells score and warnings of each image.
@@ -265,13 +265,15 @@ def predict(
         to: another image: where the points that each image shows are seen in it, NAME.matches.npz and .png.
         flip: look at the mirror image, too: better, and twice the time.
         embedding: write the embedding of each pixel into NAME.npz, too.
-        pages: write NAME.html, where pointing at the image shows the place on the surface.
+        show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for
+            no page.
     """
     import json
 
     from geoframe._files import read_text, staged_folder
     from geoframe.data.image_files import list_images, read_image
     from geoframe.models.surface_embedding import load
+    from geoframe.viz.pixel_page import write_pixel_page
 
     predictor = load(model)
     files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
@@ -294,7 +296,9 @@ def predict(
             picture,
             predictor.predict(picture, [places.get(to.name)], category=category, flip=flip)[0],
         )
-    rows, bad = [], []
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[Tensor, PixelMap]] = []
+    bad: list[str] = []
     with staged_folder(out) as folder, progress_bar("embed predict") as progress:
         for i, file in enumerate(files):
             progress(file.name, i / len(files))
@@ -304,9 +308,15 @@ def predict(
             except ValueError as err:
                 bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
                 continue
-            rows.append(_write(folder, file.stem, image, found, predictor, reference, embedding, pages))
+            rows.append(_write(folder, file.stem, image, found, predictor, reference, embedding))
+            shown += [(image, found)] if len(shown) < show else []
         if not rows:
             raise ValueError(bad[0])
+        if shown:
+            pictures, maps = zip(*shown, strict=True)
+            names = [row["image"] for row in rows[: len(shown)]]
+            on = category or predictor.names[0]
+            write_pixel_page(folder / "pixels.html", maps, pictures, names=names, surface_name=on)
         save_json(
             {"model": str(model or "animals"), "images": rows, "failed": bad}, folder / "predictions.json"
         )
@@ -315,7 +325,7 @@ def predict(
             warn(f"{row['image']}: {line}")
     for line in bad:
         warn(line)
-    print(f"{len(rows)} images; wrote NAME.npz, NAME.png and predictions.json to {out}")
+    print(f"{len(rows)} images; wrote NAME.npz, NAME.png, pixels.html and predictions.json to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
 
@@ -328,7 +338,6 @@ def _write(
     predictor: Predictor,
     reference: tuple[Tensor, PixelMap] | None,
     embedding: bool,
-    pages: bool,
 ) -> dict[str, Any]:
     """The files of one image, and what is told of it."""
     import numpy as np
@@ -338,10 +347,6 @@ def _write(
 
     found.save(folder / f"{name}.npz", embedding=embedding)
     save_picture(draw_pixel_map(found, image), folder / f"{name}.png")
-    if pages:
-        from geoframe.viz.pixel_page import write_pixel_page
-
-        write_pixel_page(folder / f"{name}.html", image, found, name=name)
     if reference is not None:
         matches = found.correspond(reference[1])
         with (folder / f"{name}.matches.npz").open("wb") as file:

@@ -8,6 +8,7 @@ from geoframe._templates import template, template_symmetry, templates
 from geoframe.canonical.surface import Surface
 from geoframe.data.rendered import categories, template_surface
 from geoframe.nearest import nearest
+from geoframe.surface.symmetry import Symmetry
 from geoframe.zoo.rig import pose_template
 
 _SYMMETRIC = 0.01  # residual of a mirror plane up to which it is used
@@ -15,7 +16,19 @@ _SYMMETRIC = 0.01  # residual of a mirror plane up to which it is used
 
 def zoo_surface(name: str) -> Surface:
     """The canonical surface of a category of the zoo, as rendered sets have it."""
-    return template_surface(name)
+    surface = template_surface(name)
+    if name in templates() and surface.n_verts == len(template_symmetry(name)):
+        surface.once("symmetry", lambda: _known_symmetry(name, surface))  # to look for it takes ten seconds
+    return surface
+
+
+def _known_symmetry(name: str, surface: Surface) -> Symmetry:
+    """The plane z = 0, in which the canonical surfaces are symmetric vertex by vertex."""
+    mirror = template_symmetry(name)
+    flipped = surface.verts * surface.verts.new_tensor([1.0, 1.0, -1.0])
+    off = (flipped - surface.verts[mirror]).norm(dim=1).mean() / surface.area.sqrt()
+    normal = surface.verts.new_tensor([0.0, 0.0, 1.0])
+    return Symmetry(normal, surface.verts.new_zeros(()), mirror, float(off))
 
 
 def zoo_correspondence(source: str, target: str) -> Tensor:

@@ -44,6 +44,7 @@ from geoframe.zoo import species
 KIND = "surface embedding"
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
+_MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
 _HELD = 20  # every so many-th picture is set aside
 _FEWEST_HELD = 200  # pictures, below which none is
 _LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
@@ -188,8 +189,8 @@ class Predictor:
                 twice the time.
 
         Returns:
-            Maps of the images' sizes, with calibrated confidence and the embedding (H, W, D) of each foreground
-            pixel, whose length is how far image and mirror image agree.
+            Maps of the images' sizes, with calibrated confidence. Of images of up to a million pixels also the
+            embedding (H, W, D) of each foreground pixel, whose length is how far image and mirror image agree.
 
         Raises:
             TypeError, ValueError: images or boxes of another shape, a box outside its image, an unknown category.
@@ -226,15 +227,16 @@ class Predictor:
             vertex[mask] = nearest_vertices(x, target.table)
             confidence[mask] = self.model.calibration(self.evidence(x, mask_logits[mask], target, flip))
             embedding[mask] = x
-        fields = [vertex, mask, confidence, embedding]
+        fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         if coarse != size:
             fields = [_enlarged(f, size) for f in fields]
         whole = []
-        for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=True):
+        for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=False):
             out = torch.full((H, W, *value.shape[2:]), empty, dtype=value.dtype)
             out[y0:y1, x0:x1] = value
             whole.append(out)
-        return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=whole[3])
+        kept = whole[3] if len(whole) == 4 else None
+        return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
 
     @torch.no_grad()
     def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
