@@ -20,6 +20,7 @@ from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
+from geoframe.cli.render import render
 
 _BAD_INPUT = (
     ValueError,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "canonical": canonical,
     "match": match,
     "match-all": match_all,
+    "render": render,
     "keypoints train": keypoints.train,
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,

@@ -54,27 +54,56 @@ def noise_tiles() -> Floats:
 
 
 def noise(rng: np.random.Generator, rows: Floats, cols: Floats, kind: int | None = None) -> Floats:
-    """Noise at whole rows (h,) and columns (w,), from a random place of a random tile; (h, w)."""
+    """Noise at rows (h,) and columns (w,) of 0 or more, from a random place of a random tile; (h, w)."""
     y, x, k = rng.integers(0, _TILE, 3).tolist()
     tile = noise_tiles()[k % 24 if kind is None else kind]
-    return tile[np.ix_((rows.astype(np.int64) + y) % _TILE, (cols.astype(np.int64) + x) % _TILE)]
+    r, c = rows.astype(np.int64), cols.astype(np.int64)
+    down = tile[(r + y) % _TILE]
+    down = down + np.float32(rows - r)[:, None] * (tile[(r + y + 1) % _TILE] - down)
+    left = down[:, (c + x) % _TILE]
+    return left + np.float32(cols - c) * (down[:, (c + x + 1) % _TILE] - left)
 
 
 def textured(
-    rng: np.random.Generator, size: int, color: Floats, strength: float, rows: Floats | None = None
+    rng: np.random.Generator,
+    size: int,
+    color: Floats,
+    strength: float,
+    rows: Floats | None = None,
+    *,
+    out: Floats | None = None,
+    between: tuple[Floats | float, Floats | float] = (0.0, np.inf),
 ) -> Floats:
-    """(h, size, 3) a colour with noise of light and of hue."""
+    """A colour with noise of light and of hue.
+
+    Args:
+        rng: what is drawn comes from here.
+        size: S.
+        color: (3,).
+        strength: of the noise.
+        rows: (S,) where the rows lie, in pixels; evenly spaced if not given.
+        out: (S, S, 3) is painted on; a new picture if not given.
+        between: first row, and the row after the last one, of each column: what is painted.
+
+    Returns:
+        (S, S, 3), `out` where it is given.
+    """
     from geoframe.data._loops import texture
 
-    zoom = rng.uniform(0.4, 3.0) * 64 / size
+    zoom = (0.3 + 2.7 * rng.random() ** 1.5) * 64 / size
     cols = np.arange(size) * zoom
     rows = cols if rows is None else rows * zoom
-    at = rng.integers(0, _TILE, 4)
-    first, second = rng.integers(0, 24, 2).tolist()
-    out = np.empty((len(rows), size, 3), np.float32)
+    at = rng.integers(0, _TILE, 6)
+    first, second = int(at[4]) % 24, int(at[5]) % 24
+    out = np.empty((size, size, 3), np.float32) if out is None else out
     tiles = noise_tiles()
-    hue = 0.35 * strength * rng.normal(0, 0.4, 3)
-    texture(tiles[first], tiles[second], rows, cols, at, color, strength * (0.35 + color), hue, out)
+    hue = 0.14 * strength * rng.normal(size=3)
+    top, bottom = (np.broadcast_to(np.asarray(x, float), (size,)) for x in between)
+    top, bottom = np.ascontiguousarray(top), np.ascontiguousarray(bottom)
+    color = np.asarray(color, float)
+    texture(
+        tiles[first], tiles[second], rows, cols, at, color, strength * (0.35 + color), hue, top, bottom, out
+    )
     return out
 
 
@@ -92,58 +121,65 @@ def background(
     if len(photos) and rng.random() < 0.75:
         return _photograph(rng, size, photos)
     kinds: tuple[Callable[..., Floats], ...] = (_landscape, _noise, _studio, _shapes, _room)
-    chosen = int(np.searchsorted((0.52, 0.66, 0.76, 0.87), rng.random()))
+    chosen = int(np.searchsorted((0.6, 0.71, 0.79, 0.86), rng.random()))
     return np.clip(kinds[chosen](rng, size, horizon), 0, 1)
 
 
 def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
     """Sky, something far, ground that gets coarser towards the viewer; now and then a fence."""
     row, slope = horizon
-    y, x = np.mgrid[0.5:size, 0.5:size]
-    depth = (y - (row + slope * (x - size / 2))).astype(np.float32)  # below the horizon
-    sky = _SKIES[rng.integers(len(_SKIES))] * rng.uniform(0.7, 1.1)
-    t = np.clip(-depth / size, 0, 1)[..., None]
-    cloud = noise(rng, np.arange(size) * 64 / size, np.arange(size) * 64 / size, int(rng.integers(4, 8)))
-    out = sky * (1 - 0.35 * t) + 0.25 * t
-    out = out + np.clip(cloud * rng.uniform(0, 0.25), 0, 1)[..., None]
+    across = np.arange(size) + 0.5
+    line = row + slope * (across - size / 2)  # row of the horizon in each column
+    sky = np.float32(_SKIES[rng.integers(len(_SKIES))] * rng.uniform(0.7, 1.1))
+    t = np.float32(np.clip((line - across[:, None]) / size, 0, 1))[..., None]
+    step = np.arange(size) * (64 / size)
+    cloud = np.float32(rng.uniform(0, 0.25)) * noise(rng, step, step, int(rng.integers(4, 8)))
+    out = sky * (1 - np.float32(0.35) * t) + np.float32(0.25) * t
+    out += np.maximum(cloud, 0)[..., None]
     ground = _pick(_GROUNDS, rng)
-    rows = 18 * np.log1p(np.clip(np.arange(size) + 0.5 - row, 0, None) / (0.06 * size)) * size / 64
-    near = textured(rng, size, ground, rng.uniform(0.04, 0.28), rows)
-    out = np.where((depth > 0)[..., None], near, out)
+    rows = 18 * np.log1p(np.clip(across - row, 0, None) / (0.06 * size)) * size / 64
+    textured(rng, size, ground, rng.uniform(0.04, 0.28), rows, out=out, between=(line, np.inf))
+    if rng.random() < 0.4:  # a strip of other ground
+        low = line + rng.uniform(0.0, 0.4) * size
+        wide = rng.uniform(0.02, 0.3) * size
+        color = _pick(_GROUNDS, rng)
+        textured(rng, size, color, rng.uniform(0.04, 0.25), rows, out=out, between=(low, low + wide))
     for _ in range(rng.integers(1, 4)):  # rows of trees, hills, walls
         high = abs(rng.normal(0, 0.28)) * size + 1
-        edge = noise(
-            rng, np.zeros(1), np.arange(size) * rng.uniform(0.2, 2) * 64 / size, int(rng.integers(3, 8))
-        )
-        top = high * (1 + rng.uniform(0.05, 0.6) * edge[0])
-        far = textured(rng, size, _pick(_FAR, rng) * rng.uniform(0.6, 1.7), rng.uniform(0.03, 0.3))
-        low = rng.uniform(-0.02, 0.05) * size
-        out = np.where(((depth < low) & (depth > -top[None]))[..., None], far, out)
+        zoom = rng.uniform(0.2, 2) * 64 / size
+        edge = noise(rng, np.zeros(1), np.arange(size) * zoom, int(rng.integers(3, 8)))[0]
+        top = high * (1 + rng.uniform(0.05, 0.6) * edge)
+        color = _pick(_FAR, rng) * rng.uniform(0.6, 1.7)
+        low = line + rng.uniform(-0.02, 0.05) * size
+        textured(rng, size, color, rng.uniform(0.03, 0.3), out=out, between=(line - top, low))
     if rng.random() < 0.25:
-        out = _fence(rng, size, out, depth)
-    return out.astype(np.float32)
+        _fence(rng, out, line)
+    return out
 
 
-def _fence(rng: np.random.Generator, size: int, out: Floats, depth: Floats) -> Floats:
-    color = rng.uniform(0.1, 0.95) * np.array([1, 0.97, 0.92])
+def _fence(rng: np.random.Generator, out: Floats, line: Floats) -> None:
+    """Paints rails and posts on (S, S, 3)."""
+    size = len(out)
+    color = np.float32(rng.uniform(0.1, 0.95) * np.array([1, 0.97, 0.92]))
     top, thick = rng.uniform(0.05, 0.3) * size, rng.uniform(0.008, 0.03) * size
+    depth = np.arange(size)[:, None] + 0.5 - line
     here = np.zeros(depth.shape, bool)
     for i in range(rng.integers(1, 4)):
         here |= np.abs(depth + top * (0.9 - 0.4 * i)) < thick
     step = rng.uniform(0.15, 0.5) * size
     post = (np.arange(size) + rng.uniform(0, step)) % step < 2 * thick
     here |= post[None] & (depth > -top) & (depth < 0.3 * top)
-    return np.where(here[..., None], color, out)
+    out[here] = color
 
 
 def _noise(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
     """Noise of any colour."""
-    return textured(rng, size, rng.random(3), rng.uniform(0.05, 0.6))
+    return textured(rng, size, muted(rng), rng.uniform(0.05, 0.6))
 
 
 def _studio(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
     """A plain wall, or a gradient between two colours."""
-    first = np.full(3, rng.uniform(0.5, 1)) if rng.random() < 0.5 else rng.random(3)
+    first = np.full(3, rng.uniform(0.5, 1)) if rng.random() < 0.5 else muted(rng)
     second = np.clip(first + rng.normal(0, 0.25, 3), 0, 1)
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
@@ -153,7 +189,7 @@ def _studio(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -
 
 def _shapes(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
     """Discs, bars and boxes of plain and noisy colours."""
-    out = textured(rng, size, rng.random(3), rng.uniform(0.0, 0.3))
+    out = textured(rng, size, muted(rng), rng.uniform(0.0, 0.3))
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
     for _ in range(rng.integers(3, 14)):
         angle, (cx, cy) = rng.uniform(0, np.pi), rng.random(2)
@@ -162,31 +198,29 @@ def _shapes(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -
         a, b = rng.uniform(0.03, 0.35, 2)
         inside = (u / a) ** 2 + (v / b) ** 2 < 1 if rng.random() < 0.5 else (abs(u) < a) & (abs(v) < b)
         fill = (
-            textured(rng, size, rng.random(3), rng.uniform(0, 0.25)) if rng.random() < 0.3 else rng.random(3)
+            textured(rng, size, muted(rng), rng.uniform(0, 0.25))[inside]
+            if rng.random() < 0.3
+            else muted(rng)
         )
-        out = np.where(inside[..., None], fill, out)
-    return out.astype(np.float32)
+        out[inside] = fill
+    return out
 
 
 def _room(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
     """A floor, a wall and boxes at the wall."""
-    y, x = np.mgrid[0.5:size, 0.5:size]
-    line = np.clip(horizon[0] + rng.uniform(0.05, 0.4) * size, 0.15 * size, size) + horizon[1] * (
-        x - size / 2
-    )
-    wall = textured(
-        rng, size, np.clip(rng.uniform(0.3, 0.95) + rng.normal(0, 0.08, 3), 0, 1), rng.uniform(0, 0.08)
-    )
-    floor = textured(
-        rng, size, np.clip(rng.random(3) * 0.4 + rng.uniform(0.1, 0.5), 0, 1), rng.uniform(0.02, 0.2)
-    )
-    out = np.where((y > line)[..., None], floor, wall)
+    across = np.arange(size) + 0.5
+    line = np.clip(horizon[0] + rng.uniform(0.05, 0.4) * size, 0.15 * size, size)
+    line = line + horizon[1] * (across - size / 2)
+    wall = np.clip(rng.uniform(0.3, 0.95) + rng.normal(0, 0.08, 3), 0, 1)
+    out = textured(rng, size, wall, rng.uniform(0, 0.08))
+    floor = np.clip(rng.random(3) * 0.4 + rng.uniform(0.1, 0.5), 0, 1)
+    textured(rng, size, floor, rng.uniform(0.02, 0.2), out=out, between=(line, np.inf))
     for _ in range(rng.integers(0, 6)):
         a, w, h = rng.uniform(-0.2, 1) * size, rng.uniform(0.1, 0.5) * size, rng.uniform(0.1, 0.7) * size
         low = line + rng.uniform(-0.4, 0.25) * size
-        box = (x > a) & (x < a + w) & (y < low) & (y > low - h)
-        out = np.where(box[..., None], textured(rng, size, rng.random(3), rng.uniform(0, 0.15)), out)
-    return out.astype(np.float32)
+        top = np.where((across > a) & (across < a + w), low - h, np.inf)
+        textured(rng, size, muted(rng), rng.uniform(0, 0.15), out=out, between=(top, low))
+    return out
 
 
 def _photograph(rng: np.random.Generator, size: int, photos: Sequence[Array]) -> Floats:
@@ -198,6 +232,13 @@ def _photograph(rng: np.random.Generator, size: int, photos: Sequence[Array]) ->
     at = ((np.arange(size) + 0.5) * side / size).astype(np.int64)
     part = photo[np.ix_(y + at, x + (at[::-1] if rng.random() < 0.5 else at))]
     return part.astype(np.float32) / 255
+
+
+def muted(rng: np.random.Generator) -> Floats:
+    """Any colour, most often not a vivid one."""
+    color = rng.random(3)
+    out: Floats = color.mean() + (color - color.mean()) * rng.random() ** 1.5
+    return out
 
 
 def _pick(table: Floats, rng: np.random.Generator) -> Floats:

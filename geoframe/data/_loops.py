@@ -100,26 +100,37 @@ def box_blur(image, reach):
 
 
 @compiled
-def texture(tile, tile2, rows, cols, at, color, tone, hue, out):
-    """A colour with noise of light and of hue into out (h, w, 3).
+def texture(tile, tile2, rows, cols, at, color, tone, hue, top, bottom, out):
+    """A colour with noise of light and of hue into the part of out (h, w, 3) between two lines.
 
     Args:
         tile: (n, n) noise of the light, periodic.
         tile2: (n, n) noise of the hue.
-        rows: (h,) rows of the tiles to read.
-        cols: (w,) columns.
+        rows: (h,) rows of the tiles to read, between whole ones a mean of both.
+        cols: (w,) columns, 0 or more.
         at: (4,) whole numbers, where reading begins in the one and in the other.
         color: (3,).
         tone: (3,) how strong the noise of the light is.
         hue: (3,) how strong the noise of the hue is.
+        top: (w,) first row of each column that is painted.
+        bottom: (w,) the row after its last one.
         out: (h, w, 3).
     """
     n = len(tile)
     for i in range(len(rows)):
         r = int(rows[i])
+        y = rows[i] - r
         a, b = (r + at[0]) % n, (r + at[2]) % n
+        a1 = (a + 1) % n
         for j in range(len(cols)):
+            if i < top[j] or i >= bottom[j]:
+                continue
             c = int(cols[j])
-            x, y = tile[a, (c + at[1]) % n], tile2[b, (c + at[3]) % n]
+            x = cols[j] - c
+            d = (c + at[1]) % n
+            d1 = (d + 1) % n
+            light = (1 - y) * ((1 - x) * tile[a, d] + x * tile[a, d1])
+            light += y * ((1 - x) * tile[a1, d] + x * tile[a1, d1])
+            other = tile2[b, (c + at[3]) % n]
             for k in range(3):
-                out[i, j, k] = color[k] + tone[k] * x + hue[k] * y
+                out[i, j, k] = color[k] + tone[k] * light + hue[k] * other

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from geoframe._types import Floats, Ints
-from geoframe.data._backgrounds import noise, textured
+from geoframe.data._backgrounds import muted, noise, textured
 
 N_BALLS = 9  # ellipsoids of a rider: trunk, head, hat, two thighs, two shanks, two arms
 
@@ -32,9 +32,9 @@ def occluder(rng: np.random.Generator, size: int, feet: float) -> tuple[Floats, 
         blades = noise(rng, np.arange(size) * zoom * rng.uniform(0.1, 0.4), np.arange(size) * zoom)
         top = feet - size * abs(rng.normal(0, 0.06)) - 0.01 * size
         alpha = _soft((y - top - rng.uniform(0.01, 0.06) * size * blades) * 0.8)
-        green = np.array([0.3, 0.4, 0.15]) if rng.random() < 0.6 else rng.uniform(0.15, 0.8, 3)
+        green = np.array([0.3, 0.4, 0.15]) if rng.random() < 0.6 else 0.15 + 0.65 * muted(rng)
         return textured(rng, size, green * rng.uniform(0.5, 1.4), rng.uniform(0.05, 0.3)), alpha
-    color = textured(rng, size, rng.random(3), rng.uniform(0, 0.2))
+    color = textured(rng, size, muted(rng), rng.uniform(0, 0.2))
     if kind < 0.3:  # posts and rails
         angle = rng.normal(0, 0.12) + (np.pi / 2 if rng.random() < 0.4 else 0)
         u = (x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle)
@@ -118,14 +118,15 @@ def rider(
     skin = skin * rng.uniform(0.35, 1.1)
     colors = [shirt, skin, hat, trousers, trousers * 0.5, shirt, trousers, trousers * 0.5, shirt]
     unit, _ = ball()
-    verts, normals = [], []
-    for centre, along, radii in rows:
-        y = np.asarray(along, float)
-        y = y / np.linalg.norm(y)
-        x = np.cross(y, (0, 0, 1.0))
-        x = x / np.linalg.norm(x)
-        frame = np.stack([x, y, np.cross(x, y)])
-        verts.append(seat + scale * ((unit * np.array(radii)) @ frame + np.asarray(centre)) @ axes)
-        n = (unit / np.array(radii)) @ frame @ axes
-        normals.append(n / np.linalg.norm(n, axis=1, keepdims=True))
-    return np.concatenate(verts), np.concatenate(normals), np.repeat(np.clip(colors, 0, 1), len(unit), axis=0)
+    centres = np.array([row[0] for row in rows], float)
+    along = np.array([row[1] for row in rows], float)
+    radii = np.array([row[2] for row in rows], float)[:, None]
+    y = along / np.linalg.norm(along, axis=1, keepdims=True)
+    x = np.stack([y[:, 1], -y[:, 0], np.zeros(len(y))], 1)  # y x (0, 0, 1)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    frame = np.stack([x, y, np.cross(x, y)], 1)
+    verts = seat + scale * ((unit * radii) @ frame + centres[:, None]) @ axes
+    normals = (unit / radii) @ frame @ axes
+    normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+    shade = np.repeat(np.clip(colors, 0, 1), len(unit), axis=0)
+    return verts.reshape(-1, 3), normals.reshape(-1, 3), shade

@@ -6,7 +6,6 @@ A picture depends on the seed of the set and on its own number only, not on the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,11 +19,8 @@ from geoframe._templates import template
 from geoframe._types import Array, Floats, Ints
 from geoframe.camera import Pinhole
 from geoframe.canonical.surface import Surface
-from geoframe.data._backgrounds import background
-from geoframe.data._occluders import ball_faces, occluder
-from geoframe.data._shots import Subject, View, box, draw_animal, draw_lamp, draw_view, extra_verts
-from geoframe.data.augment import augment
-from geoframe.render import rasterize
+from geoframe.data._pictures import Draws, Picture, Shot, draw_shot, look, pair, picture, who_is_in
+from geoframe.data._shots import View
 from geoframe.zoo import species
 from geoframe.zoo.poses import pose_names
 from geoframe.zoo.rig import rig
@@ -60,31 +56,27 @@ class RenderedBatch(NamedTuple):
     index: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class RenderedSet:
-    """Pictures that are made when they are asked for; see `render_set`.
+class RenderedPair(NamedTuple):
+    """B pairs of pictures of one individual each, in two poses, seen by two cameras.
 
     Attributes:
-        categories: names.
-        n: number of pictures.
-        size: S.
-        seed: of the set.
-        n_verts: of the surfaces, None for those that geoframe comes with.
-        surface: the species on whose surface all animals are told, or None for their own ones.
-        pose: name of a pose that all have, or None.
-        photos: (h, w, 3) uint8 each, for backgrounds.
-        augmentation: strength of what cameras and files do to pictures.
+        first: the first pictures, with their truth.
+        second: the second ones.
+        flow: (B, 2, S, S) float32 pixels, from each pixel's centre in the first picture to where the same point of the
+            object, or of the background, is in the second one; 0 where it is not known.
+        known: (B, S, S) bool, where the flow is known: everywhere but on riders and what stands in front.
+        seen: (B, S, S) bool, where it is known and the point is in the second picture and not hidden there.
     """
 
-    categories: tuple[str, ...]
-    n: int
-    size: int = 128
-    seed: int = 0
-    n_verts: int | None = None
-    surface: str | None = None
-    pose: str | None = None
-    photos: tuple[Array, ...] = ()
-    augmentation: float = 1.0
+    first: RenderedBatch
+    second: RenderedBatch
+    flow: Tensor
+    known: Tensor
+    seen: Tensor
+
+
+class RenderedSet(Draws):
+    """Pictures that are made when they are asked for; see `render_set`."""
 
     def __len__(self) -> int:
         """Number of pictures."""
@@ -103,10 +95,26 @@ class RenderedSet:
         Raises:
             IndexError: a number out of range.
         """
-        numbers = np.atleast_1d(np.asarray(index, dtype=np.int64)).ravel().tolist()
-        if numbers and not (min(numbers) >= 0 and max(numbers) < self.n):
-            raise IndexError(f"index: expected numbers from 0 to {self.n - 1}, found {numbers}")
-        return _rendered(self, numbers)
+        return _rendered(self, numbers_of(self.n, index))
+
+    def pairs(self, index: int | Sequence[int] | Tensor, *, motion: float = 1.0) -> RenderedPair:
+        """Two pictures of each of some individuals, and how every pixel moves between them.
+
+        The first picture differs from ``self[index]`` in its background only. Light and background are the same in
+        both; the background turns and shifts.
+
+        Args:
+            index: one number or B of them, from 0 to n - 1.
+            motion: how far pose, camera and background go from the first ones to new ones: 1 for unrelated ones, 0
+                for none; .05 to .3 for neighbouring frames of a video.
+
+        Raises:
+            IndexError: a number out of range.
+            ValueError: a negative `motion`.
+        """
+        if not motion >= 0:
+            raise ValueError(f"motion: expected 0 or more, found {motion}")
+        return _paired(self, numbers_of(self.n, index), float(motion))
 
     def batches(self, batch: int = 32, *, start: int = 0) -> Iterator[RenderedBatch]:
         """All pictures in their order, `batch` at a time.
@@ -194,173 +202,70 @@ def template_surface(category: str, *, n_verts: int | None = None) -> Surface:
     return Surface(verts, torch.as_tensor(r.faces), landmarks=r.landmarks)
 
 
-@dataclass(frozen=True, eq=False)
-class _Shot:
-    """One picture's draws, before it is rasterized."""
+def numbers_of(n: int, index: int | Sequence[int] | Tensor) -> list[int]:
+    """Some numbers as a list.
 
-    category: int
-    subject: Subject
-    view: View
-    screen: Floats
-    faces: Ints
-    landmarks: Ints
-    rng: np.random.Generator
+    Raises:
+        IndexError: none, or one that is not among 0 to n - 1.
+    """
+    numbers: list[int] = np.atleast_1d(np.asarray(index, dtype=np.int64)).ravel().tolist()
+    if not numbers or not (min(numbers) >= 0 and max(numbers) < n):
+        raise IndexError(f"index: expected numbers from 0 to {n - 1}, found {numbers}")
+    return numbers
 
 
 def _rendered(s: RenderedSet, numbers: list[int]) -> RenderedBatch:
-    shots = [_shot(s, i) for i in numbers]
-    seen = [_seen(s, shot) for shot in shots]
+    shots = [draw_shot(s, i, who_is_in(s, i)) for i in numbers]
+    return _batch(s, numbers, shots, [picture(s, shot, look(s, shot)) for shot in shots])
+
+
+def _paired(s: RenderedSet, numbers: list[int], motion: float) -> RenderedPair:
+    pairs = [pair(s, i, motion) for i in numbers]
+    first = _batch(s, numbers, [x.shots[0] for x in pairs], [x.pictures[0] for x in pairs])
+    second = _batch(s, numbers, [x.shots[1] for x in pairs], [x.pictures[1] for x in pairs])
+    flow, known, seen = (
+        torch.from_numpy(np.stack(x)) for x in zip(*((x.flow, x.known, x.seen) for x in pairs), strict=True)
+    )
+    return RenderedPair(first, second, flow.movedim(-1, 1).contiguous(), known, seen)
+
+
+def _batch(s: RenderedSet, numbers: list[int], shots: list[Shot], pictures: list[Picture]) -> RenderedBatch:
     most = max(len(shot.landmarks) for shot in shots)
     marks, visible = np.full((len(shots), most, 2), np.nan, np.float32), np.zeros((len(shots), most), bool)
-    parts = []
-    for b, (shot, (face, bary, depth)) in enumerate(zip(shots, seen, strict=True)):
-        image, true_face, true_bary, hidden = _picture(s, shot, face, bary)
-        parts.append((image, true_face, true_bary))
-        L = len(shot.landmarks)
-        at = shot.screen[shot.landmarks]
-        marks[b, :L] = at[:, :2]
-        visible[b, :L] = _landmarks_seen(shot, at, face, bary, depth, hidden)
-    image, face, bary = (torch.from_numpy(np.stack(x)) for x in zip(*parts, strict=True))
-    mask = face >= 0
-    corner = bary.argmax(-1)
-    vertex = torch.stack(
-        [
-            torch.as_tensor(x.faces)[f.clamp_min(0)].gather(-1, c[..., None])[..., 0]
-            for x, f, c in zip(shots, face, corner, strict=True)
-        ]
-    )
-    verts = [torch.from_numpy(x.subject.verts.astype(np.float32)) for x in shots]
+    for b, (shot, made) in enumerate(zip(shots, pictures, strict=True)):
+        marks[b, : len(shot.landmarks)] = shot.screen[shot.landmarks, :2]
+        visible[b, : len(shot.landmarks)] = made.visible
+    face = np.stack([x.face for x in pictures])
+    bary = np.stack([x.bary for x in pictures])
+    vertex = np.stack([_nearest_vertex(*x) for x in zip(shots, face, bary, strict=True)])
+    verts = [torch.from_numpy(x.subject.verts[: x.subject.own[0]].astype(np.float32)) for x in shots]
+    image = torch.stack([x.image for x in pictures])
     return RenderedBatch(
-        *(image.movedim(-1, 1).contiguous(), mask, face, bary, torch.where(mask, vertex, -1)),
-        *(torch.tensor([x.category for x in shots]), torch.from_numpy(marks), torch.from_numpy(visible)),
-        *(_camera([x.view for x in shots], s.size), torch.stack(verts) if _same(shots) else verts),
+        *(image, torch.from_numpy(face >= 0), torch.from_numpy(face), torch.from_numpy(bary)),
+        *(torch.from_numpy(vertex), torch.tensor([x.category for x in shots])),
+        *(torch.from_numpy(marks), torch.from_numpy(visible), _camera([x.view for x in shots], s.size)),
+        torch.stack(verts) if len({len(v) for v in verts}) == 1 and _same(shots) else verts,
         torch.tensor(numbers),
     )
 
 
-def _same(shots: list[_Shot]) -> bool:
-    return all(x.faces is shots[0].faces for x in shots)
-
-
-def _shot(s: RenderedSet, number: int) -> _Shot:
-    rng = np.random.default_rng([s.seed, number])
-    category = int(rng.integers(len(s.categories)))
-    name = s.categories[category]
-    on = s.surface or name
-    subject = draw_animal(name, on, s.n_verts, rng, s.pose)
-    view = draw_view(subject.verts, s.size, rng)
-    r = rig(on, n_verts=s.n_verts)
-    return _Shot(category, subject, view, view.project(subject.verts), r.faces, _marks(on, s.n_verts), rng)
-
-
-@lru_cache(maxsize=64)
-def _marks(on: str, n_verts: int | None) -> Ints:
-    return np.array(list(rig(on, n_verts=n_verts).landmarks.values()))
-
-
-def _seen(s: RenderedSet, shot: _Shot) -> tuple[Array, Array, Array]:
-    """Faces, weights and depths (2 S + 1, 2 S + 1) at pixel centres and half way between them."""
-    screen, faces = shot.screen, shot.faces
-    if shot.subject.rider is not None:
-        screen = np.concatenate([screen, shot.view.project(shot.subject.rider[0])])
-        faces = np.concatenate([faces, ball_faces(len(shot.screen))])
-    fine = screen.copy()
-    fine[:, :2] = 2 * fine[:, :2] + 0.5
-    n = 2 * s.size + 1
-    found = rasterize(torch.from_numpy(fine), torch.from_numpy(faces), (n, n), perspective=True)
-    return found.face_id.numpy(), found.barycentric.float().numpy(), found.depth.numpy()
-
-
-def _picture(
-    s: RenderedSet, shot: _Shot, face: Array, bary: Array
-) -> tuple[Floats, Ints, Floats, Array | None]:
-    """Image (S, S, 3), true face (S, S) and weights (S, S, 3), and the opacity of occluders (S, S) or None."""
-    from geoframe.data._light import light_samples, mean_samples
-
-    sub, rng, F = shot.subject, shot.rng, len(shot.faces)
-    lamp = draw_lamp(shot.view, rng)
-    colors, normals, place, open_, faces, tint = (
-        sub.colors,
-        sub.normals,
-        sub.place,
-        sub.open_,
-        shot.faces,
-        sub.tint,
-    )
-    if sub.rider is not None:
-        n = extra_verts()
-        normals = np.concatenate([normals, sub.rider[1]])
-        colors = np.concatenate([colors, sub.rider[2]])
-        place, open_ = np.concatenate([place, np.zeros((n, 3))]), np.concatenate([open_, np.ones(n)])
-        faces = np.concatenate([faces, ball_faces(len(shot.screen))])
-        tint = np.concatenate([tint, np.ones((len(faces) - F, 3))])
-    grain_scale, grain_size = rng.uniform((20, 60), (60, 200)), abs(rng.normal(0, (0.06, 0.08)))
-    samples = np.empty((*face.shape, 4), np.float32)
-    light_samples(
-        *(face, bary, faces, tint, colors, normals, place, open_, F),
-        *(_grain(), grain_scale, grain_size, lamp, samples),
-    )
-    out = np.empty((s.size, s.size, 4), np.float32)
-    mean_samples(samples, out)
-    behind = background(rng, s.size, shot.view.horizon, s.photos)
-    behind = behind * _shadow(shot, lamp, s.size)[..., None]
-    image = out[..., :3] + (1 - out[..., 3:]) * behind
-    true_face, true_bary = face[1::2, 1::2].copy(), bary[1::2, 1::2].copy()
-    front = occluder(rng, s.size, float(box(shot.screen)[1, 1]))
-    hidden = None
-    if front is not None:
-        color, alpha = front
-        image = image + alpha[..., None] * (color - image)
-        hidden = alpha
-        true_face[alpha > 0.5] = -1
-    true_face[true_face >= F] = -1
-    true_bary[true_face < 0] = 0
-    if s.augmentation:
-        tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float32))
-        image = augment(tensor, seed=rng, strength=s.augmentation).numpy().transpose(1, 2, 0)
-    return np.clip(image, 0, 1).astype(np.float32), true_face, true_bary, hidden
-
-
-@lru_cache(maxsize=1)
-def _grain() -> Floats:
-    """(32, 32, 32) noise."""
-    return np.random.default_rng(3).normal(size=(32, 32, 32)).clip(-2, 2).astype(np.float32)
-
-
-def _shadow(shot: _Shot, lamp: Floats, size: int) -> Floats:
-    """(S, S) what the object leaves of the light on the ground."""
-    from geoframe.data._loops import shadow
-
-    sun, view = lamp[0] / max(lamp[0, 1], 0.35), shot.view
-    out = np.ones((size, size), np.float32)
-    where = (view.R_wc, view.t, view.focal, *view.principal, max(1, size // 32))
-    verts, dense = shot.subject.verts, (size / 64) ** 2 * 5000 / len(shot.subject.verts)
-    shadow(verts, sun[0], sun[2], *where, np.array([0.5 * min(1.0, lamp[1, 0]), dense]), out)
-    shadow(verts, 0.0, 0.0, *where, np.array([0.35, dense]), out)
+def _nearest_vertex(shot: Shot, face: Ints, bary: Floats) -> Ints:
+    """(S, S) corner of largest weight, -1 where no face is."""
+    out: Ints = np.full(face.shape, -1)
+    mask = face >= 0
+    out[mask] = shot.subject.faces[face[mask], bary[mask].argmax(-1)]
     return out
 
 
-def _landmarks_seen(
-    shot: _Shot, at: Floats, face: Array, bary: Array, depth: Array, hidden: Array | None
-) -> Array:
-    """(L,) whether the landmarks at (L, 3) are in the picture, by the buffer of depths, and before all occluders."""
-    size = (len(face) - 1) // 2
-    x, y = at[:, 0], at[:, 1]
-    inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
-    col = np.clip(np.round(2 * x), 0, 2 * size).astype(np.int64)
-    row = np.clip(np.round(2 * y), 0, 2 * size).astype(np.int64)
-    f, z = face[row, col], depth[row, col]
-    F = len(shot.faces)
-    own = (shot.faces[np.clip(f, 0, F - 1)] == shot.landmarks[:, None]).any(1) & (f >= 0) & (f < F)
-    slack = 0.01 * np.ptp(box(shot.screen)[:, 2])
-    towards = shot.view.R_wc.T @ np.array([0, 0, 1.0])
-    faced = shot.subject.normals[shot.landmarks] @ towards < 0.1
-    out = inside & np.where(f < 0, faced, own | (at[:, 2] <= z + slack))
-    if hidden is not None:
-        out &= (
-            hidden[np.clip(y, 0, size - 1).astype(np.int64), np.clip(x, 0, size - 1).astype(np.int64)] <= 0.5
-        )
-    return out
+def _same(shots: list[Shot]) -> bool:
+    """Whether all are on one triangulation."""
+    first = shots[0].subject
+    F = first.own[1]
+    return all(
+        (x.subject.own == first.own and np.shares_memory(x.subject.faces, first.faces))
+        or np.array_equal(x.subject.faces[:F], first.faces[:F])
+        for x in shots
+    )
 
 
 def _camera(views: list[View], size: int) -> Pinhole:

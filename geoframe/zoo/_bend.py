@@ -2,7 +2,63 @@
 
 from __future__ import annotations
 
+from math import cos, radians, sin
+
 from geoframe._compiled import compiled
+
+
+@compiled
+def turn_bones(angles, parents, out):
+    """Rotation of each bone in the world's axes into out (J, 3, 3): its own, about x, then y, then z, after its
+    parent's. Angles (J, 3) are in degrees; parents come before their children, -1 is none.
+    """
+    for j in range(len(angles)):
+        a, b, c = radians(angles[j, 0]), radians(angles[j, 1]), radians(angles[j, 2])
+        ca, sa, cb, sb, cc, sc = cos(a), sin(a), cos(b), sin(b), cos(c), sin(c)
+        own = (
+            (cc * cb, cc * sb * sa - sc * ca, cc * sb * ca + sc * sa),
+            (sc * cb, sc * sb * sa + cc * ca, sc * sb * ca - cc * sa),
+            (-sb, cb * sa, cb * ca),
+        )
+        p = parents[j]
+        for i in range(3):
+            for k in range(3):
+                if p < 0:
+                    out[j, i, k] = own[i][k]
+                else:
+                    out[j, i, k] = (
+                        out[p, i, 0] * own[0][k] + out[p, i, 1] * own[1][k] + out[p, i, 2] * own[2][k]
+                    )
+
+
+@compiled
+def bone_maps(joints, own, parents, out):
+    """Matrix and shift of each bone that turns by own (J, 3, 3) about its joint, which its parent carries along, into
+    out (J, 12); joints (J, 3).
+    """
+    for j in range(len(joints)):
+        p = parents[j]
+        for i in range(3):
+            place = joints[j, i]
+            if p >= 0:
+                place = out[p, 9 + i]
+                for k in range(3):
+                    place += out[p, 3 * i + k] * joints[j, k]
+            shift = place
+            for k in range(3):
+                out[j, 3 * i + k] = own[j, i, k]
+                shift -= own[j, i, k] * joints[j, k]
+            out[j, 9 + i] = shift
+
+
+@compiled
+def blend(color, share, other):
+    """Mix share (n,) of one colour, other (3,), into color (n, 3), in place."""
+    for i in range(len(color)):
+        s = share[i]
+        if s != 0:
+            for c in range(3):
+                color[i, c] += s * (other[c] - color[i, c])
 
 
 @compiled

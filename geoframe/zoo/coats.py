@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
+from geoframe._cache import cached_arrays
 from geoframe._types import Floats
 from geoframe.zoo import _cage
 from geoframe.zoo.animals import individual
@@ -27,6 +28,7 @@ _NATURAL = np.array(  # colours of fur and hide
 )
 _REGIONS = ("muzzle", "mane", "tail", "feet", "legs", "ears", "head", "horns", "ruff", "tuft")
 _N_FIELDS = 24
+_VERSION = 1  # of what the disk cache holds: raise it when wardrobes are made in another way
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,16 @@ class Wardrobe:
 @lru_cache(maxsize=64)
 def wardrobe(r: Rig) -> Wardrobe:
     """The wardrobe of a rig; the same object at every call."""
+    given = ("wardrobe", _VERSION, r.name, r.relief, r.cage, r.points.faces, r.points.weights)
+    x = cached_arrays(given, partial(_wardrobe_arrays, r))
+    regions = {n.partition(" ")[2]: a for n, a in x.items() if n.startswith("region ")}
+    patterns = {n.partition(" ")[2]: a for n, a in x.items() if n.startswith("pattern ")}
+    parts = (x[n] for n in ("along", "around", "limb", "side", "fore", "fields"))
+    return Wardrobe(r.name, x["usual"], regions, *parts, patterns)
+
+
+def _wardrobe_arrays(r: Rig) -> dict[str, Floats]:
+    """All of a wardrobe, as arrays for the disk cache."""
     keys = _cage.cage().keys
     limb = np.array([k[0].partition("_")[0] in ("fore", "hind") for k in keys])
     ring = np.array([_cage.LIMB_RINGS if "_digit" in k[0] else k[2] for k in keys], float)
@@ -90,12 +102,16 @@ def wardrobe(r: Rig) -> Wardrobe:
         "large_spots": _spots(place, own, 0.62, 90),
         "patches": 1 - _spots(place, own, 0.75, 120),
     }
-    of_cage = (on["along"], on["around"], on["limb"], np.sign(r.smooth @ side), np.sign(r.smooth @ fore))
-    return Wardrobe(
-        *(r.name, np.float32(_usual(r)), {n: np.float32(region_share(n, r.smooth)) for n in _REGIONS}),
-        *(x.astype(np.float32) for x in of_cage),
-        *(fields.astype(np.float32), {n: x.astype(np.float32) for n, x in patterns.items()}),
-    )
+    out = {
+        **on,
+        "usual": _usual(r),
+        "side": np.sign(r.smooth @ side),
+        "fore": np.sign(r.smooth @ fore),
+        "fields": fields,
+        **{f"region {n}": region_share(n, r.smooth) for n in _REGIONS},
+        **{f"pattern {n}": x for n, x in patterns.items()},
+    }
+    return {n: x.astype(np.float32) for n, x in out.items()}
 
 
 def draw_coat(w: Wardrobe, rng: np.random.Generator) -> Floats:
@@ -146,7 +162,7 @@ def _natural(w: Wardrobe, rng: np.random.Generator) -> Floats:
 def _anything(w: Wardrobe, rng: np.random.Generator) -> Floats:
     """Colours of no animal: the shape alone has to tell."""
     mix = np.float32(rng.normal(0, 0.6, (3, 8))) @ w.fields[(a := rng.integers(0, 16)) : a + 8] / np.sqrt(8)
-    return np.clip(rng.random(3) + mix.T * rng.uniform(0.2, 1), 0, 1)
+    return np.clip(np.float32(rng.random(3)) + mix.T * np.float32(rng.uniform(0.2, 1)), 0, 1)
 
 
 def _markings(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
@@ -210,7 +226,11 @@ def _hide_color(rng: np.random.Generator) -> Floats:
 
 
 def _blend(color: Floats, share: Floats, other: Floats) -> Floats:
-    return color + share[:, None] * (np.asarray(other, np.float32) - color)
+    """Mix another colour into (V, 3) colours, in place."""
+    from geoframe.zoo._bend import blend
+
+    blend(color, np.asarray(share, np.float32), np.asarray(other, np.float32))
+    return color
 
 
 def _step(x: Floats, steepness: float) -> Floats:

@@ -249,18 +249,18 @@ def draw_pose(name: str, kind: str | None = None, *, seed: int | np.random.Gener
 def angles_within(limits: Mapping[str, tuple], rng: np.random.Generator) -> Angles:
     """Angles drawn evenly within limits, the whole mirrored in half of the cases."""
     names = bones().names
-    share = rng.random((len(names), 3))
+    share = rng.random((len(names), 3)).tolist()
     turn = 1.0 if rng.random() < 0.5 else -1.0
     out: Angles = {}
-    for i, name in enumerate(names):
+    for name, (r, s, t) in zip(names, share, strict=True):
         side, _, paired = name.partition("_")
         is_pair = side in ("left", "right")
         ranges = limits.get(paired if is_pair else name)
         if ranges is None:
             continue
-        x, y, z = (a + s * (b - a) for (a, b), s in zip(ranges, share[i].tolist(), strict=True))
+        (ax, bx), (ay, by), (az, bz) = ranges
         sign = (-1.0 if side == "left" else 1.0) if is_pair else turn
-        out[name] = (sign * x, sign * y, z)
+        out[name] = (sign * (ax + r * (bx - ax)), sign * (ay + s * (by - ay)), az + t * (bz - az))
     return out
 
 

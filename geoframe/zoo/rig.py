@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from geoframe._cache import cached_arrays
 from geoframe._check import check_choice, check_int
 from geoframe._templates import template, template_landmarks, template_symmetry
-from geoframe._types import Floats, Ints
+from geoframe._types import Array, Floats, Ints
 from geoframe.surface.closest import TriangleTree
 from geoframe.zoo import _cage
 from geoframe.zoo._blueprint import place_cage
@@ -26,7 +27,9 @@ from geoframe.zoo._remesh import Points
 from geoframe.zoo._species import SPECIES
 from geoframe.zoo.animals import animal, individual, seed_number
 from geoframe.zoo.identity import drawn_stretches, stretches
-from geoframe.zoo.skeleton import bones, pose_angles, pose_rotations, skin
+from geoframe.zoo.skeleton import bones, pose_angles
+
+_VERSION = 1  # of what the disk cache holds: raise it when rigs are made in another way
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,21 +75,20 @@ class Rig:
         down = np.array([0, verts[:, 1].min(), 0])
         return verts - down, bone_places(cage)[0] - down
 
-    def bent(self, verts: Floats, joints: Floats, own: Floats) -> Floats:
-        """(V, 3) vertices after each bone turned: own (J, 3, 3) in the world's axes, as `pose_rotations` gives."""
-        from geoframe.zoo._bend import bend
+    def bent(self, verts: Floats, joints: Floats, angles: Mapping[str, tuple[float, float, float]]) -> Floats:
+        """(V, 3) vertices after each bone turned by its angles in degrees, as `draw_pose` gives them."""
+        from geoframe.zoo._bend import bend, turn_bones
 
+        table = np.array([angles.get(name, (0.0, 0.0, 0.0)) for name in bones().names])
+        own = np.empty((len(table), 3, 3))
+        turn_bones(table, _parents(), own)
         out = np.empty_like(verts)
         bend(verts, self.starts, self.bones, self.shares, bone_affine(joints, own).astype(verts.dtype), out)
         return out
 
     def normals(self, verts: Floats) -> Floats:
         """(V, 3) unit normals of vertices (V, 3)."""
-        from geoframe.zoo._bend import normals
-
-        out = np.empty_like(verts)
-        normals(verts, self.faces, out)
-        return out
+        return unit_normals(verts, self.faces)
 
 
 def pose_template(
@@ -127,7 +129,7 @@ def pose_template(
         if pose is not None:
             if not isinstance(pose, Mapping):
                 pose = pose_angles(SPECIES[name].limits, check_int(pose, "poses", low=0))
-            verts = r.bent(verts, joints, pose_rotations(pose))
+            verts = r.bent(verts, joints, pose)
         out[b] = verts
     return torch.as_tensor(out)
 
@@ -146,6 +148,19 @@ def rig(name: str, *, on: str | None = None, n_verts: int | None = None) -> Rig:
     """
     check_choice(name, tuple(sorted(SPECIES)), "name")
     on = name if on is None else check_choice(on, tuple(sorted(SPECIES)), "on")
+    plans = (repr(SPECIES[name]), repr(SPECIES[on]))
+    mesh = template(on)
+    given = ("rig", _VERSION, name, on, n_verts, *plans, mesh.verts, mesh.faces)
+    x = cached_arrays(given, partial(_rig_arrays, name, on, n_verts))
+    smooth = sp.csr_matrix((x["smooth"], x["smooth_columns"], x["smooth_rows"]), shape=x["smooth_shape"])
+    landmarks = dict(zip(x["landmark_names"].tolist(), x["landmarks"].tolist(), strict=True))
+    points = Points(x["point_faces"], x["point_weights"])
+    parts = (x["relief"], x["starts"], x["bones"], x["shares"], x["cage"])
+    return Rig(name, on, x["faces"], x["symmetry"], landmarks, points, smooth, *parts)
+
+
+def _rig_arrays(name: str, on: str, n_verts: int | None) -> dict[str, Array]:
+    """All of a rig, as arrays for the disk cache."""
     points, faces, symmetry, landmarks = _surface(on, n_verts)
     corners = sp.csr_matrix(
         (
@@ -161,10 +176,23 @@ def rig(name: str, *, on: str | None = None, n_verts: int | None = None) -> Rig:
     weights[weights < 1e-3] = 0
     weights /= weights.sum(1, keepdims=True)
     sparse = sp.csr_matrix(weights)
-    return Rig(
-        *(name, on, faces, symmetry, landmarks, points, smooth, points.on(dense) - smooth @ cage),
-        *(sparse.indptr.astype(np.int64), sparse.indices.astype(np.int64), sparse.data, cage),
-    )
+    return {
+        "faces": faces,
+        "symmetry": symmetry,
+        "landmark_names": np.array(list(landmarks)),
+        "landmarks": np.array(list(landmarks.values()), np.int64),
+        "point_faces": points.faces,
+        "point_weights": points.weights,
+        "smooth": smooth.data,
+        "smooth_columns": smooth.indices,
+        "smooth_rows": smooth.indptr,
+        "smooth_shape": np.array(smooth.shape),
+        "relief": points.on(dense) - smooth @ cage,
+        "starts": sparse.indptr.astype(np.int64),
+        "bones": sparse.indices.astype(np.int64),
+        "shares": sparse.data,
+        "cage": cage,
+    }
 
 
 @lru_cache(maxsize=32)
@@ -180,34 +208,48 @@ def _surface(on: str, n_verts: int | None) -> tuple[Points, Ints, Ints, dict[str
     return points, mesh.faces.numpy(), template_symmetry(on).numpy(), template_landmarks(on)
 
 
+def unit_normals(verts: Floats, faces: Ints) -> Floats:
+    """(V, 3) unit normals of vertices (V, 3), 0 where a vertex is in no face (F, 3)."""
+    from geoframe.zoo._bend import normals
+
+    out = np.empty_like(verts)
+    normals(verts, faces, out)
+    return out
+
+
 def shaped(cage: Floats, length: Floats, girth: Floats) -> Floats:
     """(n, 3) the cage of an individual whose bones are `length` (J,) times as long and `girth` (J,) as thick."""
     joints, ends = bone_places(cage)
-    return skin(cage, bones().weights, joints, bones().parents, stretches(joints, ends, length, girth))
+    affine = bones().weights @ bone_affine(joints, stretches(joints, ends, length, girth))
+    out: Floats = (affine[:, :9].reshape(-1, 3, 3) @ cage[:, :, None])[..., 0] + affine[:, 9:]
+    return out
 
 
 def bone_places(cage: Floats) -> tuple[Floats, Floats]:
     """Joints (J, 3) of a cage (n, 3), and where each bone ends (J, 3)."""
-    first, last = _bone_rows()
-    return first @ cage, last @ cage
+    both = _bone_rows() @ cage
+    return both[: len(both) // 2], both[len(both) // 2 :]
 
 
 def bone_affine(joints: Floats, own: Floats) -> Floats:
     """(J, 12) matrix and shift of each bone that turns by own (J, 3, 3) and follows its parent."""
-    place, parents = joints.copy(), bones().parents
-    for j, p in enumerate(parents):
-        if p >= 0:
-            place[j] = place[p] + own[p] @ (joints[j] - joints[p])
-    shift = place - np.einsum("jab,jb->ja", own, joints)
-    return np.concatenate([own.reshape(-1, 9), shift], axis=1)
+    from geoframe.zoo._bend import bone_maps
+
+    out = np.empty((len(joints), 12))
+    bone_maps(joints, own, _parents(), out)
+    return out
 
 
 @cache
-def _bone_rows() -> tuple[sp.csr_matrix, sp.csr_matrix]:
-    """(J, n) matrices that take a cage to the joints, and to the ends of the bones: see `identity.proportions`."""
+def _parents() -> Ints:
+    return np.array(bones().parents, np.int64)
+
+
+@cache
+def _bone_rows() -> Floats:
+    """(2 J, n) matrix that takes a cage to the joints, then to the ends of the bones: see `identity.proportions`."""
     b = bones()
-    n = len(b.weights)
-    first = np.zeros((len(b.names), n))
+    first = np.zeros((len(b.names), len(b.weights)))
     for j, ring in enumerate(b.rings):
         first[j, list(ring)] = 1 / len(ring)
     last = np.zeros_like(first)
@@ -218,10 +260,11 @@ def _bone_rows() -> tuple[sp.csr_matrix, sp.csr_matrix]:
         else:
             tip = b.weights[:, j] > 0.9
             last[j] = tip / tip.sum()
-    return sp.csr_matrix(first), sp.csr_matrix(last)
+    return np.concatenate([first, last])
 
 
 @lru_cache(maxsize=32)
 def own_cage(name: str) -> Floats:
     """(n, 3) the cage of a species, as it was placed."""
-    return place_cage(SPECIES[name])
+    plan = SPECIES[name]
+    return cached_arrays(("cage", _VERSION, repr(plan)), lambda: {"cage": place_cage(plan)})["cage"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from geoframe import template, template_landmarks
+from geoframe import rasterize, template, template_landmarks
+from geoframe.data._light import nearest_faces
 from geoframe.data.rendered import render_set, template_surface
 
 N = 700  # vertices of the surfaces here
@@ -77,3 +79,70 @@ def test_bad_input():
             render_set(**{"category": "horse", "n": 3, **words})
     with pytest.raises(IndexError, match="from 0 to 2"):
         render_set("horse", 3)[3]
+
+
+def test_what_is_seen_is_what_the_rasterizer_sees():
+    rng = np.random.default_rng(0)
+    screen = np.concatenate([rng.uniform(-4, 20, (60, 2)), rng.uniform(1, 3, (60, 1))], 1)
+    faces = rng.integers(0, 60, (40, 3))
+    faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
+    face, bary, depth = np.full((33, 33), -1), np.zeros((33, 33, 3), np.float32), np.full((33, 33), np.inf)
+    nearest_faces(screen, faces, face, bary, depth)
+    fine = screen * (2, 2, 1) + (0.5, 0.5, 0)
+    found = rasterize(torch.from_numpy(fine), torch.from_numpy(faces), (33, 33), perspective=True)
+    assert np.array_equal(face, found.face_id.numpy()) and (face >= 0).sum() > 200
+    seen = face >= 0
+    np.testing.assert_allclose(bary[seen], found.barycentric.numpy()[seen], atol=1e-6)
+    np.testing.assert_allclose(depth[seen], found.depth.numpy()[seen], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    s = render_set(["horse", "dog"], 8, size=48, seed=2, n_verts=N, surface="horse")
+    return s.pairs(range(8), motion=0.3)
+
+
+def test_flow_leads_to_the_same_point_of_the_surface(pairs):
+    faces = template_surface("horse", n_verts=N).faces
+    b, row, col = torch.where(pairs.first.mask)
+    corners = pairs.second.verts[b[:, None], faces[pairs.first.face[b, row, col]]]
+    points = (pairs.first.barycentric[b, row, col][..., None] * corners).sum(1)
+    for i in range(8):
+        mine = b == i
+        there = pairs.second.camera[i].project(points[mine])
+        flow = pairs.flow[i][:, row[mine], col[mine]].T
+        here = torch.stack([col[mine], row[mine]], 1) + 0.5
+        torch.testing.assert_close(here + flow, there[:, :2], atol=5e-3, rtol=0)
+        r = rasterize(pairs.second.verts[i], faces, pairs.second.camera[i])
+        inside = ((there[:, :2] >= 0) & (there[:, :2] < 48)).all(1)
+        at = there[:, :2].clamp(0, 47).long()
+        depth = torch.where(r.mask, r.depth, torch.inf)[None, None]
+        around = torch.nn.functional.max_pool2d(depth, 3, 1, 1)[0, 0]  # of the farthest of nine pixels
+        span = float(np.ptp(r.depth[r.mask].numpy()))
+        behind = inside & (there[:, 2] > around[at[:, 1], at[:, 0]] + 0.05 * span)
+        assert not (pairs.seen[i][row[mine], col[mine]] & (behind | ~inside)).any()
+    known = pairs.known
+    assert bool((known | ~pairs.seen).all()) and bool((pairs.first.mask <= known).all())
+    assert 0.2 < float(pairs.seen[pairs.first.mask].float().mean()) < 1
+
+
+def test_the_background_moves_as_one_piece(pairs):
+    ground = pairs.known & ~pairs.first.mask
+    for i in range(8):
+        row, col = torch.where(ground[i])
+        here = torch.stack([col + 0.5, row + 0.5, torch.ones(len(row))], 1).double()
+        flow = pairs.flow[i][:, row, col].T.double()
+        fit = torch.linalg.lstsq(here, flow).solution
+        assert float((here @ fit - flow).abs().max()) < 1e-3
+
+
+def test_without_motion_nothing_moves():
+    pair = render_set("cow", 4, size=48, seed=3, n_verts=N, augmentation=0).pairs(range(4), motion=0)
+    assert float(pair.flow.abs().max()) < 2e-3
+    torch.testing.assert_close(pair.first.verts, pair.second.verts)
+    assert float(pair.seen[pair.first.mask & pair.second.mask].float().mean()) > 0.99
+    same = pair.known & pair.seen
+    gap = (pair.first.image - pair.second.image).abs().amax(1)[same & pair.second.mask]
+    assert float(gap.median()) < 0.1  # the grain of the coat differs
+    with pytest.raises(ValueError, match="motion: expected 0 or more"):
+        render_set("cow", 4, size=48, n_verts=N).pairs(0, motion=-1)
