@@ -1,5 +1,6 @@
-"""Exact nearest neighbours: by brute force in blocks, from a good guess, with compiled scans of candidates."""
+"""Exact nearest neighbours: by brute force in blocks, from a good guess, of many queries that are alike."""
 
+from geoframe.nearest.coherent import nearest_coherent as nearest_coherent
 from geoframe.nearest.dense import lowest_score as lowest_score
 from geoframe.nearest.dense import nearest as nearest
 from geoframe.nearest.embedded import decode_embedding as decode_embedding

@@ -41,7 +41,7 @@ def nearest(query: Tensor, points: Tensor, *, k: int = 1, block: int = _BLOCK) -
         TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
     """
     query, points = as_floats(query, "query"), as_floats(points, "points")
-    _check(query, points, k, block)
+    check_neighbours(query, points, k, block)
     with torch.no_grad():
         q, p = query.double(), points.double()
         if query.device.type == "cpu" and query.shape[1] <= 3:
@@ -72,7 +72,7 @@ def lowest_score(
         TypeError, ValueError: not floating, shapes or devices that do not fit, NaN, k not in 1..N.
     """
     query, points = as_floats(query, "query"), as_floats(points, "points")
-    _check(query, points, k, block)
+    check_neighbours(query, points, k, block)
     if bias is not None:
         bias = as_floats(bias, "bias")
         if bias.shape != (len(points),):
@@ -84,7 +84,8 @@ def lowest_score(
     return index[:, 0] if k == 1 else index
 
 
-def _check(query: Tensor, points: Tensor, k: int, block: int) -> None:
+def check_neighbours(query: Tensor, points: Tensor, k: int, block: int) -> None:
+    """Require query (Q, D) and points (N, D), floating, finite, on one device, with N >= k."""
     D = check_shape(check_float(query, "query"), "Q D", "query")["D"]
     N = check_shape(check_float(points, "points"), "N D", "points")["N"]
     if points.shape[1] != D:

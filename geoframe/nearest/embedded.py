@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_choice, check_float, check_index, check_int, check_shape
-from geoframe.nearest.dense import lowest_score
+from geoframe.nearest.coherent import nearest_coherent
 
 FORMS = ("dot", "distance")
 BLOCK = 2**21  # scores held at a time, 4 bytes each
@@ -70,7 +70,8 @@ def check_embeddings(x: Tensor, table: Tensor, name: str = "x") -> None:
 def nearest_vertices(x: Tensor, table: Tensor, *, block: int = BLOCK) -> Tensor:
     """(N,) int64: the vertex whose embedding is nearest to each pixel's, exactly.
 
-    Both are taken at unit length, so that this is also the vertex of the largest inner product.
+    Both are taken at unit length, so that this is also the vertex of the largest inner product. Quick where many
+    pixels are alike, as those of an image are; see `nearest_coherent`.
 
     Args:
         x: (N, D) embeddings of pixels; of length zero: vertex 0.
@@ -83,7 +84,8 @@ def nearest_vertices(x: Tensor, table: Tensor, *, block: int = BLOCK) -> Tensor:
     check_embeddings(x, table)
     check_int(block, "block", low=1)
     with torch.no_grad():
-        return lowest_score(unit_rows(x.detach()), unit_rows(table.detach()), block=block)
+        found = nearest_coherent(unit_rows(x.detach()), unit_rows(table.detach()), block=block)
+        return found.masked_fill_((x == 0).all(1), 0)
 
 
 def decode_embedding(embedding: Tensor, table: Tensor, mask: Tensor, *, block: int = BLOCK) -> Tensor:

@@ -161,7 +161,7 @@ def write_clouds_page(
         title,
         '<div class="grid" id="grid"></div>',
         lead="The same colour and number is the same keypoint. Drag to turn all shapes together.",
-        script="clouds_page.js",
+        scripts=("clouds_page.js",),
         data={
             "clouds": entries,
             "colors": [f"#{''.join(f'{int(255 * v):02x}' for v in c)}" for c in palette],

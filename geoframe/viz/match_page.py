@@ -12,7 +12,15 @@ import numpy as np
 from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.page import card, cards, image, number, packed, table, words, write_page
-from geoframe.viz.surfaces import align_rotation, as_numpy, good_view, position_colors, two_sided
+from geoframe.viz.surfaces import (
+    align_rotation,
+    as_numpy,
+    good_view,
+    page_surface,
+    position_colors,
+    surface_caption,
+    two_sided,
+)
 
 if TYPE_CHECKING:
     from geoframe.maps import Match
@@ -55,21 +63,16 @@ def write_report(
         ValueError: the file cannot be written.
     """
     measures = dict(measures or {})
-    views = _VIEWS.format(_caption(names[0], mesh1), _caption(names[1], mesh2))
+    views = _VIEWS.format(surface_caption(names[0], mesh1), surface_caption(names[1], mesh2))
     write_page(
         path,
         f"{names[0]} to {names[1]}",
         views + cards(_cards(match, measures, names)),
         heading=f"A map from {names[1]} to {names[0]}",
         lead=_LEAD,
-        script="match_page.js",
+        scripts=("surface_view.js", "match_page.js"),
         data=_scene(mesh1, mesh2, match, names),
     )
-
-
-def _caption(name: str, mesh: Mesh) -> str:
-    size = f"{mesh.n_verts:,} vertices, {mesh.n_faces:,} faces"
-    return f'<b>{html.escape(name)}</b> <span class="dim">{size}</span>'
 
 
 def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> dict[str, Any]:
@@ -80,25 +83,14 @@ def _scene(mesh1: Mesh, mesh2: Mesh, match: Match, names: tuple[str, str]) -> di
     view2 = view1 @ align_rotation(verts1, verts2, p2p_21)
     pairs = np.zeros((0, 2), int) if match.landmarks is None else as_numpy(match.landmarks)
     surfaces = [
-        {
-            "name": name,
-            "verts": packed(_unit_ball(verts @ view.T), "<f4"),
-            "faces": packed(as_numpy(mesh.faces), "<u4"),
-            "partner": packed(partner, "<u4"),
-            "landmarks": dots.tolist(),
-        }
-        for name, verts, view, mesh, partner, dots in (
-            (names[0], verts1, view1, mesh1, p2p_12, pairs[:, 0]),
-            (names[1], verts2, view2, mesh2, p2p_21, pairs[:, 1]),
+        page_surface(mesh, name=name, view=view, dots=dots) | {"partner": packed(partner, "<u4")}
+        for name, view, mesh, partner, dots in (
+            (names[0], view1, mesh1, p2p_12, pairs[:, 0]),
+            (names[1], view2, mesh2, p2p_21, pairs[:, 1]),
         )
     ]
     colors = position_colors(verts1, view1)
     return {"surfaces": surfaces, "colors": packed(np.round(255 * colors), "u1")}
-
-
-def _unit_ball(points: Array) -> Array:
-    points = points - (points.min(0) + points.max(0)) / 2
-    return points / max(np.linalg.norm(points, axis=1).max(), 1e-300)
 
 
 def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> list[str]:

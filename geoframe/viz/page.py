@@ -27,7 +27,7 @@ def write_page(
     *,
     heading: str = "",
     lead: str = "",
-    script: str = "",
+    scripts: Sequence[str] = (),
     data: Any = None,
 ) -> None:
     """Write a page, whole or not at all.
@@ -38,8 +38,8 @@ def write_page(
         body: what stands below the heading; HTML already.
         heading: the first line of the page, plain text; by default the title.
         lead: a sentence or two below the heading; plain text.
-        script: name of a JavaScript file beside this module, run when the body stands.
-        data: what the script reads, as JSON in the element with the id "data".
+        scripts: names of JavaScript files beside this module, run one after the other when the body stands.
+        data: what the scripts read, as JSON in the element with the id "data".
 
     Raises:
         ValueError: the file cannot be written.
@@ -57,8 +57,7 @@ def write_page(
     if data is not None:
         text = json.dumps(data).replace("</", "<\\/")
         parts.append(f'<script type="application/json" id="data">{text}</script>')
-    if script:
-        parts.append(f"<script>\n{_resource(script)}</script>")
+    parts += [f"<script>\n{_resource(script)}</script>" for script in scripts]
     parts.append("</body></html>\n")
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(p for p in parts if p), encoding="utf-8")
@@ -130,6 +129,16 @@ def image(picture: Array, alt: str, *, kind: str = "") -> str:
     return f'<img{mark} alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
 
 
+def hidden_image(picture: Array, name: str) -> str:
+    """A picture (H, W, 3) uint8 inside the page that only its scripts draw, found by its id `name`; as JPEG."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="JPEG", quality=90)
+    source = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img hidden alt="" id="{name}" src="data:image/jpeg;base64,{source}">'
+
+
 def png(picture: Array) -> bytes:
     """A picture (H, W, 3) uint8 sRGB as the bytes of a PNG file."""
     from PIL import Image
@@ -140,5 +149,5 @@ def png(picture: Array) -> bytes:
 
 
 def packed(x: Any, dtype: str) -> str:
-    """Raw numbers in base64, for a typed array of the page's script; `dtype` such as "<f4" (little-endian)."""
+    """Raw numbers in base64, for a typed array of the page's scripts; `dtype` such as "<f4" (little-endian)."""
     return base64.b64encode(np.ascontiguousarray(x, dtype=dtype).tobytes()).decode("ascii")

@@ -6,6 +6,7 @@ Colours travel along a map as any function does: ``colors2 = colors1[p2p_21]``.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from geoframe.camera import WeakPerspective
 from geoframe.render import rasterize
 from geoframe.surface.mesh import Mesh
 from geoframe.transforms import nearest_rotation
-from geoframe.viz.page import png
+from geoframe.viz.page import packed, png
 
 _FILL = 0.92  # of the picture, that the surface fills
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength
@@ -287,6 +288,33 @@ def _draw_dots(picture: Array, points: Array, depth: Array, over: int, reach: fl
         fill, rim = (_DOT_RIM, 0) if hidden[i] else (_DOT, max(1, round(r / 3)))
         draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=_DOT_RIM, width=rim)
     return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def page_surface(mesh: Mesh, *, name: str, view: Array | None = None, dots: Any = ()) -> dict[str, Any]:
+    """What `surface_view.js` draws: positions turned to the first view and scaled to the unit ball, faces, dots.
+
+    Args:
+        mesh: one surface (V, 3).
+        name: how the page calls it.
+        view: (3, 3) rotation, rows right, up, towards the viewer; None takes `good_view`.
+        dots: (n,) vertex indices to mark.
+    """
+    verts = (
+        np.nan_to_num(as_numpy(mesh.verts).astype(np.float64)) @ (good_view(mesh) if view is None else view).T
+    )
+    verts = verts - (verts.min(0) + verts.max(0)) / 2
+    return {
+        "name": name,
+        "verts": packed(verts / max(np.linalg.norm(verts, axis=1).max(), 1e-300), "<f4"),
+        "faces": packed(as_numpy(mesh.faces), "<u4"),
+        "landmarks": as_numpy(dots).tolist(),
+    }
+
+
+def surface_caption(name: str, mesh: Mesh) -> str:
+    """What stands below a surface, as HTML."""
+    size = f"{mesh.n_verts:,} vertices, {mesh.n_faces:,} faces"
+    return f'<b>{html.escape(name)}</b> <span class="dim">{size}</span>'
 
 
 def draw_match(
