@@ -49,6 +49,7 @@ def train(
     recipe: Literal["geoframe", "paper"] = "geoframe",
     backbone: str | None = None,
     dim: int | None = None,
+    width: int | None = None,
     functions: int | None = None,
     anchor: str | None = None,
     seed: int = 0,
@@ -79,6 +80,7 @@ def train(
         recipe: geoframe is ours, paper has the published losses.
         backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         dim: numbers of an embedding.
+        width: channels of the head's coarse levels.
         functions: eigenfunctions of a surface; 0 for a free table.
         anchor: the species on whose surface all animals are told; by default the first category.
         seed: of everything random.
@@ -97,8 +99,11 @@ def train(
     changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
     if functions == 0:
         changes["functions"] = None
-    if first is not None and dim is None:
-        changes["dim"] = first.model.dim
+    if width is not None:
+        changes["head"] = {**plan.head, "width": width}
+    if first is not None:
+        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
+        changes["backbone"] = first.model.head.backbone.name
     plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}

@@ -388,7 +388,7 @@ def train(
     out: str | Path,
     recipe: Recipe = OURS,
     start: Predictor | None = None,
-    matches: Mapping[str, Tensor] | None = None,
+    matches: Mapping[str, Tensor | None] | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int = 1,
@@ -423,7 +423,7 @@ def train(
         )
     model = build(recipe, surfaces, seed=seed)
     if start is not None:
-        _take_over(model, start, matches or {})
+        take_over(model, start, matches or {})
     held = torch.arange(len(samples)) % _HELD == _HELD - 1
     mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST_HELD else samples
     net = model.head.backbone
@@ -467,8 +467,17 @@ def train(
     return predictor
 
 
-def _take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor]) -> None:
-    """Start a network from a trained one: its head, and E' = T E for the surfaces."""
+def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
+    """Start a network from a trained one: its head, and E' = T E for the surfaces.
+
+    Args:
+        model: changed in place.
+        start: the trained one.
+        matches: see `train`; None for a surface whose embedding is to start at random.
+
+    Raises:
+        ValueError: settings that differ.
+    """
     theirs = start.model.head
     if (theirs.dim, theirs.settings, theirs.backbone.name) != (
         model.head.dim,
@@ -483,7 +492,10 @@ def _take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, 
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
         if name in matches:
-            table = start.with_surface(name, embedding.surface, matches[name]).target(name).table
+            p2p_21 = matches[name]
+            if p2p_21 is None:
+                continue
+            table = start.with_surface(name, embedding.surface, p2p_21).target(name).table
         elif name in start.names or (name in species() and set(start.names) & set(species())):
             table = start.target(name).table
         else:
