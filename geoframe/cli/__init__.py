@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import keypoints
+from geoframe.cli import embed, keypoints
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.annotate import annotate
@@ -44,6 +44,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "keypoints evaluate": keypoints.evaluate,
     "keypoints register": keypoints.register,
     "embed annotate": annotate,
+    "embed train": embed.train,
+    "embed predict": embed.predict,
+    "embed evaluate": embed.evaluate,
+    "embed export": embed.export,
 }
 
 

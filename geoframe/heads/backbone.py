@@ -150,13 +150,15 @@ class _Small(nn.Module):
         return maps
 
 
-def conv(n_in: int, n_out: int, *, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution with group norm and ReLU: (B, n_in, H, W) to (B, n_out, H / stride, W / stride).
+def conv(n_in: int, n_out: int, *, stride: int = 1, size: int = 3) -> nn.Sequential:
+    """A `size` x `size` convolution with group norm and ReLU: (B, n_in, H, W) to (B, n_out, H / stride, W / stride).
 
     Group norm, as it does not mix the images of a batch.
     """
     norm = nn.GroupNorm(_NORM_GROUPS, n_out)
-    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), norm, nn.ReLU(inplace=True))
+    return nn.Sequential(
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False), norm, nn.ReLU(inplace=True)
+    )
 
 
 class _Tapped(nn.Module):

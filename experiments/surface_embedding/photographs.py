@@ -1,0 +1,170 @@
+"""What a model trained on renders alone does on photographs: masks, facing and sides of horses; joints in videos."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from geoframe.data.image_files import box_of_mask, read_image, read_mask
+from geoframe.data.pixel_samples import crop_box
+from geoframe.metrics.embeddings import mask_iou, pck
+from geoframe.models.surface_embedding import Predictor
+from geoframe.pixels import PixelMap
+
+LIMBS = 0.42  # of the height: below it everything counts as legs, whose far ones belong to the other side
+MIDLINE = 0.1  # of half the width: nearer to the middle plane, a vertex has no side
+PIXELS = 256  # longer side of the crops whose raw features are compared
+
+
+def horses(predictor: Predictor, folder: Path, *, every: int = 1) -> tuple[dict[str, Any], list[PixelMap]]:
+    """Mask IoU, facing and body side on photographs of horses, seen from the side, without boxes.
+
+    Args:
+        predictor: the model.
+        folder: NAME.jpg with NAME.png, the mask.
+        every: only each so many-th picture.
+
+    Returns:
+        Means and the maps. `facing`: share of pictures whose head pixels lie left of the rump's (labels.json: all
+        horses look left). `body_side`: mean share of the pixels of trunk, neck and head that are put on the animal's
+        left side, which is the one to be seen.
+    """
+    labels = json.loads(Path(__file__).with_name("labels.json").read_text(encoding="utf-8"))
+    verts = predictor.target("horse").surface.verts
+    height = (verts[:, 1] - verts[:, 1].min()) / (verts[:, 1].max() - verts[:, 1].min())
+    left = verts[:, 2] < -MIDLINE * verts[:, 2].abs().max()
+    right = verts[:, 2] > MIDLINE * verts[:, 2].abs().max()
+    body = height > LIMBS
+    x = (verts[:, 0] - verts[:, 0].min()) / (verts[:, 0].max() - verts[:, 0].min())
+    rows, maps = [], []
+    for path in sorted(folder.glob("*.jpg"))[::every]:
+        image, mask = read_image(path), read_mask(path.with_suffix(".png"))
+        found = predictor.predict(image, category="horse")[0]
+        v = found.vertex[found.mask]
+        row = {"name": path.stem, "mask_iou": float(mask_iou(found.mask, mask))}
+        column = torch.nonzero(found.mask)[:, 1].float()
+        front, back = x[v] > 0.65, (x[v] < 0.4) & body[v]
+        told = bool(front.any()) and bool(back.any())
+        row["facing"] = float(told and bool(column[front].mean() < column[back].mean()))
+        sided = body[v] & (left[v] | right[v])
+        row["body_side"] = float(left[v][sided].float().mean()) if bool(sided.any()) else 0.0
+        verdict = predictor.verdict(found)
+        row |= {"score": verdict.score, "sides": verdict.sides}
+        rows.append(row)
+        maps.append(found)
+    clear = [r for r in rows if r["name"] not in labels["unclear"]]
+    means = {k: float(np.mean([r[k] for r in rows])) for k in ("mask_iou", "body_side", "score", "sides")}
+    means["facing"] = float(np.mean([r["facing"] for r in clear]))
+    return {**means, "pictures": len(rows), "rows": rows}, maps
+
+
+def videos(predictor: Predictor, folder: Path, names: Sequence[str] = ("camel", "cows")) -> dict[str, Any]:
+    """Share of joints carried from the first annotated frame to within .2 sqrt(mask area), by five ways.
+
+    All ways know the object's mask in every frame, as the data set gives it: it makes the box, and what is carried
+    goes to pixels of the mask.
+    """
+    out: dict[str, Any] = {}
+    for name in names:
+        out[name] = _video(predictor, folder / name, "cow" if name == "cows" else "horse")
+    ways = list(out[names[0]])
+    out["mean"] = {way: float(np.mean([out[n][way] for n in names])) for way in ways}
+    return out
+
+
+def _video(predictor: Predictor, folder: Path, category: str) -> dict[str, float]:
+    joints = {k: torch.tensor(v) for k, v in json.loads((folder / "joints.json").read_text()).items()}
+    frames = sorted(joints)
+    first = frames[0]
+    ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "copied": lambda E, F: torch.zeros(1, *E.shape[1:]),
+        "raw_features": lambda E, F: F,
+        "embedding": lambda E, F: E,
+        "embedding_and_features": lambda E, F: torch.cat([F, E]),
+    }
+    made = {k: _descriptors(predictor, folder, k, category) for k in frames}
+    flow = flow_tracks(folder, joints[first][:, :2], first, frames)
+    hits: dict[str, list[float]] = {w: [] for w in (*ways, "flow")}
+    for frame in frames[1:]:
+        known = (joints[first][:, 2] > 0) & (joints[frame][:, 2] > 0)
+        if not bool(known.any()):
+            continue
+        source, truth = joints[first][known, :2], joints[frame][known, :2]
+        size = float(made[frame][2].sum()) ** 0.5
+        for way, of in ways.items():
+            if way == "copied":
+                b1, b2 = (box_of_mask(made[k][2]) for k in (first, frame))
+                there = (source - b1[:2]) / (b1[2:] - b1[:2]) * (b2[2:] - b2[:2]) + b2[:2]
+            else:
+                there = _carried(*(of(*made[k][:2]) for k in (first, frame)), made[frame][2], source)
+            hits[way].append(float(pck(there.float(), truth.float(), size, alpha=0.2)))
+        hits["flow"].append(float(pck(flow[frame][known].float(), truth.float(), size, alpha=0.2)))
+    return {way: float(np.mean(x)) for way, x in hits.items()}
+
+
+def _descriptors(
+    predictor: Predictor, folder: Path, frame: str, category: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embedding (D, H, W), raw features (C, H, W), each of unit length, and mask (H, W), of a frame."""
+    image, mask = read_image(folder / f"{frame}.jpg"), read_mask(folder / f"{frame}.png")
+    x0, y0, x1, y1 = crop_box(box_of_mask(mask), tuple(mask.shape))  # type: ignore[arg-type]
+    crop = image[:, y0:y1, x0:x1]
+    size = (y1 - y0, x1 - x0)
+    found = predictor.fields(crop)
+    E = nn.functional.interpolate(found.embedding[None], size, mode="bilinear", align_corners=False)[0]
+    F = raw_features(predictor, crop)
+    whole = []
+    for x in (nn.functional.normalize(E, dim=0), F):
+        out = torch.zeros(len(x), *mask.shape)
+        out[:, y0:y1, x0:x1] = x
+        whole.append(out)
+    return whole[0], whole[1], mask
+
+
+@torch.no_grad()
+def raw_features(predictor: Predictor, crop: Tensor) -> Tensor:
+    """(C, H, W) the frozen backbone's maps of strides 16 and 32, each of unit length, together too."""
+    size = crop.shape[-2:]
+    unit = PIXELS / max(size)
+    wanted = [max(round(n * unit / 32), 1) * 32 for n in size]
+    x = nn.functional.interpolate(crop[None], wanted, mode="bilinear", antialias=True)
+    maps = predictor.model.head.backbone(x)[-2:]
+    parts = [nn.functional.interpolate(m, size, mode="bilinear", align_corners=False)[0] for m in maps]
+    return torch.cat([nn.functional.normalize(p, dim=0) for p in parts]) / 2**0.5
+
+
+def _carried(one: Tensor, two: Tensor, mask: Tensor, points: Tensor) -> Tensor:
+    """(N, 2) the pixels of the mask whose descriptors are nearest to those at points (N, 2) of the other image."""
+    H, W = one.shape[1:]
+    cols, rows = (points[:, i].long().clamp(0, n - 1) for i, n in ((0, W), (1, H)))
+    at = torch.nonzero(mask)
+    best = (one[:, rows, cols].T @ two[:, mask]).argmax(1)
+    return at[best].flip(1).float() + 0.5
+
+
+def flow_tracks(folder: Path, points: Tensor, first: str, frames: Sequence[str]) -> dict[str, Tensor]:
+    """(N, 2) points of the first frame in the others, by DIS flow from frame to frame; NaN without opencv."""
+    try:
+        import cv2
+    except ImportError:
+        return {f: torch.full_like(points, torch.nan) for f in frames}
+    files = sorted(p for p in folder.glob("*.jpg") if first <= p.stem <= frames[-1])
+    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    at, out = points.numpy().astype(np.float32).copy(), {}
+    grey = [cv2.cvtColor(cv2.imread(str(p)), cv2.COLOR_BGR2GRAY) for p in files]
+    for i, path in enumerate(files):
+        if i:
+            flow = solver.calc(grey[i - 1], grey[i], None)
+            H, W = grey[i].shape
+            cols = np.clip(at[:, 0].astype(int), 0, W - 1)
+            rows = np.clip(at[:, 1].astype(int), 0, H - 1)
+            at = at + flow[rows, cols]
+        if path.stem in frames:
+            out[path.stem] = torch.from_numpy(at.copy())
+    return out

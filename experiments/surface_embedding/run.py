@@ -1,0 +1,241 @@
+"""The studies of the paper on rendered pictures, and what a model trained on renders does on photographs.
+
+``python -m experiments.surface_embedding.run --study a --out DIR [--quick] [--seed S]`` writes DIR/results.json:
+
+a  the loss (plain, smoothed) and the dimension D of the embedding
+b  the number M of eigenfunctions, and a free table
+c  the share of annotated pixels
+d  a new species: from scratch, pre-trained on another one, and with its embedding carried over (E' = T E)
+e  one network for each species, one with a surface each, one that knows no categories
+p  photographs (``GEOFRAME_DATA``): horses, and joints in videos, with the model that geoframe comes with
+
+All networks of a to e are frozen EfficientNet-Lite0 with a head of half a million weights. They see pictures of 64
+pixels, and learn from maps of the backbone that are computed once. ``--quick`` shrinks everything until it only runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geoframe._files import atomic_path
+from geoframe.data.pixel_samples import PixelSamples, joined, rendered_samples
+from geoframe.data.rendered import RenderedSet, render_set, template_surface
+from geoframe.data.zoo_surfaces import zoo_correspondence
+from geoframe.heads.backbone import backbone
+from geoframe.models.surface_embedding import OURS, Predictor, Recipe, evaluate
+from geoframe.models.surface_embedding.predictor import take_over
+from geoframe.models.surface_embedding.recipe import build, train_network
+
+NINE = ("horse", "cow", "sheep", "dog", "cat", "bear", "lion", "giraffe", "elephant")
+KEYS = ("geodesic_error_mean", "gps", "gps_misses_zero", "mask_iou", "mirrored")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is done: pictures, their pixels, steps, test pictures."""
+
+    pictures: int = 1500
+    pixels: int = 64
+    steps: int = 1000
+    test: int = 150
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe at this size."""
+        losses = replace(OURS.losses, columns=320)
+        batches = replace(OURS.batches, n_points=48)
+        short = replace(OURS, losses=losses, batches=batches, image_size=self.pixels)
+        return short.lasting(steps=self.steps)
+
+
+FULL, QUICK = Size(), Size(pictures=64, steps=6, test=6)
+
+
+@cache
+def pictures(category: str, size: Size, seed: int) -> PixelSamples:
+    """Pictures of a species on its own surface, with the backbone's maps."""
+    made = render_set(category, size.pictures, size=size.pixels, seed=seed)
+    samples = rendered_samples(made, [category], [0], n_points=256, seed=seed)
+    return samples.with_maps(backbone(OURS.backbone), skip=1)
+
+
+@cache
+def unseen(category: str, size: Size) -> RenderedSet:
+    """Test pictures: other identities, poses, coats and backgrounds."""
+    return render_set(category, size.test, size=size.pixels, seed=10_007)
+
+
+def learned(
+    recipe: Recipe,
+    samples: PixelSamples,
+    *,
+    seed: int,
+    start: Predictor | None = None,
+    matches: Mapping[str, Tensor | None] | None = None,
+) -> Predictor:
+    """A predictor trained by a recipe."""
+    surfaces = {name: template_surface(name) for name in samples.names}
+    model = build(recipe, surfaces, seed=seed)
+    if start is not None:
+        take_over(model, start, matches or {})
+    with tempfile.TemporaryDirectory() as out:
+        train_network(model, samples, out=out, recipe=recipe, seed=seed, accelerator="cpu")
+    return Predictor(model, recipe.image_size, recipe.losses.temperature)
+
+
+def measured(predictor: Predictor, images: RenderedSet) -> dict[str, float]:
+    """The measures that tables show."""
+    found = evaluate(predictor, images)
+    return {k: round(found[k], 4) for k in KEYS}
+
+
+def study_a(size: Size, seed: int) -> dict[str, Any]:
+    """Loss and dimension, horse."""
+    samples, test = pictures("horse", size, seed), unseen("horse", size)
+    out = {}
+    for dim in (2, 4, 16, 64) if size != QUICK else (2, 16):
+        for target in ("plain", "squared"):
+            recipe = replace(size.recipe, dim=dim, losses=replace(size.recipe.losses, target=target))
+            out[f"D={dim}, {target}"] = measured(learned(recipe, samples, seed=seed), test)
+    return out
+
+
+def study_b(size: Size, seed: int) -> dict[str, Any]:
+    """Eigenfunctions, horse."""
+    samples, test = pictures("horse", size, seed), unseen("horse", size)
+    out = {}
+    for functions in (32, 64, 128, 256, 1024, None) if size != QUICK else (32, None):
+        recipe = replace(size.recipe, functions=functions)
+        name = "free table" if functions is None else f"M={functions}"
+        out[name] = measured(learned(recipe, samples, seed=seed), test)
+    return out
+
+
+def study_c(size: Size, seed: int) -> dict[str, Any]:
+    """Share of annotated pixels, horse: of the 256 pixels of each picture."""
+    samples, test = pictures("horse", size, seed), unseen("horse", size)
+    out = {}
+    for percent in (1, 5, 10, 50, 100) if size != QUICK else (1, 100):
+        n = max(round(samples.points.shape[1] * percent / 100), 1)
+        fewer = replace(samples, points=samples.points[:, :n], vertex=samples.vertex[:, :n])
+        for target in ("plain", "squared"):
+            recipe = replace(size.recipe, losses=replace(size.recipe.losses, target=target))
+            out[f"{percent} %, {target}"] = measured(learned(recipe, fewer, seed=seed), test)
+    return out
+
+
+def study_d(size: Size, seed: int) -> dict[str, Any]:
+    """A new species, dog, after horses."""
+    source = learned(size.recipe, pictures("horse", size, seed), seed=seed)
+    dogs, test = pictures("dog", size, seed + 1), unseen("dog", size)
+    to_dog = {"dog": zoo_correspondence("horse", "dog")}
+    out = {"no dog, aligned": measured(source, test)}
+    for n in (50, 500) if size != QUICK else (16,):
+        recipe = size.recipe.lasting(steps=max(size.steps * 3 // 10, 2))
+        few = dogs[:n]
+        out[f"{n} dogs, scratch"] = measured(learned(recipe, few, seed=seed), test)
+        out[f"{n} dogs, pre-trained"] = measured(
+            learned(recipe, few, seed=seed, start=source, matches={"dog": None}), test
+        )
+        out[f"{n} dogs, pre-trained and aligned"] = measured(
+            learned(recipe, few, seed=seed, start=source, matches=to_dog), test
+        )
+    return out
+
+
+def study_e(size: Size, seed: int) -> dict[str, Any]:
+    """Single class, multi-class, class-agnostic, over nine animals; a third of the pictures each."""
+    names = NINE if size != QUICK else NINE[:2]
+    each = max(size.pictures // 3, 16)
+    part = replace(size, pictures=each)
+    out: dict[str, Any] = {"single": {}, "multi-class": {}, "class-agnostic": {}}
+    for name in names:
+        out["single"][name] = measured(
+            learned(size.recipe, pictures(name, part, seed), seed=seed), unseen(name, size)
+        )
+    several = [replace(pictures(n, part, seed), names=tuple(names)) for n in names]
+    several = [replace(s, surface=torch.full_like(s.surface, i)) for i, s in enumerate(several)]
+    longer = size.recipe.lasting(steps=size.steps * len(names) // 3)
+    one = learned(longer, with_joined_maps(several), seed=seed)
+    anchor = names[0]
+    moved = [on_anchor(pictures(n, part, seed), anchor) for n in names]
+    agnostic = learned(longer, with_joined_maps(moved), seed=seed)
+    for name in names:
+        out["multi-class"][name] = measured(one, unseen(name, size))
+        out["class-agnostic"][name] = measured(agnostic, unseen(name, size))
+    for kind in list(out):
+        out[kind]["mean"] = {k: round(sum(out[kind][n][k] for n in names) / len(names), 4) for k in KEYS}
+    return out
+
+
+def with_joined_maps(several: Sequence[PixelSamples]) -> PixelSamples:
+    """Sets as one, with their maps."""
+    maps = tuple(torch.cat(x) for x in zip(*(s.maps for s in several), strict=True))
+    return replace(joined(several), maps=maps)
+
+
+def on_anchor(samples: PixelSamples, anchor: str) -> PixelSamples:
+    """Pictures of one species whose vertices are told on the surface of another."""
+    name = samples.names[0]
+    if name == anchor:
+        return samples
+    p2p = zoo_correspondence(anchor, name)  # for each vertex of the species one of the anchor
+    vertex = torch.where(samples.vertex >= 0, p2p[samples.vertex.clamp_min(0)], -1)
+    return replace(samples, vertex=vertex, names=(anchor,))
+
+
+def study_p(size: Size, seed: int) -> dict[str, Any]:
+    """Photographs."""
+    from experiments.surface_embedding.photographs import horses, videos
+    from geoframe.models.surface_embedding import load
+
+    folder = os.environ.get("GEOFRAME_DATA")
+    if not folder:
+        raise SystemExit("study p: expected GEOFRAME_DATA, the folder with horses/ and video/, found none")
+    predictor = load()
+    found, _ = horses(predictor, Path(folder) / "horses", every=1 if size != QUICK else 40)
+    found.pop("rows")
+    return {"horses": found, "videos": videos(predictor, Path(folder) / "video")}
+
+
+STUDIES = {"a": study_a, "b": study_b, "c": study_c, "d": study_d, "e": study_e, "p": study_p}
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run the studies that were asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["a"])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--pictures", type=int, default=FULL.pictures)
+    parser.add_argument("--steps", type=int, default=FULL.steps)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    size = QUICK if options.quick else replace(FULL, pictures=options.pictures, steps=options.steps)
+    results: dict[str, Any] = {"seed": options.seed, "size": vars(size)}
+    for name in options.study:
+        began = time.perf_counter()
+        results[name] = STUDIES[name](size, options.seed)
+        results[f"{name}_minutes"] = round((time.perf_counter() - began) / 60, 2)
+        options.out.mkdir(parents=True, exist_ok=True)
+        with atomic_path(options.out / "results.json") as temporary:
+            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,446 @@
+"""`geoframe embed`: for every pixel a place on a canonical surface; train, predict, evaluate, export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geoframe.cli._common import PartFailed, given, progress_bar, save_json, warn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geoframe.canonical.surface import Surface
+    from geoframe.data.image_files import ImageSet
+    from geoframe.data.pixel_samples import PixelSamples
+    from geoframe.models.surface_embedding import Predictor, Recipe
+    from geoframe.pixels import PixelMap
+
+_TABLE = {
+    "geodesic_error_mean": "geodesic error, mean",
+    "geodesic_error_median": "geodesic error, median",
+    "gps": "GPS at true foreground",
+    "gps_misses_zero": "GPS, misses as zero",
+    "gpsm": "GPSm",
+    "ap": "AP of GPSm",
+    "mask_iou": "mask IoU",
+    "mask_iou_inside": "mask IoU without a band of 1 pixel",
+    "mirrored": "mirrored",
+}
+
+
+def train(
+    *,
+    out: Path,
+    category: list[str] | None = None,
+    data: Path | None = None,
+    images: Path | None = None,
+    divisor: Literal[255, 256] = 256,
+    surface: Path | None = None,
+    name: str | None = None,
+    start: Path | None = None,
+    match: Path | None = None,
+    matched: str | None = None,
+    n: int = 3000,
+    size: int | None = None,
+    minutes: float = 20.0,
+    steps: int | None = None,
+    recipe: Literal["geoframe", "paper"] = "geoframe",
+    backbone: str | None = None,
+    dim: int | None = None,
+    width: int | None = None,
+    functions: int | None = None,
+    anchor: str | None = None,
+    seed: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+) -> None:
+    """Learn to map pixels to surfaces, from renders of the zoo or from annotated images; a run that was killed goes on.
+
+    OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, pictures/ of a few fixed images while
+    it learns, and the state to go on from. A twentieth of the images is set aside to calibrate the confidence on.
+
+    Args:
+        out: folder for the model.
+        category: of the zoo, one or several: pictures of them are rendered, and told on one surface.
+        data: annotated images instead: a JSON file of points, or a COCO-style JSON file of DensePose.
+        images: folder of the images that COCO-style data names; by default that of the JSON file.
+        divisor: of the coordinates in COCO-style data: 256, or 255 as the released evaluation reads them.
+        surface: of the data: a mesh file or a folder of `geoframe canonical`.
+        name: of that surface, as the data calls it; by default the stem of its path.
+        start: a model to go on from (folder, or "animals" for the one that geoframe comes with).
+        match: map.npz that `geoframe match SOURCE SURFACE` wrote, with SOURCE a surface that START knows: the new
+            surface then starts with the embedding of its counterpart.
+        matched: name of that SOURCE; by default the first surface of START.
+        n: pictures to render; of annotated images, crops to make of them all together.
+        size: pixels of the longer side that the network sees.
+        minutes: of training.
+        steps: of training, at most.
+        recipe: geoframe is ours, paper has the published losses.
+        backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
+        dim: numbers of an embedding.
+        width: channels of the head's coarse levels.
+        functions: eigenfunctions of a surface; 0 for a free table.
+        anchor: the species on whose surface all animals are told; by default the first category.
+        seed: of everything random.
+        devices: GPUs, or processes on the CPU.
+        accelerator: cpu, cuda, mps or auto.
+    """
+    from dataclasses import replace
+
+    from geoframe.models.surface_embedding import RECIPES, load
+    from geoframe.models.surface_embedding import train as learn
+
+    if (category is None) == (data is None):
+        raise ValueError("--category, --data: expected one of the two, found both or neither")
+    plan: Recipe = RECIPES[recipe]
+    first = None if start is None else load(None if str(start) == "animals" else start)
+    changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
+    if functions == 0:
+        changes["functions"] = None
+    if width is not None:
+        changes["head"] = {**plan.head, "width": width}
+    if first is not None:
+        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
+        changes["backbone"] = first.model.head.backbone.name
+    plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
+    with progress_bar("embed train") as progress:
+        matches: dict[str, Tensor] = {}
+        if category is not None:
+            samples, surfaces = _rendered(category, anchor, n, plan.image_size, seed, progress)
+        else:
+            assert data is not None
+            samples, surfaces = _annotated(data, surface, name, images, divisor, n, plan.image_size, seed)
+        if match is not None:
+            if first is None:
+                raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
+            matches[next(iter(surfaces))] = _match(match, first, matched, next(iter(surfaces.values())))
+        predictor = learn(
+            samples,
+            surfaces,
+            out=out,
+            recipe=plan,
+            start=first,
+            matches=matches,
+            seed=seed,
+            devices=devices,
+            accelerator=accelerator,
+            progress=progress,
+            look=_looker(out, samples),
+        )
+    told = predictor.about
+    print(
+        f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
+        f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
+    )
+
+
+def _rendered(
+    category: Sequence[str], anchor: str | None, n: int, size: int, seed: int, progress: Any
+) -> tuple[PixelSamples, dict[str, Surface]]:
+    """Pictures of categories of the zoo; animals all on one surface, others each on its own."""
+    from geoframe.data.pixel_samples import rendered_samples
+    from geoframe.data.rendered import render_set, template_surface
+    from geoframe.zoo import species
+
+    animals = [c for c in category if c in species()]
+    if anchor is not None and anchor not in species():
+        raise ValueError(f"--anchor: expected a species, one of {', '.join(species())}, found {anchor!r}")
+    if len(animals) == len(category):
+        on = anchor or category[0]
+        pictures = render_set(list(category), n, size=size, seed=seed, surface=on)
+        names, number = [on], [0] * len(category)
+    else:
+        pictures = render_set(list(category), n, size=size, seed=seed)
+        names = list(dict.fromkeys(category))
+        number = [names.index(c) for c in category]
+    samples = rendered_samples(pictures, names, number, seed=seed, progress=lambda s, d: progress(s, 0.0 * d))
+    return samples, {name: template_surface(name) for name in names}
+
+
+def _annotated(
+    data: Path,
+    surface: Path | None,
+    name: str | None,
+    folder: Path | None,
+    divisor: int,
+    n: int,
+    size: int,
+    seed: int,
+) -> tuple[PixelSamples, dict[str, Surface]]:
+    """Annotated images, each in several crops."""
+    from geoframe.canonical import load_surface
+    from geoframe.data.pixel_samples import image_samples
+
+    if surface is None:
+        raise ValueError("--surface: expected the surface that the data's points refer to, found none")
+    mesh = load_surface(surface)
+    called = name or surface.stem
+    images = _read_images(data, mesh, called, folder, divisor)
+    copies = max(round(n / max(len(images), 1)), 1)
+    return image_samples(images, [called], size=size, copies=min(copies, 50), seed=seed), {called: mesh}
+
+
+def _read_images(data: Path, surface: Surface, name: str, images: Path | None, divisor: int) -> ImageSet:
+    """The objects of a JSON file of either kind."""
+    import json
+
+    from geoframe._files import read_text
+    from geoframe.data.coco_files import read_coco
+    from geoframe.data.image_files import read_points
+
+    try:
+        content = json.loads(read_text(data))
+    except json.JSONDecodeError as err:
+        raise ValueError(f"{data}: not valid JSON ({str(err)[:80]})") from err
+    if isinstance(content, Mapping) and "annotations" in content:
+        folder = data.parent if images is None else images
+        return read_coco(data, folder, {name: surface}, divisor=divisor)
+    return read_points(data, surface, name=name)
+
+
+def _match(path: Path, first: Predictor, matched: str | None, surface: Surface) -> Tensor:
+    """p2p_21 of map.npz, onto the first surface of the model."""
+    import zipfile
+
+    import numpy as np
+    import torch
+
+    try:
+        with np.load(path) as file:
+            p2p_21 = torch.from_numpy(file["p2p_21"]).long()
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{path}: expected map.npz of geoframe match, found {str(err)[:80]}") from err
+    source = first.target(matched).surface
+    if len(p2p_21) != surface.n_verts or int(p2p_21.max()) >= source.n_verts:
+        raise ValueError(
+            f"{path}: expected a map from the {source.n_verts} vertices of {matched or first.names[0]} to the "
+            f"{surface.n_verts} of the surface, found one to {len(p2p_21)}; run geoframe match SOURCE SURFACE"
+        )
+    return p2p_21
+
+
+def _looker(out: Path, samples: PixelSamples) -> Any:
+    """Draws the maps of six fixed pictures into OUT/pictures, about once a minute."""
+    shown = samples[list(range(0, len(samples), max(len(samples) // 6, 1)))[:6]]
+
+    def look(predictor: Predictor, told: Mapping[str, float]) -> None:
+        from geoframe.viz.images import as_picture, contact_sheet, draw_pixel_map
+        from geoframe.viz.surfaces import save_picture
+
+        images = [x.float() / 255 for x in shown.image]
+        names = [shown.names[int(i)] for i in shown.surface]
+        maps = [predictor.predict(x, category=c)[0] for x, c in zip(images, names, strict=True)]
+        pictures = [as_picture(x) for x in images]
+        pictures += [draw_pixel_map(m, x) for m, x in zip(maps, images, strict=True)]
+        folder = out / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_picture(contact_sheet(pictures, columns=len(images)), folder / f"{int(told['step']):06d}.png")
+
+    return look
+
+
+def predict(
+    images: list[Path],
+    /,
+    *,
+    out: Path,
+    model: Path | None = None,
+    category: str | None = None,
+    boxes: Path | None = None,
+    to: Path | None = None,
+    flip: bool = True,
+    embedding: bool = False,
+    show: int = 12,
+) -> None:
+    """Map the pixels of images to a surface: NAME.npz, NAME.png with the surface's colours, and pixels.html.
+
+    NAME.npz holds `vertex` (H, W), -1 outside of the mask, `mask` and `confidence`; `geoframe.PixelMap.load` reads
+    it. A folder of video frames is done frame by frame. predictions.json tells score and warnings of each image.
+    Files that cannot be read are told and left out; the exit status is 1 then, and 2 if nothing is left.
+
+    Args:
+        images: files, or folders of them.
+        out: folder for the results.
+        model: folder that `geoframe embed train` wrote; by default the one that geoframe comes with (animals).
+        category: the surface; by default the first that the model was trained on. A model of animals knows every
+            species of the zoo.
+        boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; by default the whole image.
+        to: another image: where the points that each image shows are seen in it, NAME.matches.npz and .png.
+        flip: look at the mirror image, too: better, and twice the time.
+        embedding: write the embedding of each pixel into NAME.npz, too.
+        show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for
+            no page.
+    """
+    import json
+
+    from geoframe._files import read_text, staged_folder
+    from geoframe.data.image_files import list_images, read_image
+    from geoframe.models.surface_embedding import load
+    from geoframe.viz.pixel_page import write_pixel_page
+
+    predictor = load(model)
+    files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
+    if not files:
+        raise ValueError("images: expected at least one image, found none")
+    if len({f.stem for f in files}) < len(files):
+        raise ValueError(
+            "images: expected files of different names, found some alike; run them one after another"
+        )
+    places: dict[str, Any] = {}
+    if boxes is not None:
+        try:
+            places = json.loads(read_text(boxes))
+        except json.JSONDecodeError as err:
+            raise ValueError(f"{boxes}: not valid JSON ({str(err)[:80]})") from err
+    reference = None
+    if to is not None:
+        picture = read_image(to)
+        reference = (
+            picture,
+            predictor.predict(picture, [places.get(to.name)], category=category, flip=flip)[0],
+        )
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[Tensor, PixelMap]] = []
+    bad: list[str] = []
+    with staged_folder(out) as folder, progress_bar("embed predict") as progress:
+        for i, file in enumerate(files):
+            progress(file.name, i / len(files))
+            try:
+                image = read_image(file)
+                found = predictor.predict(image, [places.get(file.name)], category=category, flip=flip)[0]
+            except ValueError as err:
+                bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
+                continue
+            rows.append(_write(folder, file.stem, image, found, predictor, reference, embedding))
+            shown += [(image, found)] if len(shown) < show else []
+        if not rows:
+            raise ValueError(bad[0])
+        if shown:
+            pictures, maps = zip(*shown, strict=True)
+            names = [row["image"] for row in rows[: len(shown)]]
+            on = category or predictor.names[0]
+            write_pixel_page(folder / "pixels.html", maps, pictures, names=names, surface_name=on)
+        save_json(
+            {"model": str(model or "animals"), "images": rows, "failed": bad}, folder / "predictions.json"
+        )
+    for row in rows:
+        for line in row["warnings"]:
+            warn(f"{row['image']}: {line}")
+    for line in bad:
+        warn(line)
+    print(f"{len(rows)} images; wrote NAME.npz, NAME.png, pixels.html and predictions.json to {out}")
+    if bad:
+        raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
+
+
+def _write(
+    folder: Path,
+    name: str,
+    image: Tensor,
+    found: PixelMap,
+    predictor: Predictor,
+    reference: tuple[Tensor, PixelMap] | None,
+    embedding: bool,
+) -> dict[str, Any]:
+    """The files of one image, and what is told of it."""
+    import numpy as np
+
+    from geoframe.viz.images import draw_correspondence, draw_pixel_map
+    from geoframe.viz.surfaces import save_picture
+
+    found.save(folder / f"{name}.npz", embedding=embedding)
+    save_picture(draw_pixel_map(found, image), folder / f"{name}.png")
+    if reference is not None:
+        matches = found.correspond(reference[1])
+        with (folder / f"{name}.matches.npz").open("wb") as file:
+            arrays = {k: v.numpy() for k, v in matches._asdict().items()}
+            np.savez_compressed(file, **arrays)
+        save_picture(draw_correspondence(image, reference[0], matches), folder / f"{name}.matches.png")
+    verdict = predictor.verdict(found)
+    share = float(found.mask.float().mean())
+    told = {"image": name, "score": verdict.score, "sides": verdict.sides, "foreground": share}
+    return told | {"warnings": list(verdict.warnings)}
+
+
+def evaluate(
+    model: Path | None = None,
+    /,
+    *,
+    out: Path,
+    category: list[str] | None = None,
+    data: Path | None = None,
+    images: Path | None = None,
+    divisor: Literal[255, 256] = 256,
+    n: int = 200,
+    size: int = 128,
+    seed: int = 1,
+    kappa: float = 0.185,
+    flip: bool = True,
+    decode: Literal["likeliest", "least_expected"] = "likeliest",
+) -> None:
+    """Measure a model on renders that it has not seen, or on annotated images: evaluation.json and evaluation.md.
+
+    Args:
+        model: folder that `geoframe embed train` wrote; by default the one that geoframe comes with.
+        out: folder for the results.
+        category: what to render; each is told on its own surface. By default the model's first surface.
+        data: annotated images instead, as `train` takes them, on surfaces of the model.
+        images: as in `train`.
+        divisor: as in `train`.
+        n: pictures to render.
+        size: their pixels.
+        seed: of the renders; other than that of the training.
+        kappa: of GPS, in parts of the square root of the surface's area.
+        flip: look at the mirror image, too.
+        decode: likeliest, as `predict` does, or the vertex of least expected distance, which is slower.
+    """
+    from geoframe._files import staged_folder
+    from geoframe.data.rendered import render_set
+    from geoframe.models.surface_embedding import evaluate as measure
+    from geoframe.models.surface_embedding import load
+
+    predictor = load(model)
+    names = category or [predictor.names[0]]
+    pictures: Any
+    if data is not None:
+        pictures = _read_images(data, predictor.target(names[0]).surface, names[0], images, divisor)
+    else:
+        pictures = render_set(names, n, size=size, seed=seed)
+    with staged_folder(out) as folder, progress_bar("embed evaluate") as progress:
+        numbers = measure(predictor, pictures, kappa=kappa, flip=flip, decode=decode, progress=progress)
+        told = {"model": str(model or "animals"), "category": names, "seed": seed, **numbers}
+        save_json(told, folder / "evaluation.json")
+        lines = [f"| {label} | {numbers[key]:.4f} |" for key, label in _TABLE.items() if key in numbers]
+        text = "\n".join(["| measure | value |", "|---|---|", *lines])
+        (folder / "evaluation.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    print(f"wrote evaluation.json and evaluation.md to {out}")
+
+
+def export(model: Path | None = None, /, *, out: Path, size: int | None = None) -> None:
+    """Write the network as an ONNX file: image (1, 3, H, W) in [0, 1] to embedding (1, D, h, w) and mask (1, h, w).
+
+    Beside it vertices.npz holds for each surface the embeddings of its vertices: the nearest one by inner product is
+    what a pixel shows.
+
+    Args:
+        model: folder that `geoframe embed train` wrote; by default the one that geoframe comes with.
+        out: folder for network.onnx and vertices.npz.
+        size: pixels of the square image; by default those of the training.
+    """
+    import numpy as np
+
+    from geoframe._files import staged_folder
+    from geoframe.heads.export import export_onnx
+    from geoframe.models.surface_embedding import load
+
+    predictor = load(model)
+    S = size or predictor.image_size
+    with staged_folder(out) as folder:
+        export_onnx(predictor.model.head, folder / "network.onnx", size=(S, S))
+        tables = {name: predictor.target(name).table.numpy() for name in predictor.names}
+        with (folder / "vertices.npz").open("wb") as file:
+            np.savez_compressed(file, **tables)
+    print(f"wrote network.onnx for images of {S} x {S} and vertices.npz to {out}")

@@ -1,0 +1,218 @@
+"""Surface embeddings measured, and their confidence calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_choice
+from geoframe.data.image_files import ImageItem, ImageSet
+from geoframe.data.pixel_samples import PixelSamples, crop_box
+from geoframe.data.rendered import RenderedSet
+from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
+from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points
+from geoframe.nearest.embedded import least_expected_distance, nearest_vertices
+
+if TYPE_CHECKING:
+    from geoframe.models.surface_embedding.predictor import Predictor
+
+KAPPA = 0.185  # sqrt(area); 0.255 m, the released code's, on a human surface of 1.9 square metres
+DECODES = ("likeliest", "least_expected")
+
+
+def evaluate(
+    predictor: Predictor,
+    images: RenderedSet | ImageSet,
+    *,
+    kappa: float = KAPPA,
+    flip: bool = True,
+    decode: str = "likeliest",
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[str, float]:
+    """Measure a predictor on rendered or annotated images.
+
+    Args:
+        predictor: what is measured.
+        images: rendered, with the truth of every pixel; or annotated objects with points, whose surface names the
+            predictor knows, and with masks or without.
+        kappa: of GPS, in sqrt(area).
+        flip: see `Predictor.predict`.
+        decode: "likeliest", the nearest vertex, as `predict` does; or "least_expected", see
+            `geoframe.nearest.embedded.least_expected_distance`, which is slower.
+        progress: called with (text, share done).
+
+    Returns:
+        Means over the images of what `geoframe.metrics.embeddings.pixel_scores` gives: `geodesic_error_mean` and
+        `geodesic_error_median` (in sqrt(area)), `gps` (a vertex for every annotated pixel), `gps_misses_zero` (pixels
+        outside the predicted mask score 0), `gpsm`, `mask_iou`, `mask_iou_inside`, `mirrored`; with `points`, the
+        number of annotated pixels, `ap` and `ar` of GPSm, `images` and `kappa`. Measures of masks are missing where
+        the images have none.
+
+    Raises:
+        ValueError: no images, an unknown decoding.
+    """
+    check_choice(decode, DECODES, "decode")
+    scores: list[dict[str, float]] = []
+    total = len(images)
+    for image, truth, mask, name, box in _examples(images):
+        target = predictor.target(name)
+        scores.append(_scores(predictor, target, image, truth, mask, box, kappa, flip, decode))
+        if progress is not None:
+            progress(f"evaluating, {len(scores)} of {total} images", len(scores) / total)
+    return mean_scores(scores) | {"images": float(len(scores)), "kappa": kappa}
+
+
+Example = tuple[Tensor, Tensor, "Tensor | None", str, "Tensor | None"]
+
+
+def _examples(images: RenderedSet | ImageSet) -> Iterable[Example]:
+    """Image, true vertices (H, W), mask, name of the surface, box."""
+    if isinstance(images, RenderedSet):
+        for batch in images.batches(16):
+            for i, number in enumerate(batch.category.tolist()):
+                if bool(batch.mask[i].any()):
+                    name = images.surface or images.categories[number]
+                    yield batch.image[i], batch.vertex[i], batch.mask[i], name, None
+        return
+    for item in images:
+        if len(item.vertex):
+            yield _annotated(item)
+
+
+def _annotated(item: ImageItem) -> Example:
+    image = item.read()
+    truth = torch.full(image.shape[-2:], -1, dtype=torch.int64)
+    last = torch.tensor([image.shape[2] - 1, image.shape[1] - 1])
+    at = torch.minimum(item.points.long().clamp_min(0), last)
+    truth[at[:, 1], at[:, 0]] = item.vertex
+    return image, truth, None if item.mask is None else item.foreground(), item.surface, item.box
+
+
+def _scores(
+    predictor: Predictor,
+    target: Target,
+    image: Tensor,
+    truth: Tensor,
+    mask: Tensor | None,
+    box: Tensor | None,
+    kappa: float,
+    flip: bool,
+    decode: str,
+) -> dict[str, float]:
+    """All measures of one image."""
+    size = (image.shape[1], image.shape[2])
+    x0, y0, x1, y1 = crop_box(box, size)
+    found = predictor.fields(image[:, y0:y1, x0:x1], flip=flip)
+    logits = torch.full(size, -1.0)
+    logits[y0:y1, x0:x1] = nn.functional.interpolate(
+        found.mask[None, None], (y1 - y0, x1 - x0), mode="bilinear", align_corners=False
+    )[0, 0]
+    guess = logits > 0
+    rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
+    inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
+    rows, cols = rows[inside], cols[inside]
+    h, w = found.mask.shape
+    points = torch.stack([(cols - x0 + 0.5) * w / (x1 - x0), (rows - y0 + 0.5) * h / (y1 - y0)], -1)
+    x = at_points(found.embedding[None], points[None], 1)[0]
+    vertex = torch.full_like(truth, -1)
+    vertex[rows, cols] = _decoded(x, target, predictor.temperature, decode)
+    true_mask = guess if mask is None else mask
+    scores = pixel_scores(vertex, guess, truth, true_mask, target.rows, mirror=target.mirror, kappa=kappa)
+    if mask is None:
+        scores = {k: v for k, v in scores.items() if not k.startswith("mask")}
+        scores["gpsm"] = scores["gps_misses_zero"]
+    return scores
+
+
+def _decoded(x: Tensor, target: Target, temperature: float, decode: str) -> Tensor:
+    if decode == "likeliest":
+        return nearest_vertices(x, target.table)
+    part = target.table[target.chosen]
+    distances = target.rows.rows(target.chosen)
+    return least_expected_distance(x, part, distances, temperature=temperature)[0]
+
+
+def evaluate_meshes(predictor: Predictor, pairs: dict[tuple[str, str], Tensor]) -> dict[str, float]:
+    """How well the embeddings of surfaces match them with one another; means over the pairs of surfaces.
+
+    Args:
+        predictor: knows the surfaces.
+        pairs: (name 1, name 2) -> (L, 2) vertices that correspond.
+
+    Returns:
+        `mesh_geodesic_error` in sqrt(area) of surface 2, and `mesh_gps` in [0, 1].
+    """
+    found = [
+        mesh_error(predictor.target(a).table, predictor.target(b).table, pair, predictor.target(b).rows)
+        for (a, b), pair in pairs.items()
+    ]
+    n = len(found)
+    return {
+        "mesh_geodesic_error": sum(f["geodesic_error_mean"] for f in found) / n,
+        "mesh_gps": sum(f["gps"] for f in found) / n,
+    }
+
+
+def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | None = None) -> None:
+    """Fit confidence and limits on pictures that were not trained on.
+
+    Args:
+        predictor: changed in place.
+        samples: annotated pictures, with masks.
+        nothing: (n, 3, S, S) in [0, 1], pictures of other things; None leaves the limit of the score as it is.
+    """
+    clues, right, scores, sides, mirrored = [], [], [], [], []
+    for i in range(len(samples)):
+        target = predictor.target(samples.names[int(samples.surface[i])])
+        known = samples.vertex[i] >= 0
+        vertex, points = samples.vertex[i][known], samples.points[i][known]
+        found = predictor.fields(samples.image[i].float() / 255)
+        both = torch.cat([found.embedding, found.mask[None]])
+        scale = both.shape[-1] / samples.size
+        if bool(samples.masked[i]):  # as many pixels where the map would be wrong to say anything
+            outside = torch.nonzero(~samples.mask[i]).flip(1)
+            outside = outside[torch.linspace(0, len(outside) - 1, len(points)).long()] + 0.5
+            points = torch.cat([points, outside.float()]) if len(outside) else points
+        values = at_points(both[None], points[None] * scale, 1)[0]
+        seen = values[:, -1] > 0
+        if not bool(seen.any()):
+            continue
+        answer = nearest_vertices(values[:, :-1], target.table)
+        n = len(vertex)
+        error = torch.full((len(values),), torch.inf)
+        error[:n] = target.rows.pairs(vertex, answer[:n])
+        clue = predictor.evidence(values[seen, :-1], values[seen, -1], target)
+        clues.append(clue)
+        right.append(error[seen] < KERNEL)
+        sides.append(float(values[:n, :-1].norm(dim=1)[seen[:n]].mean()) if bool(seen[:n].any()) else 0.0)
+        if target.mirror is not None and bool(seen[:n].any()):
+            other = target.rows.pairs(target.mirror[vertex], answer[:n])
+            mirrored.append(float((other < error[:n])[seen[:n]].float().mean()) > 0.5)
+        else:
+            mirrored.append(False)
+    if not clues:
+        return
+    evidence = Evidence(*(torch.cat(x) for x in zip(*clues, strict=True)))
+    calibration = predictor.model.calibration
+    calibration.fit(evidence, torch.cat(right))
+    limits = calibration.limits
+    assert isinstance(limits, Tensor)
+    scores = [float(calibration(c).mean()) for c in clues]
+    if nothing is not None:
+        wrong = [predictor.verdict(predictor.predict(x)[0]).score for x in nothing]
+        limits[0] = best_limit(torch.tensor(wrong), torch.tensor(scores))
+    bad = torch.tensor(mirrored)
+    if bool(bad.any()) and not bool(bad.all()):
+        agreed = torch.tensor(sides)
+        limits[1] = best_limit(agreed[bad], agreed[~bad])
+
+
+def best_limit(low: Tensor, high: Tensor) -> float:
+    """The limit between two samples of numbers with the least sum of the shares on the wrong side of it."""
+    both = torch.cat([low, high]).sort().values
+    middle = (both[1:] + both[:-1]) / 2
+    wrong = (low > middle[:, None]).float().mean(1) + (high < middle[:, None]).float().mean(1)
+    return float(middle[wrong.argmin()])

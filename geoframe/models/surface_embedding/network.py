@@ -1,0 +1,244 @@
+"""The network: images to embeddings of pixels, and beside it the embeddings of the surfaces' vertices.
+
+One image network serves all surfaces, and knows nothing of categories: what a pixel shows is said in the space that
+the surfaces share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_shape
+from geoframe.canonical import GeodesicRows
+from geoframe.canonical.surface import Surface
+from geoframe.heads.fields import Field, FieldHead
+from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
+from geoframe.surface import farthest_points
+
+KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
+_REPRESENTATIVES = 256
+
+
+class Embedded(NamedTuple):
+    """What the network says.
+
+    Attributes:
+        embedding: (B, D, h, w) of squares of `stride` pixels, not normalised.
+        mask: (B, h, w) logits: above 0 where the object is.
+        tables: (V, D) unit embeddings of the vertices, one a surface, in their order.
+    """
+
+    embedding: Tensor
+    mask: Tensor
+    tables: tuple[Tensor, ...]
+
+
+class Evidence(NamedTuple):
+    """What the confidence of pixels is read from.
+
+    Attributes:
+        concentration: (N,) in [0, 1], the share of the posterior that lies near the answer.
+        agreement: (N,) in [0, 1], how far the image and its mirror image say the same; 1 where only one was asked.
+        mask: (N,) logits of the foreground.
+    """
+
+    concentration: Tensor
+    agreement: Tensor
+    mask: Tensor
+
+
+class Calibration(nn.Module):
+    """Evidence to confidence: a logistic function, fitted on pictures set aside.
+
+    Attributes:
+        weight: (4,) of concentration, agreement, mask and 1.
+        limits: (2,) mean confidence below which a picture is doubted, mean agreement below which its sides are.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.tensor([4.0, 4.0, 0.1, -4.0]))
+        self.register_buffer("limits", torch.tensor([0.3, 0.5]))
+
+    def forward(self, evidence: Evidence) -> Tensor:
+        """(N,) in [0, 1]: the probability that a pixel shows the object and its vertex is right."""
+        weight = self.weight
+        assert isinstance(weight, Tensor)
+        return (_columns(evidence).to(weight) @ weight).sigmoid()
+
+    def fit(self, evidence: Evidence, right: Tensor, *, steps: int = 60) -> None:
+        """Fit the weights.
+
+        Args:
+            evidence: of N pixels that were not trained on.
+            right: (N,) bool, which of them show the object and are right.
+            steps: of Newton's method, at most.
+
+        Raises:
+            ValueError: all right or all wrong, so that nothing can be learned.
+        """
+        if bool(right.all()) or not bool(right.any()):
+            raise ValueError(
+                "right: expected some pixels that are right and some that are not, found one kind"
+            )
+        x, y = _columns(evidence).double(), right.double()
+        w = torch.zeros(x.shape[1], dtype=torch.float64)
+        small = 1e-4 * len(x) * torch.eye(len(w), dtype=torch.float64)
+        for _ in range(steps):
+            p = (x @ w).sigmoid()
+            gradient = x.T @ (p - y) + small @ w
+            step = torch.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + small, gradient)
+            w = w - step
+            if float(step.abs().max()) < 1e-8:
+                break
+        assert isinstance(self.weight, Tensor)
+        self.weight.copy_(w)
+
+
+def _columns(evidence: Evidence) -> Tensor:
+    """(N, 4) evidence as the logistic function takes it."""
+    mask = evidence.mask.clamp(-8, 8)
+    return torch.stack([evidence.concentration, evidence.agreement, mask, torch.ones_like(mask)], dim=1)
+
+
+class SurfaceEmbedding(nn.Module):
+    """An image head and the surfaces that it speaks of.
+
+    Args:
+        head: images to embeddings and masks.
+        surfaces: vertex embeddings of the same dimension, by name.
+        style: chance that a picture of a batch takes the means and variances of its finer feature maps in part from
+            another picture, while training: what the head then learns depends less on colours and textures.
+
+    Raises:
+        ValueError: different dimensions.
+
+    Source: Neverova et al. 2020; the exchange of styles is Zhou et al. 2021, Domain generalization with MixStyle.
+    """
+
+    def __init__(self, head: FieldHead, surfaces: SharedEmbedding, *, style: float = 0.0) -> None:
+        super().__init__()
+        if surfaces.dim != head.dim:
+            raise ValueError(f"surfaces: expected dim {head.dim} as the head has, found {surfaces.dim}")
+        if not 0 <= style <= 1:
+            raise ValueError(f"style: expected a chance in [0, 1], found {style}")
+        self.head, self.surfaces, self.style = head, surfaces, style
+        self.calibration = Calibration()
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.head.dim
+
+    def forward(self, image: Tensor | Sequence[Tensor]) -> Embedded:
+        """Embeddings of images (B, 3, H, W) in [0, 1], or of the backbone's maps of them, finest first."""
+        maps = self.head.backbone(image) if isinstance(image, Tensor) and self._mixes else image
+        if not isinstance(maps, Tensor) and self._mixes:
+            maps = self._restyled(list(maps))
+        field: Field = self.head(maps)
+        return Embedded(field.embedding, field.mask, tuple(e() for e in self.surfaces.values()))
+
+    @property
+    def _mixes(self) -> bool:
+        return self.training and self.style > 0
+
+    def _restyled(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps (B, C, h, w) of which all but the coarsest have exchanged means and variances."""
+        B = len(maps[-1])
+        other = torch.randperm(B, device=maps[-1].device)
+        share = torch.distributions.Beta(0.1, 0.1).sample((B, 1, 1, 1)).to(maps[-1])
+        chosen = torch.rand(B, 1, 1, 1, device=maps[-1].device) < self.style
+        share = torch.where(chosen, share, torch.zeros_like(share))
+        return [_exchanged(x, x[other], share) if x.numel() else x for x in maps[:-1]] + maps[-1:]
+
+
+def _exchanged(x: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """x (B, C, h, w) with channel means and deviations moved towards those of `other` by `share` (B, 1, 1, 1)."""
+    mean, mean2 = x.mean((2, 3), keepdim=True), other.mean((2, 3), keepdim=True)
+    std, std2 = (y.std((2, 3), keepdim=True) + 1e-4 for y in (x, other))
+    new = std + share * (std2 - std)
+    return (x - mean) / std * new + mean + share * (mean2 - mean)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A surface that pixels are mapped to, in the space of the network.
+
+    Attributes:
+        surface: the surface.
+        table: (V, D) unit embeddings of its vertices.
+        mirror: (V,) int64, for each vertex the one on the other side; None where the surface has no mirror plane.
+    """
+
+    surface: Surface
+    table: Tensor
+    mirror: Tensor | None = None
+
+    @cached_property
+    def chosen(self) -> Tensor:
+        """(R,) vertices that stand for all."""
+        n = min(_REPRESENTATIVES, self.surface.n_verts)
+        return farthest_points(self.surface.verts.detach().double().cpu(), n)
+
+    @cached_property
+    def rows(self) -> GeodesicRows:
+        """Geodesic distances."""
+        return GeodesicRows(self.surface)
+
+    @cached_property
+    def kernel(self) -> Tensor:
+        """(R, R) how near the representatives are to each other: 1 at distance 0."""
+        distances = self.rows.rows(self.chosen)[:, self.chosen]
+        return torch.exp(-distances.square() / (2 * KERNEL**2))
+
+
+@torch.no_grad()
+def smooth_start(embedding: VertexEmbedding) -> None:
+    """Start an embedding of eigenfunctions from its lowest ones, randomly rotated, instead of from noise.
+
+    Neighbours are then close from the first step, and what is left to learn is the image side.
+    """
+    if embedding.functions is None:
+        return
+    D = embedding.dim
+    k = min(D + 1, embedding.functions)
+    turn = torch.linalg.qr(torch.randn(D, D))[0]
+    start = torch.zeros(k, D)
+    start[1:] = turn[: k - 1]
+    embedding.weight.mul_(0.1)
+    embedding.weight[:k] += start
+
+
+def on_functions(embedding: VertexEmbedding, table: Tensor) -> Tensor:
+    """The weights with which an embedding is nearest to a table (V, D), in the inner product of the surface."""
+    if embedding.basis is None:
+        return table
+    mass = embedding.surface.basis(1).mass.float()
+    mass = mass / mass.sum()
+    return embedding.basis.T @ (mass[:, None] * table)
+
+
+def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
+    """Values of a field at points between the centres of its squares, bilinear, as `FieldHead.at_size` has them.
+
+    Args:
+        field: (B, C, h, w) of squares of `stride` pixels.
+        points: (B, P, 2) pixel x, pixel y.
+        stride: pixels.
+
+    Returns:
+        (B, P, C).
+    """
+    h, w = check_shape(field, "B C h w", "field")["h"], field.shape[-1]
+    extent = points.new_tensor([w * stride, h * stride])
+    grid = 2 * points / extent - 1
+    found = nn.functional.grid_sample(
+        field, grid[:, :, None].to(field), mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return found[..., 0].mT

@@ -1,0 +1,510 @@
+"""Surface embeddings in use: train on rendered or annotated pictures, predict pixel maps, compare images.
+
+predictor = load()                                            # the one that geoframe comes with
+found = predictor.predict(read_image("horse.jpg"), category="horse")[0]      # a PixelMap
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._cache import cache_key
+from geoframe._check import check_choice, check_float, check_shape
+from geoframe.canonical import load_surface
+from geoframe.canonical.surface import Surface
+from geoframe.data.crops import resized
+from geoframe.data.pixel_samples import PixelSamples, crop_box
+from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zoo_surface
+from geoframe.heads.backbone import backbone
+from geoframe.heads.fields import FieldHead
+from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
+from geoframe.losses.embeddings import BLOCK
+from geoframe.models.surface_embedding.evaluate import calibrate
+from geoframe.models.surface_embedding.network import (
+    Embedded,
+    Evidence,
+    SurfaceEmbedding,
+    Target,
+    at_points,
+    on_functions,
+)
+from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, train_network
+from geoframe.nearest.embedded import nearest_vertices, posterior_confidence, unit_rows
+from geoframe.pixels import PixelMap
+from geoframe.training import Pictures, load_model, save_model
+from geoframe.zoo import species
+
+KIND = "surface embedding"
+SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
+_FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
+_MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
+_HELD = 20  # every so many-th picture is set aside
+_FEWEST_HELD = 200  # pictures, below which none is
+_LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
+
+
+class Verdict(NamedTuple):
+    """Whether a map is to be believed.
+
+    Attributes:
+        score: mean confidence over the foreground, in [0, 1]; 0 without foreground.
+        sides: mean agreement of the image with its mirror image, in [0, 1].
+        warnings: in sentences; none where nothing speaks against the map.
+    """
+
+    score: float
+    sides: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained network with what belongs to it.
+
+    Attributes:
+        model: in evaluation mode.
+        image_size: longer side of the crops that the network sees, in pixels.
+        temperature: of the inner product.
+        about: how it was trained: recipe, backbone, seed, minutes, pictures, data (a digest).
+        more: other surfaces in the space, by name; see `with_surface`.
+    """
+
+    model: SurfaceEmbedding
+    image_size: int = 128
+    temperature: float = 0.05
+    about: dict[str, Any] = field(default_factory=dict)
+    more: dict[str, Target] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Surfaces that the network was trained on, and those added since."""
+        return (*self.model.surfaces.names, *self.more)
+
+    @cached_property
+    def _targets(self) -> dict[str, Target]:
+        return {}
+
+    def target(self, category: str | None = None) -> Target:
+        """A surface with its embedding.
+
+        Args:
+            category: one of `names`; or a species of the zoo where the network was trained on one, whose exact
+                correspondence gives the embedding. None is the first of `names`.
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        name = self.names[0] if category is None else category
+        if name in self.more:
+            return self.more[name]
+        if name not in self._targets:
+            self._targets[name] = self._target(name)
+        return self._targets[name]
+
+    def _target(self, name: str) -> Target:
+        anchor = next((n for n in self.model.surfaces.names if n in species()), None)
+        with torch.no_grad():
+            if name in self.model.surfaces.names:
+                embedding = self.model.surfaces[name]
+                surface, table = embedding.surface, embedding().detach()
+            else:
+                known = self.names + tuple(sorted(set(species()) - set(self.names)) if anchor else ())
+                check_choice(name, known, "category")
+                assert anchor is not None
+                surface = zoo_surface(name)
+                table = self.model.surfaces[anchor]().detach()[zoo_correspondence(anchor, name)]
+        return self._symmetric(surface, table, mirror_of(name, surface))
+
+    def _symmetric(self, surface: Surface, table: Tensor, mirror: Tensor | None) -> Target:
+        """A target whose table is exactly what the mean of image and mirror image aims at."""
+        if mirror is not None and self.mirror is not None:
+            table = unit_rows(table + table[mirror] @ self.mirror)
+        return Target(surface, table, mirror)
+
+    def with_surface(
+        self, name: str, surface: Surface, p2p_21: Tensor, source: str | None = None
+    ) -> Predictor:
+        """The same predictor with one more surface in its space, which nothing is trained for: E' = T E.
+
+        Args:
+            name: of the surface.
+            surface: the user's.
+            p2p_21: (V,) for each of its vertices the corresponding vertex of the surface `source`.
+            source: one of `names`, or a species of the zoo; None is the first of `names`.
+
+        Raises:
+            ValueError: a map of another size, vertices out of range.
+        """
+        old = self.target(source)
+        if (
+            p2p_21.shape != (surface.n_verts,)
+            or int(p2p_21.max()) >= old.surface.n_verts
+            or int(p2p_21.min()) < 0
+        ):
+            raise ValueError(
+                f"p2p_21: expected for each of the {surface.n_verts} vertices one of the {old.surface.n_verts} of "
+                f"the source, found {tuple(p2p_21.shape)} up to {int(p2p_21.max())}"
+            )
+        target = self._symmetric(surface, old.table[p2p_21.long()], mirror_of(name, surface))
+        return replace(self, more={**self.more, name: target})
+
+    @cached_property
+    def mirror(self) -> Tensor | None:
+        """(D, D) rotation that takes the embedding of each vertex to that of its mirror image; None without symmetry.
+
+        Of an embedding of eigenfunctions of a symmetric surface there is such a rotation: each function is even or
+        odd.
+        """
+        for name in self.model.surfaces.names:
+            embedding = self.model.surfaces[name]
+            mirror = mirror_of(name, embedding.surface)
+            if mirror is not None:
+                E = embedding().detach().double()
+                U, _, Vt = torch.linalg.svd(E.T @ E[mirror])
+                return (U @ Vt).float()  # E S is nearest to E[mirror], and S is its own inverse
+        return None
+
+    def predict(
+        self,
+        images: Tensor | Sequence[Tensor],
+        boxes: Sequence[Tensor | Sequence[float] | None] | None = None,
+        *,
+        category: str | None = None,
+        flip: bool = True,
+    ) -> list[PixelMap]:
+        """Pixel maps of images, one after the other, each for itself.
+
+        Args:
+            images: (3, H, W) in [0, 1], one or several of any sizes.
+            boxes: (4,) x0, y0, x1, y1 of the object in each, or None for the whole image.
+            category: the surface; see `target`.
+            flip: look at the mirror image too and take the mean, which is better and tells how sure the sides are;
+                twice the time.
+
+        Returns:
+            Maps of the images' sizes, with calibrated confidence. Of images of up to a million pixels also the
+            embedding (H, W, D) of each foreground pixel, whose length is how far image and mirror image agree.
+
+        Raises:
+            TypeError, ValueError: images or boxes of another shape, a box outside its image, an unknown category.
+        """
+        several = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
+        places = [None] * len(several) if boxes is None else list(boxes)
+        if len(places) != len(several):
+            raise ValueError(f"boxes: expected one for each of {len(several)} images, found {len(places)}")
+        target = self.target(category)
+        return [self._predict_one(x, box, target, flip) for x, box in zip(several, places, strict=True)]
+
+    def _predict_one(
+        self, image: Tensor, box: Tensor | Sequence[float] | None, target: Target, flip: bool
+    ) -> PixelMap:
+        check_shape(check_float(image, "images"), "3 H W", "images")
+        H, W = image.shape[-2:]
+        x0, y0, x1, y1 = crop_box(box, (H, W))
+        found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        size = (y1 - y0, x1 - x0)
+        shrink = min(1.0, _FINEST / max(size))
+        coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
+        mask_logits = nn.functional.interpolate(
+            found.mask[None, None], coarse, mode="bilinear", align_corners=False
+        )[0, 0]
+        mask = mask_logits > 0
+        vertex = torch.full(coarse, -1, dtype=torch.int64)
+        confidence = torch.zeros(coarse)
+        embedding = torch.zeros(*coarse, self.model.dim)
+        if bool(mask.any()):
+            rows, cols = torch.nonzero(mask, as_tuple=True)
+            h, w = found.mask.shape
+            points = torch.stack([(cols + 0.5) * (w / coarse[1]), (rows + 0.5) * (h / coarse[0])], -1)
+            x = at_points(found.embedding[None], points[None].float(), 1)[0]
+            vertex[mask] = nearest_vertices(x, target.table)
+            confidence[mask] = self.model.calibration(self.evidence(x, mask_logits[mask], target, flip))
+            embedding[mask] = x
+        fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
+        if coarse != size:
+            fields = [_enlarged(f, size) for f in fields]
+        whole = []
+        for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=False):
+            out = torch.full((H, W, *value.shape[2:]), empty, dtype=value.dtype)
+            out[y0:y1, x0:x1] = value
+            whole.append(out)
+        kept = whole[3] if len(whole) == 4 else None
+        return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
+
+    @torch.no_grad()
+    def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
+        """What the network says of one crop.
+
+        Args:
+            crop: (3, H, W) in [0, 1], of any size.
+            flip: take the mean with the mirror image.
+
+        Returns:
+            embedding (D, h, w) of length at most 1 and mask (h, w), of a grid that covers the crop; no tables.
+        """
+        stride = self.model.head.stride
+        H, W = crop.shape[-2:]
+        unit = self.image_size / max(H, W) / stride
+        h, w = max(round(H * unit), 2), max(round(W * unit), 2)
+        x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None]
+        both = flip and self.mirror is not None
+        field = self.model.head(torch.cat([x, x.flip(-1)]) if both else x)
+        E = nn.functional.normalize(field.embedding[..., :h, :w].float(), dim=1)
+        mask = field.mask[..., :h, :w].float()
+        if both:
+            assert self.mirror is not None
+            other = torch.einsum("dhw,de->ehw", E[1].flip(-1), self.mirror)
+            return Embedded((E[0] + other) / 2, (mask[0] + mask[1].flip(-1)) / 2, ())
+        return Embedded(E[0], mask[0], ())
+
+    def evidence(self, x: Tensor, mask: Tensor, target: Target, flip: bool = True) -> Evidence:
+        """What speaks for the answers at pixels.
+
+        Args:
+            x: (N, D) embeddings, as `fields` gives them.
+            mask: (N,) logits.
+            target: the surface.
+            flip: whether the mirror image was looked at.
+        """
+        part = target.table[target.chosen]
+        answer = (unit_rows(x) @ part.T).argmax(1)
+        near = posterior_confidence(
+            x, part, temperature=self.temperature, vertex=answer, kernel=target.kernel, block=BLOCK
+        )
+        agreement = x.norm(dim=1).clamp(0, 1) if flip and self.mirror is not None else torch.ones(len(x))
+        return Evidence(near, agreement, mask)
+
+    def verdict(self, found: PixelMap) -> Verdict:
+        """Whether a map that `predict` made is to be believed.
+
+        Args:
+            found: with its embedding.
+        """
+        limits = self.model.calibration.limits
+        assert isinstance(limits, Tensor)
+        least, least_sides = limits.tolist()
+        if float(found.mask.float().mean()) < _LEAST_AREA:
+            return Verdict(0.0, 0.0, ("nothing of the category is seen in the picture",))
+        score, sides, told = float(found.confidence[found.mask].mean()), 1.0, []
+        if found.embedding is not None and self.mirror is not None:
+            sides = float(found.embedding[found.mask].norm(dim=1).mean())
+        if score < least:
+            told.append(
+                f"the picture probably shows nothing of the category (score {score:.2f} below {least:.2f})"
+            )
+        elif sides < least_sides:
+            told.append(
+                f"left and right, or front and back, may be exchanged (sides {sides:.2f} below {least_sides:.2f})"
+            )
+        return Verdict(score, sides, tuple(told))
+
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write model.safetensors, model.json, and surfaces that are not of the zoo as folders beside them.
+
+        Args:
+            folder: made if need be.
+            half: weights in float16, half the size.
+        """
+        folder = Path(folder)
+        own = {}
+        for name in self.names:
+            target = self.target(name)
+            own[name] = not is_zoo(name, target.surface)
+            if own[name]:
+                target.surface.save(folder / "surfaces" / name)
+        tables = {
+            n: VertexEmbedding(self.target(n).surface, self.model.dim, functions=None) for n in self.names
+        }
+        for name, table in tables.items():
+            table.weight.data.copy_(self.target(name).table)
+        model = SurfaceEmbedding(self.model.head, SharedEmbedding(tables))
+        model.calibration = self.model.calibration
+        weights = _Halved(model) if half else model
+        about = {
+            "surfaces": own,
+            "backbone": self.model.head.backbone.name,
+            "backbone_digest": self.model.head.backbone.digest() if self.model.head.backbone.frozen else "",
+            "dim": self.model.dim,
+            "head": self.model.head.settings,
+            "image_size": self.image_size,
+            "temperature": self.temperature,
+            "about": self.about,
+        }
+        save_model(folder, weights, about, kind=KIND)
+
+
+class _Halved(nn.Module):
+    """A model whose state is told in float16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = (model,)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {k: v.half() for k, v in self._model[0].state_dict().items()}
+
+
+def load(folder: str | Path | None = None) -> Predictor:
+    """Read what `Predictor.save` or `train` wrote.
+
+    Args:
+        folder: the model; None is the one that geoframe comes with, trained on renders of the zoo's animals.
+
+    Raises:
+        ImportError: the package of the backbone is missing.
+        ValueError: nothing there, files of something else, weights that do not fit, another backbone.
+    """
+    folder = SHIPPED if folder is None else Path(folder)
+
+    def described(about: dict[str, Any]) -> SurfaceEmbedding:
+        tables = {
+            name: VertexEmbedding(
+                load_surface(folder / "surfaces" / name) if own else zoo_surface(name),
+                about["dim"],
+                functions=None,
+            )
+            for name, own in about["surfaces"].items()
+        }
+        net = backbone(about["backbone"])
+        if about["backbone_digest"] and net.digest() != about["backbone_digest"]:
+            raise ValueError(f"trained with other weights of {about['backbone']}")
+        return SurfaceEmbedding(FieldHead(net, about["dim"], **about["head"]), SharedEmbedding(tables))
+
+    model, about = load_model(folder, described, kind=KIND)
+    return Predictor(model, about["image_size"], about["temperature"], about["about"])
+
+
+def train(
+    samples: PixelSamples,
+    surfaces: Mapping[str, Surface],
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    start: Predictor | None = None,
+    matches: Mapping[str, Tensor | None] | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+    look: Callable[[Predictor, Mapping[str, float]], None] | None = None,
+) -> Predictor:
+    """Learn to map pixels to surfaces; a run that was killed goes on.
+
+    A twentieth of the pictures is set aside: the confidence is calibrated on them.
+
+    Args:
+        samples: pictures with points on the surfaces.
+        surfaces: in the order of ``samples.names``.
+        out: folder for model, state and logs.
+        recipe: network, losses, batches and schedule.
+        start: a predictor to go on from. Its head is taken over, and the embedding of each surface that it knows.
+        matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
+            surface of `start`. A surface with neither starts at random.
+        seed: of initial weights and batches.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done) after every step.
+        look: called about once a minute with the model as it is and {"epoch", "step", "seconds"}.
+
+    Raises:
+        ValueError: surfaces or samples that do not belong together, settings of `start` that differ, anything that
+            `fit` complains about.
+    """
+    if tuple(surfaces) != samples.names:
+        raise ValueError(
+            f"surfaces: expected {', '.join(samples.names)} as the samples have, found {', '.join(surfaces)}"
+        )
+    model = build(recipe, surfaces, seed=seed)
+    if start is not None:
+        take_over(model, start, matches or {})
+    held = torch.arange(len(samples)) % _HELD == _HELD - 1
+    mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST_HELD else samples
+    net = model.head.backbone
+    if net.frozen:
+        mine = mine.with_maps(net, skip=model.head.n_unused)
+    about = {
+        "recipe": recipe.name,
+        "dim": recipe.dim,
+        "functions": recipe.functions,
+        "losses": asdict(recipe.losses),
+        "pictures": len(samples),
+        "seed": seed,
+        "data": cache_key(samples.image, samples.vertex, samples.points),
+    }
+
+    def described(model: SurfaceEmbedding) -> Predictor:
+        return Predictor(model, recipe.image_size, recipe.losses.temperature, about)
+
+    drawn = None
+    if look is not None:
+        drawn = Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
+    history = train_network(
+        model,
+        mine,
+        out=out,
+        recipe=recipe,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        run=about,
+        progress=progress,
+        pictures=drawn,
+    )
+    about |= {"steps": int(history[-1]["step"]), "minutes": sum(r["seconds"] for r in history) / 60}
+    predictor = described(model)
+    if len(samples) >= _FEWEST_HELD:
+        calibrate(predictor, samples[torch.nonzero(held)[:, 0]])
+    elif start is not None:
+        model.calibration.load_state_dict(start.model.calibration.state_dict())
+    predictor.save(out)
+    return predictor
+
+
+def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
+    """Start a network from a trained one: its head, and E' = T E for the surfaces.
+
+    Args:
+        model: changed in place.
+        start: the trained one.
+        matches: see `train`; None for a surface whose embedding is to start at random.
+
+    Raises:
+        ValueError: settings that differ.
+    """
+    theirs = start.model.head
+    if (theirs.dim, theirs.settings, theirs.backbone.name) != (
+        model.head.dim,
+        model.head.settings,
+        model.head.backbone.name,
+    ):
+        raise ValueError(
+            f"start: expected a model with backbone {model.head.backbone.name}, dim {model.head.dim} and head "
+            f"{model.head.settings}, found {theirs.backbone.name}, {theirs.dim} and {theirs.settings}"
+        )
+    model.head.load_state_dict(theirs.state_dict())
+    for name in model.surfaces.names:
+        embedding = model.surfaces[name]
+        if name in matches:
+            p2p_21 = matches[name]
+            if p2p_21 is None:
+                continue
+            table = start.with_surface(name, embedding.surface, p2p_21).target(name).table
+        elif name in start.names or (name in species() and set(start.names) & set(species())):
+            table = start.target(name).table
+        else:
+            continue
+        embedding.weight.data.copy_(on_functions(embedding, table))
+
+
+def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(h, w, ...) at another size, by the nearest pixel."""
+    rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
+    cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
+    return x[rows][:, cols]

@@ -1,0 +1,203 @@
+"""The embed commands: a user's own mesh from end to end, folders of images of any kind, bad input in one line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from geoframe.canonical.surface import Surface, load_surface
+from geoframe.cli import main
+from geoframe.data.pixel_samples import PixelSamples, dense_points
+from geoframe.models.surface_embedding import OURS, train
+from geoframe.pixels import PixelMap
+
+SMALL = replace(
+    OURS,
+    backbone="small",
+    dim=8,
+    functions=30,
+    image_size=64,
+    head={"width": 32},
+    losses=replace(OURS.losses, columns=100),
+).lasting(steps=2)
+
+
+def _ball(n: int, stretch: tuple[float, float, float]) -> trimesh.Trimesh:
+    ball = trimesh.creation.icosphere(subdivisions=n)
+    ball.apply_scale(stretch)
+    return ball
+
+
+def _picture(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """An ellipse of colours (S, S, 3) uint8 and its mask."""
+    rng = np.random.default_rng(seed)
+    y, x = (np.mgrid[:size, :size] + 0.5) / size * 2 - 1
+    inside = (x / rng.uniform(0.5, 0.8)) ** 2 + (y / rng.uniform(0.3, 0.6)) ** 2 < 1
+    colors = np.stack([128 + 60 * x, 128 + 60 * y, 100 + 0 * x], -1)
+    return np.where(inside[..., None], colors, 255 * rng.random((size, size, 3)) * 0.4).astype(
+        np.uint8
+    ), inside
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A model of one surface after two steps, its folder with the surface beside it."""
+    out = tmp_path_factory.mktemp("model")
+    ball = _ball(2, (2, 1, 0.7))
+    surface = Surface(torch.as_tensor(ball.vertices.copy()), torch.as_tensor(ball.faces.copy()).long())
+    images, masks = zip(*map(_picture, range(4)), strict=True)
+    vertex = torch.where(torch.tensor(np.stack(masks)), torch.randint(surface.n_verts, (4, 64, 64)), -1)
+    points, chosen = dense_points(vertex, 40, torch.Generator().manual_seed(0))
+    image = torch.tensor(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+    many = (
+        image,
+        vertex >= 0,
+        torch.ones(4, dtype=torch.bool),
+        points,
+        chosen,
+        torch.zeros(4, dtype=torch.int64),
+    )
+    train(PixelSamples(*many, ("it",)), {"it": surface}, out=out, recipe=SMALL, accelerator="cpu")
+    return out
+
+
+def test_a_folder_of_pictures_of_any_kind(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture, _ = _picture(7)
+    Image.fromarray(picture).save(folder / "plain.png")
+    Image.fromarray(picture[..., 0]).save(folder / "grey.png")
+    Image.fromarray(picture[..., 0].astype(np.uint16) * 257).save(folder / "deep.png")
+    turned = Image.fromarray(picture[:40])
+    exif = turned.getexif()
+    exif[0x0112] = 6
+    turned.save(folder / "turned.jpg", exif=exif)
+    Image.fromarray(picture).save(folder / "cut.jpg", quality=95)
+    (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:700])
+    status = main(
+        [
+            "embed",
+            "predict",
+            str(folder),
+            "--model",
+            str(model),
+            "--out",
+            str(tmp_path / "out"),
+            "--embedding",
+        ]
+    )
+    told = capsys.readouterr().err
+    assert status == 1
+    assert "cut.jpg" in told and "1 of 5 images were left out" in told
+    surface = load_surface(model / "surfaces" / "it")
+    found = PixelMap.load(tmp_path / "out" / "turned.npz", surface)
+    assert found.size == (64, 40) and found.embedding is not None
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [r["image"] for r in rows["images"]] == ["deep", "grey", "plain", "turned"]
+    assert all(0 <= r["score"] <= 1 for r in rows["images"]) and len(rows["failed"]) == 1
+    assert (tmp_path / "out" / "pixels.html").stat().st_size > 1000
+    grey, deep = (PixelMap.load(tmp_path / "out" / f"{n}.npz", surface) for n in ("grey", "deep"))
+    assert (grey.vertex == deep.vertex).float().mean() > 0.99
+
+
+def test_one_image_onto_another(model, tmp_path):
+    for i in (1, 2):
+        Image.fromarray(_picture(i)[0]).save(tmp_path / f"{i}.png")
+    words = [str(tmp_path / "1.png"), "--to", str(tmp_path / "2.png"), "--model", str(model), "--show", "0"]
+    assert main(["embed", "predict", *words, "--out", str(tmp_path / "out")]) == 0
+    with np.load(tmp_path / "out" / "1.matches.npz") as file:
+        assert file["source"].shape == file["target"].shape == (len(file["confidence"]), 2)
+    assert (tmp_path / "out" / "1.matches.png").is_file()
+
+
+def test_a_users_own_mesh_with_twenty_images(model, tmp_path):
+    """canonical, match, train on 20 annotated images from another model, predict, evaluate: as documented."""
+    _ball(3, (2.2, 1.0, 0.6)).export(tmp_path / "mine.obj")
+    out = str(tmp_path / "mine")
+    assert main(["canonical", str(tmp_path / "mine.obj"), "--vertices", "300", "--out", out]) == 0
+    mine = load_surface(tmp_path / "mine")
+    theirs = load_surface(model / "surfaces" / "it")
+    near = torch.cdist(mine.verts.double(), theirs.verts.double()).argmin(1)
+    np.savez(tmp_path / "map.npz", p2p_21=near.numpy())  # as geoframe match writes it
+    entries = []
+    for i in range(20):
+        picture, inside = _picture(i)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+        Image.fromarray(inside).save(tmp_path / f"{i}.mask.png")
+        at = np.argwhere(inside)[:: max(inside.sum() // 5, 1)][:5]
+        points = [[float(x) + 0.5, float(y) + 0.5, int(17 * j % mine.n_verts)] for j, (y, x) in enumerate(at)]
+        entries.append({"image": f"{i}.png", "mask": f"{i}.mask.png", "points": points})
+    data = tmp_path / "points.json"
+    data.write_text(json.dumps(entries))
+    words = [
+        "--data",
+        str(data),
+        "--surface",
+        out,
+        "--start",
+        str(model),
+        "--match",
+        str(tmp_path / "map.npz"),
+    ]
+    plan = [
+        "--backbone",
+        "small",
+        "--size",
+        "64",
+        "--functions",
+        "30",
+        "--steps",
+        "2",
+        "--n",
+        "40",
+        "--width",
+        "32",
+    ]
+    made = str(tmp_path / "made")
+    assert main(["embed", "train", *words, *plan, "--out", made, "--accelerator", "cpu"]) == 0
+    assert (tmp_path / "made" / "pictures").is_dir()
+    assert (
+        main(["embed", "predict", str(tmp_path / "0.png"), "--model", made, "--out", str(tmp_path / "p")])
+        == 0
+    )
+    assert PixelMap.load(tmp_path / "p" / "0.npz", mine).size == (64, 64)
+    assert main(["embed", "evaluate", made, "--data", str(data), "--out", str(tmp_path / "e")]) == 0
+    numbers = json.loads((tmp_path / "e" / "evaluation.json").read_text())
+    assert numbers["images"] == 20 and numbers["points"] == 100 and 0 <= numbers["gps"] <= 1
+
+
+def test_bad_input_is_one_line(model, tmp_path, capsys):
+    Image.fromarray(_picture(0)[0]).save(tmp_path / "a.png")
+    image = str(tmp_path / "a.png")
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "empty.json").write_text(json.dumps([{"image": "a.png", "points": []}]))
+    (tmp_path / "far.json").write_text(json.dumps([{"image": "a.png", "points": [[3, 3, 9999]]}]))
+    surface = str(model / "surfaces" / "it")
+    out = ["--out", str(tmp_path / "o")]
+    cases = [
+        (["predict", str(tmp_path / "none.png"), "--model", str(model)], "cannot read the image"),
+        (["predict", image, "--model", str(tmp_path)], "expected model.json and model.safetensors"),
+        (["predict", image, "--model", str(model), "--category", "unicorn"], "--category: expected one of"),
+        (["predict", image, "--model", str(model), "--boxes", str(tmp_path / "bad.json")], "not valid JSON"),
+        (["train"], "--category, --data: expected one of the two"),
+        (
+            ["train", "--data", str(tmp_path / "empty.json"), "--surface", surface],
+            "at least one annotated point",
+        ),
+        (
+            ["train", "--data", str(tmp_path / "far.json"), "--surface", surface],
+            "vertex from 0 to 161, found 9999",
+        ),
+        (["train", "--data", str(tmp_path / "far.json")], "--surface: expected the surface"),
+    ]
+    for words, line in cases:
+        assert main(["embed", *words, *out]) == 2, words
+        told = capsys.readouterr().err
+        assert line in told and len(told.strip().splitlines()) == 1, told
+    assert not (tmp_path / "o").exists()
