@@ -29,7 +29,7 @@ FLOORS = {  # whole numbers, from the real imports: a module imports only from l
     "landmarking": 5,
     "maps": 6,
     **dict.fromkeys(("layers", "losses", "metrics", "pixels", "render", "solve"), 7),
-    **dict.fromkeys(("data", "fitting", "training"), 8),
+    **dict.fromkeys(("data", "flow", "fitting", "training"), 8),
     "heads": 9,
     "models": 10,
     "viz": 11,

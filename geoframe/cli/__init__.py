@@ -20,6 +20,7 @@ from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
+from geoframe.cli.match_images import match_images
 
 _BAD_INPUT = (
     ValueError,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "canonical": canonical,
     "match": match,
     "match-all": match_all,
+    "match-images": match_images,
     "keypoints train": keypoints.train,
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,

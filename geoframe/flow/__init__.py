@@ -1,0 +1,8 @@
+"""Dense optical flow from sparse matches: interpolation that respects edges, and variational refinement."""
+
+from geoframe.flow.interpolate import edge_strength as edge_strength
+from geoframe.flow.interpolate import interpolate_matches as interpolate_matches
+from geoframe.flow.refine import refine_flow as refine_flow
+from geoframe.flow.warp import pixel_grid as pixel_grid
+from geoframe.flow.warp import sample_at as sample_at
+from geoframe.flow.warp import warp_back as warp_back
