@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,8 @@ def match_images(
         {} if model is None else {"matcher": load(model).model}
     )
     if first.is_dir() != (second is None):
-        raise ValueError(
-            "expected two images, or one folder of frames; found "
-            + ("a folder and more" if second else "one image")
-        )
+        what = "a folder and more" if second else "one image"
+        raise ValueError(f"expected two images, or one folder of frames, found {what}")
     if second is not None:
         known = None if truth is None else _truth(truth)
         images = read_image(first), read_image(second)
@@ -75,7 +74,7 @@ def _each(frames: list[Path], out: Path, match: Any, options: dict[str, Any]) ->
 
     bad = 0
     with progress_bar(f"{len(frames) - 1} pairs") as progress:
-        for i, (a, b) in enumerate(zip(frames, frames[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(frames)):
             try:
                 images = read_image(a), read_image(b)
                 _write(out / a.stem, images, match(*images, **options), (a.name, b.name), None)

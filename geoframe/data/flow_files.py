@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,7 @@ def _sintel(root: Path, part: str) -> list[FlowPair]:
     pairs = []
     for scene in sorted(p for p in (base / part).glob("*") if p.is_dir()):
         frames = sorted(scene.glob("*.png"))
-        for a, b in zip(frames, frames[1:], strict=False):
+        for a, b in pairwise(frames):
             rest = (base / kind / scene.name / f"{a.stem}.png" for kind in ("invalid", "occlusions"))
             invalid, occluded = (p if p.is_file() else None for p in rest)
             flow = base / "flow" / scene.name / f"{a.stem}.flo"
@@ -254,15 +255,12 @@ def _kitti(root: Path, part: str) -> list[FlowPair]:
 def _chairs(root: Path, _part: str) -> list[FlowPair]:
     """data/00001_img1.ppm, 00001_img2.ppm, 00001_flow.flo."""
     base = root / "data" if (root / "data").is_dir() else root
-    return [
-        FlowPair(
-            a.stem[:-5],
-            a,
-            a.with_name(a.name.replace("_img1", "_img2")),
-            _known(base / f"{a.stem[:-5]}_flow.flo"),
-        )
-        for a in sorted(base.glob("*_img1.*"))
-    ]
+    pairs = []
+    for a in sorted(base.glob("*_img1.*")):
+        name = a.stem.removesuffix("_img1")
+        b = a.with_name(a.name.replace("_img1", "_img2"))
+        pairs.append(FlowPair(name, a, b, _known(base / f"{name}_flow.flo")))
+    return pairs
 
 
 def _middlebury(root: Path, _part: str) -> list[FlowPair]:
@@ -286,7 +284,7 @@ def _davis(root: Path, part: str) -> list[FlowPair]:
     for scene in sorted(p for p in images.glob("*") if p.is_dir()):
         frames = sorted(scene.glob("*.jpg"))
         masks = root / "Annotations" / part / scene.name if official else scene
-        for a, b in zip(frames, frames[1:], strict=False):
+        for a, b in pairwise(frames):
             two = (masks / f"{a.stem}.png", masks / f"{b.stem}.png")
             known = two if all(p.is_file() for p in two) else None
             pairs.append(FlowPair(f"{scene.name}/{a.stem}", a, b, masks=known))

@@ -43,7 +43,7 @@ def interpolate_matches(
     weights: Tensor | None = None,
     n_neighbours: int = 64,
     flat: float = 0.02,
-    reach: float = 0.6,
+    reach: float = 5.0,
     inlier: float = 1.5,
 ) -> tuple[Tensor, Tensor]:
     """A dense flow from matches.

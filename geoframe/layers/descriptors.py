@@ -46,7 +46,7 @@ def oriented_gradients(
     middle: float = 1.0,
     after: float = 1.0,
     slope: float = 50.0,
-    flat: float = 0.3,
+    flat: float = 0.1,
 ) -> Tensor:
     """Descriptors of pixels in the manner of histograms of gradients, of unit length and without negative entries.
 

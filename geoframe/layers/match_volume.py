@@ -22,7 +22,7 @@ class Decoded(NamedTuple):
 
     score: (H, W) float32, Q_0; minus infinity where no path arrives inside image 1.
     target: (H, W, 2) int64, (y, x) in image 1.
-    reciprocal: (H, W) bool, whether no other patch has a better match in the same cell of image 1.
+    reciprocal: (H, W) bool, whether no patch elsewhere has a better match in the same cell of image 1.
     """
 
     score: Array
@@ -131,12 +131,14 @@ class MatchVolume:
         y, x = (self.offset + self.stride * np.arange(n) for n in self.grid)
         return np.stack(np.broadcast_arrays(x[None], y[:, None]), axis=-1)
 
-    def decode(self, cell: int) -> Decoded:
+    def decode(self, cell: int, apart: int = 1) -> Decoded:
         """The best match of every patch.
 
         Args:
             cell: side of the square cells of image 1, pixels, in which a match has to be the best of all patches to
                 be reciprocal.
+            apart: patches; a rival that is at most so many away along both axes is no objection: where image 1 is
+                smaller, neighbours share a cell.
         """
         down = self.top
         for level in reversed(range(1, len(self.exponents))):
@@ -156,8 +158,10 @@ class MatchVolume:
 
         share(run, [(job,) for job in range(jobs)])
         winner = np.take_along_axis(of, best.argmax(0)[None], 0)[0]
-        own = np.arange(H * W).reshape(H, W)
-        return Decoded(score, target, winner[target[..., 0] // cell, target[..., 1] // cell] == own)
+        won = winner[target[..., 0] // cell, target[..., 1] // cell]
+        rows, columns = np.indices((H, W))
+        far = np.maximum(np.abs(won // W - rows), np.abs(won % W - columns))
+        return Decoded(score, target, np.isfinite(score) & (far <= apart))
 
     def polish(self, target: Array, reach: int) -> tuple[Array, Array]:
         """Matches moved to the best place near by, to parts of a pixel.

@@ -28,8 +28,8 @@ _WHEEL = (  # colours around the wheel and how many steps lie between one and th
 )
 _GAP = 12  # pixels between two images of a picture
 _LEAD = (
-    "Move the slider: on the left of it image 0, on the right image 1 brought onto image 0 by the flow. Where both agree "
-    "nothing jumps. Point at the picture to see where a pixel goes."
+    "Move the slider: on the left of it image 0, on the right image 1 brought onto image 0 by the flow. Where "
+    "both agree nothing jumps. Point at the picture to see where a pixel goes."
 )
 _SLIDER = """<div class="slider" id="slider"><img id="under" alt="image 0" src="{under}">
 <img id="over" alt="image 1 brought onto image 0" src="{over}"><div id="bar-line"></div></div>

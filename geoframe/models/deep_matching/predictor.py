@@ -7,8 +7,8 @@ found.flow                             # (2, H, W), from image 0 to image 1
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ from geoframe._files import atomic_path
 from geoframe.flow import edge_strength, interpolate_matches, refine_flow
 from geoframe.layers.match_volume import MatchVolume
 from geoframe.layers.matching import n_levels
-from geoframe.models.deep_matching.network import DeepMatcher
+from geoframe.models.deep_matching.network import DeepMatcher, build
+from geoframe.models.deep_matching.recipe import OURS, Recipe
+from geoframe.training import fit, load_model, save_model
 
-_log = logging.getLogger(__name__)
-
+KIND = "deep matching"
+_STEPS_AN_EPOCH = 250
 _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
-_CELL = 4  # pixels; a side of the cells of image 1 in which a match has to be the best
+_CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
 _SMALLEST = 8  # pixels along a side, below which there is no patch to match
 
@@ -127,9 +129,9 @@ def quasi_dense(
         exponents=exponents,
         half=half,
     )
-    found = volume.decode(_CELL)
+    found = volume.decode(_CELL * matcher.stride)
     place, _ = volume.polish(found.target, _POLISH)
-    keep = torch.from_numpy(found.reciprocal & np.isfinite(found.score))
+    keep = torch.from_numpy(found.reciprocal)
     points0 = torch.from_numpy(volume.centres()).float()[keep] + 0.5
     points1 = torch.from_numpy(place[..., ::-1].copy()).float()[keep] + 0.5
     scale = [
@@ -177,3 +179,101 @@ def _shrunk(image: Tensor, factor: int) -> Tensor:
         return image
     size = [max(_SMALLEST, round(n / factor)) for n in image.shape[1:]]
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A matcher with what belongs to it.
+
+    Attributes:
+        model: in evaluation mode.
+        about: how it was trained.
+    """
+
+    model: DeepMatcher
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, image0: Any, image1: Any, **options: Any) -> ImageMatches:
+        """Matches and flow, see `match_images`."""
+        return match_images(image0, image1, matcher=self.model, **options)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors and model.json into a folder, which is made if need be."""
+        save_model(folder, self.model, {"settings": self.model.settings, "about": self.about}, kind=KIND)
+
+
+def load(folder: str | Path) -> Predictor:
+    """Read what `Predictor.save` or `train` wrote.
+
+    Raises:
+        ValueError: nothing there, files of something else, weights that do not fit.
+    """
+    model, about = load_model(folder, lambda about: build(about["settings"]), kind=KIND)
+    return Predictor(model.eval(), about["about"])
+
+
+def train(
+    pairs: Callable[[int], tuple[Tensor, Tensor, Tensor]],
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+) -> Predictor:
+    """Learn exponents and descriptors from pairs of images with a true flow; a run that was killed goes on.
+
+    Args:
+        pairs: gives the pair of a number: image0, image1 (3, H, W) in [0, 1] and flow (2, H, W), NaN where it is
+            unknown; all of one size, the same each time it is asked for a number.
+        out: folder for model, state and logs.
+        recipe: what is learned and how.
+        seed: of weights and of the numbers of the pairs.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done) after every step.
+
+    Returns:
+        The predictor, which is also in `out`.
+
+    Raises:
+        ValueError: see `geoframe.training.fit`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = build(recipe.settings)
+    model.exponents.requires_grad_("exponents" in recipe.learned)
+    if model.descriptor is not None:
+        model.descriptor.requires_grad_("features" in recipe.learned)
+
+    def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
+        for step in range(_STEPS_AN_EPOCH):
+            first = (epoch * _STEPS_AN_EPOCH + step) * recipe.batch_size * world + rank * recipe.batch_size
+            drawn = [pairs(seed * 1_000_003 + first + i) for i in range(recipe.batch_size)]
+            columns = (torch.stack(x) for x in zip(*drawn, strict=True))
+            yield dict(zip(("image0", "image1", "flow"), columns, strict=True))
+
+    about = {"recipe": recipe.name, "learned": list(recipe.learned), "seed": seed}
+    run = {**about, "settings": model.settings, "losses": _plain(asdict(recipe.losses))}
+    fit(
+        model,
+        batches,
+        recipe.losses,
+        out=out,
+        schedule=recipe.schedule,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        bad_steps="skip",
+        run=run,
+        progress=progress,
+    )
+    predictor = Predictor(model.eval(), about)
+    predictor.save(out)
+    return predictor
+
+
+def _plain(losses: dict[str, Any]) -> dict[str, Any]:
+    """Levels as words, as JSON has them."""
+    return {k: {str(i): w for i, w in v.items()} if isinstance(v, dict) else v for k, v in losses.items()}
