@@ -9,6 +9,8 @@ import numpy as np
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
 
+_TWELFTH = 12  # itself is the first
+
 
 def nearest_seeds(cost: Array, seeds: Array) -> tuple[Array, Array]:
     """For every pixel the seed with the cheapest way to it, along steps to the four neighbours.
@@ -60,7 +62,7 @@ def fit_affine(
         points: (N, 2) places of the nodes.
         motion: (N, 2) their motions.
         trust: (N,) weights.
-        reach: distance at which a neighbour counts 1 / e.
+        reach: a neighbour that is so many times as far as the twelfth counts 1 / e.
         inlier: residual beyond which a neighbour counts little.
     """
     out = np.zeros((len(near), 3, 2))
@@ -173,7 +175,11 @@ def _fit(
     for i in range(first, last):
         n = 0
         while n < k and near[i, n] >= 0:
-            weight[n] = np.exp(-far[i, n] / reach) * trust[near[i, n]]
+            n += 1
+        scale = reach * max(far[i, min(n - 1, _TWELFTH)], np.float32(1e-6))
+        n = 0
+        while n < k and near[i, n] >= 0:
+            weight[n] = np.exp(-far[i, n] / scale) * trust[near[i, n]]
             robust[n] = 1.0
             n += 1
         for attempt in range(5):

@@ -19,7 +19,7 @@ from geoframe.flow._interpolate_loops import fit_affine, nearest_seeds, nearest_
 from geoframe.layers.descriptors import gradients, smooth
 
 
-def edge_strength(image: Tensor, *, sigma: float = 1.0, scale: float = 0.05) -> Tensor:
+def edge_strength(image: Tensor, *, sigma: float = 1.0, scale: float = 0.1) -> Tensor:
     """How much an edge each pixel is, in [0, 1).
 
     Args:
@@ -43,7 +43,7 @@ def interpolate_matches(
     weights: Tensor | None = None,
     n_neighbours: int = 64,
     flat: float = 0.02,
-    reach: float = 5.0,
+    reach: float = 1.2,
     inlier: float = 1.5,
 ) -> tuple[Tensor, Tensor]:
     """A dense flow from matches.
@@ -55,7 +55,7 @@ def interpolate_matches(
         weights: (N,) how far each match is trusted; by default all alike.
         n_neighbours: matches that an affine motion is fitted to, at most.
         flat: cost of a step of one pixel where there is no edge; an edge adds its strength.
-        reach: cost at which a neighbour counts 1 / e.
+        reach: a neighbour that is so many times as far as the twelfth nearest counts 1 / e.
         inlier: pixels; a match that is off by more counts little in a fit.
 
     Returns:
