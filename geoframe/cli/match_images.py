@@ -106,7 +106,7 @@ def _write(out: Path, images: Any, found: Any, names: tuple[str, str], truth: An
     with staged_folder(out) as folder:
         found.save(folder / "matches.npz")
         write_flow(folder / "flow.flo", found.flow)
-        save_picture(draw_image_matches(*images, found), folder / "matches.png")
+        save_picture(draw_image_matches(images[0], images[1], found), folder / "matches.png")
         save_picture(flow_colors(found.flow), folder / "flow.png")
         save_json(measures, folder / "metrics.json")
-        write_flow_page(folder / "report.html", *images, found, names=names, measures=measures)
+        write_flow_page(folder / "report.html", images[0], images[1], found, names=names, measures=measures)

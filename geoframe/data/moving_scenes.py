@@ -158,4 +158,5 @@ def moving_scene(
     goal = grid + flow
     there = sample_at(top[1][None, None].double(), goal[None], mode="nearest", padding="border")[0, 0]
     outside = (goal[0] < 0) | (goal[0] > W) | (goal[1] < 0) | (goal[1] > H)
-    return MovingScene(*frames, flow.float(), outside | (there.round().long() != top[0]), top[0])
+    occluded = outside | (there.round().long() != top[0])
+    return MovingScene(frames[0], frames[1], flow.float(), occluded, top[0])

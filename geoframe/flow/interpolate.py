@@ -16,7 +16,7 @@ from torch import Tensor
 from geoframe._check import check_finite, check_int, check_shape
 from geoframe._types import Array
 from geoframe.flow._interpolate_loops import fit_affine, nearest_seeds, nearest_through
-from geoframe.layers.descriptors import gradients, smooth
+from geoframe.flow.descriptors import gradients, smooth
 
 
 def edge_strength(image: Tensor, *, sigma: float = 1.0, scale: float = 0.1) -> Tensor:
@@ -78,8 +78,8 @@ def interpolate_matches(
     p0, p1 = (x.double().numpy() for x in (points0, points1))
     trust = np.ones(N) if weights is None else weights.double().numpy()
     cost = (flat + edges.numpy()).astype(np.float32)
-    x, y = (np.clip(p0[:, k].astype(np.int64), 0, n - 1) for k, n in ((0, W), (1, H)))
-    label, distance = nearest_seeds(cost, y * W + x)
+    column, line = (np.clip(p0[:, k].astype(np.int64), 0, n - 1) for k, n in ((0, W), (1, H)))
+    label, distance = nearest_seeds(cost, line * W + column)
     start, to, length = _graph(label, distance, cost, N)
     near, far = nearest_through(start, to, length, min(n_neighbours, N))
     affine = fit_affine(near, far, p0, p1 - p0, trust, reach, inlier)

@@ -13,8 +13,8 @@ from torch import Tensor
 from geoframe._check import check_int, check_shape
 from geoframe._types import Array
 from geoframe.flow._refine_loops import data_terms, relax, smoothness
+from geoframe.flow.descriptors import gradients, smooth
 from geoframe.flow.warp import warp_back
-from geoframe.layers.descriptors import gradients, smooth
 
 
 def refine_flow(

@@ -47,6 +47,6 @@ def warp_back(image1: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """
     check_shape(flow, "B 2 H W", "flow")
     H1, W1 = image1.shape[-2:]
-    places = pixel_grid(*flow.shape[-2:], like=flow) + flow
+    places = pixel_grid(flow.shape[-2], flow.shape[-1], like=flow) + flow
     x, y = places[:, 0], places[:, 1]
     return sample_at(image1, places), (x >= 0) & (x <= W1) & (y >= 0) & (y <= H1)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from geoframe.cli import main
 from geoframe.data.flow_files import read_flow, write_flow
-from geoframe.layers.descriptors import smooth
+from geoframe.flow.descriptors import smooth
 
 FILES = {"matches.npz", "flow.flo", "matches.png", "flow.png", "metrics.json", "report.html"}
 

@@ -7,7 +7,7 @@ import torch
 
 from geoframe.data.moving_scenes import moving_scene, random_motion
 from geoframe.flow import pixel_grid, warp_back
-from geoframe.layers.descriptors import smooth
+from geoframe.flow.descriptors import smooth
 
 SIZE = (40, 56)
 BENT = {"shift": 3.0, "turn": 5.0, "zoom": 0.05, "bend": 2.0}

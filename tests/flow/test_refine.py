@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from geoframe.flow import refine_flow, warp_back
-from geoframe.layers.descriptors import smooth
+from geoframe.flow.descriptors import smooth
 
 
 def texture(height: int = 48, width: int = 64) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geoframe.data.moving_scenes import MovingScene, moving_scene, random_motion
-from geoframe.layers.descriptors import oriented_gradients, smooth
+from geoframe.flow.descriptors import oriented_gradients, smooth
 from geoframe.models.deep_matching import (
     EXPONENTS,
     OURS,

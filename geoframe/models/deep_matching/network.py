@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_float, check_int, check_shape
-from geoframe.layers.descriptors import oriented_gradients
+from geoframe.flow.descriptors import oriented_gradients
 from geoframe.layers.matching import ScorePyramid, correlate, deep_scores, patch_descriptors
 
 DESCRIPTORS = ("gradients", "small", "vgg", "lite0")

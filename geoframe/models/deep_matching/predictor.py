@@ -117,7 +117,7 @@ def quasi_dense(
         features = [matcher.features(x[None])[0].float().numpy() for x in small]
     samples = max(1, round(radius / downscale / matcher.step))
     grid = [-(-(n - matcher.stride // 2) // matcher.stride) for n in small[0].shape[1:]]
-    levels = max(1, n_levels(*grid, samples, matcher.levels))
+    levels = max(1, n_levels(grid[0], grid[1], samples, matcher.levels))
     exponents = tuple(float(x) for x in matcher.exponents.detach()[:levels])
     volume = MatchVolume(
         *features,

@@ -34,7 +34,7 @@ class Losses:
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weighted losses by name of a batch with image0, image1 (B, 3, H, W) and flow (B, 2, H, W)."""
         pyramid = model(batch["image0"], batch["image1"])
-        plain = getattr(model, "module", model)
+        plain: Any = getattr(model, "module", model)
         found = {}
         for name, maps, weights in (("S", pyramid.up, self.up), ("Q", pyramid.down, self.down)):
             for level, weight in weights.items():
