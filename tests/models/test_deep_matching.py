@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.data.moving_scenes import MovingScene, moving_scene, random_motion
+from geoframe.data.moving_scenes import Layer, MovingScene, moving_scene, random_motion
 from geoframe.flow.descriptors import oriented_gradients, smooth
 from geoframe.models.deep_matching import (
     EXPONENTS,
@@ -34,8 +34,11 @@ def scene(seed: int, height: int = 96, width: int = 128) -> MovingScene:
     size = (height, width)
     back = random_motion(size, shift=4, turn=2, zoom=0.02, bend=1, seed=seed)
     front = random_motion(size, shift=8, turn=4, zoom=0.03, bend=1, seed=seed + 100)
-    layers = [(texture(seed, height, width), None), (texture(seed + 1, height, width), mask)]
-    return moving_scene(layers, [back, front], size)
+    layers = [
+        Layer(texture(seed, height, width), None, back),
+        Layer(texture(seed + 1, height, width), mask, front),
+    ]
+    return moving_scene(layers, size)
 
 
 def test_a_translation_is_found():
