@@ -81,5 +81,12 @@ PAPER = Recipe(
     crop=224,
     schedule=Schedule(steps=20_000, lr=1e-4, decay="none"),
 )
-OURS = Recipe(name="geoframe", losses=Losses("kta"), residual=True)
+OURS = Recipe(
+    name="geoframe",
+    losses=Losses("kta"),
+    batch_size=8,
+    crop=96,
+    residual=True,
+    schedule=Schedule(steps=1000, lr=2e-3, warmup=20, decay="cosine"),
+)
 RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER)}
