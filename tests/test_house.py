@@ -31,7 +31,7 @@ FLOORS = {  # whole numbers, from the real imports: a module imports only from l
     **dict.fromkeys(("canonical", "zoo"), 4),
     "landmarking": 5,
     "maps": 6,
-    **dict.fromkeys(("layers", "losses", "metrics", "pixels", "render", "solve"), 7),
+    **dict.fromkeys(("flow", "layers", "losses", "metrics", "pixels", "render", "solve"), 7),
     **dict.fromkeys(("data", "fitting", "training"), 8),
     "heads": 9,
     "models": 10,

@@ -21,6 +21,7 @@ from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
+from geoframe.cli.match_images import match_images
 from geoframe.cli.render import render
 
 _BAD_INPUT = (
@@ -39,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "match": match,
     "match-all": match_all,
     "render": render,
+    "match-images": match_images,
     "keypoints train": keypoints.train,
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,
