@@ -143,7 +143,8 @@ class Warp:
             points: (B, N, 2) in the view; ``warp(points)`` are those given.
             found: (B, N) bool, False where the method did not converge: there the warp folds.
         """
-        goal = self._points(points).expand(max(len(self), len(points)), -1, -1)
+        goal = self._points(points)
+        goal = goal.expand(max(len(self), len(goal)), -1, -1)
         tolerance = _CLOSE.get(goal.dtype, 1e-3)
         x, best = self._affine_inverse(goal), None
         for _ in range(_NEWTON_STEPS):

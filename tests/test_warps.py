@@ -48,6 +48,8 @@ def test_points_and_their_inverse_agree_to_a_ten_thousandth_of_a_pixel(name):
     back, found = warp.inverse(warp(points))
     assert bool(found.all())
     assert float((back - points).abs().max()) * SIDE / 2 < 1e-3  # float32; the map may stretch
+    same = warp.inverse(points[0])[0]  # (N, 2): the same points in every picture
+    assert same.shape == points.shape and torch.allclose(same[:1], warp.inverse(points)[0][:1], atol=1e-6)
     source = warp.inverse(points)[0]
     assert float((warp(source) - points).abs().max()) * SIDE / 2 < 1e-4
 

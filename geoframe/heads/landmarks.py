@@ -195,7 +195,7 @@ def fit_regressor(
 
     Args:
         look: the frozen network, from views (B, 3, s, s) in [0, 1] to a `Look`.
-        images: (n, 3, S, S) uint8, or floating in [0, 1]; one is enough.
+        images: (n, 3, S, S) uint8, or floating in [0, 1]; ten are a good start.
         points: (n, L, 2) their landmarks in normalised coordinates, all known, at least two.
         size: sides of the views of the whole picture and of the crops, in pixels.
         method: "cascade", ours; "linear", the papers': one look and one regression.
@@ -316,6 +316,8 @@ class _Cascade:
         straight = found @ R.mT + t[:, None]
         mean_points = straight.mean(0)
         spread = (straight - mean_points).square().sum(-1).mean(0)
+        if more is not None:  # a few annotated pictures do not tell which points stray
+            spread = _pooled_spread(spread, len(found), _points(more, anchors), mean_points)
         R, t = _place(found, mean_points, spread)
         x, target = found @ R.mT + t[:, None], y @ R.mT + t[:, None]
         ridge, out = cross_validated_ridge(x.flatten(1), target.flatten(1), groups=self.groups, seed=self.seed)
@@ -418,6 +420,16 @@ def _place(points: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor
         off = (points @ R.mT + t[:, None] - mean).square().sum(-1)
         R, t = _similarity(points, goal, weight / (off + spread + 1e-6).sqrt())
     return R, t
+
+
+def _pooled_spread(spread: Tensor, n: int, others: Tensor, mean: Tensor) -> Tensor:
+    """Variances (K,) of n pictures, together with those of others (m, K, 2) that are laid onto the means."""
+    pooled = spread
+    for _ in range(2):
+        R, t = _place(others, mean, pooled)
+        off = (others @ R.mT + t[:, None] - mean).square().sum(-1)
+        pooled = (spread * n + off.clamp_max(1.0).sum(0)) / (n + len(others))
+    return pooled
 
 
 def _undo(points: Tensor, R: Tensor, t: Tensor) -> Tensor:

@@ -62,7 +62,8 @@ def cross_validated_ridge(
         y: (n, m).
         groups: (n,) int64, rows that are left out together, such as copies of one picture; all apart by default.
         penalties: to choose from, see `fit_ridge`.
-        folds: how many parts the groups are split into. With one group the largest penalty is taken.
+        folds: how many parts the groups are split into. Of a single group the rows are split; of a single row the
+            largest penalty is taken.
         seed: of the split.
 
     Returns:
@@ -71,7 +72,8 @@ def cross_validated_ridge(
     """
     check_int(folds, "folds", low=2)
     n = len(x)
-    groups = torch.arange(n) if groups is None else groups
+    if groups is None or len(torch.unique(groups)) == 1:
+        groups = torch.arange(n)
     fold = fold_of(groups, folds, seed=seed)
     count = int(fold.max()) + 1
     if count < 2:

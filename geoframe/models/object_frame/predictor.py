@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from geoframe._cache import cache_key
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._types import Array
 from geoframe.data.face_files import LandmarkSet, Squares
 from geoframe.data.views import FlowBatches, ViewBatches
 from geoframe.heads.landmarks import LandmarkRegressor, Landmarks, Look, fit_regressor
 from geoframe.layers.correspondence import rows, soft_match
 from geoframe.layers.groups import Group, named_group
-from geoframe.models.object_frame.network import build
+from geoframe.models.object_frame.network import build, principal_colours
 from geoframe.models.object_frame.recipe import OURS, Recipe
 from geoframe.training import fit, load_model, save_model
 from geoframe.warps import pixel_grid, to_pixels
@@ -69,6 +71,18 @@ class Predictor:
     def sizes(self) -> tuple[int, int]:
         """Sides in pixels of a view of the whole picture and of a crop."""
         return int(self.about["whole_size"]), int(self.about["size"])
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether there are landmarks to predict."""
+        return self.regressor is not None
+
+    def colours(self, images: Tensor) -> Array:
+        """The frame of squares (n, 3, S, S) as pictures (n, S, S, 3) uint8: one colour, one place of the object."""
+        colours, _ = principal_colours(self.embed(images))
+        side = images.shape[-1]
+        big = F.interpolate(colours, size=(side, side), mode="bilinear", align_corners=False)
+        return np.ascontiguousarray((big * 255).round().to(torch.uint8).movedim(1, -1).numpy())
 
     def squares(
         self, images: LandmarkSet, *, on_bad_file: Callable[[str], None] | None = None

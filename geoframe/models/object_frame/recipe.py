@@ -176,6 +176,6 @@ OURS = Recipe(
         first=WarpRange(rotation=8.0, scale=0.2, shift=0.06),
         second=WarpRange(rotation=15.0, scale=0.2, shift=0.1, bend=0.01, strong_bend=0.02),
     ),
-    schedule=Schedule(minutes=20, lr=1e-3, warmup=50, decay="cosine", weight_decay=0.1, floor=1e-5),
+    schedule=Schedule(steps=800, lr=1e-3, warmup=50, decay="cosine", weight_decay=0.1, floor=1e-5),
 )
 RECIPES = {recipe.name: recipe for recipe in (OURS, DENSE, SYMMETRIC, COMPRESSED)}
