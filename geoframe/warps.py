@@ -130,7 +130,9 @@ class Warp:
     def after(self, inner: Warp) -> Warp:
         """The composition u -> self(inner(u)): `inner` makes a view of the view that `self` makes of the source."""
         if len(inner) != len(self) and 1 not in (len(inner), len(self)):
-            raise ValueError(f"inner: expected {len(self)} warps, as many as in this batch, found {len(inner)}")
+            raise ValueError(
+                f"inner: expected {len(self)} warps, as many as in this batch, found {len(inner)}"
+            )
         return Warp((*self.steps, *inner.steps))
 
     def inverse(self, points: Any) -> tuple[Tensor, Tensor]:
@@ -322,8 +324,9 @@ def random_warp(
         return affine_warp(affine)
     line = torch.linspace(-1, 1, control)
     centres = torch.cartesian_prod(line, line)
-    weights = torch.randn(2, n, len(centres), 2, generator=draw) * torch.tensor([bend, strong_bend])[
-        :, None, None, None
-    ]
+    weights = (
+        torch.randn(2, n, len(centres), 2, generator=draw)
+        * torch.tensor([bend, strong_bend])[:, None, None, None]
+    )
     strong = torch.rand(weights[0].shape, generator=draw) < 0.5
     return Warp((_Spline(affine, centres, torch.where(strong, weights[1], weights[0])),))

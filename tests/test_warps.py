@@ -122,7 +122,9 @@ def test_rotations_keep_shapes_in_pictures_that_are_not_square():
     moved = to_pixels(warp(corner), 100, 200)
     before = to_pixels(corner, 100, 200)
     far = torch.cdist(moved, moved) / torch.cdist(before, before).clamp_min(1e-9)
-    assert torch.allclose(far[:, 0, 1], far[:, 0, 2], atol=1e-4) and torch.allclose(far[:, 0, 1], far[:, 1, 2], atol=1e-4)
+    assert torch.allclose(far[:, 0, 1], far[:, 0, 2], atol=1e-4) and torch.allclose(
+        far[:, 0, 1], far[:, 1, 2], atol=1e-4
+    )
 
 
 def test_random_warps_are_drawn_from_their_seed_with_the_spread_asked_for():
@@ -136,8 +138,10 @@ def test_random_warps_are_drawn_from_their_seed_with_the_spread_asked_for():
 
 
 def test_a_fold_is_told():
-    fold = spline_warp(torch.tensor([[-1.0, 0], [1, 0], [0, 1], [0, -1], [0, 0]]),
-                       torch.tensor([[[-1.0, 0], [1, 0], [0, 1], [0, -1], [3.0, 0]]]))
+    fold = spline_warp(
+        torch.tensor([[-1.0, 0], [1, 0], [0, 1], [0, -1], [0, 0]]),
+        torch.tensor([[[-1.0, 0], [1, 0], [0, 1], [0, -1], [3.0, 0]]]),
+    )
     assert not bool(fold.inverse(torch.tensor([[-30.0, 5.0], [40.0, 3.0]]))[1].all())
 
 

@@ -21,9 +21,7 @@ def with_regressor(predictor: Any, labelled: Path | None, method: str, seed: int
     if labelled is None:
         return predictor
     known, cut = predictor.squares(load_landmark_images(labelled), on_bad_file=bad.append)
-    return predictor.with_landmarks(
-        cut.images, cut.points, groups=groups_of(known), method=method, seed=seed
-    )
+    return predictor.with_landmarks(cut.images, cut.points, groups=groups_of(known), method=method, seed=seed)
 
 
 def groups_of(images: LandmarkSet) -> Any:

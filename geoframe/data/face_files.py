@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -163,7 +163,9 @@ class LandmarkSet:
             return Crop.around(box, size, padding=margin)
         known = self.points[i][torch.isfinite(self.points[i]).all(-1)]
         if len(known) < 2:
-            raise ValueError(f"{self.names[i]}: expected at least two landmarks to crop around, found {len(known)}")
+            raise ValueError(
+                f"{self.names[i]}: expected at least two landmarks to crop around, found {len(known)}"
+            )
         low, high = known.amin(0), known.amax(0)
         middle, half_side = (low + high) / 2, (high - low).amax().clamp_min(1) / 2
         return Crop.around(torch.cat([middle - half_side, middle + half_side]), size, padding=margin)
@@ -243,8 +245,10 @@ def _folder(root: Path, file: Path | None) -> LandmarkSet:
     chosen: dict[Path, _Row] = {}
     for name, row in rows.items():
         base = Path(name).name
-        image = files.get(base) or stems.get(base) or next(
-            (p for p in (root / name, home / name) if p.is_file()), None
+        image = (
+            files.get(base)
+            or stems.get(base)
+            or next((p for p in (root / name, home / name) if p.is_file()), None)
         )
         if image is None:
             raise ValueError(f"{file}: expected an image {name} in {home}, found none")
@@ -254,7 +258,9 @@ def _folder(root: Path, file: Path | None) -> LandmarkSet:
         raise ValueError(f"{root}: expected a folder of images, found none")
     counts = {len(row.points) for row in chosen.values()}
     if len(counts) > 1:
-        raise ValueError(f"{file}: expected the same landmarks for all images, found {sorted(counts)} of them")
+        raise ValueError(
+            f"{file}: expected the same landmarks for all images, found {sorted(counts)} of them"
+        )
     L = counts.pop() if counts else 0
     empty = _Row(torch.full((L, 2), math.nan), -1, None)
     return _set([(p, p.name, chosen.get(p, empty)) for p in everything])
@@ -283,7 +289,9 @@ def _read_csv(file: Path) -> dict[str, _Row]:
     head = [x.strip().lower() for x in lines[0]] if lines else []
     first = next((i for i, x in enumerate(head) if x in ("x0", "x")), len(head))
     if not head or head[0] not in ("image", "name", "file") or (len(head) - first) % 2 or first == len(head):
-        raise ValueError(f"{file}: expected a head line image, identity, x0, y0, x1, y1, ..., found {lines[:1]}")
+        raise ValueError(
+            f"{file}: expected a head line image, identity, x0, y0, x1, y1, ..., found {lines[:1]}"
+        )
     who = head.index("identity") if "identity" in head else None
     out = {}
     for number, row in enumerate(lines[1:], 2):
@@ -326,7 +334,9 @@ def _read_json(file: Path) -> dict[str, _Row]:
                 f'{file}: expected {{"image": NAME, "points": [[x, y], ...]}} for each image, found {str(entry)[:60]}'
             ) from err
     if not out:
-        raise ValueError(f'{file}: expected {{name: [[x, y], ...]}} or a list of {{"image", "points"}}, found neither')
+        raise ValueError(
+            f'{file}: expected {{name: [[x, y], ...]}} or a list of {{"image", "points"}}, found neither'
+        )
     return out
 
 
@@ -340,7 +350,9 @@ def _celeba(root: Path, split: str | None) -> LandmarkSet:
     for name, values in sorted(rows.items()):
         if split is not None and (Path(name).stem in test) != (split == "test"):
             continue
-        image = next((p for e in ("", ".jpg", ".png") if (p := folder / (Path(name).stem + e)).is_file()), None)
+        image = next(
+            (p for e in ("", ".jpg", ".png") if (p := folder / (Path(name).stem + e)).is_file()), None
+        )
         image = folder / name if (folder / name).is_file() else image
         if image is None:
             continue  # three files of CelebA are missing in the published sets, too

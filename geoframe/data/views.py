@@ -115,7 +115,9 @@ class ViewBatches:
         if images.dtype != torch.uint8:
             raise TypeError(f"images: expected uint8, found {images.dtype}; see LandmarkSet.squares")
         if plan.size % stride:
-            raise ValueError(f"size: expected a multiple of the network's stride, {stride}, found {plan.size}")
+            raise ValueError(
+                f"size: expected a multiple of the network's stride, {stride}, found {plan.size}"
+            )
         self.images, self.plan, self.stride, self.steps, self.seed = images, plan, stride, steps, seed
 
     def __call__(self, epoch: int, rank: int, world: int) -> Iterator[Mapping[str, Tensor]]:
@@ -239,4 +241,3 @@ class FlowBatches:
                 "valid": self.valid[i],
                 "step": torch.tensor(epoch * self.steps + step),
             }
-

@@ -23,7 +23,7 @@ from torch import Tensor
 from geoframe._check import check_choice, check_shape
 from geoframe.layers.correspondence import rows
 from geoframe.layers.ridge import Ridge, cross_validated_ridge
-from geoframe.warps import Warp, affine_warp, mirror_warp, pixel_grid
+from geoframe.warps import Warp, affine_warp, pixel_grid, random_warp
 
 METHODS = ("cascade", "linear")
 N_ANCHORS = 160
@@ -320,7 +320,9 @@ class _Cascade:
             spread = _pooled_spread(spread, len(found), _points(more, anchors), mean_points)
         R, t = _place(found, mean_points, spread)
         x, target = found @ R.mT + t[:, None], y @ R.mT + t[:, None]
-        ridge, out = cross_validated_ridge(x.flatten(1), target.flatten(1), groups=self.groups, seed=self.seed)
+        ridge, out = cross_validated_ridge(
+            x.flatten(1), target.flatten(1), groups=self.groups, seed=self.seed
+        )
         none = y.new_zeros(0)
         others = None
         if more is not None:
@@ -508,7 +510,9 @@ def mirror_swap(points: Tensor) -> Tensor | None:
 def _at_landmarks(field: Tensor, place: Tensor) -> Tensor:
     """Unit embeddings at landmarks, beside each other: (n, L * D)."""
     out = [
-        F.grid_sample(F.normalize(f.float(), dim=1), p[:, :, None], padding_mode="border", align_corners=False)
+        F.grid_sample(
+            F.normalize(f.float(), dim=1), p[:, :, None], padding_mode="border", align_corners=False
+        )
         for f, p in zip(field.split(_BATCH), place.split(_BATCH), strict=True)
     ]
     return torch.cat(out)[..., 0].flatten(1)
@@ -550,8 +554,6 @@ def _from_source(warp: Warp, images: Tensor, size: int) -> Tensor:
 
 
 def _jitter(n: int, draw: torch.Generator) -> Warp:
-    from geoframe.warps import random_warp
-
     scale, degrees, shift = _JITTER
     return random_warp(n, rotation=degrees, scale=scale, shift=shift, bend=0, strong_bend=0, seed=draw)
 
@@ -587,8 +589,3 @@ def _calibrate(points: Tensor, before: Tensor, true: Tensor) -> Tensor:
 
 def _logit(share: float) -> float:
     return float(torch.logit(torch.tensor(share)))
-
-
-def mirrored(images: Tensor) -> Tensor:
-    """Pictures (n, 3, S, S) mirrored left to right."""
-    return mirror_warp(len(images)).sample(images)

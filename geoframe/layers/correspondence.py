@@ -67,9 +67,7 @@ def expected_cost(
     check_shape(truth, f"{len(source)} {N} 2", "truth")
     check_shape(places, f"{M} 2", "places")
     if not gamma > 0 or not temperature > 0:
-        raise ValueError(
-            f"gamma, temperature: expected positive numbers, found {gamma} and {temperature}"
-        )
+        raise ValueError(f"gamma, temperature: expected positive numbers, found {gamma} and {temperature}")
     args = (truth.to(source), places.to(source), gamma, 1 / temperature, _rows_a_block(len(source), M, block))
     return _ExpectedCost.apply(source, target, *args)  # type: ignore[no-any-return]
 
@@ -136,7 +134,9 @@ def soft_match(
         confidence: (B, N), the largest p(v | u).
     """
     _check_pair(source, target)
-    values = values.expand(len(source), -1, -1) if values.ndim == 3 else values[None].expand(len(source), -1, -1)
+    values = (
+        values.expand(len(source), -1, -1) if values.ndim == 3 else values[None].expand(len(source), -1, -1)
+    )
     found, sure = [], []
     for part in source.split(_rows_a_block(len(source), target.shape[1], None), 1):
         p = torch.softmax(part @ target.mT / temperature, -1)
@@ -240,10 +240,7 @@ class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, f: Tensor, g: Tensor, scale: float, step: int) -> Tensor:
         out = torch.cat(
-            [
-                torch.logsumexp((f[:, part] * scale) @ g.mT, -1)
-                for part in _parts(f.shape[1], step)
-            ],
+            [torch.logsumexp((f[:, part] * scale) @ g.mT, -1) for part in _parts(f.shape[1], step)],
             1,
         )
         ctx.save_for_backward(f, g)

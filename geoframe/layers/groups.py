@@ -103,4 +103,6 @@ def named_group(name: str, dim: int) -> Group:
     head, _, order = name.partition("-")
     if head == "rotation" and order.isdigit() and int(order) > 0:
         return rotation_group(int(order), dim, planes=max(1, dim // 4))
-    raise ValueError(f"group: expected 'none', 'mirror' or 'rotation-N', such as 'rotation-5', found {name!r}")
+    raise ValueError(
+        f"group: expected 'none', 'mirror' or 'rotation-N', such as 'rotation-5', found {name!r}"
+    )

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from geoframe._check import check_int, check_shape
 
-PENALTIES = tuple(10.0 ** (k / 2) for k in range(-14, 5))  # of the largest eigenvalue; the last leaves the mean
+PENALTIES = tuple(
+    10.0 ** (k / 2) for k in range(-14, 5)
+)  # of the largest eigenvalue; the last leaves the mean
 
 
 @dataclass(frozen=True, eq=False)

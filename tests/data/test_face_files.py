@@ -51,9 +51,14 @@ def test_json_with_unknown_landmarks_and_boxes(tmp_path, form):
     _picture(tmp_path / "a.jpg")
     _picture(tmp_path / "b.jpg")
     rows = {"a": [[1, 2], None], "b.jpg": [[3, 4], [5, 6]]}
-    content = rows if form == "by_name" else [
-        {"image": k, "points": v, "identity": i, "box": [1, 2, 11, 12]} for i, (k, v) in enumerate(rows.items())
-    ]
+    content = (
+        rows
+        if form == "by_name"
+        else [
+            {"image": k, "points": v, "identity": i, "box": [1, 2, 11, 12]}
+            for i, (k, v) in enumerate(rows.items())
+        ]
+    )
     (tmp_path / "points.json").write_text(json.dumps(content))
     found = load_landmark_images(tmp_path)
     assert bool(torch.isnan(found.points[0, 1]).all()) and found.points[1].tolist() == [[3, 4], [5, 6]]
@@ -102,7 +107,13 @@ def test_300w(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "mode", "options"),
-    [("g.png", "L", {}), ("a.png", "RGBA", {}), ("p.gif", "P", {}), ("e.jpg", "RGB", {"exif": True}), ("c.jpg", "CMYK", {})],
+    [
+        ("g.png", "L", {}),
+        ("a.png", "RGBA", {}),
+        ("p.gif", "P", {}),
+        ("e.jpg", "RGB", {"exif": True}),
+        ("c.jpg", "CMYK", {}),
+    ],
 )
 def test_pictures_of_every_kind_become_squares(tmp_path, name, mode, options):
     if options:

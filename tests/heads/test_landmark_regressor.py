@@ -50,7 +50,8 @@ def _error(found, true):
 def regressors():
     images, points = _pictures(24, seed=1)
     return {
-        method: fit_regressor(_look, images, points, size=(SIDE, SIDE), method=method) for method in ("cascade", "linear")
+        method: fit_regressor(_look, images, points, size=(SIDE, SIDE), method=method)
+        for method in ("cascade", "linear")
     }
 
 
@@ -68,7 +69,9 @@ def test_few_labels_are_enough_where_the_frame_is_good(n, test_set):
 
 def test_confidence_is_a_probability_and_lower_for_noise(regressors, test_set):
     found = regressors["cascade"](_look, test_set[0])
-    noise = regressors["cascade"](_look, torch.rand(30, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)))
+    noise = regressors["cascade"](
+        _look, torch.rand(30, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    )
     assert bool((found.confidence > 0).all()) and bool((found.confidence < 1).all())
     assert float(noise.confidence.mean()) < float(found.confidence.mean()) - 0.2
 
@@ -107,7 +110,9 @@ def test_warped_copies_help_the_linear_way(test_set):
     images, points = _pictures(6, seed=7)
     plain, more = (
         _error(
-            fit_regressor(_look, images, points, size=(SIDE, SIDE), method="linear", copies=c)(_look, test_set[0]).points,
+            fit_regressor(_look, images, points, size=(SIDE, SIDE), method="linear", copies=c)(
+                _look, test_set[0]
+            ).points,
             test_set[1],
         )
         for c in (0, 10)

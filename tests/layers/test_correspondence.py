@@ -21,7 +21,10 @@ from geoframe.warps import pixel_grid, to_pixels
 def _problem(dtype=torch.float64, B=2, N=7, M=11, D=5, seed=0):
     draw = torch.Generator().manual_seed(seed)
     f, g = (torch.randn(B, n, D, generator=draw, dtype=dtype) for n in (N, M))
-    truth, places = torch.rand(B, N, 2, generator=draw, dtype=dtype), torch.rand(M, 2, generator=draw, dtype=dtype)
+    truth, places = (
+        torch.rand(B, N, 2, generator=draw, dtype=dtype),
+        torch.rand(M, 2, generator=draw, dtype=dtype),
+    )
     return f, g, truth, places
 
 
@@ -79,7 +82,9 @@ def test_exchange_is_over_all_pixels_of_all_auxiliary_pictures():
 
 def test_batch_mates_do_not_matter():
     f, g, truth, places = _problem(dtype=torch.float32)
-    assert torch.allclose(expected_cost(f, g, truth, places)[1:], expected_cost(f[1:], g[1:], truth[1:], places))
+    assert torch.allclose(
+        expected_cost(f, g, truth, places)[1:], expected_cost(f[1:], g[1:], truth[1:], places)
+    )
     assert torch.allclose(exchange(f, g)[1:], exchange(f[1:], g[1:]), atol=1e-6)
 
 

@@ -57,9 +57,7 @@ def test_exchange_comes_before_the_match():
     s, f, truth, places = _pair()
     auxiliary = torch.randn(2, 13, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     told = equivariance_costs(s, f, truth, places, temperature=0.5, auxiliary=auxiliary)
-    by_hand = equivariance_costs(
-        exchange(s, auxiliary, temperature=0.5), f, truth, places, temperature=0.5
-    )
+    by_hand = equivariance_costs(exchange(s, auxiliary, temperature=0.5), f, truth, places, temperature=0.5)
     assert torch.allclose(told, by_hand) and not torch.allclose(
         told, equivariance_costs(s, f, truth, places, temperature=0.5)
     )
@@ -68,9 +66,7 @@ def test_exchange_comes_before_the_match():
 def test_the_relaxed_loss_takes_one_element_a_picture():
     s, f, truth, places = _pair()
     group = rotation_group(3, 4)
-    costs = torch.stack(
-        [equivariance_costs(s @ rho.to(s).mT, f, truth, places) for rho in group.channels]
-    )
+    costs = torch.stack([equivariance_costs(s @ rho.to(s).mT, f, truth, places) for rho in group.channels])
     found = relaxed_group_loss(s, f, truth, places, group)
     assert float(found) == pytest.approx(float(costs.min(0).values.mean()))
     # an embedding that is a turn apart is as good as one that fits

@@ -74,7 +74,10 @@ def test_overlap_is_the_sum_over_pairs():
 def test_soft_alignment_and_perceptual_loss():
     a, b = torch.rand(2, 3, 2), torch.rand(2, 3, 2)
     assert torch.allclose(soft_alignment_loss(a, b), ((a - b) ** 2).sum(-1).mean())
-    layers, same = [torch.rand(1, 2, 3, 3), torch.rand(1, 4, 2, 2)], [torch.rand(1, 2, 3, 3), torch.rand(1, 4, 2, 2)]
+    layers, same = (
+        [torch.rand(1, 2, 3, 3), torch.rand(1, 4, 2, 2)],
+        [torch.rand(1, 2, 3, 3), torch.rand(1, 4, 2, 2)],
+    )
     brute = sum(((x - y) ** 2).mean() for x, y in zip(layers, same, strict=True))
     assert torch.allclose(perceptual_loss(layers, same), brute)
     with pytest.raises(ValueError, match="true: expected 2 layers"):

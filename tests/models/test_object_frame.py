@@ -69,7 +69,9 @@ def test_every_element_costs_the_same_where_the_frame_is_symmetric(group, monkey
 
 
 def test_some_pixels_stand_for_all():
-    batch = view_pair(torch.randint(0, 255, (2, 3, 30, 30), dtype=torch.uint8), ViewPlan(size=16), stride=2, seed=0)
+    batch = view_pair(
+        torch.randint(0, 255, (2, 3, 30, 30), dtype=torch.uint8), ViewPlan(size=16), stride=2, seed=0
+    )
     batch["step"] = torch.tensor(0)
     whole = float(Losses()(_Places(), batch, mirror_group(3))["equivariance"])
     parts = [float(Losses(pixels=32)(_Places(), batch, mirror_group(3))["equivariance"]) for _ in range(30)]
@@ -80,8 +82,14 @@ def test_views_show_what_their_warp_says():
     """The picture is a ramp: the colours of both views tell where they were taken."""
     ramp = ((pixel_grid(64, 64).movedim(-1, 0) / 2 + 0.5) * 255).round().to(torch.uint8)
     image = torch.cat([ramp, torch.full((1, 64, 64), 128, dtype=torch.uint8)])[None].repeat(4, 1, 1, 1)
-    plan = ViewPlan(size=32, zoom=0.5, first=WarpRange(rotation=8), colour=0.0, flip=0.0,
-                    second=WarpRange(rotation=10, scale=0.1, shift=0.1, bend=0.003))
+    plan = ViewPlan(
+        size=32,
+        zoom=0.5,
+        first=WarpRange(rotation=8),
+        colour=0.0,
+        flip=0.0,
+        second=WarpRange(rotation=10, scale=0.1, shift=0.1, bend=0.003),
+    )
     pair = view_pair(image, plan, stride=1, seed=3)
     seen = torch.nn.functional.grid_sample(pair["first"], pair["truth"], align_corners=False)
     off = (seen - pair["second"]).abs().amax(1)[pair["valid"] & (pair["truth"].abs().amax(-1) < 0.9)]
@@ -141,7 +149,9 @@ def test_the_measures_have_their_names(trained):
     data = cut.images, cut.points, kept.identity
     numbers = evaluate(predictor, data, data[:2], labels=[4, "all"], method="linear")
     assert set(numbers["iod_percent_5"]) == {"4", "all"} == set(numbers["iod_median_5"])
-    assert {"matching_same_percent", "matching_different_percent", "symmetry_transfer_percent"} <= set(numbers)
+    assert {"matching_same_percent", "matching_different_percent", "symmetry_transfer_percent"} <= set(
+        numbers
+    )
     with pytest.raises(ValueError, match="labels: expected at most 12"):
         landmark_errors(predictor, data, data[:2], labels=[13])
     true = torch.rand(3, 68, 2)
@@ -157,7 +167,9 @@ def test_points_are_matched_by_the_embedding_alone(trained):
     points = torch.rand(6, 4, 2) - 0.5
     found, sure = predictor.match(images, images, points)
     assert found.shape == (6, 4, 2) and bool((sure > 0).all())
-    assert float((found - points).norm(dim=-1).mean()) < float((found.roll(1, 0) - points).norm(dim=-1).mean())
+    assert float((found - points).norm(dim=-1).mean()) < float(
+        (found.roll(1, 0) - points).norm(dim=-1).mean()
+    )
 
 
 def test_colours_mean_the_same_in_all_pictures():

@@ -156,7 +156,9 @@ def matching_errors(
     other = torch.arange(len(images)).roll(1)
     found = match_descriptors(own[other], fields)[0]
     numbers = {"matching_different_percent": float(percent_error(found, points, size).mean())}
-    warp = random_warp(len(images), rotation=5, scale=0.05, shift=0.05, bend=0.001, strong_bend=0.005, seed=draw)
+    warp = random_warp(
+        len(images), rotation=5, scale=0.05, shift=0.05, bend=0.001, strong_bend=0.005, seed=draw
+    )
     moved = warp.sample(images.float() / 255, border="reflection")
     place = match_descriptors(own, predictor.embed(moved))[0]
     numbers["matching_same_percent"] = float(percent_error(warp(place), points, size).mean())
@@ -164,7 +166,9 @@ def matching_errors(
     k = k[torch.randperm(len(k), generator=draw)[:10]]
     few = few_shot_points(describe(predictor.embed(labelled[0][k]), labelled[1][k]), fields)
     numbers["few_shot_percent"] = float(percent_error(few, points, size).mean())
-    again = warp(few_shot_points(describe(predictor.embed(labelled[0][k]), labelled[1][k]), predictor.embed(moved)))
+    again = warp(
+        few_shot_points(describe(predictor.embed(labelled[0][k]), labelled[1][k]), predictor.embed(moved))
+    )
     numbers["stability_percent"] = float(stability_error(few, again, size).mean())
     swap = mirror_swap(labelled[1][k])
     if swap is not None and len(predictor.group) == 2:

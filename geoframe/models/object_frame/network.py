@@ -1,7 +1,7 @@
 """The networks of object frames: pictures to an embedding of each pixel.
 
-"simple" and "dilations" are the papers', trained from scratch. "field" is ours: a backbone, pretrained on other tasks if
-asked for, under a decoder with skip connections.
+"simple" and "dilations" are the papers', trained from scratch. "field" is ours: a backbone, pretrained on other tasks
+if asked for, under a decoder with skip connections.
 
 Source: Thewlis 2019 (thesis), chapter 5 section 3.2; the initialisation and the slope of the activations are those of
 the released code of chapter 7.
@@ -124,7 +124,9 @@ def build(network: str, settings: dict[str, Any]) -> ChainNet | FieldNet:
             return FieldNet(**settings)
         return ChainNet(**{**settings, "kind": network})
     except TypeError as err:
-        raise ValueError(f"settings: expected arguments of network {network!r}, found {settings} ({err})") from err
+        raise ValueError(
+            f"settings: expected arguments of network {network!r}, found {settings} ({err})"
+        ) from err
 
 
 def principal_colours(field: Tensor, *, basis: Tensor | None = None) -> tuple[Tensor, Tensor]:

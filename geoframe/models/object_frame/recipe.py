@@ -160,9 +160,7 @@ DENSE = Recipe(
     schedule=_PAPER_SCHEDULE,
 )
 SYMMETRIC = replace(DENSE, name="symmetric", group="mirror")
-COMPRESSED = replace(
-    DENSE, name="compressed", settings={"dim": 64}, losses=Losses(exchange=1.0)
-)
+COMPRESSED = replace(DENSE, name="compressed", settings={"dim": 64}, losses=Losses(exchange=1.0))
 OURS = Recipe(
     name="geoframe",
     network="field",
