@@ -12,7 +12,7 @@ Source: Thewlis 2019 (thesis), chapters 4, 5 and 7, for regressions from frozen 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,40 +21,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoframe._check import check_choice, check_shape
-from geoframe.layers.correspondence import rows
+from geoframe.heads.points import (
+    Look,
+    Looker,
+    clusters_of,
+    mirror_swap,
+    place_on,
+    points_of,
+    pooled_spread,
+    similarity,
+    undo,
+)
 from geoframe.layers.ridge import Ridge, cross_validated_ridge
-from geoframe.warps import Warp, affine_warp, pixel_grid, random_warp
+from geoframe.warps import Warp, affine_warp, random_warp
 
 METHODS = ("cascade", "linear")
-N_ANCHORS = 160
-_TEMPERATURE = 0.03  # of the soft-argmax of an anchor, whose scores are cosines
 _ROOM = 1.5  # side of a crop over that of the landmarks' mean shape
 _LOOKS = 2  # at crops, after the one at the whole picture
 _COMPONENTS = 200  # principal components of the embeddings at the landmarks
 _COPIES = 8  # of an annotated picture at most, all together about _ENOUGH
 _ENOUGH = 400
 _JITTER = (0.15, 7.0, 0.04)  # logarithm of the scale, degrees, shift of the copies
-_STIFF = 0.003  # variance of a point, in squares of half a picture, below which all points count the same
 _BATCH = 32
-_SAMPLES = 30_000  # embeddings that clusters are learned from
-_ROUNDS = 15
 _RIGHT = 0.1  # of the landmarks' spread: an image is right if its mean error is below
-_SWAP_LIMIT = 0.1  # of the shape's size: how far a mirrored mean shape may miss itself
-
-
-class Look(NamedTuple):
-    """What a frozen network says about views (B, 3, S, S).
-
-    Attributes:
-        field: (B, D, h, w) embeddings, or scores; None for a network that has only points.
-        points: (B, K, 2) points of its own, normalised; None for a network that has only a field.
-    """
-
-    field: Tensor | None
-    points: Tensor | None
-
-
-Looker = Callable[[Tensor], Look]
 
 
 class Landmarks(NamedTuple):
@@ -130,12 +119,12 @@ class LandmarkRegressor:
     def _first(self, look: Looker, images: Tensor) -> Tensor:
         view = _resized(images, self.size[0])
         stage = self.stages[0]
-        points = _points(look(view), stage.anchors)
+        points = points_of(look(view), stage.anchors)
         if len(self.stages) == 1:
             return stage.shape(points.flatten(1)).unflatten(1, (-1, 2))
-        R, t = _place(points, self.mean_points, self.spread)
+        R, t = place_on(points, self.mean_points, self.spread)
         straight = points @ R.mT + t[:, None]
-        return _undo(stage.shape(straight.flatten(1)).unflatten(1, (-1, 2)), R, t)
+        return undo(stage.shape(straight.flatten(1)).unflatten(1, (-1, 2)), R, t)
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it as named tensors, to be saved."""
@@ -157,21 +146,14 @@ class LandmarkRegressor:
         Raises:
             KeyError: tensors that are missing.
         """
-        stages = []
+        stages: list[_Stage] = []
         while f"stage{len(stages)}.anchors" in tensors:
             head = f"stage{len(stages)}."
-            ridges = [
-                Ridge(
-                    *(tensors[f"{head}{name}.{n}"] for n in ("x_mean", "weight", "y_mean")),
-                    float(tensors[f"{head}{name}.penalty"]),
-                )
-                if f"{head}{name}.weight" in tensors
-                else None
-                for name in ("shape", "local")
-            ]
-            assert ridges[0] is not None
+            shape, local = (_read_ridge(tensors, f"{head}{name}.") for name in ("shape", "local"))
+            if shape is None:
+                raise KeyError(f"{head}shape.weight")
             anchors, mean, basis = (tensors[head + n] for n in ("anchors", "mean", "basis"))
-            stages.append(_Stage(anchors, ridges[0], mean, basis, ridges[1]))
+            stages.append(_Stage(anchors, shape, mean, basis, local))
         size = tensors["size"].tolist()
         named = {n: tensors[n] for n in ("shape", "mean_points", "spread", "frame", "doubt")}
         return cls(**named, stages=tuple(stages), size=(size[0], size[1]))
@@ -246,8 +228,8 @@ def _linear(
         groups = groups.repeat(copies + 1)
     looks = _look_all(look, images, None, size[0])
     more = None if unlabelled is None else _look_all(look, unlabelled, None, size[0])
-    anchors = _clusters(looks, more, seed)
-    found = _points(looks, anchors)
+    anchors = clusters_of(looks, more, seed)
+    found = points_of(looks, anchors)
     ridge, out = cross_validated_ridge(found.flatten(1), points.flatten(1), groups=groups, seed=seed)
     none = points.new_zeros(0)
     stage = _Stage(anchors, ridge, none, none, None)
@@ -256,6 +238,13 @@ def _linear(
     doubt = torch.tensor([0.0, _logit(share)])
     mean = points.mean(0)
     return LandmarkRegressor(mean, found.mean(0), found.var(0).sum(-1), mean, (stage,), doubt, size)
+
+
+def _read_ridge(tensors: Mapping[str, Tensor], head: str) -> Ridge | None:
+    if f"{head}weight" not in tensors:
+        return None
+    x_mean, weight, y_mean, penalty = (tensors[head + n] for n in ("x_mean", "weight", "y_mean", "penalty"))
+    return Ridge(x_mean, weight, y_mean, float(penalty))
 
 
 class _Cascade:
@@ -307,18 +296,18 @@ class _Cascade:
     def first_stage(self) -> tuple[_Stage, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         looks = _look_all(self.look, self.images, None, self.size[0])
         more = None if self.unlabelled is None else _look_all(self.look, self.unlabelled, None, self.size[0])
-        anchors = _clusters(looks, more, self.seed)
-        found, y = _points(looks, anchors), self.points
+        anchors = clusters_of(looks, more, self.seed)
+        found, y = points_of(looks, anchors), self.points
         frame = y.mean(0)
         for _ in range(3):  # the mean shape, upright and at one scale
-            R, t = _similarity(y, frame.expand_as(y), torch.ones_like(y[..., 0]))
+            R, t = similarity(y, frame.expand_as(y), torch.ones_like(y[..., 0]))
             frame = (y @ R.mT + t[:, None]).mean(0)
         straight = found @ R.mT + t[:, None]
         mean_points = straight.mean(0)
         spread = (straight - mean_points).square().sum(-1).mean(0)
         if more is not None:  # a few annotated pictures do not tell which points stray
-            spread = _pooled_spread(spread, len(found), _points(more, anchors), mean_points)
-        R, t = _place(found, mean_points, spread)
+            spread = pooled_spread(spread, len(found), points_of(more, anchors), mean_points)
+        R, t = place_on(found, mean_points, spread)
         x, target = found @ R.mT + t[:, None], y @ R.mT + t[:, None]
         ridge, out = cross_validated_ridge(
             x.flatten(1), target.flatten(1), groups=self.groups, seed=self.seed
@@ -326,10 +315,10 @@ class _Cascade:
         none = y.new_zeros(0)
         others = None
         if more is not None:
-            far = _points(more, anchors)
-            Rm, tm = _place(far, mean_points, spread)
-            others = _undo(ridge((far @ Rm.mT + tm[:, None]).flatten(1)).unflatten(1, (-1, 2)), Rm, tm)
-        shapes = _undo(out.unflatten(1, (-1, 2)), R, t)
+            far = points_of(more, anchors)
+            Rm, tm = place_on(far, mean_points, spread)
+            others = undo(ridge((far @ Rm.mT + tm[:, None]).flatten(1)).unflatten(1, (-1, 2)), Rm, tm)
+        shapes = undo(out.unflatten(1, (-1, 2)), R, t)
         return _Stage(anchors, ridge, none, none, None), mean_points, spread, frame, shapes, others
 
     def crop_stage(self, shape: Tensor, shapes: Tensor, more: Tensor | None) -> tuple[_Stage, Tensor]:
@@ -348,14 +337,14 @@ class _Cascade:
         if more is not None and self.unlabelled is not None:
             warp = _crop_warp(more, shape)[0]
             others = _look_all(self.look, self.unlabelled, warp, self.size[1])
-        anchors = _clusters(looks[0], others, self.seed)
-        found = _points(both, anchors)
+        anchors = clusters_of(looks[0], others, self.seed)
+        found = points_of(both, anchors)
         ridge, out = cross_validated_ridge(found.flatten(1), to.flatten(1), groups=group, seed=self.seed)
         place = out.unflatten(1, (-1, 2))
         stage = _Stage(anchors, ridge, y.new_zeros(0), y.new_zeros(0), None)
         if both.field is not None:
             stage, place = _with_local_step(stage, both.field, place, to, group, self.seed)
-        return stage, _undo(place[:n], *own)
+        return stage, undo(place[:n], *own)
 
     def jittered(self) -> Tensor:
         """The true shapes, scaled, turned and shifted a little."""
@@ -385,126 +374,18 @@ def _refine(look: Looker, images: Tensor, shapes: Tensor, stage: _Stage, shape: 
     """Landmarks (n, L, 2) from a second look around those found so far."""
     warp, R, t = _crop_warp(shapes, shape)
     seen = look(_from_source(warp, images, size))
-    place = stage.shape(_points(seen, stage.anchors).flatten(1)).unflatten(1, (-1, 2))
+    place = stage.shape(points_of(seen, stage.anchors).flatten(1)).unflatten(1, (-1, 2))
     if stage.local is not None and seen.field is not None:
         x = (_at_landmarks(seen.field, place) - stage.mean) @ stage.basis
         place = place + stage.local(x).unflatten(1, (-1, 2))
-    return _undo(place, R, t)
+    return undo(place, R, t)
 
 
 def _crop_warp(shapes: Tensor, shape: Tensor) -> tuple[Warp, Tensor, Tensor]:
     """The crops in which shapes (n, L, 2) lie as near as they can to one shape (L, 2), and the way there."""
-    R, t = _similarity(shapes, shape.expand_as(shapes), torch.ones_like(shapes[..., 0]))
+    R, t = similarity(shapes, shape.expand_as(shapes), torch.ones_like(shapes[..., 0]))
     back = torch.linalg.inv(R)
     return affine_warp(torch.cat([back, -back @ t[..., None]], 2)), R, t
-
-
-def _similarity(a: Tensor, b: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """R (n, 2, 2), a turn times a scale, and t (n, 2), so that ``a @ R.mT + t`` is nearest to b (n, K, 2)."""
-    w = weight / weight.sum(1, keepdim=True)
-    ma, mb = ((w[..., None] * x).sum(1) for x in (a, b))
-    da, db = a - ma[:, None], b - mb[:, None]
-    size = (w * da.square().sum(-1)).sum(1).clamp_min(1e-8)
-    c = (w * (da * db).sum(-1)).sum(1) / size
-    s = (w * (da[..., 0] * db[..., 1] - da[..., 1] * db[..., 0])).sum(1) / size
-    small = (c.square() + s.square()).sqrt() < 1e-3  # all points in one place: keep the picture as it is
-    c, s = torch.where(small, 1.0, c), torch.where(small, 0.0, s)
-    R = torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], 1)
-    return R, mb - (R @ ma[..., None])[..., 0]
-
-
-def _place(points: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """The similarity that brings points (n, K, 2) onto their means; what strays counts less."""
-    weight = (1 / (spread + _STIFF)).expand(len(points), -1)
-    goal = mean.expand_as(points)
-    R, t = _similarity(points, goal, weight)
-    for _ in range(4):
-        off = (points @ R.mT + t[:, None] - mean).square().sum(-1)
-        R, t = _similarity(points, goal, weight / (off + spread + 1e-6).sqrt())
-    return R, t
-
-
-def _pooled_spread(spread: Tensor, n: int, others: Tensor, mean: Tensor) -> Tensor:
-    """Variances (K,) of n pictures, together with those of others (m, K, 2) that are laid onto the means."""
-    pooled = spread
-    for _ in range(2):
-        R, t = _place(others, mean, pooled)
-        off = (others @ R.mT + t[:, None] - mean).square().sum(-1)
-        pooled = (spread * n + off.clamp_max(1.0).sum(0)) / (n + len(others))
-    return pooled
-
-
-def _undo(points: Tensor, R: Tensor, t: Tensor) -> Tensor:
-    return torch.linalg.solve(R, (points - t[:, None]).mT).mT
-
-
-def _points(look: Look, anchors: Tensor) -> Tensor:
-    """The network's points (n, K, 2), or the soft-argmax of its clusters."""
-    if look.points is not None:
-        return look.points
-    assert look.field is not None
-    h, w = look.field.shape[2:]
-    place = pixel_grid(h, w).reshape(-1, 2)
-    found = [
-        torch.softmax(anchors @ rows(f, length=1.0).mT / _TEMPERATURE, -1) @ place
-        for f in look.field.float().split(_BATCH)
-    ]
-    return torch.cat(found)
-
-
-def _clusters(look: Look, more: Look | None, seed: int) -> Tensor:
-    """Unit vectors (K, D) in the middle of the clusters of the embedding."""
-    if look.points is not None:
-        return look.points.new_zeros(0)
-    fields = [x.field for x in (look, more) if x is not None and x.field is not None]
-    draw = torch.Generator().manual_seed(seed)
-    x = torch.cat([f.flatten(2).mT.flatten(0, 1) for f in fields])
-    x = F.normalize(x[torch.randperm(len(x), generator=draw)[:_SAMPLES]].float(), dim=-1)
-    return cluster_directions(x, N_ANCHORS, seed=seed)
-
-
-def cluster_directions(x: Tensor, k: int, *, rounds: int = _ROUNDS, seed: int = 0) -> Tensor:
-    """k-means on the sphere.
-
-    Args:
-        x: (n, D) unit vectors.
-        k: how many clusters; n if that is less.
-        rounds: of Lloyd's algorithm.
-        seed: of the first centres, which are rows of x.
-
-    Returns:
-        (k, D) unit vectors.
-    """
-    draw = torch.Generator().manual_seed(seed)
-    centres = x[torch.randperm(len(x), generator=draw)[:k]]
-    for _ in range(rounds):
-        nearest = torch.cat([(part @ centres.T).argmax(1) for part in x.split(1 << 14)])
-        total = torch.zeros_like(centres).index_add_(0, nearest, x)
-        there = torch.bincount(nearest, minlength=len(centres)) > 0
-        centres = torch.where(there[:, None], F.normalize(total, dim=1), centres)
-    return centres
-
-
-def mirror_swap(points: Tensor) -> Tensor | None:
-    """Which landmark of a mirrored picture is which: (L,) int64, its own inverse; None if the shape has no mirror.
-
-    Args:
-        points: (n, L, 2) landmarks; their mean shape, mirrored, is laid onto itself.
-    """
-    from scipy.optimize import linear_sum_assignment
-
-    y = points.double()
-    mean = y.mean(0)
-    R, t = _similarity(y, mean.expand_as(y), torch.ones_like(y[..., 0]))
-    mean = (y @ R.mT + t[:, None]).mean(0)
-    mean = mean - mean.mean(0)
-    size = mean.square().sum(-1).mean().sqrt()
-    flipped = mean * mean.new_tensor([-1.0, 1.0])
-    far = torch.cdist(flipped, mean)
-    swap = torch.as_tensor(linear_sum_assignment(far.square().numpy())[1])
-    ok = bool((swap[swap] == torch.arange(len(swap))).all()) and bool(size > 0)
-    worst = float(far.gather(1, swap[:, None]).amax() / size.clamp_min(1e-12))
-    return swap if ok and worst < 4 * _SWAP_LIMIT and bool((swap != torch.arange(len(swap))).any()) else None
 
 
 def _at_landmarks(field: Tensor, place: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
 from geoframe.data.face_files import LandmarkSet, Squares
-from geoframe.heads.landmarks import LandmarkRegressor, Landmarks, Look, fit_regressor
+from geoframe.heads.landmarks import LandmarkRegressor, Landmarks, fit_regressor
+from geoframe.heads.points import Look
 from geoframe.training import save_model
 from geoframe.warps import to_pixels
 

@@ -114,8 +114,8 @@ def exchange(source: Tensor, auxiliary: Tensor, *, temperature: float = 1.0) -> 
     """
     auxiliary = auxiliary.flatten(1, 2) if auxiliary.ndim == 4 else auxiliary
     _check_pair(source, auxiliary)
-    heads = (x[:, None] for x in (source, auxiliary, auxiliary))
-    return F.scaled_dot_product_attention(*heads, scale=1 / temperature)[:, 0]
+    q, k = source[:, None], auxiliary[:, None]
+    return F.scaled_dot_product_attention(q, k, k, scale=1 / temperature)[:, 0]
 
 
 def soft_match(

@@ -6,13 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geoframe.heads.landmarks import (
-    LandmarkRegressor,
-    Look,
-    cluster_directions,
-    fit_regressor,
-    mirror_swap,
-)
+from geoframe.heads.landmarks import LandmarkRegressor, fit_regressor
+from geoframe.heads.points import Look, cluster_directions, mirror_swap
 from geoframe.warps import pixel_grid, random_warp
 
 SIDE = 48

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from geoframe.data.face_files import eye_distance, five_of_68
-from geoframe.heads.landmarks import mirror_swap
+from geoframe.heads.points import mirror_swap
 from geoframe.metrics.landmarks import percent_error, stability_error, symmetry_transfer_error
 from geoframe.models.object_frame.predictor import Predictor, describe, few_shot_points, match_descriptors
 from geoframe.warps import random_warp

@@ -17,7 +17,7 @@ from geoframe._cache import cache_key
 from geoframe._types import Array
 from geoframe.data.face_files import LandmarkSet
 from geoframe.data.views import FlowBatches, ViewBatches
-from geoframe.heads.landmarks import Look
+from geoframe.heads.points import Look
 from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
 from geoframe.layers.correspondence import rows, soft_match
 from geoframe.layers.groups import Group, named_group
