@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import frame, keypoints
+from geoframe.cli import frame, keypoints, landmarks
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.canonical import canonical
@@ -40,6 +40,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,
     "keypoints register": keypoints.register,
+    "landmarks train": landmarks.train,
+    "landmarks predict": landmarks.predict,
+    "landmarks evaluate": landmarks.evaluate,
     "frame train": frame.train,
     "frame predict": frame.predict,
     "frame evaluate": frame.evaluate,

@@ -46,7 +46,8 @@ def write_predictions(
     from geoframe.viz.surfaces import save_picture
     from geoframe.warps import to_pixels
 
-    found = predictor.predict(kept) if predictor.can_predict else None
+    has_own = predictor.own_points(cut.images[:1]) is not None
+    found = predictor.predict(kept) if predictor.can_predict or has_own else None
     side = cut.images.shape[-1]
     first = range(min(_SHOWN, len(kept)))
     pictures = [cut.images[i].movedim(0, -1).numpy() for i in first]
