@@ -62,6 +62,7 @@ def place_on(points: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tens
 
 
 def undo(points: Tensor, R: Tensor, t: Tensor) -> Tensor:
+    """The points (n, L, 2) that ``x @ R.mT + t`` brings to those given; R (n, 2, 2), t (n, 2)."""
     return torch.linalg.solve(R, (points - t[:, None]).mT).mT
 
 
