@@ -25,14 +25,14 @@ MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
 NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
 FLOORS = {  # whole numbers, from the real imports: a module imports only from lower floors
     **dict.fromkeys(("_check", "_compiled", "_optional", "_files", "_precision", "_types"), 0),
-    **dict.fromkeys(("_cache", "_places", "linalg", "transforms", "nearest"), 1),
+    **dict.fromkeys(("_cache", "_places", "linalg", "transforms", "nearest", "warps"), 1),
     **dict.fromkeys(("camera", "surface"), 2),
     **dict.fromkeys(("_templates", "spectral"), 3),
     **dict.fromkeys(("canonical", "zoo"), 4),
     "landmarking": 5,
     "maps": 6,
-    **dict.fromkeys(("flow", "layers", "losses", "metrics", "pixels", "render", "solve"), 7),
-    **dict.fromkeys(("data", "fitting", "training"), 8),
+    **dict.fromkeys(("flow", "layers", "metrics", "pixels", "render", "solve"), 7),
+    **dict.fromkeys(("data", "fitting", "losses", "training"), 8),
     "heads": 9,
     "models": 10,
     "viz": 11,

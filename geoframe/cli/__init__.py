@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import embed, keypoints
+from geoframe.cli import embed, frame, keypoints, landmarks
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.annotate import annotate
@@ -50,6 +50,12 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed predict": embed.predict,
     "embed evaluate": embed.evaluate,
     "embed export": embed.export,
+    "landmarks train": landmarks.train,
+    "landmarks predict": landmarks.predict,
+    "landmarks evaluate": landmarks.evaluate,
+    "frame train": frame.train,
+    "frame predict": frame.predict,
+    "frame evaluate": frame.evaluate,
 }
 
 
