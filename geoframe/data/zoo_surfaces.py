@@ -43,6 +43,7 @@ def zoo_correspondence(source: str, target: str) -> Tensor:
 
 
 def is_zoo(name: str, surface: Surface) -> bool:
+    """Whether a surface is the zoo's own of that name, and not another one that is called so."""
     return name in categories() and surface is zoo_surface(name)
 
 

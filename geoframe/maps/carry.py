@@ -27,9 +27,12 @@ def carried(
     time and memory are those of the nearest rows alone, and these are looked for in the cells around.
 
     Args:
-        one, two: the proxies; a surface may stand for itself.
-        p2p_21: (n2,) and p2p_12: (n1,), the maps between the proxies.
-        basis1, basis2: eigenbases of the proxies.
+        one: proxy of surface 1; a surface may stand for itself.
+        two: proxy of surface 2.
+        p2p_21: (n2,) map from the second proxy to the first.
+        p2p_12: (n1,) the map the other way.
+        basis1: eigenbasis of the first proxy.
+        basis2: eigenbasis of the second proxy.
 
     Returns:
         p2p_21 (V2,) and p2p_12 (V1,).

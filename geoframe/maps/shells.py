@@ -271,9 +271,12 @@ def shell_fields(
     """The fields of both surfaces at a pair of maps.
 
     Args:
-        mesh1, mesh2: the surfaces.
-        p2p_21: (V2,) and p2p_12: (V1,), the maps.
-        basis1, basis2: their eigenbases.
+        mesh1: surface 1.
+        mesh2: surface 2.
+        p2p_21: (V2,) map from 2 to 1.
+        p2p_12: (V1,) the map the other way.
+        basis1: eigenbasis of surface 1.
+        basis2: eigenbasis of surface 2.
         size: number of functions of the displacement.
     """
     none = _check_functions(None, mesh1, mesh2)
