@@ -61,8 +61,11 @@ class Match:
         landmarks: (L, 2) rows (vertex of 1, vertex of 2), each once, or None.
         energies: `dirichlet` (see `dirichlet_energy`), `coverage` of surface 1 in [0, 1], `cycle_error` (mean
             distance 2 -> 1 -> 2 over sqrt(area), along edges, of the vertices that come back to their component),
-            `flipped_triangles` in [0, 1], `orthogonality` of C_12 at equal areas, `distortion` (see
-            `GeodesicDistortion`).
+            `flipped_triangles` in [0, 1], `orthogonality` of C_12 at equal areas, and those of
+            `geoframe.maps.evidence.Evidence.measures`: `distortion`, `distortion_spread`, `shape_correlation`,
+            `handedness_correlation` and, on humans and animals, `named_landmark_error`.
+        confidence: the chance in [0, 1] that the mean geodesic error is below 0.1 sqrt(area); see
+            `geoframe.maps.verdict.confidence`.
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         warnings: what makes the map doubtful or was done to the surfaces first, in sentences; empty where nothing is.
         settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent",
@@ -109,17 +112,22 @@ def match(
        isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
-       times the share of flipped triangles is added: a left-right flip is as good an isometry as the true
-       map, but turns the surface inside out.
+       times what speaks against it is added: flipped triangles, a low handedness correlation, named landmarks that it
+       takes elsewhere. For a left-right flip is as good an isometry as the true map, and a person turned by half a
+       circle nearly so.
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
-       By bending each surface onto the other (`shell_refine`). And with landmarks, from `landmark_coordinates`
-       of every vertex alone, bent with them: surfaces of very different proportions have no eigenfunctions in
-       common, but they do correspond between the same landmarks, and a back faces up on all of them. Of the two
-       bent maps the one that changes distances less goes on; it and the first are bent once more, finely.
+       By bending each surface onto the other (`shell_refine`). And with landmarks, given or named by the network, from
+       `landmark_coordinates` of every vertex alone, bent with them: surfaces of very different proportions have no
+       eigenfunctions in common, but they do correspond between the same landmarks, and a back faces up on all of
+       them. Of the two bent maps the one that changes distances less goes on (with named landmarks there is only the
+       second); it and the first are bent once more, finely.
     4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
        maps that turn more than a quarter of the surface inside out only if all do.
+
+    Surfaces of more than 12,000 vertices are matched by proxies of 8,000 (`geoframe.maps.proxy`); the map is then
+    carried to all vertices, and the eigenfunctions are those of the proxies, improved.
 
     No landmark is enforced: they are clicked by hand. What is matched is one connected surface without doubled
     vertices; where a file holds another thing, the map is carried back to its own vertices and `warnings` tell
@@ -130,7 +138,8 @@ def match(
         mesh2: surface 2, V2 vertices, any connectivity, scale and pose.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
         k: number of eigenfunctions; by default 256, or a third of the vertices with faces where these are fewer.
-        orientation: without landmarks, weight of the share of flipped triangles in the ranking; 0 turns it off.
+        orientation: without landmarks, weight in the ranking of what tells a map from its mirror image and from one
+            turned by half a circle; 0 turns it off.
         precise: also find `precise_21`, points inside triangles.
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
