@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from geoframe.viz.images import contact_sheet, draw_points
 
 from experiments.faces import load_faces, squares
 from geoframe._files import to_json
 from geoframe.models.object_frame import COMPRESSED, DENSE, OURS, SYMMETRIC, Recipe, evaluate, load, train
 from geoframe.models.object_frame.evaluate import landmark_errors
+from geoframe.viz.images import contact_sheet, draw_points
 from geoframe.viz.surfaces import save_picture
 from geoframe.warps import to_pixels
 

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from geoframe.viz.images import contact_sheet
 
 from experiments.robot_arm.arm import film
 from geoframe._files import to_json
@@ -24,6 +23,7 @@ from geoframe.models.object_frame import OURS, train
 from geoframe.models.object_frame.predictor import describe, few_shot_points
 from geoframe.models.object_frame.recipe import Losses
 from geoframe.training import Schedule
+from geoframe.viz.images import contact_sheet
 from geoframe.viz.surfaces import save_picture
 from geoframe.warps import to_normalised, to_pixels
 

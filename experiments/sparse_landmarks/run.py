@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from geoframe.viz.images import contact_sheet, draw_points
 
 from experiments.faces import load_faces, squares
 from geoframe._files import to_json
 from geoframe.models import object_frame, sparse_landmarks
+from geoframe.viz.images import contact_sheet, draw_points
 from geoframe.viz.surfaces import save_picture
 from geoframe.warps import to_pixels
 

@@ -23,9 +23,7 @@ def test_no_person_is_in_two_parts():
     n = 60
     identity = torch.arange(n) // 4
     identity[::10] = -1
-    faces = LandmarkSet(
-        [torch.zeros(3, 4, 4)] * n, tuple(map(str, range(n))), torch.rand(n, 2, 2), identity
-    )
+    faces = LandmarkSet([torch.zeros(3, 4, 4)] * n, tuple(map(str, range(n))), torch.rand(n, 2, 2), identity)
     for development in (False, True):
         parts = split_by_people(faces, development=development)
         people = [set(p.identity.tolist()) - {-1} for p in (parts.train, parts.test, parts.unlabelled)]

@@ -24,7 +24,9 @@ def _render(surface, angle):
     truth = PixelMap.of_fragments(seen, surface)
     waves = torch.cat([surface.verts, (3 * surface.verts).sin()], 1).float()
     field = truth.carry(waves).movedim(-1, 0).float()
-    field = torch.cat([field, 1.5 * (~truth.mask).float()[None]])  # the background has an embedding of its own
+    field = torch.cat(
+        [field, 1.5 * (~truth.mask).float()[None]]
+    )  # the background has an embedding of its own
     return truth, field + 0.02 * torch.randn(field.shape, generator=torch.Generator().manual_seed(0))
 
 
