@@ -33,6 +33,7 @@ from geoframe.models.surface_embedding.network import (
     SurfaceEmbedding,
     Target,
     at_points,
+    foreground,
     on_functions,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, train_network
@@ -215,7 +216,7 @@ class Predictor:
         mask_logits = nn.functional.interpolate(
             found.mask[None, None], coarse, mode="bilinear", align_corners=False
         )[0, 0]
-        mask = mask_logits > 0
+        mask = foreground(mask_logits)
         vertex = torch.full(coarse, -1, dtype=torch.int64)
         confidence = torch.zeros(coarse)
         embedding = torch.zeros(*coarse, self.model.dim)
