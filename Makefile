@@ -14,7 +14,7 @@ demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write 
 	@echo "look at out/demo/match.png, and open out/demo/report.html in a browser"
 
 test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 	$(MAKE) docs
 
 docs: $(INSTALLED)  ## the site, into out/docs; warnings are errors
@@ -26,7 +26,7 @@ plain:  ## what the README shows works after its install line, in an environment
 	out/plain/bin/pip install $(PIP_FLAGS) .
 	cd out && plain/bin/geoframe match ../meshes/dog.obj ../meshes/horse.obj --landmarks ../meshes --k 30 --out plain-match
 	cd out && plain/bin/geoframe canonical ../meshes/cat.obj --vertices 1000 --out plain-canonical
-	cd out && plain/bin/geoframe keypoints train --data procedural --category chair --epochs 1 --out plain-chair
+	cd out && plain/bin/geoframe keypoints train --data procedural --category chair --limit 8 --epochs 1 --out plain-chair
 
 test-slow: $(INSTALLED)  ## what takes minutes
 	$(BIN)/python -m pytest -m slow

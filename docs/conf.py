@@ -8,4 +8,4 @@ html_theme = "furo"
 autodoc_typehints = "none"
 napoleon_use_ivar = True
 exclude_patterns = ["_build"]
-suppress_warnings = ["docutils", "autodoc", "ref.python"]  # until every docstring has one argument a line
+suppress_warnings = ["ref.python"]  # two classes may have attributes of one name

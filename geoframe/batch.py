@@ -38,8 +38,8 @@ class Pair:
     """One pair to match.
 
     Attributes:
-        source, target: mesh files or folders of `geoframe canonical`; `p2p_21` gives each target vertex a
-            source vertex.
+        source: mesh file or folder of `geoframe canonical`.
+        target: likewise; `p2p_21` gives each of its vertices a vertex of the source.
         landmarks: pairs (source vertex, target vertex), or None.
     """
 
@@ -136,7 +136,13 @@ def all_pairs(folder: str | Path, landmarks_of: Callable[[Path], dict[str, int] 
 
 
 def read_result(out: Path, pair: Pair, key: str) -> dict[str, Any] | None:
-    """The record of a finished pair, or None if its files are absent, damaged or of other inputs."""
+    """The record of a finished pair, or None if its files are absent, damaged or of other inputs.
+
+    Args:
+        out: folder of the results.
+        pair: what was matched.
+        key: digest of its inputs and settings.
+    """
     try:
         record = json.loads((out / f"{pair.name}.json").read_text(encoding="utf-8"))
         proof = _sha256(out / f"{pair.name}.npz")
@@ -148,7 +154,12 @@ def read_result(out: Path, pair: Pair, key: str) -> dict[str, Any] | None:
 
 
 def write_summary(records: list[dict[str, Any]], out: Path) -> None:
-    """``summary.json`` (the records) and ``summary.csv`` (a row a pair), each written whole."""
+    """Write ``summary.json`` (the records) and ``summary.csv`` (a row a pair), each whole.
+
+    Args:
+        records: as `match_all` returns them.
+        out: folder of the results.
+    """
     with atomic_path(out / "summary.json") as temporary:
         temporary.write_text(to_json(records, sort_keys=True), encoding="utf-8")
     names = list(dict.fromkeys(n for r in records for n in r.get("measures", {})))
@@ -301,11 +312,8 @@ def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[s
     source, target = (load_surface(folder if folder.is_dir() else file) for file, folder in files)
     found = match(source, target, landmarks, k=k)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
-    measures = dict(found.energies)
-    if found.ambiguity is not None:
-        measures["ambiguity"] = found.ambiguity
     return arrays, {
-        "measures": measures,
+        "measures": {**found.energies, "confidence": found.confidence},
         "verdict": found.verdict,
         "warnings": list(found.warnings),
         "settings": found.settings,

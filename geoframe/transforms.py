@@ -1,7 +1,8 @@
 """Rotations, reflections and similarities of space: exact at the singular places, differentiable elsewhere.
 
 Points are rows ``(..., N, 3)``; a matrix acts on columns: ``points @ R.mT``. Every function takes any leading
-batch shape, computes in the dtype and on the device of its input, and batches broadcast.
+batch shape, computes in the dtype and on the device of its input, and batches broadcast. NumPy arrays and lists are
+taken as well as tensors.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from geoframe._check import as_tensor, check_float, check_int, check_shape
+from geoframe._check import as_floats, as_tensor, check_float, check_int, check_shape
 
 NOT_ROTATION = 1e-3  # largest entry of R R^T - I: float32 and rounded files pass, other matrices do not
 
@@ -26,6 +27,7 @@ class Similarity(NamedTuple):
 
     def __call__(self, points: Tensor) -> Tensor:
         """(..., N, 3) moved points."""
+        points = as_tensor(points, "points", like=self.R)
         return self.scale[..., None, None] * (points @ self.R.mT) + self.t[..., None, :]
 
     def inverse(self) -> Similarity:
@@ -42,6 +44,7 @@ class Similarity(NamedTuple):
 
 def skew(w: Tensor) -> Tensor:
     """(..., 3, 3) matrix of the cross product: ``skew(w) @ x == cross(w, x)``, for w (..., 3)."""
+    w = as_floats(w, "w")
     check_shape(w, "... 3", "w")
     x, y, z = w.unbind(-1)
     zero = torch.zeros_like(x)
@@ -49,11 +52,12 @@ def skew(w: Tensor) -> Tensor:
 
 
 def rotvec_to_rotation(w: Tensor) -> Tensor:
-    """Exponential map: rotation (..., 3, 3) about w (..., 3) by |w| radians, smooth at w = 0.
+    """Exponential map: rotation (..., 3, 3) about w (..., 3) by ``|w|`` radians, smooth at w = 0.
 
-    Source: Rodrigues' formula, its two coefficients by their series where |w| is small.
+    Source: Rodrigues' formula, its two coefficients by their series where ``|w|`` is small.
     """
-    check_shape(check_float(w, "w"), "... 3", "w")
+    w = as_floats(w, "w")
+    check_shape(w, "... 3", "w")
     square = w.square().sum(-1)[..., None, None]
     small = square < 1e-2 if w.dtype == torch.float64 else square < 0.25
     angle = torch.where(small, torch.ones_like(square), square).sqrt()
@@ -70,7 +74,7 @@ def rotvec_to_rotation(w: Tensor) -> Tensor:
 
 
 def rotation_to_rotvec(R: Tensor) -> Tensor:
-    """Logarithm: w (..., 3) with |w| <= pi and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
+    """Logarithm: w (..., 3) with ``|w| <= pi`` and ``rotvec_to_rotation(w) == R``, also at half turns (roma)."""
     import roma
 
     return roma.rotmat_to_rotvec(check_rotation(R, "R"))
@@ -90,8 +94,8 @@ def check_rotation(R: Tensor, name: str) -> Tensor:
         TypeError: not a floating dtype.
         ValueError: another shape, a reflection, or a matrix that is not orthonormal.
     """
-    R = as_tensor(R, name)
-    check_shape(check_float(R, name), "... 3 3", name)
+    R = as_floats(R, name)
+    check_shape(R, "... 3 3", name)
     with torch.no_grad():
         wide = R.detach().double()
         error = (wide @ wide.mT - torch.eye(3, dtype=wide.dtype, device=wide.device)).abs().amax((-1, -2))
@@ -109,12 +113,22 @@ def check_rotation(R: Tensor, name: str) -> Tensor:
 
 
 def rotation_angle(R1: Tensor, R2: Tensor | None = None) -> Tensor:
-    """Angle (...) in radians, 0 to pi, of R1 (..., 3, 3), or between R1 and R2; accurate near 0 and near pi.
+    """Angle of a rotation, or between two; accurate near 0 and near pi.
+
+    Args:
+        R1: (..., 3, 3) rotations.
+        R2: (..., 3, 3) others, or None for the identity.
+
+    Returns:
+        (...) radians, from 0 to pi.
+
+    Raises:
+        TypeError, ValueError: matrices that are no rotations.
 
     Source: ``atan2(2 sin, 2 cos)``, the sine from the skew part, the cosine from the trace.
     """
     R1 = check_rotation(R1, "R1")
-    R = R1 if R2 is None else check_rotation(R2, "R2").mT @ R1
+    R = R1 if R2 is None else check_rotation(R2, "R2").to(R1.device).mT @ R1
     trace = R.diagonal(dim1=-2, dim2=-1).sum(-1)
     return torch.atan2(torch.linalg.vector_norm(_axial(R), dim=-1), trace - 1)
 
@@ -126,14 +140,25 @@ def random_rotations(
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """(n, 3, 3) rotations, uniform over all rotations; the same `generator` state gives the same ones."""
+    """Random rotations, uniform over all rotations.
+
+    Args:
+        n: how many.
+        generator: its state decides; None takes torch's global one.
+        dtype: floating; None is torch's default.
+        device: of the result, and of the generator.
+
+    Returns:
+        (n, 3, 3).
+    """
     q = torch.randn(n, 4, generator=generator, dtype=dtype, device=device)
     return quaternion_to_rotation(torch.nn.functional.normalize(q, dim=-1))
 
 
 def quaternion_to_rotation(q: Tensor) -> Tensor:
     """Rotation (..., 3, 3) of a unit quaternion (..., 4) in the order x, y, z, w (as roma and scipy)."""
-    check_shape(check_float(q, "q"), "... 4", "q")
+    q = as_floats(q, "q")
+    check_shape(q, "... 4", "q")
     v, w = q[..., :3], q[..., 3, None, None]
     W = skew(v)
     eye = torch.eye(3, dtype=q.dtype, device=q.device)
@@ -142,7 +167,8 @@ def quaternion_to_rotation(q: Tensor) -> Tensor:
 
 def reflection(normal: Tensor) -> Tensor:
     """Mirror (..., 3, 3) ``I - 2 n n^T`` at the plane through the origin with `normal` (..., 3) of any length."""
-    check_shape(check_float(normal, "normal"), "... 3", "normal")
+    normal = as_floats(normal, "normal")
+    check_shape(normal, "... 3", "normal")
     n = torch.nn.functional.normalize(normal, dim=-1, eps=torch.finfo(normal.dtype).tiny)
     eye = torch.eye(3, dtype=n.dtype, device=n.device)
     return eye - 2 * n[..., :, None] * n[..., None, :]
@@ -158,7 +184,8 @@ def nearest_rotation(M: Tensor) -> Tensor:
         Newton step on the rotations makes it exact. Derivative: ``(tr(S) I - S) w = axial(R^T dM)`` with
         ``S = R^T M``.
     """
-    check_shape(check_float(M, "M"), "... 3 3", "M")
+    M = as_floats(M, "M")
+    check_shape(M, "... 3 3", "M")
     return _NearestRotation.apply(M)
 
 
@@ -253,12 +280,14 @@ def _spin_inverse(S: Tensor) -> Tensor:
 def procrustes(
     source: Tensor, target: Tensor, *, weights: Tensor | None = None, scale: bool = False
 ) -> Similarity:
-    """The rigid motion (or similarity) that brings `source` (..., N, 3) nearest to `target` (..., N, 3).
+    """The rigid motion, or similarity, that brings points nearest to other points.
 
     Minimises ``sum_i w_i |scale * R source_i + t - target_i|^2`` over proper rotations; mirrored points are
     not mirrored back. Differentiable.
 
     Args:
+        source: (..., N, 3) points.
+        target: (..., N, 3) where each of them should go.
         weights: (..., N) non-negative, or None for equal ones.
         scale: also find the best scale.
 
@@ -267,11 +296,12 @@ def procrustes(
 
     Source: Horn 1987; Umeyama 1991 (scale).
     """
-    check_float(source, "source"), check_float(target, "target")
+    source = as_floats(source, "source")
+    target = check_float(as_tensor(target, "target", like=source), "target")
     check_shape(source, "... N 3", "source")
     if target.shape[-2:] != source.shape[-2:]:
         raise ValueError(f"target: expected {source.shape[-2]} points of 3, found {tuple(target.shape)}")
-    w = torch.ones_like(source[..., 0]) if weights is None else weights
+    w = torch.ones_like(source[..., 0]) if weights is None else as_tensor(weights, "weights", like=source)
     if w.shape[-1] != source.shape[-2] or bool((w < 0).any()) or not bool((w.sum(-1) > 0).all()):
         raise ValueError(
             f"weights: expected ({source.shape[-2]},) numbers of at least 0, not all 0, found {tuple(w.shape)}"
@@ -289,10 +319,16 @@ def procrustes(
 
 
 def rotation_from_direction(direction: Tensor, up: int) -> Tensor:
-    """Rotations (..., 3, 3) about axis `up` by the angle of `direction` (..., 2), counter-clockwise from above.
+    """Rotations about an axis by the angle of a direction in the plane, counter-clockwise from above.
 
-    `direction` is (cos, sin) and need not be of length 1. About z, (0, 1) sends x to y.
+    Args:
+        direction: (..., 2) cosine and sine of the angle, times any positive number. About z, (0, 1) sends x to y.
+        up: the axis: 0, 1 or 2 for x, y or z.
+
+    Returns:
+        (..., 3, 3).
     """
+    direction = as_floats(direction, "direction")
     check_shape(direction, "... 2", "direction")
     check_int(up, "up", low=0, high=2)
     unit = direction / direction.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(direction.dtype).tiny)
@@ -305,7 +341,16 @@ def rotation_from_direction(direction: Tensor, up: int) -> Tensor:
 
 
 def rotation_about_axis(angle: Tensor, up: int) -> Tensor:
-    """Rotations (..., 3, 3) about axis `up` by `angle` (...) in radians, counter-clockwise from above."""
+    """Rotations about an axis by an angle, counter-clockwise from above.
+
+    Args:
+        angle: (...) radians.
+        up: the axis: 0, 1 or 2 for x, y or z.
+
+    Returns:
+        (..., 3, 3).
+    """
+    angle = as_floats(angle, "angle")
     return rotation_from_direction(torch.stack([angle.cos(), angle.sin()], dim=-1), up)
 
 
@@ -314,6 +359,7 @@ def sixd_to_rotation(x: Tensor) -> Tensor:
 
     Source: Zhou et al. 2019, "On the continuity of rotation representations in neural networks".
     """
+    x = as_floats(x, "x")
     check_shape(x, "... 6", "x")
     tiny = torch.finfo(x.dtype).tiny
     a = x[..., :3] / x[..., :3].norm(dim=-1, keepdim=True).clamp(min=tiny)

@@ -4,7 +4,8 @@
 
 Writes OUT/results.json (flat names -> numbers), OUT/birds.json (one row a bird; a run that was stopped goes on from
 it) and OUT/birds.png. Every fourth bird of a species belongs to the split-off part: the mean shape of the species comes
-from it and the settings were chosen on it; all figures are of the others.
+from it, how far it is drawn to the mean of all birds is chosen on it, and so were the settings; all figures but those
+named split_off are of the others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from geoframe import Mesh
 from geoframe._files import atomic_path
-from geoframe.fitting import TemplateFit, fit_template
+from geoframe.fitting import ImageLandmarks, TemplateFit, fit_template
 from geoframe.render import rasterize
 from geoframe.solve import solve_pose
 from geoframe.transforms import rotation_angle
@@ -35,6 +36,7 @@ SIDE = 256  # pixels of the masks
 HALF = 128  # of those that are fitted; all measures are taken at 256
 RIGHT = 30.0  # degrees from the pose of the keypoints: the right view
 STEPS, QUICK_STEPS = 12, 8  # of fit_template, a level
+SHRINKAGES = (0.0, 0.25, 0.5, 0.75, 1.0)  # how far the mean of a species is drawn to that of all birds
 
 
 class Bird(NamedTuple):
@@ -75,7 +77,11 @@ def main() -> None:
     steps = QUICK_STEPS if args.quick else STEPS
     stride = 12 if args.quick else 1
     start = time.perf_counter()
-    means = species_means(template, [b for b in birds if b.split_off], steps, args.out / "shapes.pt")
+    own = [b for b in birds if b.split_off]
+    shapes = fitted_shapes(template, own, steps, args.out / "shapes.pt")
+    choice = {w: left_out(template, own, shapes, w) for w in SHRINKAGES}
+    shrinkage = max(SHRINKAGES, key=lambda w: sum(choice[w]))
+    means = species_means(template, own, shapes, shrinkage)
     rows = read_rows(args.out / "birds.json")
     fits = []
     others = [b for b in birds if not b.split_off]
@@ -84,7 +90,9 @@ def main() -> None:
             rows[bird.name], fit = measured(means[bird.species], bird, steps)
             fits.append(fit)
             write_json(rows, args.out / "birds.json")
-    results = averages(rows) | {"minutes": (time.perf_counter() - start) / 60}
+    results = averages(rows) | {"shrinkage": shrinkage, "minutes": (time.perf_counter() - start) / 60}
+    for w, (iou, pck) in choice.items():
+        results |= {f"split_off.{w}.iou": iou, f"split_off.{w}.pck": pck}
     write_json(results, args.out / "results.json")
     if fits:
         shown = torch.cat([fit.picture() for fit in fits[:: max(1, len(fits) // 8)][:8]], 2)
@@ -107,42 +115,63 @@ def read(folder: Path) -> tuple[Template, list[Bird]]:
     return Template(mesh, torch.tensor(described["vert2kpt"]).double()), birds
 
 
-def species_means(template: Template, birds: list[Bird], steps: int, path: Path) -> dict[str, Template]:
-    """For each species the mean of the template's fits to keypoints and masks of its split-off birds."""
+def fitted_shapes(template: Template, birds: list[Bird], steps: int, path: Path) -> Tensor:
+    """(n, V, 3) the template fitted to keypoints and masks of birds; kept in a file, as a run may be stopped."""
     if not path.is_file():
         shapes = [fit(template, bird, steps, marks=True).mesh.verts for bird in track(birds, "mean shapes")]
         with atomic_path(path) as temporary:
             torch.save(torch.stack(shapes), temporary)
-    shapes = torch.load(path, weights_only=True)
+    return torch.load(path, weights_only=True)
+
+
+def species_means(
+    template: Template, birds: list[Bird], shapes: Tensor, shrinkage: float
+) -> dict[str, Template]:
+    """For each species the mean of the shapes (n, V, 3) of its birds, drawn to the mean of all of them."""
     means = {}
     for name in {bird.species for bird in birds}:
-        own = [x for x, bird in zip(shapes, birds, strict=True) if bird.species == name]
-        means[name] = template._replace(mesh=template.mesh.with_verts(torch.stack(own).mean(0)))
+        own = torch.stack([x for x, bird in zip(shapes, birds, strict=True) if bird.species == name]).mean(0)
+        means[name] = template._replace(mesh=template.mesh.with_verts(own.lerp(shapes.mean(0), shrinkage)))
     return means
+
+
+def left_out(template: Template, birds: list[Bird], shapes: Tensor, shrinkage: float) -> tuple[float, float]:
+    """IoU and PCK of the rigid poses of birds by the mean shape of the others, each left out in turn."""
+    rows = []
+    for i, bird in enumerate(birds):
+        others = [k for k in range(len(birds)) if k != i]
+        means = species_means(template, [birds[k] for k in others], shapes[others], shrinkage)
+        rows.append(rigid_pose(means.get(bird.species, template), bird)[1:])
+    iou, pck = (math.fsum(x) / len(rows) for x in zip(*rows, strict=True))
+    return iou, pck
+
+
+def rigid_pose(template: Template, bird: Bird) -> tuple[Tensor, float, float]:
+    """Rotation of a template posed by the keypoints alone, its IoU with the mask, and PCK."""
+    places = template.keypoints @ template.mesh.verts
+    pose = solve_pose(bird.points, bird.seen, places, scale="free", mode="joint")
+    return (
+        pose.R,
+        overlap(template.mesh, pose.camera((SIDE, SIDE)), bird.mask),
+        correct(pose.project(places), bird),
+    )
 
 
 def fit(template: Template, bird: Bird, steps: int, *, marks: bool) -> TemplateFit:
     """`fit_template` on the mask at half its size, with or without the keypoints."""
     mask = torch.nn.functional.avg_pool2d(bird.mask[None], SIDE // HALF)
-    points: dict[str, Any] = {}
-    if marks:
-        scaled = bird.points[None] * HALF / SIDE
-        points = {"points": scaled, "visibility": bird.seen[None], "vertices": template.keypoints}
-    return fit_template(template.mesh, mask, steps=steps, **points)
+    landmarks = ImageLandmarks(bird.points[None] * HALF / SIDE, template.keypoints, bird.seen[None])
+    return fit_template(template.mesh, mask, steps=steps, landmarks=landmarks if marks else None)
 
 
 def measured(template: Template, bird: Bird, steps: int) -> tuple[dict[str, float], TemplateFit]:
     """All figures of one bird."""
-    places = template.keypoints @ template.mesh.verts
-    rigid = solve_pose(bird.points, bird.seen, places, scale="free", mode="joint")
-    row = {
-        "rigid.iou": overlap(template.mesh, rigid.camera((SIDE, SIDE)), bird.mask),
-        "rigid.pck": correct(rigid.project(places), bird),
-    }
+    rotation, iou, pck = rigid_pose(template, bird)
+    row = {"rigid.iou": iou, "rigid.pck": pck}
     for name, marks in (("both", True), ("mask", False)):
         found = fit(template, bird, steps, marks=marks)
         camera = found.cameras.resized((SIDE, SIDE))
-        degrees = rotation_angle(found.candidates.R_wc[0], rigid.R).rad2deg()
+        degrees = rotation_angle(found.candidates.R_wc[0], rotation).rad2deg()
         degrees = degrees[torch.isfinite(found.energies[0])]
         row |= {
             f"{name}.iou": overlap(found.mesh, camera[0], bird.mask),

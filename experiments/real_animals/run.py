@@ -79,10 +79,10 @@ def run_row(row: dict[str, Any], results: dict[str, float], *, peer: bool) -> No
     results[f"{name}/error"] = float(geodesic_error(mesh1, found.p2p_21, row["truth"]).mean())
     results |= {f"{name}/{key}": float(value) for key, value in found.energies.items()}
     line = f"{name:12s} geoframe {results[f'{name}/error']:.4f} ({results[f'{name}/seconds']:.0f} s)"
-    if found.ambiguity is not None:
-        results[f"{name}/ambiguity"] = found.ambiguity
-        line += f", ambiguity {found.ambiguity:.2f}"
-    elif peer and (p2p := pyfm(mesh1, mesh2, row["landmarks"])) is not None:
+    results[f"{name}/confidence"] = found.confidence
+    line += f", confidence {found.confidence:.2f}"
+    marks = row["landmarks"]
+    if peer and marks is not None and (p2p := pyfm(mesh1, mesh2, marks)) is not None:
         results[f"{name}/pyfm_error"] = float(geodesic_error(mesh1, p2p, row["truth"]).mean())
         line += f", pyFM {results[f'{name}/pyfm_error']:.4f}"
     print(line, flush=True)

@@ -1,92 +1,100 @@
-"""Measures of right and wrong maps between animals of the zoo, whose truth is known: where `doubts` draws its lines.
+"""Can a map be trusted? Right and wrong maps with a known truth, the confidence fitted on one half, tried on the other.
 
-python -m experiments.verdict.run --out OUT [--quick] [--seed S]
+GEOFRAME_DATA=DIR python -m experiments.verdict.run --out OUT [--quick] [--seed S]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from geoframe import zoo
+from experiments.verdict.fit import fitted, report
+from experiments.verdict.surfaces import Pair, real_pairs, zoo_animals, zoo_pairs
 from geoframe._files import atomic_path, to_json
-from geoframe.maps import geodesic_error, match
+from geoframe.maps.candidates import Candidate, ranked
+from geoframe.maps.evidence import Evidence
+from geoframe.maps.match import PROBES, default_size, measures
+from geoframe.maps.quality import GeodesicDistortion
+from geoframe.maps.refine import chosen, refined
+from geoframe.maps.starts import Pair as Surfaces
+from geoframe.maps.starts import starts_from_named_landmarks, starts_from_shape
+from geoframe.maps.verdict import RIGHT
 
-SPECIES = ("cat", "dog", "horse", "lion", "cow", "giraffe", "bear", "elephant", "human", "chimp")
-NAMES = (
-    *("nose", "rump", "left_front_paw", "right_front_paw", "left_hind_paw", "right_hind_paw", "left_ear"),
-    *("left_hand", "right_hand", "left_foot", "right_foot"),
-)
-RIGHT = 0.15  # mean error over sqrt(area) from which a map is called wrong
-
-
-def _mirrored(name: str) -> str:
-    return name.replace("left", "-").replace("right", "left").replace("-", "right")
-
-
-def _reversed(name: str) -> str:
-    """Head for tail, front for hind."""
-    ends = {"nose": "rump", "rump": "nose"}
-    return ends.get(name, name.replace("front", "-").replace("hind", "front").replace("-", "hind"))
-
-
-WAYS = {"right": lambda name: name, "mirrored": _mirrored, "reversed": _reversed, "none": None}
+ZOO = 36  # pairs
+WRONG = 1  # wrong candidates of each pair that are taken to the end, at most
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true", help="two pairs instead of twelve")
+    parser.add_argument("--quick", action="store_true", help="two pairs of the zoo, nothing fitted")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rng = np.random.default_rng(options.seed)
-    rows = []
-    for i in range(2 if options.quick else 12):
-        names = rng.choice(SPECIES, 2, replace=False)
-        a, b = (
-            zoo.animal(str(s), 1000, seed=20 * j + i, pose=7 * j + i)
-            for j, s in enumerate(names, options.seed)
-        )
-        truth = zoo.correspondence(a, b).p2p_21
-        for way, rename in WAYS.items():
-            pairs = None
-            if rename is not None:
-                both = [n for n in NAMES if n in a.landmarks and rename(n) in b.landmarks]
-                pairs = torch.tensor([(a.landmarks[n], b.landmarks[rename(n)]) for n in both])
-            began = time.perf_counter()
-            found = match(a.mesh, b.mesh, pairs)
-            error = float(geodesic_error(a.mesh, found.p2p_21, truth, method="dijkstra").mean())
-            rows.append(
-                {
-                    "pair": f"{names[0]} {names[1]}",
-                    "landmarks": way,
-                    "error": error,
-                    "verdict": found.verdict,
-                    "ambiguity": found.ambiguity,
-                    "seconds": time.perf_counter() - began,
-                    **found.energies,
-                }
-            )
-            told = {
-                k: f"{v:.3f}" for k, v in found.energies.items() if k in ("distortion", "flipped_triangles")
-            }
-            print(f"{rows[-1]['pair']:20s} {way:9s} error {error:.3f}  {found.verdict:9s} {told}", flush=True)
-    right = [r for r in rows if r["error"] < RIGHT]
-    wrong = [r for r in rows if r["error"] >= RIGHT]
-    summary = {
-        "right": len(right),
-        "wrong": len(wrong),
-        "right_called_good": sum(r["verdict"] == "good" for r in right) / max(len(right), 1),
-        "wrong_called_doubtful": sum(r["verdict"] == "doubtful" for r in wrong) / max(len(wrong), 1),
-    }
-    print(summary)
     options.out.mkdir(parents=True, exist_ok=True)
+    found = options.out / "rows.jsonl"
+    rows = [json.loads(line) for line in found.read_text().splitlines()] if found.is_file() else []
+    done = {row["pair"] for row in rows}
+    pairs = zoo_pairs(zoo_animals(options.seed), options.seed, 2 if options.quick else ZOO)
+    for name, make in [*pairs, *([] if options.quick else real_pairs())]:
+        if name in done:
+            continue
+        began = time.perf_counter()
+        new = list(maps_of(make(), WRONG))
+        told = " ".join(f"{r['error']:.3f}{'' if r['chosen'] else '*'}" for r in new if r["level"] == "final")
+        print(f"{name:40s} {time.perf_counter() - began:5.0f} s  errors {told}", flush=True)
+        with found.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(r) + "\n" for r in new)
+        rows += new
+    model = fitted([r for r in rows if r["half"] == "choose"]) if not options.quick else None
+    results = {
+        "model": model,
+        **{half: report([r for r in rows if r["half"] == half]) for half in ("choose", "report")},
+    }
+    print(json.dumps(results, indent=1))
     with atomic_path(options.out / "results.json") as temporary:
-        temporary.write_text(to_json({"summary": summary, "rows": rows}), encoding="utf-8")
+        temporary.write_text(to_json(results), encoding="utf-8")
+
+
+def maps_of(pair: Pair, wrong: int) -> Iterator[dict[str, Any]]:
+    """Rows: every candidate of a match without landmarks, and final maps of the one that `match` takes, of the
+    nearest to the truth, and of a few wrong ones."""
+    k = min(default_size(pair.one), default_size(pair.two))
+    surfaces = Surfaces.of(pair.one, pair.two, k)
+    evidence = Evidence.of(pair.one, pair.two, GeodesicDistortion(pair.one, pair.two, n=PROBES))
+    starts = [*starts_from_named_landmarks(surfaces), *starts_from_shape(surfaces)]
+    candidates = ranked(surfaces, starts, evidence, 1.0)
+    every = torch.arange(pair.two.n_verts)
+    errors = [pair.error(surfaces.places_21(c.C_12, every)) for c in candidates]
+    about = {"pair": pair.name, "half": pair.half}
+    for c, error in zip(candidates, errors, strict=True):
+        yield {**about, "level": "candidate", "start": c.start, "error": error, "energy": c.energy, **c.terms}
+    taken: list[Candidate] = []
+    first = [0, int(np.argmin(errors)), *(i for i, e in enumerate(errors) if e > RIGHT)]
+    for i in first:
+        c = candidates[i]
+        if len(taken) > wrong or any(not surfaces.differ(c.C_12, other.C_12) for other in taken):
+            continue
+        taken.append(c)
+        maps = refined(surfaces, c, None, evidence.distortion)
+        best = chosen(surfaces, maps, evidence.distortion)
+        for m in maps:
+            yield {
+                **about,
+                "level": "final",
+                "start": c.start,
+                "chosen": i == 0 and m is best,
+                "best": m is best,
+                "how": m.how,
+                "error": pair.error(m.p2p_21),
+                **measures(surfaces, m, evidence),
+            }
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +24,10 @@ from geoframe.transforms import reflection
 
 @dataclass(frozen=True, eq=False)
 class _Camera:
+    _RANKS: ClassVar[
+        tuple[int, ...]
+    ]  # dimensions of each tensor behind those of the batch, in the order of the fields
+
     R_wc: Tensor
     t: Tensor
 
@@ -31,15 +35,12 @@ class _Camera:
     def batch_shape(self) -> torch.Size:
         """Leading dimensions, those of all tensors broadcast together."""
         return torch.broadcast_shapes(
-            *(x.shape[: x.ndim - n] for x, n in zip(self.tensors().values(), self._ranks(), strict=True))
+            *(x.shape[: x.ndim - n] for x, n in zip(self.tensors().values(), self._RANKS, strict=True))
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """All fields but `size`, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "size"}
-
-    def _ranks(self) -> tuple[int, ...]:
-        raise NotImplementedError
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move or cast like `torch.Tensor.to`."""
@@ -49,7 +50,7 @@ class _Camera:
         """The cameras of some batch members."""
         full = {
             name: x.expand(*self.batch_shape, *x.shape[x.ndim - n :])
-            for (name, x), n in zip(self.tensors().items(), self._ranks(), strict=True)
+            for (name, x), n in zip(self.tensors().items(), self._RANKS, strict=True)
         }
         return replace(self, **{name: x[index] for name, x in full.items()})
 
@@ -71,14 +72,13 @@ class WeakPerspective(_Camera):
         ValueError: shapes, or dtypes and devices of two fields, that do not fit.
     """
 
+    _RANKS = (2, 1, 0)
+
     scale: Tensor
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
         _check_fields(self, {"R_wc": "... 3 3", "t": "... 2", "scale": "..."})
-
-    def _ranks(self) -> tuple[int, ...]:
-        return (2, 1, 0)
 
     @full_precision
     def project(self, points: Tensor) -> Tensor:
@@ -167,15 +167,14 @@ class Pinhole(_Camera):
         ValueError: shapes, or dtypes and devices of two fields, that do not fit.
     """
 
+    _RANKS = (2, 1, 1, 1)
+
     focal: Tensor
     principal: Tensor
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
         _check_fields(self, {"R_wc": "... 3 3", "t": "... 3", "focal": "... 2", "principal": "... 2"})
-
-    def _ranks(self) -> tuple[int, ...]:
-        return (2, 1, 1, 1)
 
     @property
     def centre(self) -> Tensor:

@@ -169,7 +169,12 @@ def to_pytorch3d(camera: Pinhole) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 @full_precision
 def ndc_to_pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """pytorch3d's NDC (..., 2 or 3; x left, y up, shorter side [-1, 1]) to pixels; a third column stays."""
+    """Normalised device coordinates of pytorch3d to pixels.
+
+    Args:
+        points: (..., 2) or (..., 3): x left, y up, the image's shorter side spanning [-1, 1]; a third column stays.
+        size: (H, W) of the image.
+    """
     H, W = check_size(size)
     points = as_tensor(points, "points")
     xy = points.new_tensor([W / 2, H / 2]) - points[..., :2] * (min(H, W) / 2)
@@ -178,7 +183,12 @@ def ndc_to_pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
 
 @full_precision
 def pixels_to_ndc(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Inverse of `ndc_to_pixels`."""
+    """Pixels to normalised device coordinates of pytorch3d, the inverse of `ndc_to_pixels`.
+
+    Args:
+        pixels: (..., 2) or (..., 3): x right, y down; a third column stays.
+        size: (H, W) of the image.
+    """
     H, W = check_size(size)
     pixels = as_tensor(pixels, "pixels")
     xy = (pixels.new_tensor([W / 2, H / 2]) - pixels[..., :2]) / (min(H, W) / 2)
@@ -187,7 +197,15 @@ def pixels_to_ndc(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @full_precision
 def pixels_to_normalised(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(..., 2) pixels to [-1, 1] over each side, x right, y down: torch's grid with align_corners=False."""
+    """Pixels to torch's normalised coordinates, as `grid_sample` takes them with align_corners=False.
+
+    Args:
+        pixels: (..., 2), x right, y down.
+        size: (H, W) of the image.
+
+    Returns:
+        (..., 2), [-1, 1] over each side of the image.
+    """
     H, W = check_size(size)
     pixels = as_tensor(pixels, "pixels")
     return pixels / pixels.new_tensor([W / 2, H / 2]) - 1
@@ -195,7 +213,12 @@ def pixels_to_normalised(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 @full_precision
 def normalised_to_pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Inverse of `pixels_to_normalised`."""
+    """Torch's normalised coordinates to pixels, the inverse of `pixels_to_normalised`.
+
+    Args:
+        points: (..., 2), [-1, 1] over each side of the image.
+        size: (H, W) of the image.
+    """
     H, W = check_size(size)
     points = as_tensor(points, "points")
     return (points + 1) * points.new_tensor([W / 2, H / 2])

@@ -13,13 +13,15 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import embed, keypoints
+from geoframe.cli import embed, frame, keypoints, landmarks
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
+from geoframe.cli.annotate import annotate
 from geoframe.cli.canonical import canonical
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
+from geoframe.cli.match_images import match_images
 from geoframe.cli.render import render
 
 _BAD_INPUT = (
@@ -38,14 +40,22 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "match": match,
     "match-all": match_all,
     "render": render,
+    "match-images": match_images,
     "keypoints train": keypoints.train,
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,
     "keypoints register": keypoints.register,
+    "embed annotate": annotate,
     "embed train": embed.train,
     "embed predict": embed.predict,
     "embed evaluate": embed.evaluate,
     "embed export": embed.export,
+    "landmarks train": landmarks.train,
+    "landmarks predict": landmarks.predict,
+    "landmarks evaluate": landmarks.evaluate,
+    "frame train": frame.train,
+    "frame predict": frame.predict,
+    "frame evaluate": frame.evaluate,
 }
 
 

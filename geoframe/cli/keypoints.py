@@ -37,6 +37,7 @@ def train(
     rotation: Literal["vertical", "any"] | None = None,
     forms: Literal["released", "written"] | None = None,
     batch_size: int | None = None,
+    limit: int | None = None,
     up: Literal["x", "y", "z"] | None = None,
     seed: int = 0,
     devices: int = 1,
@@ -61,6 +62,7 @@ def train(
         rotation: of recipe paper, about the vertical or any axis.
         forms: of recipe paper's losses, those of its released code (the default) or as it is written.
         batch_size: clouds a step; by default 16, with recipe paper 32.
+        limit: learn from the first so many clouds only, to try things out; by default from all.
         up: the vertical axis, if not the one usual in that data.
         seed: of everything random.
         devices: GPUs, or processes on the CPU.
@@ -78,7 +80,7 @@ def train(
     )
     if batch_size is not None:
         plan = plan.with_batch_size(batch_size)
-    clouds = load_clouds(data, category, n_points=points, up=up, on_bad_file=warn)
+    clouds = load_clouds(data, category, n_points=points, up=up, limit=limit, on_bad_file=warn)
     if data == "procedural":
         category = category.removeprefix("procedural-")  # the experiments' spelling
     with progress_bar(f"{category}, {len(clouds)} clouds") as progress:

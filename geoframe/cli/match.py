@@ -94,8 +94,7 @@ def match(
 def _measure(mesh1: Any, mesh2: Any, found: Any, truth: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Numbers and curves that say how good the map is: the energies of `match`, and the error against `truth`."""
     numbers = {name: float(value) for name, value in found.energies.items()}
-    if found.ambiguity is not None:
-        numbers["ambiguity"] = float(found.ambiguity)
+    numbers["confidence"] = float(found.confidence)
     if truth is None:
         return numbers, {}
     import torch

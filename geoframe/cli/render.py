@@ -24,8 +24,9 @@ def render(
     """Render pictures of the zoo, with what is true of every pixel, into a folder.
 
     Writes images/*.png, annotations.json (COCO-style, with points on surfaces), truth/*.npz (face and barycentric
-    weights at every pixel, landmarks, cameras), surfaces/NAME, set.json and sheet.png, a view of the first 48. The same options give the same
-    pictures. A command that was interrupted goes on where it stopped when it is given again.
+    weights at every pixel, landmarks, cameras), surfaces/NAME, set.json, and sheet.png, a view of the first 48. The
+    same options give the same pictures. A command that was interrupted goes on where it stopped when it is given
+    again.
 
     Args:
         category: one or several animals or rigid categories; each picture shows one of them.

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from geoframe._types import Array, Floats
+from geoframe._types import Array
 
 _TILE = 256
 _GROUNDS = np.array(
@@ -36,7 +36,7 @@ _SKIES = np.array(
 
 
 @cache
-def noise_tiles() -> Floats:
+def noise_tiles() -> Array:
     """(24, 256, 256) periodic noise of mean 0 and variance 1, from 1/f^0.6 to 1/f^2.2."""
     rng = np.random.default_rng(11)
     fy, fx = np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]
@@ -53,7 +53,7 @@ def noise_tiles() -> Floats:
     return out
 
 
-def noise(rng: np.random.Generator, rows: Floats, cols: Floats, kind: int | None = None) -> Floats:
+def noise(rng: np.random.Generator, rows: Array, cols: Array, kind: int | None = None) -> Array:
     """Noise at rows (h,) and columns (w,) of 0 or more, from a random place of a random tile; (h, w)."""
     y, x, k = rng.integers(0, _TILE, 3).tolist()
     tile = noise_tiles()[k % 24 if kind is None else kind]
@@ -67,13 +67,13 @@ def noise(rng: np.random.Generator, rows: Floats, cols: Floats, kind: int | None
 def textured(
     rng: np.random.Generator,
     size: int,
-    color: Floats,
+    color: Array,
     strength: float,
-    rows: Floats | None = None,
+    rows: Array | None = None,
     *,
-    out: Floats | None = None,
-    between: tuple[Floats | float, Floats | float] = (0.0, np.inf),
-) -> Floats:
+    out: Array | None = None,
+    between: tuple[Array | float, Array | float] = (0.0, np.inf),
+) -> Array:
     """A colour with noise of light and of hue.
 
     Args:
@@ -90,7 +90,7 @@ def textured(
     """
     from geoframe.data._loops import texture
 
-    zoom = (0.3 + 2.7 * rng.random() ** 1.5) * 64 / size
+    zoom = (0.45 + 2.55 * rng.random() ** 1.2) * 64 / size
     cols = np.arange(size) * zoom
     rows = cols if rows is None else rows * zoom
     at = rng.integers(0, _TILE, 6)
@@ -109,7 +109,7 @@ def textured(
 
 def background(
     rng: np.random.Generator, size: int, horizon: tuple[float, float], photos: Sequence[Array] = ()
-) -> Floats:
+) -> Array:
     """A background.
 
     Args:
@@ -120,12 +120,12 @@ def background(
     """
     if len(photos) and rng.random() < 0.75:
         return _photograph(rng, size, photos)
-    kinds: tuple[Callable[..., Floats], ...] = (_landscape, _noise, _studio, _shapes, _room)
+    kinds: tuple[Callable[..., Array], ...] = (_landscape, _noise, _studio, _shapes, _room)
     chosen = int(np.searchsorted((0.6, 0.71, 0.79, 0.86), rng.random()))
     return np.clip(kinds[chosen](rng, size, horizon), 0, 1)
 
 
-def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
+def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Array:
     """Sky, something far, ground that gets coarser towards the viewer; now and then a fence."""
     row, slope = horizon
     across = np.arange(size) + 0.5
@@ -138,7 +138,15 @@ def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]
     out += np.maximum(cloud, 0)[..., None]
     ground = _pick(_GROUNDS, rng)
     rows = 18 * np.log1p(np.clip(across - row, 0, None) / (0.06 * size)) * size / 64
-    textured(rng, size, ground, rng.uniform(0.04, 0.28), rows, out=out, between=(line, np.inf))
+    textured(
+        rng,
+        size,
+        ground * rng.uniform(0.9, 1.35),
+        rng.uniform(0.04, 0.25),
+        rows,
+        out=out,
+        between=(line, np.inf),
+    )
     if rng.random() < 0.4:  # a strip of other ground
         low = line + rng.uniform(0.0, 0.4) * size
         wide = rng.uniform(0.02, 0.3) * size
@@ -151,13 +159,13 @@ def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]
         top = high * (1 + rng.uniform(0.05, 0.6) * edge)
         color = _pick(_FAR, rng) * rng.uniform(0.6, 1.7)
         low = line + rng.uniform(-0.02, 0.05) * size
-        textured(rng, size, color, rng.uniform(0.03, 0.3), out=out, between=(line - top, low))
+        textured(rng, size, color, rng.uniform(0.05, 0.42), out=out, between=(line - top, low))
     if rng.random() < 0.25:
         _fence(rng, out, line)
     return out
 
 
-def _fence(rng: np.random.Generator, out: Floats, line: Floats) -> None:
+def _fence(rng: np.random.Generator, out: Array, line: Array) -> None:
     """Paints rails and posts on (S, S, 3)."""
     size = len(out)
     color = np.float32(rng.uniform(0.1, 0.95) * np.array([1, 0.97, 0.92]))
@@ -172,12 +180,12 @@ def _fence(rng: np.random.Generator, out: Floats, line: Floats) -> None:
     out[here] = color
 
 
-def _noise(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
+def _noise(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Array:
     """Noise of any colour."""
     return textured(rng, size, muted(rng), rng.uniform(0.05, 0.6))
 
 
-def _studio(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
+def _studio(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Array:
     """A plain wall, or a gradient between two colours."""
     first = np.full(3, rng.uniform(0.5, 1)) if rng.random() < 0.5 else muted(rng)
     second = np.clip(first + rng.normal(0, 0.25, 3), 0, 1)
@@ -187,7 +195,7 @@ def _studio(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -
     return (first + t * (second - first)).astype(np.float32)
 
 
-def _shapes(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
+def _shapes(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Array:
     """Discs, bars and boxes of plain and noisy colours."""
     out = textured(rng, size, muted(rng), rng.uniform(0.0, 0.3))
     y, x = np.mgrid[0 : 1 : size * 1j, 0 : 1 : size * 1j]
@@ -206,7 +214,7 @@ def _shapes(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -
     return out
 
 
-def _room(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Floats:
+def _room(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> Array:
     """A floor, a wall and boxes at the wall."""
     across = np.arange(size) + 0.5
     line = np.clip(horizon[0] + rng.uniform(0.05, 0.4) * size, 0.15 * size, size)
@@ -223,7 +231,7 @@ def _room(rng: np.random.Generator, size: int, horizon: tuple[float, float]) -> 
     return out
 
 
-def _photograph(rng: np.random.Generator, size: int, photos: Sequence[Array]) -> Floats:
+def _photograph(rng: np.random.Generator, size: int, photos: Sequence[Array]) -> Array:
     """A random square of a random photograph, mirrored half of the times."""
     photo = photos[int(rng.integers(len(photos)))]
     h, w = photo.shape[:2]
@@ -234,15 +242,15 @@ def _photograph(rng: np.random.Generator, size: int, photos: Sequence[Array]) ->
     return part.astype(np.float32) / 255
 
 
-def muted(rng: np.random.Generator) -> Floats:
+def muted(rng: np.random.Generator) -> Array:
     """Any colour, most often not a vivid one."""
     color = rng.random(3)
-    out: Floats = color.mean() + (color - color.mean()) * rng.random() ** 1.5
+    out: Array = color.mean() + (color - color.mean()) * rng.random() ** 1.5
     return out
 
 
-def _pick(table: Floats, rng: np.random.Generator) -> Floats:
-    color: Floats = np.clip(
+def _pick(table: Array, rng: np.random.Generator) -> Array:
+    color: Array = np.clip(
         table[rng.integers(len(table))] * rng.uniform(0.7, 1.3) + rng.normal(0, 0.03, 3), 0, 1
     )
     return color

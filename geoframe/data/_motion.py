@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoframe._types import Bools, Floats, Ints
+from geoframe._types import Array, Bools, Ints
 from geoframe.data._shots import Subject, View
 
 
 def object_flow(
-    face: Ints, bary: Floats, subject: Subject, view: View, depth: Floats, reach: float
-) -> tuple[Floats, Bools]:
+    face: Ints, bary: Array, subject: Subject, view: View, depth: Array, reach: float
+) -> tuple[Array, Bools]:
     """How the points of an object's pixels move to another picture.
 
     Args:
@@ -37,7 +37,7 @@ def object_flow(
     return flow, seen
 
 
-def drawn_shift(rng: np.random.Generator, size: int, motion: float) -> Floats:
+def drawn_shift(rng: np.random.Generator, size: int, motion: float) -> Array:
     """(2, 3) affine map of the pixels of a background to a second picture: turned, larger or smaller, moved."""
     turn, zoom = motion * rng.normal(0, 0.12), np.exp(motion * rng.normal(0, 0.1))
     c, s = zoom * np.cos(turn), zoom * np.sin(turn)
@@ -47,7 +47,7 @@ def drawn_shift(rng: np.random.Generator, size: int, motion: float) -> Floats:
     return np.concatenate([matrix, shift[:, None]], 1)
 
 
-def cut(canvas: Floats, size: int, back: Floats | None = None) -> Floats:
+def cut(canvas: Array, size: int, back: Array | None = None) -> Array:
     """The middle of a canvas (T, T, 3) as a picture (S, S, 3), or what is there after its pixels moved.
 
     Args:
@@ -67,17 +67,17 @@ def cut(canvas: Floats, size: int, back: Floats | None = None) -> Floats:
     u, v = np.float32(x - c)[..., None], np.float32(y - r)[..., None]
     upper = canvas[r, c] * (1 - u) + canvas[r, c + 1] * u
     lower = canvas[r + 1, c] * (1 - u) + canvas[r + 1, c + 1] * u
-    out: Floats = upper * (1 - v) + lower * v
+    out: Array = upper * (1 - v) + lower * v
     return out
 
 
-def inverse(affine: Floats) -> Floats:
+def inverse(affine: Array) -> Array:
     """(2, 3) the map back."""
     matrix = np.linalg.inv(affine[:, :2])
     return np.concatenate([matrix, -matrix @ affine[:, 2:]], 1)
 
 
-def background_flow(affine: Floats, covered: Bools) -> tuple[Floats, Bools]:
+def background_flow(affine: Array, covered: Bools) -> tuple[Array, Bools]:
     """How the pixels of a background move by an affine map (2, 3), (S, S, 2), and where they are seen afterwards.
 
     Args:
@@ -91,7 +91,7 @@ def background_flow(affine: Floats, covered: Bools) -> tuple[Floats, Bools]:
     return (there - here).astype(np.float32), ~hits(there, covered, beyond=True)
 
 
-def hits(there: Floats, where: Bools, *, beyond: bool) -> Bools:
+def hits(there: Array, where: Bools, *, beyond: bool) -> Bools:
     """Whether the pixels at places (..., 2) are among those `where` (S, S); `beyond` the border says the last word."""
     size = len(where)
     to = np.floor(np.nan_to_num(there, nan=-1)).astype(np.int64)

@@ -6,13 +6,13 @@ from functools import cache
 
 import numpy as np
 
-from geoframe._types import Floats, Ints
+from geoframe._types import Array, Ints
 from geoframe.data._backgrounds import muted, noise, textured
 
 N_BALLS = 9  # ellipsoids of a rider: trunk, head, hat, two thighs, two shanks, two arms
 
 
-def occluder(rng: np.random.Generator, size: int, feet: float) -> tuple[Floats, Floats] | None:
+def occluder(rng: np.random.Generator, size: int, feet: float) -> tuple[Array, Array] | None:
     """Something in front of the picture, or nothing.
 
     Args:
@@ -53,13 +53,13 @@ def occluder(rng: np.random.Generator, size: int, feet: float) -> tuple[Floats, 
     return color, _soft(gap + rng.uniform(0.02, 0.12) * size * edge)
 
 
-def _soft(pixels_inside: Floats) -> Floats:
-    out: Floats = np.clip(0.5 + pixels_inside, 0, 1).astype(np.float32)
+def _soft(pixels_inside: Array) -> Array:
+    out: Array = np.clip(0.5 + pixels_inside, 0, 1).astype(np.float32)
     return out
 
 
 @cache
-def ball() -> tuple[Floats, Ints]:
+def ball() -> tuple[Array, Ints]:
     """Vertices (42, 3) and faces (80, 3) of a unit ball."""
     from geoframe.surface.shapes import icosphere
 
@@ -76,8 +76,8 @@ def ball_faces(n_verts: int) -> Ints:
 
 
 def rider(
-    rng: np.random.Generator, seat: Floats, ahead: Floats, up: Floats, width: float, scale: float
-) -> tuple[Floats, Floats, Floats]:
+    rng: np.random.Generator, seat: Array, ahead: Array, up: Array, width: float, scale: float
+) -> tuple[Array, Array, Array]:
     """A person astride.
 
     Args:
@@ -108,7 +108,7 @@ def rider(
         hand = np.array([rng.uniform(0.3, 0.6), rng.uniform(0.15, 0.4), s * 0.1])
         shoulder = top + np.array([0, -0.08, s * 0.2])
         for a, b, thick in ((hip, knee, 0.1), (knee, foot, 0.07), (shoulder, hand, 0.06)):
-            rows.append(((a + b) / 2, b - a, (thick, 0.5 * np.linalg.norm(b - a) + 0.04, thick)))
+            rows.append(((a + b) / 2, b - a, (thick, 0.5 * float(np.linalg.norm(b - a)) + 0.04, thick)))
     shirt, trousers, skin, hat = (
         rng.random(3),
         rng.random(3) * 0.7,

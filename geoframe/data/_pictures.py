@@ -26,8 +26,10 @@ from geoframe.data._shots import (
     placed,
     posed,
 )
+from geoframe.data._things import Thing, draw_member, draw_tilt, turned
 from geoframe.data.augment import augment
 from geoframe.zoo.poses import Angles, draw_pose
+from geoframe.zoo.things import THINGS
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +70,6 @@ class Shot:
     view: View
     lamp: Floats
     screen: Floats
-    landmarks: Ints
     scene: np.random.Generator
     rng: np.random.Generator
 
@@ -82,7 +83,17 @@ class Seen(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A picture (3, S, S); face, weights and landmarks seen; the opacity of what stands in front; where nothing is."""
+    """A picture and its truth.
+
+    Attributes:
+        image: (3, S, S).
+        face: (S, S) of the category's surface, -1 for none.
+        bary: (S, S, 3).
+        visible: (L,) landmarks.
+        hidden: (S, S) opacity of what stands in front, or None.
+        empty: (S, S) bool, where the background is seen.
+        own: face and weights on the object's own mesh.
+    """
 
     image: Tensor
     face: Ints
@@ -90,35 +101,39 @@ class Picture(NamedTuple):
     visible: Array
     hidden: Floats | None
     empty: Bools
+    own: tuple[Ints, Floats]
 
 
-def who_is_in(s: Draws, number: int) -> tuple[int, Individual]:
+def who_is_in(s: Draws, number: int) -> tuple[int, Individual | Thing]:
     """The category and the individual of a picture."""
     rng = np.random.default_rng([s.seed, number])
     category = int(rng.integers(len(s.categories)))
     name = s.categories[category]
+    if name in THINGS:
+        return category, draw_member(name, s.n_verts, rng)
     return category, draw_individual(name, s.surface or name, s.n_verts, rng)
 
 
 def draw_shot(
     s: Draws,
     number: int,
-    who: tuple[int, Individual],
+    who: tuple[int, Individual | Thing],
     before: Shot | None = None,
     motion: float = 1.0,
 ) -> Shot:
     """A picture of someone; after another one, with pose and camera on the way from there to new ones."""
     rng = np.random.default_rng([s.seed, number, 1 if before is None else 3])
     category, person = who
-    angles, lens = draw_pose(s.categories[category], s.pose, seed=rng), draw_camera(rng)
+    name = s.categories[category]
+    angles = draw_pose(name, s.pose, seed=rng) if isinstance(person, Individual) else draw_tilt(name, rng)
+    lens = draw_camera(rng)
     if before is not None:
         angles, lens = _between(before.angles, angles, motion), before.lens + motion * (lens - before.lens)
-    subject = posed(person, angles)
+    subject = posed(person, angles) if isinstance(person, Individual) else turned(person, angles)
     view = placed(subject.verts[: subject.own[0]], s.size, lens)
     lamp = draw_lamp(view, rng) if before is None else before.lamp
-    marks = np.array(list(person.rig.landmarks.values()))
     screen, scene = view.project(subject.verts), np.random.default_rng([s.seed, number, 2])
-    return Shot(category, subject, angles, lens, view, lamp, screen, marks, scene, rng)
+    return Shot(category, subject, angles, lens, view, lamp, screen, scene, rng)
 
 
 def _between(a: Angles, b: Angles, t: float) -> Angles:
@@ -160,7 +175,7 @@ def picture(s: Draws, shot: Shot, seen: Seen, behind: Floats | None = None) -> P
 
     sub, rng = shot.subject, shot.rng
     u, normal = rng.random(2), rng.normal(size=2)
-    grain = np.array([20 + 40 * u[0], 60 + 140 * u[1]]), abs(normal * (0.06, 0.08))
+    grain = np.array([20 + 40 * u[0], 60 + 140 * u[1]]), abs(normal * (0.045, 0.055))
     _, samples = _buffers(2 * s.size + 1)
     light_samples(
         *(seen.face, seen.bary, sub.faces, sub.colors, sub.normals, sub.place, sub.open_, sub.own[1]),
@@ -184,8 +199,11 @@ def picture(s: Draws, shot: Shot, seen: Seen, behind: Floats | None = None) -> P
     out = torch.from_numpy(image).movedim(-1, 0)
     if s.augmentation:
         out = augment(out.contiguous(), seed=rng, strength=s.augmentation)
-    visible = _landmarks_seen(shot, shot.screen[shot.landmarks], seen, hidden)
-    return Picture(out.clamp(0, 1), face, bary, visible, hidden, empty)
+    visible = _landmarks_seen(shot, shot.screen[sub.marks], seen, hidden)
+    own = face, bary
+    if sub.cross is not None:
+        face, bary = sub.cross(face, bary)
+    return Picture(out.clamp(0, 1), face, bary, visible, hidden, empty, own)
 
 
 @lru_cache(maxsize=1)
@@ -210,15 +228,15 @@ def _shadow(shot: Shot, size: int) -> Floats:
 
 def _landmarks_seen(shot: Shot, at: Floats, seen: Seen, hidden: Floats | None) -> Array:
     """(L,) whether the landmarks at (L, 3) are in the picture, by the buffer of depths, and before all occluders."""
-    last, F = len(seen.face) - 1, shot.subject.own[1]
+    sub, last, F = shot.subject, len(seen.face) - 1, shot.subject.own[1]
     size = last // 2
     inside = ((at[:, :2] >= 0) & (at[:, :2] < size)).all(1)
     col, row = np.minimum(np.maximum(np.round(2 * at[:, :2]), 0), last).astype(np.int64).T
     f, z = seen.face[row, col], seen.depth[row, col]
-    own = (shot.subject.faces[f] == shot.landmarks[:, None]).any(1) & (f >= 0) & (f < F)
+    own = (sub.faces[f] == sub.marks[:, None]).any(1) & (f >= 0) & (f < F)
     slack = 0.01 * np.ptp(shot.screen[: shot.subject.own[0], 2])
-    faced = shot.subject.normals[shot.landmarks] @ shot.view.R_wc[2] < 0.1
-    out = inside & np.where(f < 0, faced, own | (at[:, 2] <= z + slack))
+    faced = sub.normals[sub.marks] @ shot.view.R_wc[2] < 0.1
+    out = inside & (sub.marks >= 0) & np.where(f < 0, faced, own | (at[:, 2] <= z + slack))
     if hidden is not None:
         x, y = np.minimum(np.maximum(at[:, :2], 0), size - 1).astype(np.int64).T
         out &= hidden[y, x] <= 0.5
@@ -246,11 +264,11 @@ def pair(s: Draws, number: int, motion: float) -> Pair:
     first = picture(s, a, look(s, a), cut(canvas, s.size))
     seen = look(s, b)
     reach = 0.01 * float(np.ptp(b.screen[: b.subject.own[0], 2]))
-    of_object, clear = object_flow(first.face, first.bary, b.subject, b.view, seen.depth, reach)
+    of_object, clear = object_flow(*first.own, b.subject, b.view, seen.depth, reach)
     second = picture(s, b, seen, cut(canvas, s.size, inverse(moved)))
     of_ground, bare = background_flow(moved, ~second.empty)
     flow = np.where(first.empty[..., None], of_ground, of_object)
-    known = first.empty | (first.face >= 0)
+    known = first.empty | (first.own[0] >= 0)
     if second.hidden is not None:
         at = np.arange(s.size) + 0.5
         there = flow + np.stack(np.broadcast_arrays(at, at[:, None]), -1)

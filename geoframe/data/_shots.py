@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -68,6 +69,10 @@ class Subject:
         place: (V', 3) where the grain of the coat is read.
         open_: (V',) how much of the sky a vertex sees.
         own: V and F.
+        marks: (L,) vertices of the landmarks, -1 for one that is not there.
+        other_faces: (F", 3) of the category's surface, where that is another one.
+        other_verts: (V", 3) where its vertices are, NaN where they are not on this object.
+        cross: from faces (...) and weights (..., 3) of the object to those of that surface, -1 and 0 for none.
     """
 
     verts: Floats
@@ -77,6 +82,20 @@ class Subject:
     place: Floats
     open_: Floats
     own: tuple[int, int]
+    marks: Ints
+    other_faces: Ints | None = None
+    other_verts: Floats | None = None
+    cross: Callable[[Ints, Floats], tuple[Ints, Floats]] | None = None
+
+    @property
+    def surface_faces(self) -> Ints:
+        """(F, 3) of the category's surface."""
+        return self.faces[: self.own[1]] if self.other_faces is None else self.other_faces
+
+    @property
+    def surface_verts(self) -> Floats:
+        """(V, 3) where the vertices of the category's surface are."""
+        return self.verts[: self.own[0]] if self.other_verts is None else self.other_verts
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +193,7 @@ def posed(x: Individual, angles: Angles) -> Subject:
     verts[:, 1] -= box(verts)[0, 1]
     normals, n, faces = r.normals(verts), len(verts), r.faces
     if x.rider is None:
-        return Subject(verts, faces, normals, x.colors, x.place, openness(r), (n, len(faces)))
+        return Subject(verts, faces, normals, x.colors, x.place, openness(r), (n, len(faces)), _marks(r))
     withers, back, rump = (verts[r.landmarks[k]] for k in ("withers", "back", "rump"))
     ahead = (withers - rump) / np.linalg.norm(withers - rump)
     up = normals[r.landmarks["back"]] - ahead * (normals[r.landmarks["back"]] @ ahead)
@@ -190,8 +209,13 @@ def posed(x: Individual, angles: Angles) -> Subject:
     return Subject(
         *(joined(verts, person[0]), np.concatenate([faces, ball_faces(n)]), joined(normals, person[1])),
         *(joined(x.colors, person[2]), joined(x.place, np.full((m, 3), 4.0))),
-        *(joined(openness(r), np.ones(m)), (n, len(faces))),
+        *(joined(openness(r), np.ones(m)), (n, len(faces)), _marks(r)),
     )
+
+
+@lru_cache(maxsize=64)
+def _marks(r: Rig) -> Ints:
+    return np.array(list(r.landmarks.values()))
 
 
 @lru_cache(maxsize=64)
@@ -285,10 +309,10 @@ def draw_lamp(view: View, rng: np.random.Generator) -> Floats:
     sun[1] = abs(sun[1]) + 0.1 + 1.4 * u[0]
     sun /= np.sqrt(sun @ sun)
     warm = 1 + 0.06 * normal[3] * np.array([1, 0.2, -1.2]) + 0.02 * normal[4:7]
-    bright, ambient = (1.05 * u[1] + 0.1) if u[2] < 0.6 else 0.35 * u[1], 0.3 + 0.55 * u[3]
+    bright, ambient = (0.25 + u[1]) if u[2] < 0.65 else 0.4 * u[1], 0.42 + 0.5 * u[3]
     sky = ambient * (np.array([0.9, 0.97, 1.08]) if u[4] < 0.5 else 1 + 0.05 * normal[7])
     ground = ambient * (0.25 + 0.55 * u[5]) * (np.array([0.9, 0.9, 0.75]) + 0.12 * normal[8:11])
     half = sun - view.R_wc[2]
     half /= np.sqrt(half @ half)
-    gloss = max(0.0, 0.08 + 0.15 * normal[11])
-    return np.stack([sun, bright * warm, sky * np.ones(3), ground, half, [gloss, 4 + 26 * u[6], 0.35 * u[7]]])
+    gloss = max(0.0, 0.14 + 0.16 * normal[11])
+    return np.stack([sun, bright * warm, sky * np.ones(3), ground, half, [gloss, 5 + 20 * u[6], 0.35 * u[7]]])

@@ -54,11 +54,11 @@ def load_clouds(
       parts and correspondence). Categories are those of `geoframe.zoo.rigid.CATEGORIES`, such as "chair"; the
       names of the experiments ("procedural-chair") and "airplane" are understood, too;
     - a folder with CATEGORY.npz, arrays `train` and `test` of shape (n, N, 3), or such a file (z up);
-    - ModelNet10/40: CATEGORY/train/*.off and CATEGORY/test/*.off (z up); surfaces are sampled;
-    - ShapeNet-part: synsetoffset2category.txt, train_test_split/ and <synset>/*.txt with columns
+    - ModelNet10/40: ``CATEGORY/train/*.off`` and ``CATEGORY/test/*.off`` (z up); surfaces are sampled;
+    - ShapeNet-part: synsetoffset2category.txt, train_test_split/ and ``<synset>/*.txt`` with columns
       x y z nx ny nz part (y up, with parts);
     - Dynamic FAUST: registrations_m.hdf5 or registrations_f.hdf5, a category such as 50009_jiggle_on_toes (y up);
-    - a folder of meshes or clouds: CATEGORY/{train,test}/*, CATEGORY/* or the files themselves (z up). Any
+    - a folder of meshes or clouds: ``CATEGORY/{train,test}/*``, ``CATEGORY/*`` or the files themselves (z up). Any
       mesh file that `geoframe.load` reads, PLY clouds, .npy (N, 3) and text of numbers (.txt, .xyz, .pts).
 
     A `raw` folder in between, as torch_geometric keeps it, is looked into. Without a split on disk every
@@ -127,6 +127,10 @@ class _Job:
 def has_splits(path: str | Path, category: str) -> bool:
     """Whether what `load_clouds` takes comes in parts to train and to test; not so a plain folder of files.
 
+    Args:
+        path: as in `load_clouds`.
+        category: its name in the data.
+
     Raises:
         ValueError: nothing there.
     """
@@ -138,6 +142,10 @@ def has_splits(path: str | Path, category: str) -> bool:
 
 def known_up(path: str | Path, category: str) -> str | None:
     """The vertical axis, "x", "y" or "z", where the layout of what `load_clouds` takes decides it; else None.
+
+    Args:
+        path: as in `load_clouds`.
+        category: its name in the data.
 
     Raises:
         ValueError: nothing there.

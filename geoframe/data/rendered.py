@@ -24,6 +24,7 @@ from geoframe.data._shots import View
 from geoframe.zoo import species
 from geoframe.zoo.poses import pose_names
 from geoframe.zoo.rig import rig
+from geoframe.zoo.things import THINGS, thing_mesh
 
 
 class RenderedBatch(NamedTuple):
@@ -32,14 +33,17 @@ class RenderedBatch(NamedTuple):
     Attributes:
         image: (B, 3, S, S) float32 in [0, 1].
         mask: (B, S, S) bool, where the object itself is seen: occluders and riders are not it.
-        face: (B, S, S) int64, face of the category's surface at the pixel's centre, -1 outside of the mask.
-        barycentric: (B, S, S, 3) float32 weights of the face's corners; 0 outside of the mask.
-        vertex: (B, S, S) int64, the nearest vertex: the corner of largest weight; -1 outside of the mask.
+        face: (B, S, S) int64, face of the category's surface at the pixel's centre, -1 outside of the mask, and where
+            the surface of a rigid category has no counterpart of what is seen, such as the arms of a chair.
+        barycentric: (B, S, S, 3) float32 weights of the face's corners; 0 where no face is.
+        vertex: (B, S, S) int64, the nearest vertex: the corner of largest weight; -1 where no face is.
         category: (B,) int64 into the categories of the set.
-        landmarks: (B, L, 2) float32 pixels; NaN beyond those of a category with fewer than L.
+        landmarks: (B, L, 2) float32 pixels; NaN beyond those of a category with fewer than L, and for
+            what an object lacks.
         visible: (B, L) bool, whether a landmark is in the picture and not hidden.
         camera: B pinholes.
-        verts: (B, V, 3) float32 world points of the surface's vertices; a list of (V_i, 3) where the surfaces differ.
+        verts: (B, V, 3) float32 world points of the surface's vertices, NaN for those that an object
+            lacks; a list of (V_i, 3) where the surfaces differ.
         index: (B,) int64 numbers of the pictures in their set.
     """
 
@@ -174,6 +178,10 @@ def render_set(
     check_int(seed, "seed", low=0)
     if augmentation < 0:
         raise ValueError(f"augmentation: expected 0 or more, found {augmentation}")
+    things = [name for name in names if name in THINGS]
+    for given, what in ((surface, "surface"), (pose, "pose")):
+        if given is not None and things:
+            raise ValueError(f"{what}: expected none with {things[0]!r}, as it is for animals; leave it out")
     for name in names if pose is not None else ():
         check_choice(pose, pose_names(name), "pose")
     pictures = () if photos is None else _read_photos(Path(photos))
@@ -181,8 +189,8 @@ def render_set(
 
 
 def categories() -> tuple[str, ...]:
-    """Names of what can be rendered."""
-    return tuple(species())
+    """Names of what can be rendered: animals, then rigid categories and heads."""
+    return (*species(), *THINGS)
 
 
 @lru_cache(maxsize=64)
@@ -197,6 +205,9 @@ def template_surface(category: str, *, n_verts: int | None = None) -> Surface:
         ValueError: unknown category.
     """
     check_choice(category, categories(), "category")
+    if category in THINGS:
+        made = thing_mesh(category, None, n_verts)
+        return Surface(torch.as_tensor(made.verts), torch.as_tensor(made.faces), landmarks=made.landmarks)
     r = rig(category, n_verts=n_verts)
     verts = template(category).verts if n_verts is None else torch.as_tensor(r.at_rest(r.cage)[0])
     return Surface(verts, torch.as_tensor(r.faces), landmarks=r.landmarks)
@@ -230,21 +241,28 @@ def _paired(s: RenderedSet, numbers: list[int], motion: float) -> RenderedPair:
 
 
 def _batch(s: RenderedSet, numbers: list[int], shots: list[Shot], pictures: list[Picture]) -> RenderedBatch:
-    most = max(len(shot.landmarks) for shot in shots)
+    most = max(len(shot.subject.marks) for shot in shots)
     marks, visible = np.full((len(shots), most, 2), np.nan, np.float32), np.zeros((len(shots), most), bool)
     for b, (shot, made) in enumerate(zip(shots, pictures, strict=True)):
-        marks[b, : len(shot.landmarks)] = shot.screen[shot.landmarks, :2]
-        visible[b, : len(shot.landmarks)] = made.visible
+        at = shot.subject.marks
+        marks[b, : len(at)] = np.where(at[:, None] >= 0, shot.screen[at, :2], np.nan)
+        visible[b, : len(at)] = made.visible
     face = np.stack([x.face for x in pictures])
     bary = np.stack([x.bary for x in pictures])
     vertex = np.stack([_nearest_vertex(*x) for x in zip(shots, face, bary, strict=True)])
-    verts = [torch.from_numpy(x.subject.verts[: x.subject.own[0]].astype(np.float32)) for x in shots]
+    verts = [torch.from_numpy(np.float32(x.subject.surface_verts)) for x in shots]
     image = torch.stack([x.image for x in pictures])
+    mask = torch.from_numpy(np.stack([x.own[0] >= 0 for x in pictures]))
     return RenderedBatch(
-        *(image, torch.from_numpy(face >= 0), torch.from_numpy(face), torch.from_numpy(bary)),
+        *(
+            image,
+            mask,
+            torch.from_numpy(face),
+            torch.from_numpy(bary),
+        ),
         *(torch.from_numpy(vertex), torch.tensor([x.category for x in shots])),
         *(torch.from_numpy(marks), torch.from_numpy(visible), _camera([x.view for x in shots], s.size)),
-        torch.stack(verts) if len({len(v) for v in verts}) == 1 and _same(shots) else verts,
+        verts if s.surface is None and len({x.category for x in shots}) > 1 else torch.stack(verts),
         torch.tensor(numbers),
     )
 
@@ -253,19 +271,8 @@ def _nearest_vertex(shot: Shot, face: Ints, bary: Floats) -> Ints:
     """(S, S) corner of largest weight, -1 where no face is."""
     out: Ints = np.full(face.shape, -1)
     mask = face >= 0
-    out[mask] = shot.subject.faces[face[mask], bary[mask].argmax(-1)]
+    out[mask] = shot.subject.surface_faces[face[mask], bary[mask].argmax(-1)]
     return out
-
-
-def _same(shots: list[Shot]) -> bool:
-    """Whether all are on one triangulation."""
-    first = shots[0].subject
-    F = first.own[1]
-    return all(
-        (x.subject.own == first.own and np.shares_memory(x.subject.faces, first.faces))
-        or np.array_equal(x.subject.faces[:F], first.faces[:F])
-        for x in shots
-    )
 
 
 def _camera(views: list[View], size: int) -> Pinhole:

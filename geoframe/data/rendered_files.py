@@ -265,9 +265,9 @@ def _annotations(s: RenderedFolder, points: int) -> ImageSet:
     for batch in s.batches(_PART):
         for i, number in enumerate(batch.index.tolist()):
             mask = batch.mask[i]
-            if not mask.any():
+            if not (batch.vertex[i] >= 0).any():
                 continue
-            rows, cols = torch.where(mask)
+            rows, cols = torch.where(batch.vertex[i] >= 0)
             pick = torch.randperm(len(rows), generator=torch.Generator().manual_seed(number))[:points]
             place = torch.stack([cols[pick], rows[pick]], 1) + 0.5
             category = int(batch.category[i])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -56,29 +58,43 @@ def _floating(x: Tensor, name: str, mesh: Mesh) -> Tensor:
     return check_float(x, name).to(mesh.dtype)
 
 
-def checked_marks(
-    mesh: Mesh,
-    masks: Tensor,
-    points: Tensor | None,
-    visibility: Tensor | None,
-    vertices: Tensor | None,
-    strength: float,
-) -> Marks | None:
-    """The landmarks, None without points."""
-    if points is None:
+class ImageLandmarks(NamedTuple):
+    """2D landmarks of the views of one object, for `fit_template`.
+
+    Attributes:
+        points: (N, L, 2) pixels; NaN is allowed where a landmark is not seen.
+        vertices: (L,) int64 vertex of each landmark; or (L, V) weights that sum to one along V, for landmarks between
+            vertices.
+        visibility: (N, L) weights, at least 0; 0 for landmarks that are not seen. None for ones.
+        weight: of the mean squared landmark distance, in units of the root of the masks' area, against the share of
+            the area where silhouette and mask differ.
+    """
+
+    points: Tensor
+    vertices: Tensor
+    visibility: Tensor | None = None
+    weight: float = 10.0
+
+
+def checked_marks(mesh: Mesh, masks: Tensor, landmarks: ImageLandmarks | None) -> Marks | None:
+    """The landmarks in the dtype of the mesh."""
+    if landmarks is None:
         return None
-    points = _floating(points, "points", mesh)
-    L = check_shape(points, f"{len(masks)} L 2", "points")["L"]
-    if vertices is None:
-        raise ValueError("vertices: expected the vertex of each of the points, found None; pass vertices")
-    places = landmark_weights(mesh, vertices, L)
-    v = torch.ones_like(points[..., 0]) if visibility is None else _floating(visibility, "visibility", mesh)
-    check_shape(v, f"{len(masks)} {L}", "visibility")
+    if not isinstance(landmarks, ImageLandmarks):
+        raise TypeError(
+            f"landmarks: expected ImageLandmarks(points, vertices), found {type(landmarks).__name__}; wrap them"
+        )
+    points = _floating(landmarks.points, "landmarks.points", mesh)
+    L = check_shape(points, f"{len(masks)} L 2", "landmarks.points")["L"]
+    places = landmark_weights(mesh, landmarks.vertices, L)
+    seen = landmarks.visibility
+    v = torch.ones_like(points[..., 0]) if seen is None else _floating(seen, "landmarks.visibility", mesh)
+    check_shape(v, f"{len(masks)} {L}", "landmarks.visibility")
     if bool((v < 0).any()):
-        raise ValueError(f"visibility: expected weights of at least 0, found {float(v.min()):.3g}")
+        raise ValueError(f"landmarks.visibility: expected weights of at least 0, found {float(v.min()):.3g}")
     points = torch.where(v[..., None] > 0, points, 0.0)  # hidden ones may be NaN
-    for name, x in (("points", points), ("visibility", v)):
+    for name, x in (("landmarks.points", points), ("landmarks.visibility", v)):
         check_finite(x, name)
-    if not strength >= 0:
-        raise ValueError(f"point_weight: expected a number of at least 0, found {strength}")
-    return Marks(points, v, places, float(strength))
+    if not landmarks.weight >= 0:
+        raise ValueError(f"landmarks.weight: expected a number of at least 0, found {landmarks.weight}")
+    return Marks(points, v, places, float(landmarks.weight))

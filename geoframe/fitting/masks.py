@@ -14,7 +14,9 @@ from torch.nn.functional import pad
 
 from geoframe._check import check_int
 from geoframe.camera import Camera, Pinhole, WeakPerspective
-from geoframe.fitting._input import checked_marks, checked_masks
+from geoframe.fitting._adam import Adam
+from geoframe.fitting._input import ImageLandmarks, checked_marks, checked_masks
+from geoframe.fitting._measures import hollow, stretch, turned_faces
 from geoframe.fitting._modes import smooth_basis
 from geoframe.fitting.points import PointFit
 from geoframe.fitting.views import (
@@ -32,7 +34,6 @@ from geoframe.fitting.views import (
 from geoframe.render import rasterize, render, sample_image, soft_silhouette
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import farthest_points
-from geoframe.surface.topology import edges
 from geoframe.transforms import Similarity, procrustes, rotation_angle, rotvec_to_rotation
 
 FAR = math.radians(20)  # poses further apart are different answers
@@ -40,7 +41,9 @@ MARGIN, LEAST_MARGIN = (
     0.15,
     0.02,
 )  # of the best energy, and in energies: "almost alike" (experiments/fit_birds)
-CREDIBLE = 0.75  # quality below which the masks hardly show such an object (birds and letters, experiments/fit_birds)
+CREDIBLE = 0.68  # quality below which the masks hardly show such an object (experiments/fit_birds)
+HOLLOW = 0.02  # of a convex hull: what pixels alone leave empty
+SAMPLE = 400  # vertices whose distances to the masks see across the image
 LEAST_TURN = 0.2  # cosine between a face's normal and that at rest, about, below which it is pulled back
 FLIP_WEIGHT = 10.0  # of the mean of their squared shortfall
 
@@ -80,9 +83,11 @@ class TemplateFit:
         ambiguous: (N,) or (1,) bool: another candidate more than 20 degrees away is almost as good as the first.
         flipped: share of the faces that the deformation turned over, against their normals at rest.
         stretch: root mean square of the logarithm of the edges' relative lengths.
-        quality: in [0, 1], whether the masks show such an object at all: the geometric mean of the IoU before and
-            after the deformation, over the views. A bird fitted to letters and simple shapes reaches high IoU after
-            the deformation, not before it; see CREDIBLE.
+        quality: in [0, 1], whether the masks show such an object at all. The root of the product of three, the mean
+            over the views: the IoU before the deformation, the IoU after it, and how much of its convex hull the mask
+            leaves empty over how much the rigid template's silhouette does, at most 1. A bird fitted to a letter has
+            low IoU before; fitted to a disc it has high IoU throughout, but a disc has no wings, tail or neck that
+            would leave some of its hull empty. Below CREDIBLE a warning is issued.
     """
 
     mesh: Mesh
@@ -143,10 +148,7 @@ def fit_template(
     cameras: Camera | None = None,
     *,
     weights: Tensor | None = None,
-    points: Tensor | None = None,
-    visibility: Tensor | None = None,
-    vertices: Tensor | None = None,
-    point_weight: float = 10.0,
+    landmarks: ImageLandmarks | None = None,
     n_basis: int = 48,
     steps: int = 60,
     stiffness: float = 0.03,
@@ -166,12 +168,7 @@ def fit_template(
             shape; the template then stays where it is, and the world is the template's.
         weights: (N, H, W) of the pixels, at least 0; 0 where nothing is known (hidden by other objects, say).
             None counts every pixel as known. Beyond the border of the image nothing is known.
-        points: (N, L, 2) landmarks in pixels, used together with the masks. None for masks alone.
-        visibility: (N, L) weights of the landmarks, at least 0; 0 for those that are not seen. None for ones.
-        vertices: (L,) int64 vertex of each landmark; or (L, V) weights that sum to one along V, for landmarks
-            between vertices. Needed with points.
-        point_weight: weight of the mean squared landmark distance, in units of the root of the masks' area,
-            against the share of the area where silhouette and mask differ.
+        landmarks: 2D landmarks, used together with the masks. None for masks alone.
         n_basis: number of functions that deform the template, at least 0. 0 finds the pose only.
         steps: iterations a level, at least 1; there are five levels, four for masks below 192 pixels.
         stiffness: weight of the deformation's stretch, at least 0.
@@ -183,11 +180,11 @@ def fit_template(
         its `ambiguous` is true and a UserWarning is issued.
 
     Raises:
-        TypeError, ValueError: shapes or devices that do not fit, an empty mask, one with NaN or outside [0, 1],
-            negative weights, points without vertices.
+        TypeError: no floating masks; landmarks that are no `ImageLandmarks`.
+        ValueError: shapes or devices that do not fit, an empty mask, one with NaN or outside [0, 1], negative weights.
     """
     masks, weights = checked_masks(mesh, masks, weights, cameras)
-    marks = checked_marks(mesh, masks, points, visibility, vertices, point_weight)
+    marks = checked_marks(mesh, masks, landmarks)
     check_int(n_basis, "n_basis", low=0, high=mesh.n_verts - 2)
     check_int(steps, "steps", low=1)
     check_int(n_candidates, "n_candidates", low=1)
@@ -195,21 +192,16 @@ def fit_template(
     with torch.no_grad():
         start, views, found = _posed(scene, n_candidates)
     state = _State.begin(mesh, (len(masks),) if cameras is None else (), 2 if cameras is None else 3, n_basis)
-    basis = _modes(start, n_basis)
+    basis, sample = _modes(start, n_basis), farthest_points(start, min(SAMPLE, mesh.n_verts))
     losses: list[float] = []
     levels = _levels(min(masks.shape[1:]))
     for level in levels:
         modes = basis[:, : level.n_modes]
-        loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, stiffness)
-        groups = state.groups(modes.shape[1] > 0, min(1.0, 64 / level.side))
-        optimiser = torch.optim.Adam(groups, betas=(0.9, 0.95))
+        loss_of = _loss_at(level, scene._replace(mesh=start, cameras=views), modes, sample, stiffness)
+        descent = Adam(state.rates(modes.shape[1] > 0, min(1.0, 64 / level.side)))
         for i in range(steps):
             loss = loss_of(state)
-            optimiser.zero_grad()
-            loss.backward()
-            for group in optimiser.param_groups:  # to a tenth of the rate at the end of the level
-                group["lr"] = group["rate"] * 0.1 ** (i / steps)
-            optimiser.step()
+            descent.step(loss, 0.1 ** (i / steps))  # to a tenth of the rate at the end of the level
             losses.append(float(loss.detach()))
             if progress is not None:
                 progress(len(losses), steps * len(levels), losses[-1])
@@ -256,17 +248,19 @@ def _judged(
     """The fit with what tells how far it can be trusted."""
     mesh, known = scene.mesh, scene.weights > 0
     target = scene.masks > 0.5
+    after, before = (
+        rasterize(verts, mesh.faces, views).mask,
+        rasterize(start.verts, mesh.faces, start_views).mask,
+    )
     iou, rigid_iou = (
         (mask & target & known).sum((1, 2)) / ((mask | target) & known).sum((1, 2)).clamp_min(1)
-        for mask in (
-            rasterize(verts, mesh.faces, views).mask,
-            rasterize(start.verts, mesh.faces, start_views).mask,
-        )
+        for mask in (after, before)
     )
+    empty, expected = (hollow(mask & known).to(iou) for mask in (target, before))
+    detail = ((empty + HOLLOW) / (expected + HOLLOW)).clamp_max(1)
     pose = procrustes(mesh.verts, verts, scale=True)
-    turned = _turned_faces(mesh, (verts - pose.t) @ pose.R)
+    turned = turned_faces(mesh, (verts - pose.t) @ pose.R)
     candidates, energies = _candidates(scene, found)
-    stretch = _stretch(mesh, verts / pose.scale)
     return TemplateFit(
         mesh=mesh.with_verts(verts),
         start=start,
@@ -279,8 +273,8 @@ def _judged(
         energies=energies,
         ambiguous=torch.stack([_rivals(*x) for x in found]),
         flipped=float((turned < 0).double().mean()),
-        stretch=stretch,
-        quality=float((iou * rigid_iou).sqrt().mean()),
+        stretch=stretch(mesh, verts / pose.scale),
+        quality=float((iou * rigid_iou * detail).sqrt().mean()),
     )
 
 
@@ -317,20 +311,6 @@ def _ambiguity_message(fit: TemplateFit) -> str:
     )
 
 
-def _turned_faces(mesh: Mesh, verts: Tensor) -> Tensor:
-    """(F,) dot products of each face's normal with that at rest, over the latter's square: below 0 if turned over."""
-    rest, now = mesh.face_normals_scaled, mesh.with_verts(verts).face_normals_scaled
-    return (now * rest).sum(-1) / rest.square().sum(-1).clamp_min(1e-12 * mesh.area.square() / len(rest) ** 2)
-
-
-def _stretch(mesh: Mesh, verts: Tensor) -> float:
-    """Root mean square of the logarithm of the edges' lengths over those at rest, edges by their length."""
-    table = torch.from_numpy(edges(mesh.faces.cpu().numpy()).verts).to(mesh.device)
-    rest, now = ((x[table[:, 0]] - x[table[:, 1]]).norm(dim=1) for x in (mesh.verts, verts))
-    change = (now.clamp_min(1e-9 * rest.max()) / rest.clamp_min(1e-9 * rest.max())).log()
-    return float(((rest * change.square()).sum() / rest.sum()).sqrt())
-
-
 @dataclass(frozen=True, eq=False)
 class _State:
     """What is optimised: a turn, a shift (in units of the template's radius or of half the image) and a growth of
@@ -346,12 +326,12 @@ class _State:
         shapes = ((*batch, 3), (*batch, n_shift), batch, (n_basis, 3))
         return _State(*(mesh.verts.new_zeros(s).requires_grad_() for s in shapes))
 
-    def groups(self, deform: bool, speed: float) -> list[dict[str, object]]:
-        """Adam's parameter groups with their rates."""
+    def rates(self, deform: bool, speed: float) -> list[tuple[Tensor, float]]:
+        """What is optimised, each with its rate."""
         rates = [(self.turn, 0.03), (self.shift, 0.02), (self.grow, 0.02)]
         if deform:
             rates.append((self.coefficients, 0.01))
-        return [{"params": [x], "lr": speed * rate, "rate": speed * rate} for x, rate in rates]
+        return [(x, speed * rate) for x, rate in rates]
 
     def shape(self, start: Mesh, basis: Tensor) -> Tensor:
         """Vertices (V, 3) before they are turned and moved."""
@@ -379,7 +359,9 @@ def _levels(side: int) -> list[_Level]:
     return [level for level in _LEVELS if level.side <= 128 or side >= 0.75 * level.side]
 
 
-def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Callable[[_State], Tensor]:
+def _loss_at(
+    level: _Level, scene: Scene, modes: Tensor, sample: Tensor, stiffness: float
+) -> Callable[[_State], Tensor]:
     """The loss at one resolution.
 
     Squared difference of the silhouettes over the masks' area; squared distances of vertices to the masks and of the
@@ -394,7 +376,6 @@ def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Ca
     padded = size[0] * factor, size[1] * factor
     half = min(size) / 2
     if level.reach:
-        sample = farthest_points(start, min(400, start.n_verts))
         inside = torch.stack([_inside(m, 200) for m in small])
         distance = torch.stack(
             [_distance(torch.maximum(m, 1 - w)) for m, w in zip(small, weights, strict=True)]
@@ -421,7 +402,7 @@ def _loss_at(level: _Level, scene: Scene, modes: Tensor, stiffness: float) -> Ca
             )
         if not modes.shape[1]:
             return loss
-        over = (LEAST_TURN - _turned_faces(start, shape)).clamp_min(0).square().mean()
+        over = (LEAST_TURN - turned_faces(start, shape)).clamp_min(0).square().mean()
         return loss + stiffness * state.coefficients[: modes.shape[1]].square().sum() + FLIP_WEIGHT * over
 
     return loss_of

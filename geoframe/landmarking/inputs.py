@@ -6,6 +6,7 @@ triple products of directions, change their sign, and tell left from right.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,79 @@ class Inputs(NamedTuple):
     vertex: Tensor
 
 
+class LocalShape(NamedTuple):
+    """What surrounds each vertex, seen at several scales: see the module.
+
+    Attributes:
+        even: (V, N_EVEN), the same on the mirror image of the surface.
+        odd: (V, N_ODD), of the other sign there.
+    """
+
+    even: Tensor
+    odd: Tensor
+
+
+def local_shape(surface: Surface, k: int = 128) -> LocalShape:
+    """The even and odd quantities of all vertices, float32 on the CPU, which the surface keeps.
+
+    Args:
+        surface: V vertices.
+        k: number of eigenfunctions; fewer are used where the surface has fewer vertices with area.
+    """
+
+    def compute() -> LocalShape:
+        even, odd, _, _ = _Core.of(surface, k).at(np.arange(surface.n_verts))
+        return LocalShape(*(torch.as_tensor(x, dtype=torch.float32) for x in (even, odd)))
+
+    return surface.once(("local shape", k), compute)
+
+
+@dataclass(frozen=True, eq=False)
+class _Core:
+    """A surface at unit area by its lowest eigenfunctions.
+
+    size: sqrt(area). middle: (V, 3) positions about their middle, in mesh units. mass: (V,) of sum 1. vals: (K,).
+    vecs: (V, K). x: (K, 3) coefficients of the positions. normal: (K, 3) of the outward normals. smooth: sqrt of the
+    area of the surface of these positions.
+    """
+
+    size: float
+    middle: Floats
+    mass: Floats
+    vals: Floats
+    vecs: Floats
+    x: Floats
+    normal: Floats
+    smooth: float
+
+    @classmethod
+    def of(cls, surface: Surface, k: int) -> _Core:
+        _, M = surface.laplacian
+        basis = surface.basis(min(k, max(1, int((M > 0).sum()))))
+        area = float(M.sum())
+        vals = basis.vals.double().clamp(min=0).cpu().numpy() * area
+        vecs = basis.vecs.double().cpu().numpy() * np.sqrt(area)
+        mass = M / area
+        x = surface.verts.detach().double().cpu().numpy()
+        faces = surface.faces.cpu().numpy()
+        x = x - mass @ x
+        raw = surface.vertex_normals.detach().double().cpu().numpy() * _outward(x, faces)
+        coefficients = vecs.T @ (mass[:, None] * np.concatenate([x, raw], axis=1))
+        smooth = np.sqrt(
+            _area(vecs @ coefficients[:, :3], faces)
+        )  # noise adds area, not to the smoothed surface
+        return cls(np.sqrt(area), x, mass, vals, vecs, coefficients[:, :3], coefficients[:, 3:], smooth)
+
+    def at(self, some: Ints) -> tuple[Floats, Floats, Floats, Floats]:
+        """Even and odd quantities, smoothed positions and normals of some vertices."""
+        here = self.vecs[some]
+        normal = _unit(here @ (np.exp(-NORMAL_TIME * self.vals)[:, None] * self.normal))
+        times = (0.0, *SCALES)
+        place, *moved = (here @ (np.exp(-t * self.vals)[:, None] * self.x) / self.smooth for t in times)
+        even = [_heat(self.vals, here), _waves(self.vals, here), *_offsets(place, np.stack(moved), normal)]
+        return np.concatenate(even, axis=1), _triple_products(place, np.stack(moved), normal), place, normal
+
+
 def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) -> Inputs:
     """The inputs of the network, float32 on the CPU.
 
@@ -66,29 +140,13 @@ def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) 
     Raises:
         ValueError: the surface has no area.
     """
-    _, M = surface.laplacian
-    basis = surface.basis(min(k, max(1, int((M > 0).sum()))))
-    area = float(M.sum())
-    vals = basis.vals.double().clamp(min=0).cpu().numpy() * area
-    vecs = basis.vecs.double().cpu().numpy() * np.sqrt(area)
-    mass = M / area
-    x = surface.verts.detach().double().cpu().numpy()
-    faces = surface.faces.cpu().numpy()
-    x = x - mass @ x
-    some, share = _spread(x, mass, n_samples)
-    here = vecs[some]
-    raw = surface.vertex_normals.detach().double().cpu().numpy() * _outward(x, faces)
-    coefficients = vecs.T @ (mass[:, None] * np.concatenate([x, raw], axis=1))
-    normal = _unit(here @ (np.exp(-NORMAL_TIME * vals)[:, None] * coefficients[:, 3:]))
-    x = coefficients[:, :3]
-    size = np.sqrt(_area(vecs @ x, faces))  # of the smoothed surface: noise adds area
-    place, *moved = (here @ (np.exp(-t * vals)[:, None] * x) / size for t in (0.0, *SCALES))
-    even = [_heat(vals, here), _waves(vals, here), *_offsets(place, np.stack(moved), normal)]
-    odd = _triple_products(place, np.stack(moved), normal)
+    core = _Core.of(surface, k)
+    some, share = _spread(core.middle, core.mass, n_samples)
+    even, odd, place, normal = core.at(some)
     along, across = _frame(normal)
-    slope = np.sqrt(area) * _gradient_at(surface, some, vecs)
+    slope = core.size * _gradient_at(surface, some, core.vecs)
     slopes = [np.einsum("sd,sdk->sk", axis, slope) for axis in (along, across)]
-    arrays = (np.concatenate(even, axis=1), odd, vals, here, *slopes, share, place)
+    arrays = (even, odd, core.vals, core.vecs[some], *slopes, share, place)
     tensors = [torch.as_tensor(a, dtype=torch.float32) for a in arrays]
     return Inputs(*tensors, torch.as_tensor(some))  # type: ignore[call-arg]  # mypy counts the star as all
 

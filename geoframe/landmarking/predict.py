@@ -170,6 +170,9 @@ def save_networks(
     """Write networks of one shape in half precision.
 
     Args:
+        path: of the safetensors file.
+        models: networks with the same settings, whose answers are averaged.
+        names: of the landmarks, in the order of the networks' outputs.
         calibration: slope and shift of the confidence, known_slope and known_shift of `known`: each is the sigmoid
             of slope times the logit plus shift.
     """

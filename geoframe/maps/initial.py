@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoframe._check import check_index, check_int, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_index, check_int, check_shape
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
@@ -23,14 +23,17 @@ def fmap_from_landmarks(
 
     Args:
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2), L >= 1.
-        k: size of C, small: the low frequencies are what few landmarks can tell.
+        basis1: at least k functions on surface 1.
+        basis2: at least k functions on surface 2.
+        k: size of C, small: few landmarks determine low frequencies only.
+        regularisation: weight of the second term, positive.
 
     Raises:
         TypeError, ValueError: no landmarks, index out of range, k larger than a basis.
 
     Source: Ovsjanikov et al. 2012, Functional Maps, sec. 5, with point constraints.
     """
-    check_landmark_pairs(landmarks, basis1.n_verts, basis2.n_verts)
+    landmarks = check_landmark_pairs(landmarks, basis1.n_verts, basis2.n_verts)
     check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
     area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
     a = basis1.vecs[:, :k].double()[landmarks[:, 0].long()] * area1.sqrt()
@@ -57,7 +60,7 @@ def fmap_from_descriptors(
 ) -> Tensor:
     """Functional map `C_12` (k, k) that sends descriptor functions of surface 1 to those of surface 2.
 
-    Minimises, at unit areas, over C
+    Minimises, at unit areas, over C::
 
         |C A1 - A2|^2 / p + regularisation * sum d_ij C_ij^2
           + commutativity * mean_q |C X1_q - X2_q C|^2
@@ -69,9 +72,13 @@ def fmap_from_descriptors(
     changes its sign under a reflection, so the last term prefers maps that keep the outside outside.
 
     Args:
-        f1: (V1, p) and f2: (V2, p) corresponding descriptors, such as `wks`, `hks` or landmark functions.
-        commutativity: weight of the third term. Any of the terms costs a dense system of k^2 unknowns (k <= 40
-            or so).
+        f1: (V1, p) descriptors of surface 1, such as `wks`, `hks` or functions of landmarks.
+        f2: (V2, p) the corresponding descriptors of surface 2.
+        basis1: at least k functions on surface 1.
+        basis2: at least k functions on surface 2.
+        k: size of C. The system has k^2 unknowns and is dense: up to 40 or so.
+        regularisation: weight of the second term, positive.
+        commutativity: weight of the third term.
         orientation: weight of the last term; it needs the `meshes`, with faces counter-clockwise from outside.
         meshes: surfaces 1 and 2, for `orientation` only.
 
@@ -81,8 +88,9 @@ def fmap_from_descriptors(
     Source: Nogneng & Ovsjanikov 2017, Informative Descriptor Preservation via Commutativity; Ren et al. 2018,
         Continuous and Orientation-preserving Correspondences via Functional Maps.
     """
+    f1, f2 = as_floats(f1, "f1").to(basis1.vecs.device), as_floats(f2, "f2").to(basis2.vecs.device)
     for f, basis, name in ((f1, basis1, "f1"), (f2, basis2, "f2")):
-        check_shape(check_tensor(f, name), "V p", name)
+        check_shape(f, "V p", name)
         if len(f) != basis.n_verts:
             raise ValueError(
                 f"{name}: expected {basis.n_verts} rows, one a vertex of its basis, found {len(f)}"
@@ -139,13 +147,27 @@ def _turning_operators(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:
     return out.view(k, p, k).transpose(0, 1)
 
 
-def check_landmark_pairs(landmarks: Tensor, n1: int, n2: int) -> None:
-    """Require (L, 2) integer landmarks, L >= 1, with vertices that the two surfaces have."""
-    check_shape(check_tensor(landmarks, "landmarks"), "L 2", "landmarks")
+def check_landmark_pairs(landmarks: Tensor, n1: int, n2: int) -> Tensor:
+    """Require landmarks that the two surfaces have.
+
+    Args:
+        landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2).
+        n1: number of vertices of surface 1.
+        n2: number of vertices of surface 2.
+
+    Returns:
+        The landmarks as a tensor.
+
+    Raises:
+        TypeError, ValueError: not integers, another shape, no row, a vertex that a surface lacks.
+    """
+    landmarks = as_tensor(landmarks, "landmarks")
+    check_shape(landmarks, "L 2", "landmarks")
     if len(landmarks) < 1:
         raise ValueError("landmarks: expected at least 1 pair, found none; leave them out to match without")
     check_index(landmarks[:, 0], n1, "landmarks[:, 0]", what="vertices of surface 1")
     check_index(landmarks[:, 1], n2, "landmarks[:, 1]", what="vertices of surface 2")
+    return landmarks
 
 
 def _commuting_penalty(basis1: Eigenbasis, basis2: Eigenbasis, k: int) -> Tensor:

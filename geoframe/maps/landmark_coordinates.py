@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from geoframe._check import check_index, check_shape
+from geoframe._check import as_tensor, check_index, check_shape
 from geoframe.linalg import SpdFactor
 from geoframe.surface.geodesics import geodesic_distances
 from geoframe.surface.mesh import Mesh
@@ -17,19 +17,24 @@ LEAK = 1e-8  # of the mass at unit area, added to the Laplacian: components with
 
 
 def landmark_coordinates(mesh: Mesh, landmarks: Tensor) -> Tensor:
-    """(V, 2 L) float64 in [0, 1]: how much of a vertex belongs to each of L landmarks, told in two ways.
+    """Shares of every vertex that belong to each of L landmarks, computed in two ways.
 
     First the harmonic functions that are 1 at one landmark and 0 at the others; then the inverse squares of the
-    geodesic distances, divided by their sum. Both are shares: between two landmarks they tell the place on the way
-    and not the length of the way, so that they compare legs or necks of different lengths. Their square roots are
-    returned, which sets a place near a landmark and one a little further as far apart as places half way.
+    geodesic distances, divided by their sum. Both are shares: between two landmarks they give the position relative to
+    the distance between them, so that legs or necks of different lengths become comparable. The square roots of the
+    shares are returned: they spread out the neighbourhood of a landmark, where the shares themselves hardly change.
 
     Args:
+        mesh: V vertices.
         landmarks: (L,) vertices, L >= 1.
+
+    Returns:
+        (V, 2 L) float64 in [0, 1].
 
     Raises:
         TypeError, ValueError: not integers, none, out of range; a mesh without triangles or with NaN.
     """
+    landmarks = as_tensor(landmarks, "landmarks")
     check_index(landmarks, mesh.n_verts, "landmarks", what="vertices")
     if check_shape(landmarks, "L", "landmarks")["L"] < 1:
         raise ValueError("landmarks: expected at least 1 vertex, found none")

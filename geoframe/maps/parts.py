@@ -1,8 +1,9 @@
 """What of a surface is matched, and the way back to the vertices of its file.
 
 A map needs one connected surface. Files often hold another thing: vertices that are doubled along the seams of a
-texture, vertices in no face, several components. The part that is matched is welded, without loose vertices,
-and the component of most area; the map found there is carried back to all vertices, and what was done is told.
+texture, vertices in no face, vertices very far from all others, several components. The part that is matched is
+welded, without loose and far vertices, and the component of most area; the map found there is carried back to all
+vertices, and what was done is told.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from geoframe._types import Ints
 from geoframe.canonical.surface import Surface
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
+from geoframe.surface.health import outliers
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import collapsed_faces, first_equal_rows, vertex_components
 from geoframe.transforms import nearest_rotation
@@ -74,6 +76,8 @@ def _find(mesh: Surface) -> tuple[Surface, Tensor, Tensor, tuple[str, ...]]:
     n, notes = mesh.n_verts, []
     faces = mesh.faces.cpu().numpy()
     faces = faces[~collapsed_faces(faces)]
+    far = outliers(mesh.verts.detach().double().cpu().numpy())
+    faces = faces[~np.isin(faces, far).any(1)]
     used = np.zeros(n, bool)
     used[faces] = True
     place = _places(mesh, faces)
@@ -81,7 +85,10 @@ def _find(mesh: Surface) -> tuple[Surface, Tensor, Tensor, tuple[str, ...]]:
     faces = faces[~collapsed_faces(faces)]
     if merged := int((used & (place != np.arange(n))).sum()):
         notes.append(f"has {merged:,} doubled vertices along seams: it was matched as if they were joined")
-    if loose := int((~used).sum()):
+    if len(far):
+        vertices = f"{len(far):,} vertices" if len(far) > 1 else "1 vertex"
+        notes.append(f"has {vertices} very far from all others, first {far[0]}: matched was the rest")
+    if loose := int((~used).sum()) - len(far):
         notes.append(f"has {loose:,} vertices in no face: each goes where the nearest vertex with faces goes")
     n_components, label = vertex_components(faces, n)
     if n_components > 1:
@@ -165,6 +172,8 @@ def carried_back(onto: Part, of: Part, p2p: Tensor) -> Tensor:
     others = torch.nonzero(has_faces[0] & (onto.number < 0)).ravel()
     goals = others if len(others) else onto.vertex
     out[outside] = goals[nearest(target, onto.whole.verts.double()[goals])[0]]
+    far = outliers(of.whole.verts.detach().double().cpu().numpy())
+    has_faces[1][torch.as_tensor(far, device=p2p.device)] = False  # they go with their neighbour, too
     loose = ~has_faces[1][outside]
     out[outside[loose]] = there[near[loose]]
     return out

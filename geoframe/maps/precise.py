@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geoframe._check import check_float, check_index, check_int, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_index, check_int, check_shape
 from geoframe.maps.convert import BLOCK, at_unit_area, check_fmap
 from geoframe.nearest.dense import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
+
+NEAR_BLOCK = 4096  # vertices whose triangles are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +33,12 @@ class BarycentricMap:
     n_verts: int
 
     def __post_init__(self) -> None:
-        V2 = check_shape(check_float(self.barycentric, "barycentric"), "V2 3", "barycentric")["V2"]
-        for x, shape, name in ((self.face, (V2,), "face"), (self.corners, (V2, 3), "corners")):
-            check_tensor(x, name)
+        weights = as_floats(self.barycentric, "barycentric")
+        object.__setattr__(self, "barycentric", weights)
+        V2 = check_shape(weights, "V2 3", "barycentric")["V2"]
+        for shape, name in (((V2,), "face"), ((V2, 3), "corners")):
+            x = as_tensor(getattr(self, name), name, like=weights)
+            object.__setattr__(self, name, x)
             if x.shape != shape:
                 raise ValueError(
                     f"{name}: expected shape {shape} as barycentric has it, found {tuple(x.shape)}"
@@ -42,7 +47,7 @@ class BarycentricMap:
 
     def apply(self, f1: Tensor) -> Tensor:
         """(V2, ...) values on surface 2 of floating vertex functions `f1` (V1, ...) on 1, linear in triangles."""
-        check_float(f1, "f1")
+        f1 = as_floats(f1, "f1").to(self.barycentric.device)
         if f1.ndim == 0 or len(f1) != self.n_verts:
             raise ValueError(
                 f"f1: expected {self.n_verts} rows, one a vertex of surface 1, found {tuple(f1.shape)}"
@@ -58,14 +63,17 @@ class BarycentricMap:
 def precise_map(
     C_12: Tensor, basis1: Eigenbasis, mesh1: Mesh, basis2: Eigenbasis, *, block: int = BLOCK
 ) -> BarycentricMap:
-    """Sub-vertex map of a functional map: the nearest point on the triangles of surface 1, not only its vertices.
+    """Map of a functional map to points inside the triangles of surface 1, finer than its vertices.
 
-    As `fmap_to_p2p`, with surface 1 not a set of points ``C_12 u1_i`` in K2 dimensions but a surface of triangles
-    between them. Exact: a triangle is left out only where a bound proves it too far.
+    As `fmap_to_p2p`, but surface 1 is the triangles between the points ``C_12 u1_i`` in K2 dimensions, and each vertex
+    of surface 2 goes to the nearest point on them. The search is exact: a triangle is skipped only where a bound
+    proves that another one is nearer.
 
     Args:
         C_12: (K2, K1).
+        basis1: at least K1 functions on surface 1.
         mesh1: the mesh of `basis1`.
+        basis2: at least K2 functions on surface 2.
         block: number of products held at a time (8 bytes each).
 
     Returns:
@@ -76,7 +84,7 @@ def precise_map(
 
     Source: Ezuz & Ben-Chen 2017, Deblurring and denoising of maps between shapes, section 4.
     """
-    check_fmap(C_12, basis1, basis2)
+    C_12 = check_fmap(C_12, basis1, basis2)
     check_int(block, "block", low=1)
     if mesh1.n_verts != basis1.n_verts or mesh1.n_faces == 0:
         raise ValueError(
@@ -94,6 +102,73 @@ def precise_map(
     found = [triangles.nearest(q, limit) for q, limit in parts]
     face, weights = (torch.cat(x) for x in zip(*found, strict=True))
     return BarycentricMap(face, weights.to(basis2.vecs.dtype), faces[face], basis1.n_verts)
+
+
+def points_near(
+    p2p_21: Tensor, C_12: Tensor, basis1: Eigenbasis, mesh1: Mesh, basis2: Eigenbasis, *, steps: int = 3
+) -> BarycentricMap:
+    """Sub-vertex map near a vertex map: the nearest point on the triangles of surface 1 around where a vertex goes.
+
+    Surface 1 lies in the space of its eigenfunctions over the square roots of their eigenvalues, and the functional map
+    sends surface 2 there smoothly. From the triangles around the vertex of the map the search goes on around the
+    corner of largest weight, a few steps, so that it costs O(V2) whatever the size of surface 1.
+
+    Args:
+        p2p_21: (V2,) the vertex map, good to a few edges.
+        C_12: (K2, K1) the functional map that belongs to it, or a smoother one.
+        basis1: of surface 1.
+        mesh1: its triangles; every vertex that is hit has some.
+        basis2: of surface 2.
+        steps: how often the search moves on.
+
+    Raises:
+        TypeError, ValueError: shapes that do not fit.
+
+    Source: Ezuz & Ben-Chen 2017, section 4; differs: other coordinates, and a local search.
+    """
+    check_fmap(C_12, basis1, basis2)
+    C, U1, U2 = at_unit_area(C_12, basis1, basis2)
+    vals = basis1.vals.double()[: C.shape[1]]
+    moving = torch.nonzero(vals > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
+    weight = (vals[moving] * basis1.mass.double().sum()).rsqrt()
+    points, query = U1[:, moving] * weight, U2[:, : C.shape[0]] @ (C[:, moving] * weight)
+    faces = mesh1.faces.to(points.device)
+    order = torch.argsort(faces.ravel(), stable=True)
+    count = torch.bincount(faces.ravel(), minlength=len(points))
+    around = order // 3, count.cumsum(0) - count, count
+    face, weights = torch.zeros_like(p2p_21), query.new_zeros((len(query), 3))
+    for rows in torch.arange(len(query), device=query.device).split(NEAR_BLOCK):
+        at = p2p_21[rows]
+        for _ in range(steps):
+            face[rows], weights[rows] = _best_around(query[rows], points, faces, around, at)
+            corner = faces[face[rows]].gather(1, weights[rows].argmax(1, keepdim=True))[:, 0]
+            moved = corner != at
+            rows, at = rows[moved], corner[moved]
+            if not len(rows):
+                break
+    return BarycentricMap(face, weights.to(basis2.vecs.dtype), faces[face], mesh1.n_verts)
+
+
+def _best_around(
+    query: Tensor, points: Tensor, faces: Tensor, around: tuple[Tensor, Tensor, Tensor], at: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Of the triangles around the vertices `at` (R,): the nearest to each query (R, D), and its weights (R, 3).
+
+    `around` has the faces at each vertex one after the other, where those of each vertex begin, and how many they are.
+    """
+    order, first, count = around
+    size = count[at]
+    j = torch.arange(len(at), device=at.device).repeat_interleave(size)
+    within = torch.arange(len(j), device=j.device) - (size.cumsum(0) - size).repeat_interleave(size)
+    face = order[first[at[j]] + within]
+    corners = points[faces[face]]
+    gram, dots = corners @ corners.mT, (corners @ query[j][..., None])[..., 0]
+    weights = weights_from_products(gram, dots)
+    distance = (weights * ((gram @ weights[..., None])[..., 0] - 2 * dots)).sum(1)
+    best = query.new_full((len(at),), torch.inf).scatter_reduce(0, j, distance, "amin")
+    pair = torch.where(distance <= best[j], torch.arange(len(j), device=j.device), len(j))
+    chosen = torch.full_like(at, len(j)).scatter_reduce(0, j, pair, "amin")
+    return face[chosen], weights[chosen]
 
 
 @dataclass(frozen=True)

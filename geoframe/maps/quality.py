@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_index, check_int, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_finite, check_index, check_int, check_shape
 from geoframe.surface.geodesics import geodesic_distances, geodesic_pairs
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
@@ -33,8 +33,8 @@ def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = 
     Raises:
         TypeError, ValueError: not integers, shapes or indices that do not fit, no area.
     """
-    check_map(p2p_21, mesh1, None, "p2p_21")
-    check_tensor(truth, "truth")
+    p2p_21 = check_map(p2p_21, mesh1, None, "p2p_21")
+    truth = as_tensor(truth, "truth", like=p2p_21)
     if truth.ndim == 1:
         if truth.shape != p2p_21.shape:
             raise ValueError(
@@ -68,22 +68,35 @@ def cycle_error(
     Raises:
         TypeError, ValueError: not integers, or shapes and indices that do not fit.
     """
-    check_map(p2p_12, mesh2, None, "p2p_12")
+    p2p_12, p2p_21 = check_map(p2p_12, mesh2, None, "p2p_12"), as_tensor(p2p_21, "p2p_21", like=mesh2.verts)
     check_index(p2p_21, len(p2p_12), "p2p_21", what="entries of p2p_12")
     if p2p_21.shape != (mesh2.n_verts,):
         raise ValueError(
             f"p2p_21: expected shape ({mesh2.n_verts},), one a vertex of mesh2, found {tuple(p2p_21.shape)}"
         )
     start = torch.arange(mesh2.n_verts, device=p2p_21.device) if vertices is None else vertices
+    start = as_tensor(start, "vertices", like=p2p_21)
     check_index(start, mesh2.n_verts, "vertices", what="vertices of mesh2")
     back = p2p_12[p2p_21[start.long()].long()].long()
     return _relative_distances(mesh2, start.long(), back, method)
 
 
 def error_curve(errors: Tensor, thresholds: Tensor) -> Tensor:
-    """(T,) share of the `errors` (N,) that are at most each of the `thresholds` (T,): the PCK curve."""
-    check_shape(check_float(errors, "errors"), "N", "errors")
-    check_shape(check_float(thresholds, "thresholds"), "T", "thresholds")
+    """Share of the errors that are at most each threshold: the PCK curve.
+
+    Args:
+        errors: (N,) as `geodesic_error` returns them.
+        thresholds: (T,) in the unit of the errors.
+
+    Returns:
+        (T,) in [0, 1].
+
+    Raises:
+        TypeError, ValueError: not floating, another shape, no errors.
+    """
+    errors = as_floats(errors, "errors")
+    thresholds = as_floats(thresholds, "thresholds").to(errors)
+    check_shape(errors, "N", "errors"), check_shape(thresholds, "T", "thresholds")
     _check_some(errors)
     return (errors[None, :] <= thresholds[:, None]).to(errors.dtype).mean(1)
 
@@ -92,8 +105,16 @@ def error_auc(errors: Tensor, limit: float = 0.25) -> float:
     """Area under the whole `error_curve` from 0 to `limit`, over `limit`: 1 is perfect, 0 all beyond.
 
     Exact, the curve being a staircase: the mean of ``max(0, 1 - error / limit)``.
+
+    Args:
+        errors: (N,) as `geodesic_error` returns them.
+        limit: positive, in the unit of the errors.
+
+    Raises:
+        TypeError, ValueError: not floating, another shape, no errors, a limit that is not positive.
     """
-    check_shape(check_float(errors, "errors"), "N", "errors")
+    errors = as_floats(errors, "errors")
+    check_shape(errors, "N", "errors")
     _check_some(errors)
     if not limit > 0:
         raise ValueError(f"limit: expected a positive number, found {limit}")
@@ -101,8 +122,19 @@ def error_auc(errors: Tensor, limit: float = 0.25) -> float:
 
 
 def coverage(mesh1: Mesh, p2p_21: Tensor) -> float:
-    """Share of the area of surface 1 that is hit: barycentric vertex areas of the different ``p2p_21``, over all."""
-    check_map(p2p_21, mesh1, None, "p2p_21")
+    """Share of surface 1, by area, that the map reaches: the vertices that some vertex of surface 2 is sent to.
+
+    Args:
+        mesh1: surface 1; a vertex counts with its barycentric area.
+        p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
+
+    Returns:
+        In [0, 1]; 1 where every vertex of surface 1 is reached.
+
+    Raises:
+        TypeError, ValueError: not integers, an index outside surface 1, no area.
+    """
+    p2p_21 = check_map(p2p_21, mesh1, None, "p2p_21")
     mass = laplacian(mesh1, kind="cotangent")[1]
     return float(mass[np.unique(p2p_21.cpu().numpy())].sum() / _area(mass.sum()))
 
@@ -113,8 +145,16 @@ def dirichlet_energy(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     X (V2, 3) holds the positions of surface 1, scaled to unit area, at the vertices ``p2p_21``; W is the
     cotangent Laplacian of surface 2, which has no unit. The energy is at least twice the area of the image, and
     just that where the map is conformal: 2 for a perfect map, 0 for all vertices sent to one.
+
+    Args:
+        mesh1: surface 1.
+        mesh2: surface 2.
+        p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
+
+    Raises:
+        TypeError, ValueError: not integers, shapes or indices that do not fit, NaN, no area.
     """
-    check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    p2p_21 = check_map(p2p_21, mesh1, mesh2, "p2p_21")
     W = laplacian(mesh2, kind="cotangent")[0]
     check_finite(mesh1.verts, "verts")
     X = mesh1.verts.detach().double().cpu().numpy()[p2p_21.cpu().numpy()]
@@ -126,7 +166,8 @@ def orthogonality(C_12: Tensor) -> float:
 
     Zero where the map preserves areas: it then preserves inner products. 1 for the zero map.
     """
-    K1 = check_shape(check_float(C_12, "C_12"), "K2 K1", "C_12")["K1"]
+    C_12 = as_floats(C_12, "C_12")
+    K1 = check_shape(C_12, "K2 K1", "C_12")["K1"]
     C = C_12.detach().double()
     return float((C.T @ C - torch.eye(K1, dtype=C.dtype, device=C.device)).norm() / max(K1, 1) ** 0.5)
 
@@ -134,7 +175,7 @@ def orthogonality(C_12: Tensor) -> float:
 class GeodesicDistortion:
     """How much a pair of maps changes distances: call it with both to get the mean change, relative to the distances.
 
-    With probes a_i spread over surface 1 and b_j over surface 2, it is the mean over all pairs of
+    With probes a_i spread over surface 1 and b_j over surface 2, it is the mean over all pairs of::
 
         |d1(a_i, p2p_21(b_j)) - d2(p2p_12(a_i), b_j)|
 
@@ -163,14 +204,35 @@ class GeodesicDistortion:
 
     def __call__(self, p2p_21: Tensor, p2p_12: Tensor) -> float:
         """The distortion of vertex maps p2p_21 (V2,) and p2p_12 (V1,)."""
-        check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
-        check_map(p2p_12, self._mesh2, self._mesh1, "p2p_12")
-        return self.of_probes(p2p_21[self.probes2], p2p_12[self.probes1])
+        return self.mean_and_spread(p2p_21, p2p_12)[0]
+
+    def mean_and_spread(self, p2p_21: Tensor, p2p_12: Tensor) -> tuple[float, float]:
+        """The distortion of vertex maps, and the root mean square of the changes over the mean distance.
+
+        Args:
+            p2p_21: (V2,) for each vertex of surface 2 a vertex of surface 1.
+            p2p_12: (V1,) for each vertex of surface 1 a vertex of surface 2.
+        """
+        p2p_21 = check_map(p2p_21, self._mesh1, self._mesh2, "p2p_21")
+        p2p_12 = check_map(p2p_12, self._mesh2, self._mesh1, "p2p_12")
+        d1, d2 = self._distances(p2p_21[self.probes2], p2p_12[self.probes1])
+        mean = (d1 + d2).mean() / 2
+        change = (d1 - d2).abs()
+        return float(change.mean() / mean), float(change.square().mean().sqrt() / mean)
 
     def of_probes(self, places_21: Tensor, places_12: Tensor) -> float:
-        """The same from where the probes go: `places_21` (n2,) on surface 1 and `places_12` (n1,) on surface 2."""
-        d1, d2 = self._rows1[:, places_21], self._rows2[:, places_12].T
+        """The same for maps known at the probes alone.
+
+        Args:
+            places_21: (n2,) vertices of surface 1 that `probes2` go to.
+            places_12: (n1,) vertices of surface 2 that `probes1` go to.
+        """
+        d1, d2 = self._distances(as_tensor(places_21, "places_21"), as_tensor(places_12, "places_12"))
         return float(2 * (d1 - d2).abs().sum() / (d1 + d2).sum())
+
+    def _distances(self, places_21: Tensor, places_12: Tensor) -> tuple[Tensor, Tensor]:
+        """(n1, n2) of all pairs of probes, on surface 1 and on surface 2."""
+        return self._rows1[:, places_21], self._rows2[:, places_12].T
 
 
 def _reachable(rows: Tensor) -> Tensor:
@@ -186,8 +248,19 @@ def flipped_triangles(mesh1: Mesh, mesh2: Mesh, p2p_21: Tensor) -> float:
     is inverted if its normal has a negative product with the sum of the three unit vertex normals of surface 1.
     Triangles whose image has no area, as where two corners go to one vertex, count neither way; nan if there are no
     others.
+
+    Args:
+        mesh1: surface 1.
+        mesh2: surface 2; both are oriented alike, as counter-clockwise from outside.
+        p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
+
+    Returns:
+        In [0, 1].
+
+    Raises:
+        TypeError, ValueError: not integers, or shapes and indices that do not fit.
     """
-    check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    p2p_21 = check_map(p2p_21, mesh1, mesh2, "p2p_21")
     image = p2p_21.to(mesh2.device).long()[mesh2.faces].cpu()
     verts, normals = mesh1.verts.detach().double().cpu(), mesh1.vertex_normals.detach().double().cpu()
     a, b, c = verts[image].unbind(1)
@@ -209,14 +282,29 @@ def _relative_distances(mesh: Mesh, a: Tensor, b: Tensor, method: str) -> Tensor
     return out / _area(float(mesh.area)) ** 0.5
 
 
-def check_map(p2p: Tensor, onto: Mesh, of: Mesh | None, name: str) -> None:
-    """Require integers (V,), one a vertex of the mesh `of` if given, that are vertices of the mesh `onto`."""
+def check_map(p2p: Tensor, onto: Mesh, of: Mesh | None, name: str) -> Tensor:
+    """Require a vertex map that fits its meshes.
+
+    Args:
+        p2p: (V,) integers.
+        onto: the mesh whose vertices they are.
+        of: the mesh that has a vertex for each of them, or None where it is not known.
+        name: of the argument, for the message.
+
+    Returns:
+        The map as a tensor.
+
+    Raises:
+        TypeError, ValueError: not integers, or shapes and indices that do not fit.
+    """
+    p2p = as_tensor(p2p, name, like=onto.verts)
     check_index(p2p, onto.n_verts, name, what="vertices of the mesh it goes to")
     check_shape(p2p, "V", name)
     if of is not None and len(p2p) != of.n_verts:
         raise ValueError(
             f"{name}: expected shape ({of.n_verts},), one a vertex it comes from, found {tuple(p2p.shape)}"
         )
+    return p2p
 
 
 def _check_some(errors: Tensor) -> None:

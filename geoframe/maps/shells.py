@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_float, check_int, check_shape
+from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe.maps.quality import check_map
 from geoframe.nearest import lowest_score, nearest, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
@@ -49,7 +50,7 @@ def shell_refine(
     A step has three parts. First, each surface is rotated to where the map sends it and then moved by the first k
     functions of the displacement that is left: this takes over pose and proportions and leaves finer detail
     alone. Second, each takes over the intrinsic coordinates of the other as smoothly as possible: with X the
-    eigenvectors over the square roots of their eigenvalues, surface 2 gets the Y_21 that minimises
+    eigenvectors over the square roots of their eigenvalues, surface 2 gets the Y_21 that minimises::
 
         |Y - X1[p2p_21]|^2_M2 + |Y[p2p_12] - X1|^2_M1 + t tr(Y^T W2 Y)
 
@@ -93,8 +94,8 @@ def shell_refine(
     for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
         if not isinstance(mesh, Mesh):
             raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; normals need faces")
-    check_map(p2p_21, mesh1, mesh2, "p2p_21")
-    check_map(p2p_12, mesh2, mesh1, "p2p_12")
+    p2p_21 = check_map(p2p_21, mesh1, mesh2, "p2p_21")
+    p2p_12 = check_map(p2p_12, mesh2, mesh1, "p2p_12")
     if not isinstance(sizes, Sequence) or not len(sizes):
         raise TypeError(f"sizes: expected one k a step, such as (8, 20, 60), found {sizes!r}")
     for k in sizes:
@@ -209,13 +210,16 @@ class _Part:
         right = self.U.T @ (self.share[:, None] * other.X[to]) + weighted.T @ other.X
         return self.U @ torch.linalg.solve(system, right)
 
-    def beside(self, other: _Part, to: Tensor, k: int, weight: float) -> tuple[Tensor, Tensor]:
-        """Positions and normals, weighted: of this part bent onto the other, and of the other as it is."""
+    def bending(self, other: _Part, to: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """What bends this part onto the other: a rotation (3, 3), and then k coefficients (k, 3) of a displacement."""
         target = other.x[to]
         R = nearest_rotation((self.share[:, None] * target).T @ self.x)
-        U = self.U[:, :k]
-        move = U.T @ (self.share[:, None] * (target - self.x @ R.T))
-        c = torch.linalg.solve(self.gram[:k, :k], move)
+        move = self.U[:, :k].T @ (self.share[:, None] * (target - self.x @ R.T))
+        return R, torch.linalg.solve(self.gram[:k, :k], move)
+
+    def beside(self, other: _Part, to: Tensor, k: int, weight: float) -> tuple[Tensor, Tensor]:
+        """Positions and normals, weighted: of this part bent onto the other, and of the other as it is."""
+        R, c = self.bending(other, to, k)
         bent = self.x_around @ R.T + self.U_around[:, :k] @ c
         normals = Mesh(bent, self.faces_around).vertex_normals[self.own]
         agree = (self.share[:, None] * normals * other.normals[to]).sum()
@@ -236,6 +240,60 @@ def _step(
     return _nearest_rows(rows2, rows1, to_21), _nearest_rows(rows1, rows2, to_12)
 
 
+class Fields(NamedTuple):
+    """What a step of `shell_refine` compares of a surface, as smooth functions on its n vertices.
+
+    Attributes:
+        X: (n, d) its intrinsic coordinates.
+        Y: (n, d) those of the other surface, taken over.
+        R: (3, 3) and move: (n, 3), what bends it onto the other: ``x @ R.T + move`` with ``x = verts / size - middle``.
+        size: () the square root of its area.
+        middle: (3,) of its positions over `size`.
+    """
+
+    X: Tensor
+    Y: Tensor
+    R: Tensor
+    move: Tensor
+    size: Tensor
+    middle: Tensor
+
+
+def shell_fields(
+    mesh1: Mesh,
+    mesh2: Mesh,
+    p2p_21: Tensor,
+    p2p_12: Tensor,
+    basis1: Eigenbasis,
+    basis2: Eigenbasis,
+    size: int,
+) -> tuple[Fields, Fields]:
+    """The fields of both surfaces at a pair of maps.
+
+    Args:
+        mesh1, mesh2: the surfaces.
+        p2p_21: (V2,) and p2p_12: (V1,), the maps.
+        basis1, basis2: their eigenbases.
+        size: number of functions of the displacement.
+    """
+    none = _check_functions(None, mesh1, mesh2)
+    one, two = (
+        _Side.of(m, b, f, INTRINSIC, w)
+        for m, b, f, w in zip((mesh1, mesh2), (basis1, basis2), none, "12", strict=True)
+    )
+    part1, part2 = _Part.of(one), _Part.of(two)
+    out = []
+    for mesh, basis, mine, other, to, back in (
+        (mesh1, basis1, part1, part2, p2p_12, p2p_21),
+        (mesh2, basis2, part2, part1, p2p_21, p2p_12),
+    ):
+        R, c = mine.bending(other, to, min(size, mine.U.shape[1]))
+        root = basis.mass.detach().double().sum().sqrt()
+        middle = mesh.verts[0].detach().double() / root - mine.x[0]
+        out.append(Fields(mine.X, mine.pulled(other, to, back), R, mine.U[:, : len(c)] @ c, root, middle))
+    return out[0], out[1]
+
+
 def _nearest_rows(query: Tensor, points: Tensor, guess: Tensor) -> Tensor:
     """(Q,) number of the nearest of the points; the guess is of the step before."""
     if query.device.type != "cpu" or min(len(query), len(points)) < GUESSED:
@@ -251,11 +309,11 @@ def _check_functions(
         return tuple(m.verts.new_zeros((m.n_verts, 0), dtype=torch.float64) for m in (mesh1, mesh2))  # type: ignore[return-value]
     if isinstance(functions, Tensor) or len(functions) != 2:
         raise TypeError("functions: expected two tensors, (V1, p) and (V2, p), found something else")
-    for f, mesh, which in zip(functions, (mesh1, mesh2), "12", strict=True):
-        name = f"functions of surface {which}"
-        check_shape(check_float(f, name), f"{mesh.n_verts} p", name)
+    names = [f"functions of surface {which}" for which in "12"]
+    f1, f2 = (as_floats(f, name) for f, name in zip(functions, names, strict=True))
+    for f, mesh, name in ((f1, mesh1, names[0]), (f2, mesh2, names[1])):
+        check_shape(f, f"{mesh.n_verts} p", name)
         check_finite(f, name)
-    f1, f2 = functions
     if f1.shape[1] != f2.shape[1]:
         raise ValueError(
             f"functions: expected as many of surface 2 as of surface 1 ({f1.shape[1]}), found {f2.shape[1]}"

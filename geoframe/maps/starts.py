@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -11,9 +10,9 @@ import torch
 from torch import Tensor
 
 from geoframe.canonical.surface import Surface
-from geoframe.landmarking import predict_landmarks
+from geoframe.maps.evidence import KNOWN, SURE, named_landmarks
 from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks
-from geoframe.maps.zoomout import ZoomoutResult, zoomout
+from geoframe.maps.signs import refined_signs
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.spectral.signatures import hks, wks
@@ -31,18 +30,23 @@ REGULARISATION, COMMUTATIVITY, ORIENTATION = 0.01, 0.1, 0.1  # weights of `fmap_
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 FEW, LAST = 400, 40  # samples and functions that these are refined to before they are compared
 KEPT = 4  # of these starts, those that are refined further
-KNOWN = 0.5  # chance that a surface is a human or an animal from which its named landmarks are used
-SURE = 0.5  # confidence of a named landmark on both surfaces, at least
-NAMED_MOST, NAMED_LEAST = 12, 5  # how many of the surest are used, and from how many on
+NAMED_LEAST = 5  # named landmarks from which on they are used
 APART = 0.05  # mean distance of places over sqrt(area) from which two maps are different ones
 
 
 class Start(NamedTuple):
-    """A first pair of functional maps: where it comes from, C_12 (k, k) and C_21 (k, k)."""
+    """A first pair of functional maps.
+
+    Attributes:
+        name: where it comes from.
+        C_12: (k, k), C_21: (k, k).
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2) that a network named and that it comes from, or None.
+    """
 
     name: str
     C_12: Tensor
     C_21: Tensor
+    landmarks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,22 +140,15 @@ def starts_from_shape(pair: Pair) -> list[Start]:
     starts = [_oriented(pair, _descriptors(one), _descriptors(two))]
     n = min(SIGNED, one.k - 1)
     few1, few2 = pair.sampled(FEW)
-    every = torch.arange(few1.n_verts), torch.arange(few2.n_verts)
     last = max(n + 1, min(LAST, one.k, few1.n_verts // PER_FUNCTION, few2.n_verts // PER_FUNCTION))
-    sizes = sorted({n + 1, *range(n + 1, last, 4), last})
-    found = []
-    for signs in product((1.0, -1.0), repeat=n):
-        C = torch.diag(one.vecs.new_tensor((1.0, *signs))) * pair.scale
-        small = zoomout(C, few1, few2, sizes=sizes, samples=every, bidirectional=True)
-        name = "signs " + "".join("+" if s > 0 else "-" for s in signs)
-        found.append((spectral_energy(small, one, two), name, small))
-    found.sort(key=lambda row: row[0])
-    chosen: list[ZoomoutResult] = []
-    for _, name, small in found:
-        if len(chosen) < KEPT and all(pair.differ(small.C_12, other.C_12) for other in chosen):
-            assert small.C_21 is not None
-            chosen.append(small)
-            starts.append(Start(name, small.C_12, small.C_21))
+    signs, C_12, C_21 = refined_signs(few1, few2, n, sorted({*range(n + 5, last, 4), last}))
+    energies = [spectral_energy(*maps, one, two) for maps in zip(C_12, C_21, strict=True)]
+    chosen: list[Tensor] = []
+    for i in sorted(range(len(energies)), key=energies.__getitem__):
+        if len(chosen) < KEPT and all(pair.differ(C_12[i], other) for other in chosen):
+            chosen.append(C_12[i])
+            name = "signs " + "".join("+" if s > 0 else "-" for s in signs[i])
+            starts.append(Start(name, C_12[i], C_21[i]))
     return starts
 
 
@@ -161,14 +158,14 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
     None where one of the surfaces is not taken for a human or an animal, or where fewer than `NAMED_LEAST` landmarks
     are sure on both.
     """
-    one, two = predict_landmarks(pair.one), predict_landmarks(pair.two)
+    one, two = named_landmarks(pair.one), named_landmarks(pair.two)
     if min(one.known, two.known) < KNOWN:
         return []
     sure = torch.minimum(one.confidence, two.confidence)
     places: list[dict[str, int]] = [{}, {}]
     for i in torch.argsort(-sure, stable=True).tolist():
         new = [int(found.vertices[i]) for found in (one, two)]
-        if sure[i] < SURE or len(places[0]) == NAMED_MOST:
+        if sure[i] < SURE:
             break
         if all(v not in place.values() for v, place in zip(new, places, strict=True)):
             for v, place in zip(new, places, strict=True):
@@ -184,16 +181,15 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
             continue
         landmarks = torch.tensor(rows, device=pair.one.device)
         out += [
-            Start(f"{label}: {s.name}", s.C_12, s.C_21)
+            Start(f"{label}: {s.name}", s.C_12, s.C_21, landmarks)
             for s in starts_from_landmarks(pair, landmarks, oriented=False)
         ]
     return out
 
 
-def spectral_energy(result: ZoomoutResult, basis1: Eigenbasis, basis2: Eigenbasis) -> float:
+def spectral_energy(C_12: Tensor, C_21: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> float:
     """How far the maps are from an isometry: not inverse to each other, not commuting with the Laplacians."""
-    assert result.C_21 is not None
-    C_12, C_21 = result.C_12.double(), result.C_21.double()
+    C_12, C_21 = C_12.double(), C_21.double()
     k = len(C_12)
     area1, area2 = basis1.mass.double().sum(), basis2.mass.double().sum()
     C = C_12 * (area1 / area2).sqrt()

@@ -10,7 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from geoframe._check import check_float, check_index, check_shape, check_tensor
+from geoframe._check import as_floats, as_tensor, check_index, check_shape
 from geoframe.maps.convert import check_fmap
 from geoframe.maps.precise import BarycentricMap
 from geoframe.spectral.basis import Eigenbasis
@@ -26,9 +26,10 @@ def transfer_functions(f1: Tensor, map_21: Tensor | BarycentricMap) -> Tensor:
     """
     if isinstance(map_21, BarycentricMap):
         return map_21.apply(f1)
-    check_tensor(f1, "f1")
-    _check_vertices(map_21, len(f1))
-    return f1[map_21.long()]
+    f1 = as_tensor(f1, "f1")
+    if f1.ndim == 0:
+        raise ValueError("f1: expected a row a vertex of surface 1, found a single number")
+    return f1[_check_vertices(map_21, len(f1)).to(f1.device).long()]
 
 
 def transfer_spectral(f1: Tensor, C_12: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> Tensor:
@@ -37,13 +38,19 @@ def transfer_spectral(f1: Tensor, C_12: Tensor, basis1: Eigenbasis, basis2: Eige
     Only what K1 functions express of `f1` is carried. With the rows of vertex embeddings E (V1, D) as `f1` this
     is E' = T E.
 
+    Args:
+        f1: (V1, ...) floating.
+        C_12: (K2, K1) functional map.
+        basis1: at least K1 functions on surface 1.
+        basis2: at least K2 functions on surface 2.
+
     Raises:
         TypeError, ValueError: not floating, or shapes that do not fit.
 
     Source: Neverova et al. 2020, Continuous surface embeddings, section 3.3.
     """
-    check_fmap(C_12, basis1, basis2)
-    check_float(f1, "f1")
+    C_12 = check_fmap(C_12, basis1, basis2)
+    f1 = as_floats(f1, "f1").to(basis1.vecs.device)
     if f1.ndim == 0 or len(f1) != basis1.n_verts:
         raise ValueError(
             f"f1: expected {basis1.n_verts} rows, one a vertex of surface 1, found {tuple(f1.shape)}"
@@ -58,8 +65,16 @@ def transfer_labels(labels1: Tensor, map_21: Tensor | BarycentricMap) -> Tensor:
 
     A vertex map takes the label of the vertex; a `BarycentricMap` the label with the largest weight in the
     triangle, corners of one label together, of equal ones the smallest label. Labels are never averaged.
+
+    Args:
+        labels1: (V1,) integers or booleans.
+        map_21: `p2p_21` (V2,) integers, or a `BarycentricMap`.
+
+    Raises:
+        TypeError, ValueError: floating labels, or shapes and indices that do not fit.
     """
-    check_shape(check_tensor(labels1, "labels1"), "V1", "labels1")
+    labels1 = as_tensor(labels1, "labels1")
+    check_shape(labels1, "V1", "labels1")
     if labels1.is_floating_point() or labels1.is_complex():
         raise TypeError(
             f"labels1: expected integers or booleans, found {labels1.dtype}; use transfer_functions"
@@ -85,10 +100,23 @@ def transfer_landmarks(landmarks1: Tensor, p2p_21: Tensor, mesh1: Mesh, mesh2: M
     are those whose image is nearest to the landmark (straight, on surface 1), and of several with that image the
     one nearest to their mean on surface 2. For landmarks on 2, ``p2p_21[landmarks2]`` is the answer on 1; with a
     map the other way, ``p2p_12[landmarks1]`` is the answer on 2.
+
+    Args:
+        landmarks1: (L,) vertices of surface 1.
+        p2p_21: (V2,) integers, for every vertex of surface 2 a vertex of surface 1.
+        mesh1: surface 1.
+        mesh2: surface 2.
+
+    Returns:
+        (L,) int64.
+
+    Raises:
+        TypeError, ValueError: not integers, or shapes and indices that do not fit.
     """
+    landmarks1 = as_tensor(landmarks1, "landmarks1", like=mesh1.verts)
     check_index(landmarks1, mesh1.n_verts, "landmarks1", what="vertices of surface 1")
     check_shape(landmarks1, "L", "landmarks1")
-    _check_vertices(p2p_21, mesh1.n_verts, mesh2.n_verts)
+    p2p_21 = _check_vertices(p2p_21, mesh1.n_verts, mesh2.n_verts)
     images = mesh1.verts[p2p_21.long()]
     out = torch.empty(len(landmarks1), dtype=torch.int64, device=landmarks1.device)
     for n, vertex in enumerate(landmarks1.tolist()):
@@ -109,7 +137,8 @@ def transfer_uv(mesh1: Mesh, mesh2: Mesh, map_21: Tensor | BarycentricMap) -> Me
     lies just outside a chart.
 
     Args:
-        mesh1: with `uv`.
+        mesh1: surface 1, with `uv`.
+        mesh2: surface 2.
         map_21: `p2p_21` (V2,) integers, or a `BarycentricMap`.
 
     Returns:
@@ -126,7 +155,7 @@ def transfer_uv(mesh1: Mesh, mesh2: Mesh, map_21: Tensor | BarycentricMap) -> Me
         option_face = map_21.face[:, None]
         place = map_21.apply(mesh1.verts).double()
     else:
-        _check_vertices(map_21, mesh1.n_verts, mesh2.n_verts)
+        map_21 = _check_vertices(map_21, mesh1.n_verts, mesh2.n_verts)
         chart_uv, option_face = _vertex_options(mesh1)
         option_uv, option_face = chart_uv[map_21.long()], option_face[map_21.long()]
         place = mesh1.verts[map_21.long()].double()
@@ -191,10 +220,12 @@ def _uv_faces(mesh: Mesh) -> Tensor:
     return mesh.faces if mesh.uv_faces is None else mesh.uv_faces
 
 
-def _check_vertices(p2p_21: Tensor, n1: int, n2: int | None = None) -> None:
+def _check_vertices(p2p_21: Tensor, n1: int, n2: int | None = None) -> Tensor:
+    p2p_21 = as_tensor(p2p_21, "p2p_21")
     check_index(p2p_21, n1, "p2p_21", what="vertices of surface 1")
     check_shape(p2p_21, "V2", "p2p_21")
     if n2 is not None and len(p2p_21) != n2:
         raise ValueError(
             f"p2p_21: expected shape ({n2},), one a vertex of surface 2, found {tuple(p2p_21.shape)}"
         )
+    return p2p_21

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from geoframe._check import check_finite, check_index, check_int, check_shape, check_tensor
+from geoframe._check import as_tensor, check_finite, check_index, check_int, check_shape
 from geoframe.maps.convert import BLOCK, check_fmap, check_vertex_map, p2p_to_fmap
 from geoframe.nearest.dense import lowest_score
 from geoframe.nearest.guided import Patches, nearest_by_guess, patches
@@ -26,7 +26,8 @@ class ZoomoutResult:
     Attributes:
         C_12: (K, K) functional map from 1 to 2, of the last size.
         p2p_21: (V2,) int64, the vertex map read from it.
-        C_21, p2p_12: (K, K) and (V1,), the map the other way; None unless `bidirectional`.
+        C_21: (K, K) functional map from 2 to 1; None unless `bidirectional`.
+        p2p_12: (V1,) int64, the vertex map read from it; None unless `bidirectional`.
     """
 
     C_12: Tensor
@@ -55,9 +56,10 @@ def zoomout(
     Args:
         init: a functional map `C_12` (K2, K1), or a vertex map `p2p_21` (V2,), which becomes the functional map
             of the first size.
+        basis1: K1 functions or more on surface 1.
+        basis2: K2 functions or more on surface 2.
         k_final: the last size, by default all functions of the smaller basis.
-        step: growth of the size. A
-            vertex map starts at 20 (or k_final, if less).
+        step: growth of the size. A vertex map starts at 20 (or k_final, if less).
         sizes: the sizes instead, ascending, such as (12, 16, 32, 64, 128, 256).
         samples: vertices (N1,) of surface 1 and (N2,) of surface 2 to refine on, well spread, such as
             ``farthest_points(mesh, 1000)`` of each; all vertices are found from the last functional map. On
@@ -69,7 +71,8 @@ def zoomout(
         init_21: with `bidirectional` and a functional map `init`, the functional map C_21 (K1, K2) to start the
             other way with; None for the transpose of `init` at unit areas, its inverse on isometric surfaces.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2), which the functional maps are to keep, in the
-            sense of least squares. landmark_weight: weight of all of them, where the surface has 1.
+            sense of least squares.
+        landmark_weight: weight of all landmarks together, where the surface has 1.
         block: number of scores held at a time (4 bytes each).
 
     Computed in float64 on the device of the bases; the result has their dtype. Both surfaces are taken at unit
@@ -83,8 +86,11 @@ def zoomout(
     Source: Melzi et al. 2019, ZoomOut; both directions together: Ren et al. 2020, MapTree.
     """
     check_int(block, "block", low=1)
+    init = _checked_start(init, basis1, basis2)
     sizes = _sizes(init, basis1, basis2, k_final, step, sizes)
-    samples1, samples2 = (None, None) if samples is None else samples
+    samples1, samples2 = (
+        (None, None) if samples is None else (as_tensor(x, "samples", like=init) for x in samples)
+    )
     anchors1, anchors2 = (
         (None, None) if landmarks is None else _anchors(landmarks, landmark_weight, basis1, basis2)
     )
@@ -99,12 +105,13 @@ def zoomout(
     C_12 = init.double() * scale
     C_21 = C_12.T if bidirectional else None
     if init_21 is not None:
+        init_21 = as_tensor(init_21, "init_21", like=init)
         if not bidirectional or C_12.shape != init_21.T.shape:
             raise ValueError(
                 f"init_21: expected {tuple(C_12.T.shape)}, a functional map as init, and bidirectional=True, "
                 f"found {tuple(init_21.shape)} and bidirectional={bidirectional}"
             )
-        check_fmap(init_21, basis2, basis1, "init_21")
+        init_21 = check_fmap(init_21, basis2, basis1, "init_21")
         check_finite(init_21, "init_21")
         C_21 = init_21.double() / scale
     cuts = _cuts(one.rows, two.rows, bidirectional, block)
@@ -236,7 +243,7 @@ def _anchors(
     landmarks: Tensor, weight: float, basis1: Eigenbasis, basis2: Eigenbasis
 ) -> tuple[Tensor, Tensor]:
     """Rows (L, K) of the landmarks on both sides at unit area, times the root of their weight."""
-    check_tensor(landmarks, "landmarks")
+    landmarks = as_tensor(landmarks, "landmarks", like=basis1.vecs)
     L = check_shape(landmarks, "L 2", "landmarks")["L"]
     if L == 0:
         raise ValueError("landmarks: expected at least one row, found none; leave landmarks out instead")
@@ -250,6 +257,16 @@ def _anchors(
     return sides[0], sides[1]
 
 
+def _checked_start(init: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> Tensor:
+    """A vertex map or a functional map as a tensor that fits the bases."""
+    init = as_tensor(init, "init", like=basis1.vecs)
+    if init.ndim == 1:
+        return check_vertex_map(init, basis1, basis2, "init")
+    init = check_fmap(init, basis1, basis2, "init")
+    check_finite(init, "init")
+    return init
+
+
 def _sizes(
     init: Tensor,
     basis1: Eigenbasis,
@@ -258,15 +275,9 @@ def _sizes(
     step: int,
     sizes: Sequence[int] | None,
 ) -> list[int]:
-    """Check `init` and the sizes against the bases; the sizes, at least one, the last being the final one."""
+    """Check the sizes against the start and the bases; the sizes, at least one, the last being the final one."""
     most = min(basis1.k, basis2.k)
-    if check_tensor(init, "init").ndim == 1:
-        check_vertex_map(init, basis1, basis2, "init")
-        least = 1
-    else:
-        check_fmap(init, basis1, basis2, "init")
-        check_finite(init, "init")
-        least = max(init.shape)
+    least = 1 if init.ndim == 1 else max(init.shape)
     if sizes is None:
         last = most if k_final is None else check_int(k_final, "k_final", low=least, high=most)
         first = min(FIRST, last) if init.ndim == 1 else min(least, last)

@@ -98,7 +98,12 @@ def part_kappas(part: Tensor) -> Tensor:
 
 
 def gpsm(score: Tensor, overlap: Tensor) -> Tensor:
-    """``sqrt(GPS * IoU)``: the geometric mean of GPS, misses as zero, and the overlap of the masks."""
+    """``sqrt(GPS * IoU)``: the geometric mean of GPS, misses as zero, and the overlap of the masks.
+
+    Args:
+        score: (...) GPS.
+        overlap: (...) intersection over union of the masks.
+    """
     return (torch.as_tensor(score) * torch.as_tensor(overlap)).sqrt()
 
 

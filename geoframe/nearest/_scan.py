@@ -73,7 +73,8 @@ def pairs_in_cells(
 
     Args:
         inside: (G, N) float32; where it is at most zero, the point is one for the balls of the cell.
-        balls: (Q, E) and points: (N, E) float32 rows.
+        balls: (Q, E) float32 rows.
+        points: (N, E) float32 rows.
         slack: (Q,) how far above the lowest product a pair is kept.
         rows: (S,) the balls that are asked for.
         cell: (S,) in 0..G-1, the cell of each.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geoframe._check import check_choice, check_float, check_index, check_int, check_shape
 from geoframe.nearest.coherent import nearest_coherent
+from geoframe.nearest.dense import true_at
 
 FORMS = ("dot", "distance")
 BLOCK = 2**21  # scores held at a time, 4 bytes each
@@ -84,8 +85,8 @@ def nearest_vertices(x: Tensor, table: Tensor, *, block: int = BLOCK) -> Tensor:
     check_embeddings(x, table)
     check_int(block, "block", low=1)
     with torch.no_grad():
-        found = nearest_coherent(unit_rows(x.detach()), unit_rows(table.detach()), block=block)
-        return found.masked_fill_((x == 0).all(1), 0)
+        found = nearest_coherent(unit_rows(x.detach().contiguous()), unit_rows(table.detach()), block=block)
+        return found.masked_fill_(x.norm(dim=1) == 0, 0)
 
 
 def decode_embedding(embedding: Tensor, table: Tensor, mask: Tensor, *, block: int = BLOCK) -> Tensor:
@@ -102,9 +103,10 @@ def decode_embedding(embedding: Tensor, table: Tensor, mask: Tensor, *, block: i
     """
     sizes = check_shape(check_float(embedding, "embedding"), "D H W", "embedding")
     check_mask(mask, (sizes["H"], sizes["W"]))
-    out = torch.full(mask.shape, -1, dtype=torch.int64, device=embedding.device)
-    out[mask] = nearest_vertices(embedding[:, mask].T, table, block=block)
-    return out
+    shown = true_at(mask)
+    out = torch.full((mask.numel(),), -1, dtype=torch.int64, device=embedding.device)
+    out[shown] = nearest_vertices(embedding.flatten(1).T.contiguous()[shown], table, block=block)
+    return out.view(mask.shape)
 
 
 def check_mask(mask: Tensor, size: tuple[int, ...]) -> None:

@@ -47,8 +47,12 @@ class Patches:
 
 
 def patches(x: Tensor, size: int = PATCH) -> Patches:
-    """Patches of at most PATCH rows, and of about `size`, of x (Q, K) on the CPU, whose columns have mean square
-    one, such as eigenfunctions at unit area."""
+    """Patches of rows that lie close together.
+
+    Args:
+        x: (Q, K) on the CPU, whose columns have mean square one, such as eigenfunctions at unit area.
+        size: rows of a patch, about; at most PATCH.
+    """
     from geoframe.nearest._scan import cells_of_patches
 
     rows = _halves(x[:, :SPLIT].numpy(), max(min(size, PATCH), 2))
@@ -87,12 +91,14 @@ def nearest_by_guess(
     """Index (Q,) of the nearest point of each query, as if computed in float64 by brute force; ties to the lowest.
 
     Args:
-        query: (Q, D) and points: (N, D), float64 on the CPU.
+        query: (Q, D) float64 on the CPU.
+        points: (N, D) likewise.
         guess: (Q,) into points, the nearer the faster.
         cut: patches of the queries, or of what is near where these are near.
         block: number of scores held at a time (4 bytes each).
-        bias, whole: (N,) and (Q, E), where query and points are short for longer vectors: `whole` are those of the
-            queries, linear in `query`, and ``|whole_i|^2 + bias_j - 2 query_i . points_j`` the squared distances.
+        bias: (N,) where query and points are short for longer vectors, the squared length of those of the points.
+        whole: (Q, E) then those of the queries, linear in `query`: ``|whole_i|^2 + bias_j - 2 query_i . points_j`` are
+            the squared distances.
     """
     if score_dtype(query.device) != torch.float32:  # products would have fewer bits than the bound counts on
         return lowest_score(query, points, bias, block=block)

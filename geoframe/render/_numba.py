@@ -20,6 +20,7 @@ from torch import Tensor
 
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
+from geoframe.render._mixing_numba import mixed as mixed
 from geoframe.render._outline_numba import crossings as crossings
 from geoframe.render._scene import Size
 from geoframe.render._torch import THINNEST

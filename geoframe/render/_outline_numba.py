@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from geoframe._types import Array
 from geoframe.render._scene import Scene
 
 MOST_STEPS = 4096  # faces between two pixels; a surface so fine within a pixel is noise
+FINE = 2  # pixels of a picture for each face
+CLOSE = 1e-6  # pixels by which rounding may move an outline
 
 
 def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,7 +29,12 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> tuple[Tensor, Tenso
         first, last = scene.starts[b], scene.starts[b + 1]
         across = _across(faces[first:last]) if shared is None else shared
         out = np.empty((2 * H * W, 3), np.int64)  # untouched pages cost nothing
-        n = _crossings(screen, faces[first:last], across, seen[b], z[b], first, b * H * W, out)
+        many = FINE * (last - first) > H * W  # walking is quicker than looking for folds
+        near = np.full((H, W, 2), many)
+        near[:, -1, 1] = near[-1, :, 0] = False
+        if not many:
+            _mark(screen, faces[first:last], across, near)
+        n = _crossings(screen, faces[first:last], across, near, seen[b], z[b], first, b * H * W, out)
         found[b] = out[:n]
 
     share(run, [(b,) for b in range(B)])
@@ -72,16 +81,64 @@ def _matched(faces, low, n_verts):
 
 
 @compiled
-def _crossings(screen, faces, across, owner, depth, first, pixel, out):
+def _mark(screen, faces, across, near):
+    """Mark the pairs of pixels, right and down of each, that a border or a fold of any layer passes: no other
+    pair can have an outline, and on most pictures these are few."""
+    F = len(faces)
+    turn = np.empty(F, np.int8)
+    for f in range(F):
+        turn[f] = _turn(screen, faces, f)
+    for f in range(F):
+        for i in range(3):
+            p, q = faces[f, i], faces[f, i + 1 if i < 2 else 0]
+            h = across[f, i]
+            if h >= 0:
+                g = h >> 2
+                if g < f:
+                    continue
+                both = turn[f] * turn[g] if faces[g, h & 3] != p else -turn[f] * turn[g]  # wound alike or not
+                if both > 0:
+                    continue
+            _mark_edge(screen, p, q, near)
+
+
+@compiled
+def _mark_edge(screen, p, q, near):
+    H, W = near.shape[:2]
+    for sideways in range(2):
+        lines, cells = (H, W) if sideways else (W, H)
+        up, vp, uq, vq = (
+            screen[p, 1 - sideways] - 0.5,
+            screen[p, sideways] - 0.5,
+            screen[q, 1 - sideways] - 0.5,
+            screen[q, sideways] - 0.5,
+        )
+        low, high = min(vp, vq), max(vp, vq)
+        if high < 0 or low > lines - 1:
+            continue
+        for line in range(math.ceil(max(low, 0.0)), math.floor(min(high, lines - 1.0)) + 1):
+            if (vp - line >= 0) == (vq - line >= 0):
+                continue
+            u = up + (uq - up) * ((line - vp) / (vq - vp))
+            if not -1 < u < cells:
+                continue
+            for cell in range(math.floor(u - CLOSE), math.floor(u + CLOSE) + 1):
+                if 0 <= cell < cells - 1:
+                    row, col = (line, cell) if sideways else (cell, line)
+                    near[row, col, sideways] = True
+
+
+@compiled
+def _crossings(screen, faces, across, near, owner, depth, first, pixel, out):
     H, W = owner.shape
     n = 0
     for row in range(H):
         for col in range(W):
             here = owner[row, col] - first
             for sideways in range(2):
-                r, c = row + 1 - sideways, col + sideways
-                if r == H or c == W:
+                if not near[row, col, sideways]:
                     continue
+                r, c = row + 1 - sideways, col + sideways
                 there = owner[r, c] - first
                 if here == there or (owner[row, col] < 0 and owner[r, c] < 0):
                     continue
@@ -91,14 +148,14 @@ def _crossings(screen, faces, across, owner, depth, first, pixel, out):
                         if owner[row, col] < 0:
                             continue
                         edge = _walk(screen, faces, across, here, there, col + 0.5, row + 0.5, sideways, 1.0)
-                        near, far = row * W + col, r * W + c
+                        one, two = row * W + col, r * W + c
                     else:
                         if owner[r, c] < 0:
                             continue
                         edge = _walk(screen, faces, across, there, here, c + 0.5, r + 0.5, sideways, -1.0)
-                        near, far = r * W + c, row * W + col
+                        one, two = r * W + c, row * W + col
                     if edge >= 0:
-                        out[n, 0], out[n, 1], out[n, 2] = pixel + near, pixel + far, 3 * first + edge
+                        out[n, 0], out[n, 1], out[n, 2] = pixel + one, pixel + two, 3 * first + edge
                         n += 1
                         break
     return n

@@ -55,6 +55,141 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> tuple[Tensor, Tenso
     return a[order], b[order], e[order]
 
 
+def mixed(scene: Scene, found: tuple[Tensor, Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
+    """By how much the pixels at outlines are mixed.
+
+    Args:
+        scene: triangles on the screen.
+        found: the N crossings, as `crossings` gives them.
+        n: number of pixels of all pictures.
+
+    Returns:
+        (2 N,) weights: of the pixels beyond the outlines, then of those on the surface; and (N, 3) barycentric
+        coordinates of the crossings in their triangles. Differentiable in the screen.
+    """
+    near, far, edge = found
+    H, W = scene.size
+    tri, i = edge // 3, edge % 3
+    corners = scene.faces[tri]
+    a, b = (
+        scene.screen.index_select(0, corners.gather(1, k[:, None])[:, 0]).double() for k in (i, (i + 1) % 3)
+    )
+    first = torch.minimum(near, far)
+    sideways = torch.maximum(near, far) // W == first // W
+    centre = torch.stack([first % W, first // W % H], 1).to(a.dtype) + 0.5
+    # u along the way from the first pixel to the second, v across it
+    (ua, va), (ub, vb) = (
+        torch.where(sideways[:, None], x, x.flip(1)).unbind(1) for x in (a[:, :2] - centre, b[:, :2] - centre)
+    )
+    along, across = ub - ua, vb - va
+    share = -va / across  # of the edge, from a to b
+    place = (ua + share * along).clamp(0, 1)
+    onto_first = near == first
+    cuts = _cut_off(first, sideways, onto_first, place, (along / across).detach(), (n, H, W))
+    lost, gained = (torch.where(onto_first, x, y) for x, y in (cuts, cuts[::-1]))
+    into, weight = torch.cat([far, near]), torch.cat([gained, lost])
+    total = weight.new_zeros(n).index_add(0, into, weight)  # above 1 only where outlines meet
+    weight = weight / total.index_select(0, into).clamp_min(1)
+    share = share.clamp(0, 1)
+    if scene.perspective:
+        wa, wb = (1 - share) * b[:, 2], share * a[:, 2]
+        share = wb / (wa + wb)
+    bary = share.new_zeros(len(tri), 3)
+    bary = bary.scatter(1, i[:, None], (1 - share)[:, None])
+    return weight, bary.scatter(1, ((i + 1) % 3)[:, None], share[:, None])
+
+
+def _cut_off(
+    first: Tensor,
+    sideways: Tensor,
+    onto_first: Tensor,
+    place: Tensor,
+    slope: Tensor,
+    sizes: tuple[int, int, int],
+) -> tuple[Tensor, Tensor]:
+    """Areas (N,) that outlines cut off the first and the second pixel of each pair.
+
+    In a square of four centres an outline goes on where a walk round the square from its surface's own pixel first
+    comes to a crossing; unless another surface is nearer there, behind which the outline ends. Then it is taken to go
+    straight on, as its edge does.
+
+    Args:
+        first: (N,) the left or upper pixel of the pair, an index into the pixels of all pictures.
+        sideways: (N,) whether the other pixel is to the right, else it is below.
+        onto_first: (N,) whether the first pixel sees the surface that ends.
+        place: (N,) where the outline crosses, from 0 at the first centre to 1 at the second.
+        slope: (N,) by how much `place` grows along the edge for a pixel to the right or down, across the pair.
+        sizes: number of pixels of all pictures, H and W of each.
+    """
+    n, H, W = sizes
+    number = torch.arange(len(first), device=first.device)
+    table = torch.full((2, n), -1, device=first.device)
+    kind = torch.where(sideways, 0, 1)
+    table[kind, first] = number
+    reach = torch.where(sideways, 1, W)  # to the second pixel
+    shift = torch.where(sideways, W, 1)  # to the pair beside
+    lane, lanes = torch.where(sideways, first // W % H, first % W), torch.where(sideways, H, W)
+    sums = torch.zeros_like(place), torch.zeros_like(place)
+    for step in (-1, 1):  # the squares of four centres on either side of the pair
+        inside = (lane + step >= 0) & (lane + step < lanes)
+        home = (
+            first if step == 1 else first - shift
+        )  # upper or left end of the pair across, at the first pixel
+
+        def found(pixel: Tensor, which: Tensor, inside: Tensor = inside) -> Tensor:
+            return torch.where(inside, table[which, torch.where(inside, pixel, 0)], -1)
+
+        def at(other: Tensor, values: Tensor) -> Tensor:
+            return values.index_select(0, other.clamp_min(0)) if len(values) else values
+
+        facing = found(first + step * shift, kind)
+        beside = (
+            found(home, 1 - kind),
+            found(home + reach, 1 - kind),
+        )  # across, at the first and at the second pixel
+        several = sum((x >= 0).int() for x in (facing, *beside)) > 1
+        here, beyond = (torch.where(onto_first, x, y) for x, y in (beside, beside[::-1]))
+        # whether the surface is the nearer one at the crossing, too
+        ours_here, ours_beyond = (at(x, onto_first) == (step == 1) for x in (here, beyond))
+        goes_here = (here >= 0) & (ours_here | ~several)
+        goes_facing = (here < 0) & (facing >= 0) & ((at(facing, onto_first) == onto_first) | ~several)
+        goes_beyond = (here < 0) & (facing < 0) & (beyond >= 0) & (~ours_beyond | ~several)
+        at_first = torch.where(onto_first, goes_here, goes_beyond)
+        at_second = torch.where(onto_first, goes_beyond, goes_here)
+        turned = [at(x, place) if step == 1 else 1 - at(x, place) for x in beside]
+        straight = _strip(
+            place, torch.where(goes_facing, at(facing, place), (place + step * slope).clamp(0, 1))
+        )
+        corner, mirrored = _corner(place, turned[0]), _corner(1 - place, turned[1])[::-1]
+        sums = tuple(  # type: ignore[assignment]
+            total + torch.where(at_first, corner[k], torch.where(at_second, mirrored[k], straight[k]))
+            for k, total in enumerate(sums)
+        )
+    return sums
+
+
+def _strip(here: Tensor, facing: Tensor) -> tuple[Tensor, Tensor]:
+    """Quarter areas cut off the first and the second pixel by a segment to the opposite side of the square."""
+    start, end = 0.5 - here, 0.5 - (here + facing) / 2
+    return _positive_area(start, end), _positive_area(-start, -end)
+
+
+def _positive_area(start: Tensor, end: Tensor) -> Tensor:
+    """Integral over half a unit of the positive part of what goes linearly from start to end."""
+    high, low = torch.maximum(start, end), torch.minimum(start, end)
+    gap = torch.where(high > low, high - low, 1.0)
+    crossing = torch.where((high > 0) & (low < 0), high.square() / (2 * gap), (high + low) / 2)
+    return 0.5 * torch.where(high > 0, crossing, 0.0)
+
+
+def _corner(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Quarter areas where a segment cuts the first pixel's corner off the square, a along the pair and b across it:
+    half of what it cuts off the first pixel (the pair across tells the other half), and off the second pixel."""
+    beyond = (a - 0.5).clamp_min(0).square() * b / (2 * a.clamp_min(0.5))
+    aside = (b - 0.5).clamp_min(0).square() * a / (2 * b.clamp_min(0.5))
+    return (0.25 - (a * b / 2 - beyond - aside)) / 2, beyond
+
+
 def _across(scene: Scene) -> Tensor:
     """(T, 3) the half-edge 3 g + j on the other side of edge i of face f; -1 at borders and where three faces meet."""
     F = scene.n_faces

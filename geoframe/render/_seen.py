@@ -56,8 +56,11 @@ class Seen:
             self.check_batch(values.shape[:-2], "values")
             if self.image is not None:
                 corner = corner + (self.image * sizes["V"])[:, None]
-        three = torch.nn.functional.embedding(corner, values.reshape(-1, sizes["C"]))
-        return (self.barycentric[..., None].to(values.dtype) * three).sum(1)
+        table, weights = values.reshape(-1, sizes["C"]), self.barycentric.to(values.dtype)
+        if not (torch.is_grad_enabled() and (table.requires_grad or weights.requires_grad)):
+            # in one pass; with a gradient it could not be differentiated twice
+            return torch.nn.functional.embedding_bag(corner, table, per_sample_weights=weights, mode="sum")
+        return (weights[..., None] * torch.nn.functional.embedding(corner, table)).sum(1)
 
     def of_faces(self, values: Tensor) -> Tensor:
         """(n, C) of values (F, C) or (..., F, C)."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from geoframe.render._scene import Scene
 
 Found = tuple[Tensor, Tensor, Tensor]
+Mixed = Callable[[Scene, Found, int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,7 @@ class Outline:
     Attributes:
         scene: the triangles on the screen; what is computed of outlines is differentiable in its points.
         find: gives the crossings of outlines and pairs of neighbouring pixels.
+        mix: gives the weights of these crossings and where they are on their triangles.
         batch: leading shape of the pictures.
         images: the pictures chosen from the batch by `Fragments.__getitem__`, or None for all.
         whole: the outlines that these were chosen from.
@@ -58,6 +60,7 @@ class Outline:
 
     scene: Scene
     find: Callable[[], Found]
+    mix: Mixed
     batch: tuple[int, ...]
     images: Tensor | None = None
     whole: Outline | None = None
@@ -66,7 +69,7 @@ class Outline:
         """The outlines of some pictures."""
         n = int(torch.Size(self.batch).numel())
         images = torch.arange(n, device=self.scene.screen.device).view(self.batch)[index]
-        return Outline(self.scene, self.find, tuple(images.shape), images.reshape(-1), self)
+        return Outline(self.scene, self.find, self.mix, tuple(images.shape), images.reshape(-1), self)
 
     @cached_property
     def _found(self) -> Found:
@@ -94,57 +97,16 @@ class Outline:
         outline they are exact.
         """
         near, far, edge = self._found
-        scene = self.scene
+        scene, tri = self.scene, edge // 3
         H, W = scene.size
-        tri, i = edge // 3, edge % 3
-        corners = scene.faces[tri]
-        a, b = (
-            scene.screen.index_select(0, corners.gather(1, k[:, None])[:, 0]).double()
-            for k in (i, (i + 1) % 3)
-        )
-        first = torch.minimum(near, far)
-        sideways = torch.maximum(near, far) // W == first // W
-        centre = torch.stack([first % W, first // W % H], 1).to(a.dtype) + 0.5
-        # u along the way from the first pixel to the second, v across it
-        (ua, va), (ub, vb) = (
-            torch.where(sideways[:, None], x, x.flip(1)).unbind(1)
-            for x in (a[:, :2] - centre, b[:, :2] - centre)
-        )
-        along, across = ub - ua, vb - va
-        share = -va / across  # of the edge, from a to b
-        place = (ua + share * along).clamp(0, 1)
-        steep = across.square() / (along.square() + across.square())
-        n = int(torch.Size(self.batch).numel()) * H * W
-        cut_first, cut_second = _cut_off(first, sideways, place, steep, n, (H, W))
-        onto_first = near == first
-        lost, gained = (
-            torch.where(onto_first, x, y) for x, y in ((cut_first, cut_second), (cut_second, cut_first))
-        )
-        into, weight = torch.cat([far, near]), torch.cat([gained, lost])
-        total = weight.new_zeros(n).index_add(0, into, weight)  # above 1 only where outlines meet
-        weight = weight / total.index_select(0, into).clamp_min(1)
-        face_id, bary = self._at_edge(tri, i, share, a[:, 2], b[:, 2])
-        return Mixing(into, torch.cat([near, far]), weight, face_id, bary)
-
-    def _at_edge(
-        self, tri: Tensor, i: Tensor, share: Tensor, za: Tensor, zb: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Faces and barycentric coordinates of points on the edges i of triangles."""
-        scene = self.scene
-        share = share.clamp(0, 1)
-        if scene.perspective:
-            wa, wb = (1 - share) * zb, share * za
-            share = wb / (wa + wb)
-        bary = share.new_zeros(len(tri), 3)
-        bary = bary.scatter(1, i[:, None], (1 - share)[:, None])
-        bary = bary.scatter(1, ((i + 1) % 3)[:, None], share[:, None])
+        weight, bary = self.mix(scene, (near, far, edge), int(torch.Size(self.batch).numel()) * H * W)
         if scene.face_id is not None:
             face_id = scene.face_id[tri]
         else:
             face_id = tri % max(scene.n_faces or 1, 1)
         if scene.corners is not None:
             bary = (bary[:, None, :] @ scene.corners[tri])[:, 0]
-        return face_id, bary.to(scene.dtype)
+        return Mixing(torch.cat([far, near]), torch.cat([near, far]), weight, face_id, bary.to(scene.dtype))
 
     def blend(
         self,
@@ -177,80 +139,3 @@ class Outline:
             torch.cat([edge, beyond]) - flat.index_select(0, mixing.into)
         )
         return flat.index_add(0, mixing.into, change)
-
-
-def _cut_off(
-    first: Tensor, sideways: Tensor, place: Tensor, steep: Tensor, n: int, size: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Areas (N,) that outlines cut off the first and the second pixel of each pair.
-
-    Args:
-        first: (N,) the left or upper pixel of the pair, an index into the n pixels of all pictures.
-        sideways: (N,) whether the other pixel is to the right, else it is below.
-        place: (N,) where the outline crosses, from 0 at the first centre to 1 at the second.
-        steep: (N,) squared cosine between the edge's normal and the way from pixel to pixel.
-        n: number of pixels.
-        size: (H, W) of a picture.
-    """
-    H, W = size
-    number = torch.arange(len(first), device=first.device)
-    table = torch.full((2, n), -1, device=first.device)
-    kind = torch.where(sideways, 0, 1)
-    table[kind, first] = number
-    reach = torch.where(sideways, 1, W)  # to the second pixel
-    shift = torch.where(sideways, W, 1)  # to the pair beside
-    lane, lanes = torch.where(sideways, first // W % H, first % W), torch.where(sideways, H, W)
-    sums = torch.zeros_like(place), torch.zeros_like(place)
-    for step in (-1, 1):  # the squares of four centres on either side of the pair
-        inside = (lane + step >= 0) & (lane + step < lanes)
-        home = (
-            first if step == 1 else first - shift
-        )  # upper or left end of the pair across, at the first pixel
-
-        def found(pixel: Tensor, which: Tensor, inside: Tensor = inside) -> Tensor:
-            return torch.where(inside, table[which, torch.where(inside, pixel, 0)], -1)
-
-        facing = found(first + step * shift, kind)
-        at_first, at_second = found(home, 1 - kind), found(home + reach, 1 - kind)
-        others = (facing >= 0).int() + (at_first >= 0).int() + (at_second >= 0).int()
-
-        def at(other: Tensor) -> Tensor:
-            return place.index_select(0, other.clamp_min(0)) if len(place) else place
-
-        across = [at(x) if step == 1 else 1 - at(x) for x in (at_first, at_second)]
-        straight = _strip(place, at(facing))
-        corner = _corner(place, across[0])
-        mirrored = _corner(1 - place, across[1])[::-1]
-        lone = [torch.where(inside, steep, 1.0) * x for x in _strip(place, place)]
-        sums = tuple(  # type: ignore[assignment]
-            total
-            + torch.where(
-                others != 1,
-                lone[k],
-                torch.where(facing >= 0, straight[k], torch.where(at_first >= 0, corner[k], mirrored[k])),
-            )
-            for k, total in enumerate(sums)
-        )
-    return sums
-
-
-def _strip(here: Tensor, facing: Tensor) -> tuple[Tensor, Tensor]:
-    """Quarter areas cut off the first and the second pixel by a segment to the opposite side of the square."""
-    start, end = 0.5 - here, 0.5 - (here + facing) / 2
-    return _positive_area(start, end), _positive_area(-start, -end)
-
-
-def _positive_area(start: Tensor, end: Tensor) -> Tensor:
-    """Integral over half a unit of the positive part of what goes linearly from start to end."""
-    high, low = torch.maximum(start, end), torch.minimum(start, end)
-    gap = torch.where(high > low, high - low, 1.0)
-    crossing = torch.where((high > 0) & (low < 0), high.square() / (2 * gap), (high + low) / 2)
-    return 0.5 * torch.where(high > 0, crossing, 0.0)
-
-
-def _corner(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Quarter areas where a segment cuts the first pixel's corner off the square, a along the pair and b across it:
-    half of what it cuts off the first pixel (the pair across tells the other half), and off the second pixel."""
-    beyond = (a - 0.5).clamp_min(0).square() * b / (2 * a.clamp_min(0.5))
-    aside = (b - 0.5).clamp_min(0).square() * a / (2 * b.clamp_min(0.5))
-    return (0.25 - (a * b / 2 - beyond - aside)) / 2, beyond

@@ -15,6 +15,7 @@ from torch import Tensor
 from geoframe._check import check_choice, check_float, check_shape
 from geoframe._precision import full_precision
 from geoframe.camera import Camera
+from geoframe.render._first_order import first_order
 from geoframe.render._scene import Scene, Size, build_scene
 from geoframe.render.outline import Outline
 
@@ -120,7 +121,7 @@ def rasterize(
         depth.to(scene.dtype).view(*scene.batch, H, W),
         scene.shared_faces,
         scene.clipped.view(scene.batch),
-        Outline(scene, partial(module.crossings, scene, owner, depth.detach()), scene.batch),
+        Outline(scene, partial(module.crossings, scene, owner, depth.detach()), module.mixed, scene.batch),
     )
 
 
@@ -188,26 +189,3 @@ class _Hard(torch.autograd.Function):
         with torch.no_grad():
             g = ctx.backend.hard_backward(screen, faces, owner, ctx.perspective, g_bary, g_depth)
         return first_order(g, "rasterize", screen, g_bary, g_depth), None, None
-
-
-def first_order(g: Tensor, name: str, *inputs: Tensor) -> Tensor:
-    """The gradient `g`; with create_graph=True one that raises when it is differentiated again.
-
-    torch's `once_differentiable` stays silent where the incoming gradient is a constant: a gradient penalty would
-    then be constant without a word.
-    """
-    return _NoSecond.apply(g, name, *inputs) if torch.is_grad_enabled() else g
-
-
-class _NoSecond(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, name: str, *inputs: Tensor) -> Tensor:
-        ctx.name = name
-        return g.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise RuntimeError(
-            f"{ctx.name}: has first derivatives only, found a second one (create_graph=True); take the gradient "
-            "penalty of something else, or finite differences"
-        )

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from geoframe._precision import full_precision
 from geoframe.camera import Camera
+from geoframe.render._first_order import first_order
 from geoframe.render._scene import Scene, Size, build_scene
-from geoframe.render.rasterize import first_order, load_backend
+from geoframe.render.rasterize import load_backend
 
 _LEAST_AREA = 0.5e-8  # squares of half the shorter side: a triangle seen edge-on hides nothing
 

@@ -73,14 +73,19 @@ def affine_scale(mom: Moments) -> Tensor:
     return or_one(size)
 
 
+def centred(mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Tensor:
+    """(B, 2) the translation that brings the middle of the shape to that of the points."""
+    centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
+    return mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
+
+
 def judged(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival:
     """A pose with its translation, value and residual, in the dtype of the points.
 
     Value and residual come from the points themselves: differences of moments cancel.
     """
     u, v, T, basis, gamma = given
-    centre = (mom.mean_f * with_one(c)[..., None]).sum(1)
-    t = mom.mean_u - s[:, None] * (R[:, :2] @ centre[..., None])[..., 0]
+    t = centred(mom, R, s, c)
     R, s, c, t, gamma, v, T, basis = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, basis))
     away = u - t[:, None] - s[:, None, None] * (deformed(T, basis, c) @ R[:, :2].mT)
     error = (v * away.square().sum(-1)).sum(1)

@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 LIFT = 1e-14  # of the trace, added to the coefficients' equations: a basis of lower rank leaves them solvable
 BLOCK = 2**19  # numbers held at a time: about what the caches do
+COLUMNS = 8  # of the products of a shape with itself that are made at a time
 
 
 class Moments(NamedTuple):
@@ -105,40 +106,48 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
 class _Squares(torch.autograd.Function):
     """``sum_i v_bi F_i F_i^T`` (B, m, m) of weights v (B, V) and rows F (V, m).
 
-    All products ``F_i F_i^T`` are made once for the whole batch, some rows at a time so that they stay in the cache,
-    and again for the gradient, which is that of a symmetric product: half the work of differentiating both factors.
+    The products ``F_ia F_ic`` are made once for the whole batch, and again for the gradient: for some rows i and some
+    columns a at a time, so that they stay in the cache, and for the columns c from there on: the result is symmetric.
     """
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, F: Tensor) -> Tensor:
         ctx.save_for_backward(v, F)
-        out = v.new_zeros(len(v), F.shape[1] ** 2)
-        for rows, products in _products(F):
-            out.addmm_(v[:, rows], products)
-        return out.view(len(v), F.shape[1], F.shape[1])
+        m = F.shape[1]
+        out = v.new_zeros(len(v), m, m)
+        for rows, block, rest in _blocks(F):
+            products = (F[rows, block, None] * F[rows, None, rest]).flatten(1)
+            out[:, block, rest] += (v[:, rows] @ products).unflatten(1, (-1, m - rest.start))
+        for block in range(COLUMNS, m, COLUMNS):
+            out[:, block:, block - COLUMNS : block] = out[:, block - COLUMNS : block, block:].mT
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
         v, F = ctx.saved_tensors
         wants_v, wants_F = ctx.needs_input_grad
-        g_v, g_F = torch.empty_like(v) if wants_v else None, torch.empty_like(F) if wants_F else None
-        flat, both = grad.flatten(1), (grad + grad.mT).flatten(1)
-        for rows, products in _products(F):
+        g_v, g_F = torch.zeros_like(v) if wants_v else None, torch.zeros_like(F) if wants_F else None
+        for rows, block, rest in _blocks(F):
+            n = block.stop - block.start
+            some, here, beyond = F[rows, block], F[rows, rest], grad[:, rest, block][:, n:].mT
+            weight = grad[:, block, rest].clone()  # of products within the block both orders are there
+            weight[:, :, n:] += beyond
+            weight = weight.flatten(1)
             if g_v is not None:
-                g_v[:, rows] = flat @ products.mT
+                g_v[:, rows] += weight @ (some[:, :, None] * here[:, None]).flatten(1).mT
             if g_F is not None:
-                torch.mm(v[:, rows].mT, both, out=products)
-                g_F[rows] = (products.view(-1, *grad.shape[1:]) @ F[rows, :, None])[..., 0]
+                each = (v[:, rows].mT @ weight).view(len(some), n, -1)
+                g_F[rows, block] += (each @ here[:, :, None])[..., 0]
+                g_F[rows, rest] += (some[:, None] @ each)[:, 0]
         return g_v, g_F
 
 
-def _products(F: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Rows of F (V, m) and their products with themselves (n, m * m), in a buffer that is used again."""
+def _blocks(F: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Rows of F (V, m), some columns, and these with all that follow."""
     V, m = F.shape
-    n = max(1, min(V, BLOCK // m**2))
-    room = F.new_empty(n, m, m)
+    n = max(1, BLOCK // (COLUMNS * m))
     for first in range(0, V, n):
-        rows = slice(first, min(first + n, V))
-        products = torch.mul(F[rows, :, None], F[rows, None, :], out=room[: rows.stop - first])
-        yield rows, products.flatten(1)
+        for column in range(0, m, COLUMNS):
+            last = min(column + COLUMNS, m)
+            yield slice(first, min(first + n, V)), slice(column, last), slice(column, m)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,49 +19,107 @@ from torch import Tensor
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
 from geoframe.solve._moments import LIFT, Moments
+from geoframe.solve._numba_algebra import cholesky, copy, eigen, solve, turn_by, weighted
 
-Limits = tuple[float, float, int]
 _ALONE = 2**23  # multiplications, about, that are not worth a second thread
 
 
-def newton(
-    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, maps: tuple[Tensor, Tensor], limits: Limits
-) -> tuple[Tensor, ...]:
-    """The fields of `geoframe.solve._weak.Optimum`, from R (N, 3, 3) and s (N,).
+class Method(NamedTuple):
+    """How poses are found: the constants of `geoframe.solve._weak` that turn moments into derivatives, `to_values` (15,
+    1 + d + d * d) and `to_cross` (15, d), and its limits ENOUGH, ASKED and MOST_STEPS."""
 
-    `maps` are the constants of `geoframe.solve._weak` that turn moments into derivatives, `limits` its ENOUGH, ASKED
-    and MOST_STEPS.
-    """
-    N, n = mom.G.shape[:2]
-    given = *arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
-    found = arrays(R.clone(), s.clone(), *_empty((N,), maps))
+    to_values: Array
+    to_cross: Array
+    enough: float
+    asked: float
+    most: int
+
+    @staticmethod
+    def of(maps: tuple[Tensor, Tensor], limits: tuple[float, float, int]) -> Method:
+        """From the tensors."""
+        return Method(*arrays(*maps), *limits)
+
+
+class _Problems(NamedTuple):
+    """Moments G (N, n, n, 3, 3), H (N, n, 2, 3) and uu (N,), and ridge (N,); or those of one problem."""
+
+    G: Array
+    H: Array
+    uu: Array
+    ridge: Array
+
+    @staticmethod
+    def of(mom: Moments, ridge: Tensor) -> _Problems:
+        """From the tensors."""
+        return _Problems(*arrays(mom.G, mom.H, mom.uu, ridge))
+
+
+class _Found(NamedTuple):
+    """The fields of `geoframe.solve._weak.Optimum`, to be filled. R and s hold the start."""
+
+    R: Array
+    s: Array
+    values: Array
+    strict: Array
+    steps: Array
+
+    @staticmethod
+    def room(R: Tensor, s: Tensor, method: Method) -> _Found:
+        """Room for as many poses as there are in R (..., 3, 3) and s (...), which are copied."""
+        shape = tuple(s.shape)
+        values = np.empty((*shape, method.to_values.shape[1]))
+        return _Found(
+            *arrays(R.clone(), s.clone()), values, np.empty(shape, np.bool_), np.empty(shape, np.int64)
+        )
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The same memory."""
+        return tuple(torch.from_numpy(x) for x in self)
+
+
+def newton(
+    mom: Moments, which: Tensor | None, R: Tensor, s: Tensor, ridge: Tensor, method: Method
+) -> tuple[Tensor, ...]:
+    """The fields of `geoframe.solve._weak.Optimum`, from R (N, 3, 3) and s (N,) of the problems `which` (N,)."""
+    N, n = len(s), mom.G.shape[1]
+    problems, found = _Problems.of(mom, ridge), _Found.room(R, s, method)
+    rows = np.arange(N) if which is None else arrays(which)[0]
 
     def run(first: int, last: int) -> None:
-        _newton(*given, first, last, *found)
+        _newton(problems, rows, method, first, last, found)
 
     in_parts(run, N, n * n * 50)
-    return tuple(torch.from_numpy(x) for x in found)
+    return found.tensors()
 
 
 def alternate(
-    mom: Moments,
-    R: Tensor,
-    s: Tensor,
-    ridge: Tensor,
-    maps: tuple[Tensor, Tensor],
-    limits: Limits,
-    n: int,
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, method: Method, n: int
 ) -> tuple[Tensor, ...]:
     """The fields of n further `geoframe.solve._weak.Optimum`, stacked (n, N, ...), as `_weak.alternate`."""
     N, K = len(s), mom.G.shape[1] - 1
-    given = *arrays(mom.G, mom.H, mom.uu, ridge, *maps), limits
-    found = arrays(R.expand(n + 1, N, 3, 3).clone(), s.expand(n + 1, N).clone(), *_empty((n + 1, N), maps))
+    problems = _Problems.of(mom, ridge)
+    found = _Found.room(R.expand(n + 1, N, 3, 3), s.expand(n + 1, N), method)
 
     def run(first: int, last: int) -> None:
-        _alternate(*given, first, last, *found)
+        _alternate(problems, method, first, last, found)
 
     in_parts(run, N, n * (K * K * (20 + K // 3) + 1000))
-    return tuple(torch.from_numpy(x)[1:] for x in found)
+    return tuple(x[1:] for x in found.tensors())
+
+
+def reflected(
+    mom: Moments, best: tuple[Tensor, ...], ridge: Tensor, method: Method, near: tuple[float, float]
+) -> tuple[Tensor, ...]:
+    """The fields of the `geoframe.solve._weak.Optimum` next to the poses `best` reflected, as `_weak.reflected`; `near`
+    are its REFLECTED and SAME."""
+    N, n = len(ridge), mom.G.shape[1]
+    problems, found = _Problems.of(mom, ridge), _Found(*arrays(*(x.clone() for x in best)))
+
+    def run(first: int, last: int) -> None:
+        _reflected(problems, method, near, first, last, found)
+
+    in_parts(run, N, n * n * 50)
+    return found.tensors()
 
 
 def arrays(*tensors: Tensor) -> list[Array]:
@@ -68,23 +127,17 @@ def arrays(*tensors: Tensor) -> list[Array]:
     return [x.detach().contiguous().numpy() for x in tensors]
 
 
-def _empty(shape: tuple[int, ...], maps: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for values, strict and steps."""
-    values = torch.empty(*shape, maps[0].shape[1], dtype=torch.float64)
-    return values, torch.empty(shape, dtype=torch.bool), torch.empty(shape, dtype=torch.int64)
-
-
-def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
-    """As `geoframe.solve._weak.coefficients`."""
+def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
+    """As `geoframe.solve._weak.coefficients`, and the objective there (N,)."""
     N, n = mom.G.shape[:2]
-    given = arrays(mom.G, mom.H, R, s, ridge)
-    c = np.empty((N, n))
+    problems, given = _Problems.of(mom, ridge), arrays(R, s)
+    c, value = np.empty((N, n)), np.empty(N)
 
     def run(first: int, last: int) -> None:
-        _best_coefficients(*given, first, last, c)
+        _best_coefficients(problems, *given, first, last, c, value)
 
     in_parts(run, N, n * n * (9 + n // 3))
-    return torch.from_numpy(c)[:, 1:]
+    return torch.from_numpy(c)[:, 1:], torch.from_numpy(value)
 
 
 def in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
@@ -94,76 +147,115 @@ def in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
 
 
 @compiled
-def _newton(G, H, uu, ridge, to_values, to_cross, limits, first, last, R, s, out, strict, steps):
-    room = _room(G.shape[1], to_cross.shape[1])
-    for p in range(first, last):
-        s[p], strict[p], steps[p] = _descend(
-            *(G[p], H[p], uu[p], ridge[p], to_values, to_cross, limits, R[p], s[p], out[p], room)
+def _one(problems, p):
+    """One of the problems."""
+    return _Problems(problems.G[p], problems.H[p], problems.uu[p], problems.ridge[p])
+
+
+@compiled
+def _newton(problems, which, method, first, last, found):
+    room = _room(problems.G.shape[1], method.to_cross.shape[1])
+    for i in range(first, last):
+        _into(
+            found,
+            i,
+            _descend(_one(problems, which[i]), method, found.R[i], found.s[i], found.values[i], room),
         )
 
 
 @compiled
-def _alternate(G, H, uu, ridge, to_values, to_cross, limits, first, last, R, s, out, strict, steps):
-    """R (T + 1, N, 3, 3), s, values, strict and steps likewise: number 0 is given, one after another is found."""
-    n = G.shape[1]
-    A, L, c, room = (
-        np.empty((n - 1, n - 1)),
-        np.empty((n - 1, n - 1)),
-        np.empty(n),
-        _room(1, to_cross.shape[1]),
-    )
-    each, g, h = np.empty(9 * n), np.empty(9), np.empty(6)
-    rigid, seen = g.reshape(1, 1, 3, 3), h.reshape(1, 2, 3)
+def _into(found, i, ended):
+    """Scale, strictness and steps of one pose; rotation and values are there already."""
+    found.s[i], found.strict[i], found.steps[i] = ended
+
+
+@compiled
+def _alternate(problems, method, first, last, found):
+    """`found` with one axis more in front: number 0 is given, one after another is found."""
+    n = problems.G.shape[1]
+    spare, c, room = _factors(n), np.empty(n), _room(1, method.to_cross.shape[1])
+    rigid, each = _Problems(np.empty((1, 1, 3, 3)), np.empty((1, 2, 3)), 0.0, 0.0), np.empty(9 * n)
     for p in range(first, last):
-        for i in range(1, len(R)):
-            _coefficients(G[p], H[p], R[i - 1, p], s[i - 1, p], ridge[p], A, L, c)
-            _weighted(G[p].reshape(n, 9 * n), c, each)  # collapsed to the one shape of these coefficients
-            _weighted(each.reshape(n, 9), c, g)
-            _weighted(H[p].reshape(n, 6), c, h)
-            _copy(R[i - 1, p], R[i, p])
-            s[i, p], strict[i, p], steps[i, p] = _descend(
-                *(rigid, seen, uu[p], 0.0, to_values, to_cross, limits),
-                *(R[i, p], s[i - 1, p], out[i, p], room),
+        one = _one(problems, p)
+        for i in range(1, len(found.s)):
+            R, s = found.R[i - 1, p], found.s[i - 1, p]
+            _coefficients(one, R, s, spare, c)
+            _collapse(one, c, each, rigid)
+            copy(R, found.R[i, p])
+            shape = _Problems(rigid.G, rigid.H, one.uu, 0.0)
+            found.s[i, p], found.strict[i, p], found.steps[i, p] = _descend(
+                shape, method, found.R[i, p], s, found.values[i, p], room
             )
 
 
 @compiled
-def _weighted(x, c, out):
-    """out (m,) becomes the sum of the c[k] x[k]."""
-    for i in range(len(out)):
-        out[i] = 0.0
-    for k in range(len(c)):
-        for i in range(len(out)):
-            out[i] += c[k] * x[k, i]
+def _reflected(problems, method, near, first, last, found):
+    n, d = problems.G.shape[1], method.to_cross.shape[1]
+    spare, c, room, values = _factors(n), np.empty(n), _room(n, d), np.empty(1 + d + d * d)
+    rigid, each = _Problems(np.empty((1, 1, 3, 3)), np.empty((1, 2, 3)), 0.0, 0.0), np.empty(9 * n)
+    V, lam, R, along = np.empty((3, 3)), np.empty(3), np.empty((3, 3)), np.empty(3)
+    furthest, same = near
+    for p in range(first, last):
+        one, best, s = _one(problems, p), found.R[p], found.s[p]
+        _coefficients(one, best, s, spare, c)
+        _collapse(one, c, each, rigid)
+        eigen(rigid.G[0, 0], V, lam)
+        thin = np.argmin(lam)
+        for i in range(3):
+            along[i] = best[i, 0] * V[0, thin] + best[i, 1] * V[1, thin] + best[i, 2] * V[2, thin]
+        away = 0.0
+        for i in range(3):
+            for j in range(3):
+                R[i, j] = (-1.0 if i == 2 else 1.0) * (best[i, j] - 2 * along[i] * V[j, thin])
+                away += (R[i, j] - best[i, j]) ** 2
+        if not away > 2 * same * same:
+            continue
+        _evaluate(one, method, R, s, room[0], values)
+        if values[0] - found.values[p, 0] <= furthest * one.uu:
+            copy(R, best)
+            _into(found, p, _descend(one, method, best, s, found.values[p], room))
+
+
+@compiled
+def _collapse(one, c, each, rigid):
+    """The rigid problem of the shape with the coefficients c (n,), one first; `each` (9 n,) is spare memory."""
+    n = len(c)
+    weighted(one.G.reshape(n, 9 * n), c, each)
+    weighted(each.reshape(n, 9), c, rigid.G.reshape(9))
+    weighted(one.H.reshape(n, 6), c, rigid.H.reshape(6))
+
+
+@compiled
+def _factors(n):
+    """Matrix and Cholesky factor of the equations of n - 1 coefficients."""
+    return np.empty((n - 1, n - 1)), np.empty((n - 1, n - 1))
 
 
 @compiled
 def _room(n, d):
     """Memory of `_descend` and, first, of `_evaluate`."""
-    K = n - 1
-    inner = np.empty((K, K)), np.empty((K, K)), np.empty(n), np.empty((n, 9)), np.empty((K, d))
+    inner = _factors(n), np.empty(n), np.empty((n, 9)), np.empty((n - 1, d))
     return inner, np.empty(1 + d + d * d), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty(d)
 
 
 @compiled
-def _descend(G, H, uu, ridge, to_values, to_cross, limits, R, s, values, room):
+def _descend(one, method, R, s, values, room):
     """From R, changed in place, and s to a minimum: s there, whether it is strict, steps; `values` are filled."""
     inner, trial, hessian, L, V, step = room
-    enough, asked, most = limits
     d, turned = len(step), np.empty((3, 3))
-    size = uu + s * s * (G[0, 0, 0, 0] + G[0, 0, 1, 1] + G[0, 0, 2, 2])
-    _copy(R, turned)
+    size = one.uu + s * s * (one.G[0, 0, 0, 0] + one.G[0, 0, 1, 1] + one.G[0, 0, 2, 2])
+    copy(R, turned)
     scale, values[0], radius, length, decrement, steps = s, np.inf, 0.35, 0.0, np.inf, 0
     while True:
-        _evaluate(G, H, uu, ridge, turned, scale, to_values, to_cross, inner, trial)
+        _evaluate(one, method, turned, scale, inner, trial)
         if trial[0] <= values[0] + 1e-14 * size:
-            _copy(turned, R)
-            _copy(trial, values)
+            copy(turned, R)
+            copy(trial, values)
             s, radius = scale, min(2 * radius, 1.0)
         else:
             radius = min(radius, length) / 4
         decrement = _step(values, hessian, L, V, step)
-        if radius <= 1e-9 or not decrement > asked * size or steps == most:
+        if radius <= 1e-9 or not decrement > method.asked * size or steps == method.most:
             break
         length = 0.0
         for k in range(d):
@@ -171,43 +263,43 @@ def _descend(G, H, uu, ridge, to_values, to_cross, limits, R, s, values, room):
         length = math.sqrt(length)
         for k in range(d):
             step[k] *= min(radius / max(length, 1e-300), 1.0)
-        _turn_by(step, R, turned)
+        turn_by(step, R, turned)
         scale = s * math.exp(step[3]) if d == 4 else s
         steps += 1
     _take_hessian(values, hessian)
-    _eigen(hessian, V, step)
-    return s, decrement <= enough * size and min(step) > 1e-9 * max(step), steps
+    eigen(hessian, V, step)
+    return s, decrement <= method.enough * size and min(step) > 1e-9 * max(step), steps
 
 
 @compiled
-def _evaluate(G, H, uu, ridge, R, s, to_values, to_cross, room, values):
+def _evaluate(one, method, R, s, room, values):
     """Objective, gradient and Hessian at the best coefficients, as `geoframe.solve._weak.model`."""
-    A, L, c, each, cross = room
-    n, d = len(c), to_cross.shape[1]
-    solved = _coefficients(G, H, R, s, ridge, A, L, c)
+    spare, c, each, cross = room
+    n, d, L = len(c), method.to_cross.shape[1], spare[1]
+    solved = _coefficients(one, R, s, spare, c)
     Y, Z, z = np.zeros(9), np.zeros(6), np.empty(15)
-    _weighted(G.reshape(n, 9 * n), c, each.reshape(9 * n))
-    _weighted(each, c, Y)
+    weighted(one.G.reshape(n, 9 * n), c, each.reshape(9 * n))
+    weighted(each, c, Y)
     for k in range(1, n):  # G_kl is the transpose of G_lk
         for i, j in ((1, 3), (2, 6), (5, 7)):
             each[k, i], each[k, j] = each[k, j], each[k, i]
-    _weighted(H.reshape(n, 6), c, Z)
+    weighted(one.H.reshape(n, 6), c, Z)
     _turned(Y, Z, R, s, z)
     values[:] = 0.0
     for i in range(15):
         for j in range(len(values)):
-            values[j] += z[i] * to_values[i, j]
-    values[0] += uu
+            values[j] += z[i] * method.to_values[i, j]
+    values[0] += one.uu
     for k in range(1, n):
-        values[0] += ridge * c[k] * c[k]
+        values[0] += one.ridge * c[k] * c[k]
     if not solved:
         return
     for k in range(n - 1):
-        _turned(each[k + 1], H[k + 1].reshape(6), R, s, z)
+        _turned(each[k + 1], one.H[k + 1].reshape(6), R, s, z)
         for j in range(d):
             total = 0.0
             for i in range(15):
-                total += z[i] * to_cross[i, j]
+                total += z[i] * method.to_cross[i, j]
             for m in range(k):  # forward substitution
                 total -= L[k, m] * cross[m, j]
             cross[k, j] = total / L[k, k]
@@ -217,16 +309,33 @@ def _evaluate(G, H, uu, ridge, R, s, to_values, to_cross, room, values):
 
 
 @compiled
-def _best_coefficients(G, H, R, s, ridge, first, last, c):
-    K = G.shape[1] - 1
-    A, L = np.empty((K, K)), np.empty((K, K))
+def _best_coefficients(problems, R, s, first, last, c, value):
+    n = problems.G.shape[1]
+    spare, rigid, each = (
+        _factors(n),
+        _Problems(np.empty((1, 1, 3, 3)), np.empty((1, 2, 3)), 0.0, 0.0),
+        np.empty(9 * n),
+    )
     for p in range(first, last):
-        _coefficients(G[p], H[p], R[p], s[p], ridge[p], A, L, c[p])
+        one = _one(problems, p)
+        _coefficients(one, R[p], s[p], spare, c[p])
+        _collapse(one, c[p], each, rigid)
+        value[p] = one.uu
+        for k in range(1, n):
+            value[p] += one.ridge * c[p, k] * c[p, k]
+        for i in range(2):
+            for a in range(3):
+                along = 0.0
+                for b in range(3):
+                    along += rigid.G[0, 0, a, b] * R[p, i, b]
+                value[p] += s[p] * R[p, i, a] * (s[p] * along - 2 * rigid.H[0, i, a])
 
 
 @compiled
-def _coefficients(G, H, R, s, ridge, A, L, c):
-    """c (n,): one, then the best coefficients. L the factor of their equations; returned, whether there is one."""
+def _coefficients(one, R, s, spare, c):
+    """c (n,): one, then the best coefficients. The factor of their equations is in `spare`; returned, whether there is
+    one."""
+    A, L = spare
     K = len(A)
     c[:] = 0.0
     c[0] = 1.0
@@ -240,20 +349,20 @@ def _coefficients(G, H, R, s, ridge, A, L, c):
             total = 0.0
             for a in range(3):
                 for b in range(3):
-                    total += G[k + 1, m + 1, a, b] * S[a, b]
+                    total += one.G[k + 1, m + 1, a, b] * S[a, b]
             if m < 0:
                 c[k + 1] = -total
             else:
                 A[k, m] = total
         for a in range(3):
-            c[k + 1] += s * (R[0, a] * H[k + 1, 0, a] + R[1, a] * H[k + 1, 1, a])
+            c[k + 1] += s * (R[0, a] * one.H[k + 1, 0, a] + R[1, a] * one.H[k + 1, 1, a])
         trace += A[k, k]
-    lift = ridge + LIFT * trace
+    lift = one.ridge + LIFT * trace
     for k in range(K):
         A[k, k] += lift if lift > 0 else 1.0
-    solved = _cholesky(A, L)
+    solved = cholesky(A, L)
     if solved:
-        _solve(L, c[1:])
+        solve(L, c[1:])
     else:
         c[1:] = 0.0
     return solved
@@ -280,11 +389,11 @@ def _step(values, hessian, L, V, step):
     _take_hessian(values, hessian)
     for k in range(d):
         step[k] = -values[1 + k]
-    if _cholesky(hessian, L):
-        _solve(L, step)
+    if cholesky(hessian, L):
+        solve(L, step)
     else:
         lam = np.empty(d)
-        _eigen(hessian, V, lam)
+        eigen(hessian, V, lam)
         least = 0.0
         for k in range(d):
             least = max(least, 1e-12 * abs(lam[k]), 1e-300)
@@ -307,85 +416,3 @@ def _take_hessian(values, hessian):
     for i in range(d):
         for j in range(d):
             hessian[i, j] = values[1 + d + i * d + j]
-
-
-@compiled
-def _copy(x, out):
-    for i in np.ndindex(x.shape):
-        out[i] = x[i]
-
-
-@compiled
-def _cholesky(A, L):
-    """L with ``L L^T = A`` from the lower half of A; False, and half done, where A is not positive definite."""
-    for k in range(len(A)):
-        for m in range(k + 1):
-            total = A[k, m]
-            for i in range(m):
-                total -= L[k, i] * L[m, i]
-            if m < k:
-                L[k, m] = total / L[m, m]
-            elif total > 0:
-                L[k, k] = math.sqrt(total)
-            else:
-                return False
-    return True
-
-
-@compiled
-def _solve(L, x):
-    """x becomes ``(L L^T)^-1 x``."""
-    for k in range(len(x)):
-        for m in range(k):
-            x[k] -= L[k, m] * x[m]
-        x[k] /= L[k, k]
-    for k in range(len(x) - 1, -1, -1):
-        for m in range(k + 1, len(x)):
-            x[k] -= L[m, k] * x[m]
-        x[k] /= L[k, k]
-
-
-@compiled
-def _eigen(A, V, lam):
-    """Eigenvalues and eigenvectors (columns of V) of a small symmetric matrix by Jacobi's rotations; uses A up."""
-    d = len(A)
-    V[:] = 0.0
-    for i in range(d):
-        V[i, i] = 1.0
-    for _ in range(30):
-        off = total = 0.0
-        for i in range(d):
-            for j in range(d):
-                total += A[i, j] * A[i, j]
-                off += A[i, j] * A[i, j] if i < j else 0.0
-        if off <= 1e-33 * total:
-            break
-        for i in range(d):
-            for j in range(i + 1, d):
-                if A[i, j] == 0:
-                    continue
-                slope = (A[j, j] - A[i, i]) / (2 * A[i, j])
-                t = (1.0 if slope >= 0 else -1.0) / (abs(slope) + math.sqrt(slope * slope + 1))
-                cos = 1 / math.sqrt(t * t + 1)
-                sin = t * cos
-                for k in range(d):
-                    A[k, i], A[k, j] = cos * A[k, i] - sin * A[k, j], sin * A[k, i] + cos * A[k, j]
-                for k in range(d):
-                    A[i, k], A[j, k] = cos * A[i, k] - sin * A[j, k], sin * A[i, k] + cos * A[j, k]
-                    V[k, i], V[k, j] = cos * V[k, i] - sin * V[k, j], sin * V[k, i] + cos * V[k, j]
-    for i in range(d):
-        lam[i] = A[i, i]
-
-
-@compiled
-def _turn_by(w, R, out):
-    """R turned by Cayley's rotation of the first three of w, as in `geoframe.solve._weak`."""
-    x, y, z = w[0] / 2, w[1] / 2, w[2] / 2
-    f = 2 / (1 + x * x + y * y + z * z)
-    Q = np.empty((3, 3))
-    Q[0, 0], Q[0, 1], Q[0, 2] = 1 - f * (y * y + z * z), f * (x * y - z), f * (x * z + y)
-    Q[1, 0], Q[1, 1], Q[1, 2] = f * (x * y + z), 1 - f * (x * x + z * z), f * (y * z - x)
-    Q[2, 0], Q[2, 1], Q[2, 2] = f * (x * z - y), f * (y * z + x), 1 - f * (x * x + y * y)
-    for i in range(3):
-        for j in range(3):
-            out[i, j] = Q[i, 0] * R[0, j] + Q[i, 1] * R[1, j] + Q[i, 2] * R[2, j]

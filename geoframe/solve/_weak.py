@@ -10,28 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from geoframe.solve._moments import LIFT, Moments, with_one
-from geoframe.transforms import quaternion_to_rotation, rotvec_to_rotation, skew
+from geoframe.solve._search import starts
+from geoframe.transforms import quaternion_to_rotation, skew
 
 ENOUGH = 1e-16  # of the Newton decrement, twice the decrease still to come, relative to the size of the terms
 ASKED = 1e-21  # where the iteration stops; rounding may keep an ill-conditioned problem from getting there
 MOST_STEPS = 60  # Newton steps; a handful is usual
-ANGLES = 16  # turns about the viewing direction that the search tries
-HOPELESS = 0.25  # of the range over all directions: a peak that much lower than the highest is not refined
-CHUNK = 2**22  # numbers held at a time by the search
 SAME = 1e-3  # radians: minima nearer to each other are one
 SADDLE = -1e-6  # smallest over largest eigenvalue of the Hessian below which a stationary pose is left
 KICK = 0.1  # radians, by how much it is left
-TILTED = (
-    0.31,
-    0.47,
-    0.23,
-)  # turn of the directions of the search, so that no plane of a template is met head-on
 REFLECTED = (
     0.1  # of the squares of the points: a reflected pose whose objective is higher by more is not refined
 )
@@ -46,6 +39,11 @@ class Optimum(NamedTuple):
     values: Tensor
     strict: Tensor
     steps: Tensor
+
+    def pick(self, column: Tensor) -> Optimum:
+        """Of fields (N, m, ...) the ones in the columns (N, 1)."""
+        row = column[:, 0] + torch.arange(0, self.s.numel(), self.s.shape[1], device=column.device)
+        return Optimum(*(x.flatten(0, 1).index_select(0, row) for x in self))
 
 
 class Model(NamedTuple):
@@ -65,8 +63,10 @@ class Model(NamedTuple):
         return torch.cat([torch.cat([corner, self.cross.mT], 2), torch.cat([self.cross, inner], 2)], 1)
 
 
-def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
-    """Newton's method from R (N, 3, 3) and s (N,), each problem on its own.
+def minimise(
+    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool, which: Tensor | None = None
+) -> Optimum:
+    """Newton's method from R (N, 3, 3) and s (N,), each problem on its own; with `which` (N,) on these of the problems.
 
     Where the Hessian is not positive definite its eigenvalues count by their absolute value, so that saddles
     repel; the step is at most a trust radius long, which shrinks where the objective would grow. Converged
@@ -75,9 +75,18 @@ def minimise(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -
     if mom.G.device.type == "cpu":
         from geoframe.solve import _numba
 
-        maps = _linear_maps(mom.G.device, free)
-        return Optimum(*_numba.newton(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS)))
+        return Optimum(*_numba.newton(mom, which, R, s, ridge, _method(free)))
+    if which is not None:
+        mom, ridge = mom.take(which), ridge[which]
     return minimise_in_torch(mom, R, s, ridge, free=free)
+
+
+@lru_cache(maxsize=2)
+def _method(free: bool) -> Any:
+    """The constants of the compiled loops."""
+    from geoframe.solve import _numba
+
+    return _numba.Method.of(_linear_maps(torch.device("cpu"), free), (ENOUGH, ASKED, MOST_STEPS))
 
 
 def minimise_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free: bool) -> Optimum:
@@ -115,8 +124,7 @@ def alternate(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free
     if mom.G.device.type == "cpu":
         from geoframe.solve import _numba
 
-        maps = _linear_maps(mom.G.device, free)
-        found = _numba.alternate(mom, R, s, ridge, maps, (ENOUGH, ASKED, MOST_STEPS), n)
+        found = _numba.alternate(mom, R, s, ridge, _method(free), n)
         return [Optimum(*fields) for fields in zip(*found, strict=True)]
     return alternate_in_torch(mom, R, s, ridge, n, free=free)
 
@@ -225,8 +233,18 @@ def coefficients(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
     if R.device.type == "cpu" and not any(x.requires_grad for x in (mom.G, mom.H, R, s, ridge)):
         from geoframe.solve import _numba
 
-        return _numba.coefficients(mom, R, s, ridge)
+        return _numba.coefficients(mom, R, s, ridge)[0]
     return coefficients_in_torch(mom, R, s, ridge)
+
+
+def coefficients_and_value(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> tuple[Tensor, Tensor]:
+    """Best coefficients (N, K) for a pose and the objective there (N,), to the rounding of the moments; no gradient."""
+    if R.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        return _numba.coefficients(mom, R, s, ridge)
+    there = model(mom, R, s, ridge, free=False)
+    return there.c, there.values[:, 0]
 
 
 def coefficients_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor) -> Tensor:
@@ -297,109 +315,6 @@ def _linear_maps(device: torch.device, free: bool) -> tuple[Tensor, Tensor]:
     return to_values.to(device), cross.T.contiguous().to(device)
 
 
-def starts(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int) -> Tensor:
-    """The most promising rotations (B, n_starts, 3, 3) of a search over all rotations.
-
-    For every viewing direction of a grid the coefficients are eliminated and the turn about the direction is
-    the best of a trigonometric polynomial. Local minima over the grid, the lowest first;
-    one that is far above the lowest, which a step of the grid cannot make up for, is replaced by the lowest.
-    """
-    frames, neighbours = _half_sphere(s.device)
-    height, at = heights(mom, s, ridge, frames)
-    peak = height >= height[:, neighbours].amax(-1)
-    spread = height.amax(1, keepdim=True) - height.amin(1, keepdim=True)
-    highest, pick = torch.where(peak, height, height - 2 * spread).topk(n_starts, dim=1)
-    pick = torch.where(highest[:, :1] - highest > HOPELESS * spread, pick[:, :1], pick)
-    return _rotation(frames, pick, at.gather(1, pick))
-
-
-def heights(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """By how much the best shape, turned by the best angle about a direction, lowers the objective (B, 2 N), and that
-    angle (B, 2 N): for the N directions frames[:, 2], then for their opposites."""
-    if s.device.type == "cpu":
-        from geoframe.solve import _numba_search
-
-        return _numba_search.heights(mom, s, ridge, frames, ANGLES)
-    size = max(1, CHUNK // (len(frames) * (mom.G.shape[1] ** 2 + 4 * ANGLES)))
-    rows = torch.arange(len(s), device=s.device).split(size)
-    parts = [heights_in_torch(mom.take(r), s[r], ridge[r], frames) for r in rows]
-    best, at = (torch.cat(x) for x in zip(*parts, strict=True))
-    return best, at
-
-
-def heights_in_torch(mom: Moments, s: Tensor, ridge: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """`heights` on any device; the reference."""
-    B, n, N = len(s), mom.G.shape[1], len(frames)
-    dirs = frames[:, 2]
-    nn = (dirs[:, :, None] * dirs[:, None, :]).reshape(N, 9)
-    Gkl = mom.G.reshape(B, n * n, 9)
-    across = torch.eye(3, dtype=s.dtype, device=s.device).reshape(9) - nn
-    P = s[:, None, None] ** 2 * (Gkl @ across.T)  # (B, n * n, N)
-    P = P.reshape(B, n, n, N).permute(0, 3, 1, 2)
-    # e_i . h_jk for the two axes i of the image plane and the rows j of H
-    e = torch.einsum("fia,bkja->bfijk", frames[:, :2], mom.H) * s[:, None, None, None, None]
-    plus = torch.stack([e[:, :, 0, 0] + e[:, :, 1, 1], e[:, :, 1, 0] - e[:, :, 0, 1]], -2)
-    minus = torch.stack([e[:, :, 0, 0] - e[:, :, 1, 1], -e[:, :, 1, 0] - e[:, :, 0, 1]], -2)
-    b = torch.stack([plus, minus], 2)  # (B, N, 2 sides, cos|sin, n)
-    angle = torch.arange(ANGLES, dtype=s.dtype, device=s.device) * (2 * torch.pi / ANGLES)
-    wave = torch.stack([angle.cos(), angle.sin()], -1)  # (ANGLES, 2)
-    if n == 1:
-        best = 2 * torch.hypot(b[..., 0, 0], b[..., 1, 0]) - P[:, :, None, 0, 0]
-        at = torch.atan2(b[..., 1, 0], b[..., 0, 0])
-    else:
-        gain = 2 * (b[..., 0] @ wave.T) - P[:, :, None, None, 0, 0]
-        A = P[:, :, 1:, 1:] + ridge[:, None, None, None] * torch.eye(n - 1, dtype=s.dtype, device=s.device)
-        A.diagonal(dim1=-2, dim2=-1).add_(
-            1e-12 * A.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True) + 1e-300
-        )
-        rhs = torch.cat([b[..., 1:].flatten(2, 3), P[:, :, None, 1:, 0]], 2).mT  # (B, N, K, 5)
-        L, _ = torch.linalg.cholesky_ex(A)
-        X = torch.linalg.solve_triangular(L, rhs, upper=False)
-        gram = X.mT @ X  # (B, N, 5, 5)
-        for side, rows in enumerate(([0, 1, 4], [2, 3, 4])):
-            full = torch.cat([wave, -torch.ones_like(wave[:, :1])], 1)
-            part = gram[:, :, rows][:, :, :, rows]
-            gain[:, :, side] += ((full @ part) * full).sum(-1)
-        best, at = _peak(gain)  # (B, N, 2)
-    return best.mT.flatten(1), at.mT.flatten(1)
-
-
-def _peak(gain: Tensor) -> tuple[Tensor, Tensor]:
-    """Height and angle of the highest of periodic samples (..., ANGLES), by a parabola through three."""
-    at = gain.argmax(-1, keepdim=True)
-    left, mid, right = (gain.gather(-1, (at + i) % ANGLES)[..., 0] for i in (-1, 0, 1))
-    bend = (2 * mid - left - right).clamp_min(torch.finfo(gain.dtype).tiny)
-    shift = ((right - left) / (2 * bend)).clamp(-0.5, 0.5)
-    return mid + shift * (right - left) / 4, (at[..., 0] + shift) * (2 * torch.pi / ANGLES)
-
-
-def _rotation(frames: Tensor, pick: Tensor, angle: Tensor) -> Tensor:
-    """Rotations (B, m, 3, 3) from directions, numbers >= N being the opposites, and turns about them."""
-    N = len(frames)
-    sign = torch.where(pick < N, 1.0, -1.0).to(frames.dtype)[..., None]
-    e1, e2, e3 = frames[pick % N].unbind(-2)
-    e2, e3 = sign * e2, sign * e3
-    cos, sin = angle.cos()[..., None], angle.sin()[..., None]
-    return torch.stack([cos * e1 + sin * e2, cos * e2 - sin * e1, e3], -2)
-
-
-@lru_cache(maxsize=4)
-@torch.inference_mode(False)  # what is kept serves callers with a gradient, too
-def _half_sphere(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Frames (81, 3, 3), rows e1, e2, direction, of half the directions of an icosphere; the neighbours
-    (162, 6) of all directions, the opposites numbered after the halves."""
-    from geoframe.surface.shapes import icosphere
-
-    dirs = icosphere(2).verts.double() @ rotvec_to_rotation(torch.tensor(TILTED, dtype=torch.float64)).T
-    first = (dirs @ dirs.new_tensor([1.0, 1e-3, 1e-6])) > 0  # one of each pair of opposites
-    half = dirs[first]
-    e1 = torch.linalg.cross(half, torch.eye(3, dtype=half.dtype)[half.abs().argmin(1)])
-    e1 = torch.nn.functional.normalize(e1, dim=1)
-    frames = torch.stack([e1, torch.linalg.cross(half, e1), half], 1)
-    dirs = torch.cat([half, -half])
-    return frames.to(device), (dirs @ dirs.T).topk(7, dim=1).indices[:, 1:].to(device)
-
-
 def two_lowest(
     mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool
 ) -> tuple[Optimum, Optimum, Tensor]:
@@ -410,32 +325,28 @@ def two_lowest(
     second minimum, the second is the first.
     """
     found = minima(mom, s, ridge, n_starts, free=free)
-    rows = torch.arange(len(s), device=s.device)
     E = found.values[:, :, 0]
-    first = E.argmin(1)
-    apart = (found.R - found.R[rows, first][:, None]).square().sum((2, 3)) > 2 * SAME**2  # 8 sin(angle / 2)^2
-    second = torch.where(apart, E, torch.inf).argmin(1)
-    told = apart[rows, second]
-    second = torch.where(told, second, first)
-    return Optimum(*(x[rows, first] for x in found)), Optimum(*(x[rows, second] for x in found)), told
+    first = E.argmin(1, keepdim=True)
+    best = found.pick(first)
+    apart = (found.R - best.R[:, None]).square().sum((2, 3)) > 2 * SAME**2  # 8 sin(angle / 2)^2
+    second = torch.where(apart, E, torch.inf).argmin(1, keepdim=True)
+    told = apart.gather(1, second)
+    return best, found.pick(torch.where(told, second, first)), told[:, 0]
 
 
 def minima(mom: Moments, s: Tensor, ridge: Tensor, n_starts: int, *, free: bool) -> Optimum:
     """The minima (B, n_starts + 1, ...) from the best rotations of the search, and from the best of them reflected."""
-    B = len(s)
-    each = torch.arange(B, device=s.device).repeat_interleave(n_starts)
-    R, many = starts(mom, s, ridge, n_starts).flatten(0, 1), mom.take(each)
-    found = minimise(many, R, s[each], ridge[each], free=free)
-    found = _off_saddles(many, found, ridge[each], free)
-    found = Optimum(*(x.view(B, n_starts, *x.shape[1:]) for x in found))
-    rows = torch.arange(B, device=s.device)
-    best = Optimum(*(x[rows, found.values[:, :, 0].argmin(1)] for x in found))
-    other = _reflected(mom, best, ridge, free)
+    each = torch.arange(len(s), device=s.device).repeat_interleave(n_starts)
+    R = starts(mom, s, ridge, n_starts).flatten(0, 1)
+    found = minimise(mom, R, s.repeat_interleave(n_starts), ridge, free=free, which=each)
+    found = _off_saddles(mom, each, found, ridge, free)
+    found = Optimum(*(x.view(len(s), n_starts, *x.shape[1:]) for x in found))
+    other = reflected(mom, found.pick(found.values[:, :, 0].argmin(1, keepdim=True)), ridge, free=free)
     return Optimum(*(torch.cat([x, y[:, None]], 1) for x, y in zip(found, other, strict=True)))
 
 
-def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Optimum:
-    """Iterations that ended on a saddle, where symmetry held them, go on from beside it."""
+def _off_saddles(mom: Moments, each: Tensor, found: Optimum, ridge: Tensor, free: bool) -> Optimum:
+    """Iterations on the problems `each` that ended on a saddle, where symmetry held them, go on from beside it."""
     d = 4 if free else 3
     hard = (~found.strict).nonzero()[:, 0]
     if not len(hard):
@@ -446,26 +357,34 @@ def _off_saddles(mom: Moments, found: Optimum, ridge: Tensor, free: bool) -> Opt
     if not len(hard):
         return found
     R = _cayley(KICK * w) @ found.R[hard]
-    again = minimise(mom.take(hard), R, found.s[hard], ridge[hard], free=free)
+    again = minimise(mom, R, found.s[hard], ridge, free=free, which=each[hard])
     for old, new in zip(found, again, strict=True):
         old[hard] = new
     return found
 
 
-def _reflected(mom: Moments, best: Optimum, ridge: Tensor, free: bool) -> Optimum:
+def reflected(mom: Moments, best: Optimum, ridge: Tensor, *, free: bool) -> Optimum:
     """The minimum next to each pose reflected in depth and in the plane of its shape; the pose itself where the
-    reflection explains much less."""
-    c = coefficients(mom, best.R, best.s, ridge)
+    reflection explains much less, or is the pose."""
+    if mom.G.device.type == "cpu":
+        from geoframe.solve import _numba
+
+        return Optimum(*_numba.reflected(mom, best, ridge, _method(free), (REFLECTED, SAME)))
+    return reflected_in_torch(mom, best, ridge, free=free)
+
+
+def reflected_in_torch(mom: Moments, best: Optimum, ridge: Tensor, *, free: bool) -> Optimum:
+    """`reflected` on any device; the reference."""
+    c = coefficients_in_torch(mom, best.R, best.s, ridge)
     normal = torch.linalg.eigh(mom.collapse(c).G[:, 0, 0])[1][:, :, 0]
     R = best.R - 2 * (best.R @ normal[:, :, None]) * normal[:, None]
     R = torch.cat([R[:, :2], -R[:, 2:]], 1)
-    c = coefficients(mom, R, best.s, ridge)
-    E = _rigid(mom.collapse(c), free)(R, best.s)[:, 0] + ridge * c.square().sum(1)
+    E = model(mom, R, best.s, ridge, free=free).values[:, 0]
     near = (E - best.values[:, 0] <= REFLECTED * mom.uu) & ((R - best.R).square().sum((1, 2)) > 2 * SAME**2)
     rows = near.nonzero()[:, 0]
     out = Optimum(*(x.clone() for x in best))
     if len(rows):
-        again = minimise(mom.take(rows), R[rows], best.s[rows], ridge[rows], free=free)
+        again = minimise_in_torch(mom.take(rows), R[rows], best.s[rows], ridge[rows], free=free)
         for old, new in zip(out, again, strict=True):
             old[rows] = new
     return out

@@ -79,10 +79,18 @@ class Arap:
 
 
 def arap_energy(mesh: Mesh, verts: Tensor, *, clamp: bool = True) -> Tensor:
-    """As-rigid-as-possible energy (...) of the deformation of `mesh` to `verts` (..., V, 3), in squared units.
+    """As-rigid-as-possible energy of a deformation, in squared units of the mesh.
 
     Zero for rigid motions. For a loss on a deformation pass the deformed vertices; on the components of a basis
     (K, V, 3), ``mesh.verts + basis``. To evaluate often keep ``Arap(mesh)``, of which this is the one-shot form.
+
+    Args:
+        mesh: at rest, V vertices.
+        verts: (..., V, 3) deformed.
+        clamp: as in `Arap`.
+
+    Returns:
+        (...).
 
     Source: Sorkine & Alexa 2007; To The Point, section 3.4 (which divides by V: do so where it matters).
     """
@@ -145,13 +153,13 @@ class ArapSolver:
     def solve(
         self, targets: Tensor, *, init: Tensor | None = None, max_steps: int = 200, tolerance: float = 1e-6
     ) -> ArapSolution:
-        """Positions of all vertices for handles at `targets` (H, 3).
+        """Positions of all vertices for given positions of the handles.
 
         Args:
+            targets: (H, 3) where the handles should be.
             init: (V, 3) positions to start from; None for the rest mesh.
             max_steps: local/global steps at most.
-            tolerance: of the motion in one step, relative to the extent
-                of the rest mesh.
+            tolerance: of the motion in one step, relative to the extent of the rest mesh.
         """
         check_shape(check_float(targets, "targets"), f"{len(self._fixed)} 3", "targets")
         check_finite(targets, "targets")

@@ -27,6 +27,7 @@ def implicit_solution(
         good: (B,) bool, where the Hessian is positive definite; elsewhere the gradient is zero, since the
             minimiser is not a function of the data.
         gradient_fn: ``gradient_fn(x, *data) -> (B, d)``, differentiable in the data.
+        data: tensors that the objective depends on.
 
     Source: implicit function theorem; Gould, Hartley & Campbell 2019, Deep Declarative Networks, prop. 4.1.
     """

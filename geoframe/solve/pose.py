@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from geoframe.solve._judged import (
     STARTS,
     Given,
     affine_scale,
+    centred,
     deformed,
     judged,
     seen_coefficients,
@@ -221,6 +223,7 @@ Found = tuple[
 def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) -> Found:
     """Eq. 5 and 6 in turn, from the two lowest rigid poses; each rotation is differentiated through its optimality."""
     gamma, still = given.ridge, mom.detach()
+    steps = steps if mom.G.shape[1] > 1 else 1  # there is nothing to take turns with
     nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
     with torch.no_grad():
         first, second, told = _weak.two_lowest(
@@ -234,9 +237,7 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
             start = _weak.Optimum(*(x[rows] for x in second))
             followed = _chain(still.take(rows), start, gamma[rows], free, steps)
             rivals = [_weak.Optimum(*map(_replaced, second, [rows] * 5, x)) for x in followed]
-        ends = [
-            (x[-1].R, x[-1].s, _weak.coefficients(still, x[-1].R, x[-1].s, gamma)) for x in (poses, rivals)
-        ]
+        ends = [_ended(still, x[-1], gamma) for x in (poses, rivals)]
         swap, lower, higher = _ranked(given, still, ends, told)
         if bool(swap.any()):
             poses = [
@@ -244,7 +245,7 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
             ]
         good = torch.stack([pose.strict for pose in poses]).all(0)
         n_steps = torch.stack([pose.steps for pose in poses]).sum(0)
-    R, scale, alpha_end = (_chosen(swap, y, x) for x, y in zip(*ends, strict=True))
+    R, scale, alpha_end, _ = (_chosen(swap, y, x) for x, y in zip(*ends, strict=True))
     if _asks_for_gradient(mom, s, gamma):
         for pose in poses:
             R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
@@ -263,40 +264,47 @@ def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
     still, gamma = mom.detach(), given.ridge
     with torch.no_grad():
         *found, told = _weak.two_lowest(still, s, gamma, STARTS["joint"], free=free)
-        ends = [(x.R, x.s, _weak.coefficients(still, x.R, x.s, gamma)) for x in found]
+        ends = [_ended(still, x, gamma) for x in found]
         swap, lower, higher = _ranked(given, still, ends, told)
         best = _weak.Optimum(*map(_chosen, [swap] * 5, found[1], found[0]))
     return _differentiable(mom, s, gamma, best, free), best.strict, best.steps, lower, higher
 
 
-def _ranked(given: Given, mom: Moments, ends: list[Pose], told: Tensor) -> tuple[Tensor, Rival, Rival]:
+class _End(NamedTuple):
+    """Where a search ended: rotation, scale, coefficients, and the objective to the rounding of the moments."""
+
+    R: Tensor
+    s: Tensor
+    c: Tensor
+    value: Tensor
+
+
+def _ended(mom: Moments, pose: _weak.Optimum, gamma: Tensor) -> _End:
+    return _End(pose.R, pose.s, *_weak.coefficients_and_value(mom, pose.R, pose.s, gamma))
+
+
+def _ranked(given: Given, mom: Moments, ends: list[_End], told: Tensor) -> tuple[Tensor, Rival, Rival]:
     """Whether the second of two poses is the lower one (B,), and both in that order.
 
     The second is at infinity where it is the same. Far above the first it is judged by the moments alone.
     """
     given = Given(*(x.detach() for x in given))
-    a, b = judged(given, mom, *ends[0]), _judged_by_moments(given, mom, *ends[1])
-    told = told & ((ends[0][0] - ends[1][0]).square().sum((1, 2)) > 2 * _weak.SAME**2)
+    first, second = ends
+    a = judged(given, mom, first.R, first.s, first.c)
+    error = (second.value - given.ridge * second.c.square().sum(1)).clamp_min(0)
+    residual = (error / or_one(mom.weight)).sqrt()
+    b = (second.R, centred(mom, second.R, second.s, second.c), second.s, second.c, second.value, residual)
+    b = Rival(*(x.to(given.u.dtype) for x in b))
+    told = told & ((first.R - second.R).square().sum((1, 2)) > 2 * _weak.SAME**2)
     rows = (told & (b.value <= 2 * a.value + CLOSE * mom.uu)).nonzero()[:, 0]
     if len(rows):
-        near = judged(given.take(rows), mom.take(rows), *(x[rows] for x in ends[1]))
+        near = judged(given.take(rows), mom.take(rows), *(x[rows] for x in second[:3]))
         b = Rival(*map(_replaced, b, [rows] * 6, near))
     swap = told & (b.value < a.value)
     if bool(swap.any()):
         a, b = (Rival(*map(_chosen, [swap] * 6, x, y)) for x, y in ((b, a), (a, b)))
     none = b.value.new_full((), torch.inf)
     return swap, a, b._replace(value=b.value.where(told, none), residual=b.residual.where(told, none))
-
-
-def _judged_by_moments(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival:
-    """As `judged`, to the rounding of the moments."""
-    rigid = mom.collapse(c)
-    M = s[:, None, None] * R[:, :2]
-    error = mom.uu + (M * (M @ rigid.G[:, 0, 0] - 2 * rigid.H[:, 0])).sum((1, 2))
-    error = error.clamp_min(0)
-    t = mom.mean_u - (M @ rigid.mean_f[:, 0, :, None])[..., 0]
-    value, residual = error + given.ridge * c.square().sum(1), (error / or_one(mom.weight)).sqrt()
-    return Rival(*(x.to(given.u.dtype) for x in (R, t, s, c, value, residual)))
 
 
 def _replaced(x: Tensor, rows: Tensor, y: Tensor) -> Tensor:

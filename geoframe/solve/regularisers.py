@@ -18,9 +18,16 @@ from geoframe.surface.topology import edges
 
 
 def edge_energy(mesh: Mesh, verts: Tensor) -> Tensor:
-    """Mean squared change (...) of the edge lengths, relative to the mean squared edge length at rest.
+    """Mean squared change of the edge lengths, relative to the mean squared edge length at rest.
 
     Zero for isometric motions, unchanged by a change of units; 0.01 means that edges change by 10 % or so.
+
+    Args:
+        mesh: at rest, V vertices.
+        verts: (..., V, 3) deformed.
+
+    Returns:
+        (...).
     """
     _check(mesh, verts)
     table = torch.from_numpy(edges(mesh.faces.cpu().numpy()).verts).to(mesh.device)
@@ -29,10 +36,17 @@ def edge_energy(mesh: Mesh, verts: Tensor) -> Tensor:
 
 
 def laplacian_energy(mesh: Mesh, field: Tensor) -> Tensor:
-    """Bending ``sum_i |(W f)_i|^2 / m_i`` (...) of a field f (..., V, C) on the mesh, with its Laplacian and mass.
+    """Bending ``sum_i |(W f)_i|^2 / m_i`` of a field f, with Laplacian W and mass m of the mesh.
 
     Zero for constants. For a smooth deformation pass the displacements ``verts - mesh.verts``; the positions
     themselves to flatten the surface. Units: those of f, squared, over squared mesh units.
+
+    Args:
+        mesh: V vertices.
+        field: (..., V, C) f.
+
+    Returns:
+        (...).
     """
     check_shape(check_float(field, "field"), f"... {mesh.n_verts} C", "field")
     W, mass = laplacian(mesh)
@@ -45,10 +59,17 @@ def laplacian_energy(mesh: Mesh, field: Tensor) -> Tensor:
 
 
 def normal_energy(mesh: Mesh, verts: Tensor) -> Tensor:
-    """Creases that were not there: the mean over inner edges of ``(cos - cos at rest)^2`` (...).
+    """Creases that were not there: the mean over inner edges of ``(cos - cos at rest)^2``.
 
     cos is that of the angle between the normals of an edge's two triangles. A triangle without area has the
     normal zero and no gradient.
+
+    Args:
+        mesh: at rest, V vertices.
+        verts: (..., V, 3) deformed.
+
+    Returns:
+        (...).
     """
     _check(mesh, verts)
     table = edges(mesh.faces.cpu().numpy())
@@ -64,7 +85,14 @@ def normal_energy(mesh: Mesh, verts: Tensor) -> Tensor:
 
 
 def volume_energy(mesh: Mesh, verts: Tensor) -> Tensor:
-    """Squared relative change of the enclosed volume (...), ``(volume / volume at rest - 1)^2``; closed meshes.
+    """Squared relative change of the enclosed volume, ``(volume / volume at rest - 1)^2``, of closed meshes.
+
+    Args:
+        mesh: at rest, V vertices.
+        verts: (..., V, 3) deformed.
+
+    Returns:
+        (...).
 
     Raises:
         ValueError: a rest mesh that encloses (almost) no volume.

@@ -129,6 +129,9 @@ def ritz_pairs(
         factor: of A (n, n).
         dual: rows (b, n) times M.
         k: wanted pairs, counting the constants.
+        b: vectors in a block.
+        seed: of the first block.
+        tolerance: relative residual up to which a pair has converged.
 
     Returns:
         j + 1 eigenvalues, descending, their error bounds, and j vectors (j, n), one a row; None where the

@@ -47,21 +47,47 @@ def approximate_pairs(W: sp.csr_matrix, mass: Floats, points: Floats, k: int) ->
     n_samples = SAMPLES * max(k, 10)
     if len(mass) < 4 * n_samples:
         return lowest_pairs(W, mass, k)
-    label, sample = _clusters(W, mass, points, n_samples)
-    P = _bumps(W, mass, points, label, sample)
+    label, sample = geodesic_cells(W, mass, points, n_samples)
+    P = bumps(W, mass, points, label, sample)
     size = k + k // 7 + 10
     vals, vecs = _coarse_pairs(P, W, mass, size)
-    Z = P @ vecs
+    vals, vecs = improved_pairs(P @ vecs, vals, W, mass)
+    return vals[:k], vecs[:, :k]
+
+
+def improved_pairs(Z: Floats, vals: Floats, W: sp.csr_matrix, mass: Floats) -> tuple[Floats, Floats]:
+    """Functions near the lowest eigenfunctions, made the best that relaxation and a Rayleigh-Ritz step can.
+
+    Args:
+        Z: (n, k) functions, from the smoothest on, the first one constant; overwritten.
+        vals: (k,) their eigenvalues, roughly.
+        W: (n, n) stiffness matrix, connected.
+        mass: (n,) positive.
+
+    Returns:
+        vals (k,), ascending upper bounds of the true eigenvalues, and vecs (n, k) with ``vecs^T M vecs = I``.
+    """
+    size = Z.shape[1]
     diagonal = W.diagonal()
     for _ in range(RELAX):
         for i in range(0, size, 32):
             X = np.ascontiguousarray(Z[:, i : i + 32])
             Z[:, i : i + 32] -= DAMPING * (W @ X - (mass[:, None] * X) * vals[i : i + 32]) / diagonal[:, None]
-    return _rayleigh_ritz(Z, W, mass, k)
+    return _rayleigh_ritz(Z, W, mass, size)
 
 
-def _clusters(W: sp.csr_matrix, mass: Floats, points: Floats, count: int) -> tuple[Ints, Ints]:
-    """Cluster (n,) of every vertex and the vertex (count,) in the middle of every cluster."""
+def geodesic_cells(W: sp.csr_matrix, mass: Floats, points: Floats, count: int) -> tuple[Ints, Ints]:
+    """A surface cut into cells of about equal area around samples that are spread evenly along it.
+
+    Args:
+        W: (n, n) stiffness matrix, connected.
+        mass: (n,) areas.
+        points: (n, 3) positions.
+        count: how many cells.
+
+    Returns:
+        cell: (n,) of every vertex, and sample: (count,) the vertex in the middle of every cell.
+    """
     n = len(mass)
     entries = W.tocoo()
     linked = (entries.row != entries.col) & (entries.data != 0)
@@ -86,8 +112,16 @@ def _nearest(graph: sp.csr_array, sample: Ints) -> Ints:
     return number[sp.csgraph.dijkstra(graph, indices=sample, min_only=True, return_predecessors=True)[2]]
 
 
-def _bumps(W: sp.csr_matrix, mass: Floats, points: Floats, label: Ints, sample: Ints) -> sp.csr_array:
-    """(n, samples) rows that sum to one: each vertex as a nearly linear combination of the samples around it."""
+def bumps(W: sp.csr_matrix, mass: Floats, points: Floats, label: Ints, sample: Ints) -> sp.csr_array:
+    """(n, samples) rows that sum to one: each vertex as a nearly linear combination of the samples around it.
+
+    Args:
+        W: (n, n) stiffness matrix.
+        mass: (n,) areas.
+        points: (n, 3) positions.
+        label: (n,) number of the sample whose cell a vertex is in, as of `geodesic_cells`.
+        sample: (samples,) vertices.
+    """
     n, count = len(mass), len(sample)
     inside = sp.csr_array((np.ones(n), label, np.arange(n + 1)), shape=(n, count))
     touching = inside.T @ abs(W) @ inside

@@ -94,7 +94,8 @@ def eigenbasis(
     Args:
         surface: V vertices or points.
         k: from 1 to the number of vertices with area.
-        kind, mass: the Laplacian, see `geoframe.surface.laplacian`.
+        kind: of the Laplacian, see `geoframe.surface.laplacian`.
+        mass: how areas are lumped, see there.
         method: "exact", every pair to a relative residual of 1e-6 or better (eigenvalues to about 1e-12) and
             none missing, certified by inertia; "approximate", see `geoframe.spectral.approximate`.
         cache: keep the result on disk, keyed on W, M and k (see `geoframe._cache`).

@@ -49,6 +49,11 @@ def from_trimesh(
 
     Colours become [0, 1], an alpha that is 1 everywhere is left out; face colours and materials are not taken.
 
+    Args:
+        geometry: of trimesh.
+        dtype: of positions and colours.
+        device: of the result; None is the CPU.
+
     Raises:
         TypeError: another class; a Scene is several geometries: pass each, or ``scene.to_mesh()``.
     """

@@ -158,14 +158,18 @@ def geodesic_distances(
     dtype: torch.dtype | None = None,
     symmetric: bool = False,
 ) -> Tensor:
-    """(S, V) geodesic distances from the S `sources` to every vertex, or the full (V, V) matrix without them.
+    """Geodesic distances from some vertices to every vertex, or between all of them.
 
     Args:
-        sources: vertex indices; None for all vertices. The full matrix is kept in the disk cache.
+        mesh: one pose, V vertices.
+        sources: (S,) vertices; None for all vertices. The full matrix is kept in the disk cache.
         method: "heat", "dijkstra" or "exact", see the module's table.
         dtype: of the result, by default the mesh's. In torch.float32 a full matrix takes 4 V^2 bytes; beyond
             it only `BLOCK` rows of float64 are held.
         symmetric: average both triangles of the full matrix (the heat method's differ by its error).
+
+    Returns:
+        (S, V), or (V, V) without sources, in the mesh's unit; infinite across components.
 
     Raises:
         ValueError: unknown method, a batch, NaN, no triangle, index out of range, `symmetric` with sources,
@@ -198,11 +202,20 @@ def geodesic_distances(
 
 
 def geodesic_pairs(mesh: Mesh, a: Sources, b: Sources, *, method: str = "heat") -> Tensor:
-    """(N,) geodesic distances between the vertices a[i] and b[i], mesh units, dtype of the mesh.
+    """Geodesic distances between pairs of vertices.
 
     Each different source is solved once. The heat method measures from a[i]; the other two, being symmetric,
     from the side with fewer different vertices; "exact" searches no further than Dijkstra's distance, which
     makes short pairs cheap.
+
+    Args:
+        mesh: one pose.
+        a: (N,) vertices.
+        b: (N,) the vertex that each is paired with.
+        method: "heat", "dijkstra" or "exact", see the module's table.
+
+    Returns:
+        (N,) in the mesh's unit and dtype.
 
     Raises:
         ValueError: as `geodesic_distances`; `a` and `b` of different lengths.

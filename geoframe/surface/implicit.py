@@ -117,7 +117,9 @@ def implicit_surface(
 
     Args:
         field: (M, 3) float64 points to (M,) values, negative inside, differentiable near the surface and
-            positive on the box. low, high: (3,) corners.
+            positive on the box.
+        low: (3,) the box's corner with the smallest coordinates.
+        high: (3,) the one with the largest.
         n_verts: number of vertices V; a little more where the shape needs them.
         thinnest: thickness of the thinnest part or gap, which must not be lost (tips of thinner ones may).
         size: (M, 3) points to (M,) relative edge lengths; equal everywhere by default.

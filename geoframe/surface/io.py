@@ -118,10 +118,14 @@ def save(surface: Mesh | PointCloud, path: str | Path) -> None:
     colours. PLY is binary, its colours have 8 bits. OFF has no place for texture coordinates, nor for the
     normals of a cloud: they are left out.
 
+    Args:
+        surface: one pose.
+        path: of the file; its suffix is .obj, .off or .ply.
+
     Raises:
         TypeError: not a `Mesh` or `PointCloud`.
-        ValueError: unknown suffix, a batch, or a place that
-            cannot be written to; an existing file is then left as it was.
+        ValueError: unknown suffix, a batch, or a place that cannot be written to; an existing file is then left as it
+            was.
     """
     path = Path(path)
     if not isinstance(surface, Mesh | PointCloud):

@@ -70,7 +70,14 @@ def read_named_landmarks(path: str | Path) -> dict[str, int]:
 
 
 def pair_landmarks(names1: Mapping[str, int], names2: Mapping[str, int]) -> Tensor:
-    """Pairs (L, 2) int64 of the vertices that carry the same name on both surfaces, in the order of `names1`.
+    """Pairs of the vertices that carry the same name on both surfaces.
+
+    Args:
+        names1: name -> vertex of surface 1.
+        names2: name -> vertex of surface 2.
+
+    Returns:
+        (L, 2) int64, rows (vertex of 1, vertex of 2), in the order of `names1`.
 
     Raises:
         ValueError: no name in common.
@@ -84,7 +91,15 @@ def pair_landmarks(names1: Mapping[str, int], names2: Mapping[str, int]) -> Tens
 
 
 def check_landmarks(pairs: Any, n_source: int, n_target: int) -> Tensor:
-    """Return `pairs` (L, 2) as int64 if they can serve as landmarks between surfaces of these vertex counts.
+    """Require pairs that can serve as landmarks between two surfaces.
+
+    Args:
+        pairs: (L, 2) integers, rows (source vertex, target vertex).
+        n_source: number of vertices of the source.
+        n_target: number of vertices of the target.
+
+    Returns:
+        The pairs as int64.
 
     Raises:
         TypeError: not a tensor, array or list of integers.

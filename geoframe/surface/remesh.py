@@ -29,9 +29,10 @@ def coarsen(
 
     Args:
         verts: (V, 3).
-        faces: (F, 3), closed, manifold, oriented.
+        faces: (F, 3), closed, manifold, oriented. A surface with a rim is closed by a vertex at NaN, joined to the rim:
+            its faces never count.
+        n_verts: how many vertices to leave.
         on_surface: moves points (n, 3) to the surface.
-            A surface with a rim is closed by a vertex at NaN, joined to the rim: its faces never count.
         size: (V,) relative edge length wanted around each vertex; equal everywhere by default.
         hold: (V,) 0 for free vertices, 1 for those of a rim, which move along it only, 2 for those that stay
             where they are, 3 for those of a rim that stay. All free by default.

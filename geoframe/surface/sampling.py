@@ -74,7 +74,12 @@ def _farthest(x: Tensor, n: int, start: int) -> Tensor:
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k nearest of `points` (..., N, D) for every row of `query` (..., Q, D), exactly.
+    """The k nearest points of every query, exactly.
+
+    Args:
+        query: (..., Q, D) floating.
+        points: (..., N, D); leading dimensions broadcast.
+        k: how many, at most N.
 
     Returns:
         index: (..., Q, k) int64 into the points of the same batch entry, nearest first, then lowest index.

@@ -10,7 +10,11 @@ const names = Object.keys(data.landmarks), element = (id) => document.getElement
 const points = data.images.map((d) => d.points);  // of each image rows [x, y, vertex or name]
 const history = [];  // what undo goes back to: [image, rows before]
 let current = 0, pixel = null, vertex = -1;  // the halves of a point that is not complete yet
-const colorOf = (i) => `hsl(${(i * 222.5 + 350) % 360} 85% 42%)`;
+function tintOf(i) {  // as different as can be from point to point
+  const hue = (i * 222.5 + 350) % 360 / 60, wave = (k) => Math.min(1, Math.max(0, Math.abs((hue + k) % 6 - 3) - 1));
+  return [0, 4, 2].map((k) => 0.07 + 0.71 * wave(k));
+}
+const colorOf = (i) => `rgb(${tintOf(i).map((x) => Math.round(255 * x)).join(" ")})`;
 const vertexOf = (answer) => typeof answer === "string" ? data.landmarks[answer] : answer;
 
 function entries() {  // images without points are left out
@@ -65,6 +69,7 @@ function update() {
   view.marks = rows.map((r, i) => ({ at: [r[0], r[1]], color: colorOf(i), label: String(r[2]) }));
   if (pixel) view.marks.push({ at: pixel, color: "#111", hollow: true });
   surface.dots = rows.map((r) => vertexOf(r[2]));
+  surface.tints = rows.map((_, i) => tintOf(i));
   surface.marked = vertex;
   element("which").textContent = `${data.images[current].name}: image ${current + 1} of ${data.images.length}, `
     + `${rows.length} points; ${entries().reduce((n, e) => n + e.points.length, 0)} in all`;

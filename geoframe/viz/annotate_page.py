@@ -62,8 +62,10 @@ def write_annotation_page(
         ValueError: no image, one that cannot be read, a file that cannot be written.
     """
     path, surface = Path(path), Surface.of(surface)
-    files = list_images(images) if isinstance(images, str | Path) and Path(images).is_dir() else images
-    files = [Path(x) for x in ([files] if isinstance(files, str | Path) else files)]
+    if isinstance(images, str | Path):
+        files = list_images(images) if Path(images).is_dir() else [Path(images)]
+    else:
+        files = [Path(x) for x in images]
     if not files:
         raise ValueError("images: expected at least one image file, found none")
     known: dict[Path, list[list[float | int]]] = {}

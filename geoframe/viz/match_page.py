@@ -11,7 +11,7 @@ import numpy as np
 
 from geoframe._types import Array
 from geoframe.surface.mesh import Mesh
-from geoframe.viz.page import card, cards, image, number, packed, table, words, write_page
+from geoframe.viz.page import card, cards, image, packed, table, words, write_page
 from geoframe.viz.surfaces import (
     align_rotation,
     as_numpy,
@@ -99,7 +99,12 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         k: v for k, v in measures.items() if isinstance(v, Mapping) and {"threshold", "share"} <= set(v)
     }
     numbers = {k: v for k, v in measures.items() if k not in curves}
-    boxes = [card("Measures", table({"verdict": match.verdict, **match.energies, **numbers}))]
+    boxes = [
+        card(
+            "Measures",
+            table({"verdict": match.verdict, "confidence": match.confidence, **match.energies, **numbers}),
+        )
+    ]
     if match.warnings:
         told = "".join(f"<li>{html.escape(w)}</li>" for w in match.warnings)
         boxes.append(card("Look twice", f"<ul>{told}</ul>"))
@@ -110,12 +115,7 @@ def _cards(match: Match, measures: dict[str, Any], names: tuple[str, str]) -> li
         boxes.append(card("Landmarks (vertex numbers)", table(rows, names, tall=True)))
     boxes.append(card("Settings", table(match.settings)))
     if match.candidates:
-        doubt = (
-            ""
-            if match.ambiguity is None
-            else f"<p>Ambiguity of the choice: {number(match.ambiguity)} (0 clear, 1 a toss-up).</p>"
-        )
-        boxes.append(card("Candidates, best first", doubt + _candidates(match.candidates), wide=True))
+        boxes.append(card("Candidates, best first", _candidates(match.candidates), wide=True))
     return boxes
 
 

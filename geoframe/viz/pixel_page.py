@@ -28,13 +28,13 @@ _LEAD = (
     "A colour is the same place of the surface everywhere. Point at an image or at the surface to see that place in "
     "all the others. Scroll to zoom, drag to move an image or to turn the surface."
 )
-_VIEWS = """<div class="pair">
-{figures}
-<figure><canvas id="c1"></canvas><figcaption>{caption}</figcaption></figure>
-</div>
-<div id="bar"><button id="reset">Reset the view</button><button id="back">Other side</button>
+_VIEWS = """<div id="bar"><button id="reset">Reset the view</button><button id="back">Other side</button>
 <label>Colours <input id="opacity" type="range" min="0" max="1" step="0.02" value="0.6"></label>
 <span id="hover" class="dim"></span></div>
+<div class="pair">
+<figure><canvas id="c1"></canvas><figcaption>{caption}</figcaption></figure>
+{figures}
+</div>
 {sources}
 """
 

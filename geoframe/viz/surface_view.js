@@ -1,5 +1,6 @@
 // A surface in WebGL: turned with the pointer, zoomed with the wheel, its vertices pointed at and clicked on.
-// A page makes objects {verts, faces, colors, dots, name} and calls `show` for each, then `start`.
+// A page makes objects {verts, faces, colors, dots, name} and calls `show` for each, then `start`. `tints`, if there,
+// are the colours of the dots.
 "use strict";
 const status = document.documentElement.dataset;
 status.errors = "";
@@ -118,7 +119,8 @@ function draw(s) {
   gl.uniformMatrix3fv(gl.getUniformLocation(s.mesh, "turn"), false, turn);
   gl.uniform2fv(gl.getUniformLocation(s.mesh, "scale"), scaleOf(canvas));
   gl.drawElements(gl.TRIANGLES, s.faces.length, gl.UNSIGNED_INT, 0);
-  drawDots(s, s.dots, 11, [0.88, 0.12, 0.3]);
+  if (s.tints) s.dots.forEach((v, i) => drawDots(s, [v], 13, s.tints[i]));
+  else drawDots(s, s.dots, 11, [0.88, 0.12, 0.3]);
   if (s.marked >= 0) drawDots(s, [s.marked], 15, [0.1, 0.1, 0.1]);  // what is pointed at, here or elsewhere
 }
 let waiting = false;

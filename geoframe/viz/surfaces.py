@@ -121,13 +121,15 @@ def position_colors(verts: Array, view: Array) -> Array:
 def canonical_colors(mesh: Mesh) -> Array:
     """(V, 3) sRGB in [0, 1]: a colour for every place of a surface, the same in each picture that is drawn of it.
 
-    Smooth, by `position_colors` as `good_view` sees the surface: hue runs along the body, the lower side is darker,
-    left and right differ.
+    Smooth, by `position_colors` as `good_view` sees the surface: hue runs along the body, up it where the surface is
+    higher than it is long, and the two flanks differ.
 
     Args:
         mesh: the canonical surface (V, 3), in the pose in which it is kept.
     """
-    return position_colors(_geometry(mesh)[0], good_view(mesh))
+    verts, view = _geometry(mesh)[0], good_view(mesh)
+    wide, high = np.ptp(verts @ view.T, axis=0)[:2]
+    return position_colors(verts, view if wide >= high else view[[1, 0, 2]])
 
 
 def two_sided(values: Array, full: float = 0.98) -> Array:
@@ -393,7 +395,11 @@ def _trim(picture: Array) -> Array:
 
 
 def save_picture(picture: Array, path: str | Path) -> None:
-    """Write a (H, W, 3) uint8 picture as PNG, whole or not at all.
+    """Write a picture as PNG, whole or not at all.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        path: of the file.
 
     Raises:
         ValueError: the file cannot be written.

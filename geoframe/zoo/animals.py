@@ -139,7 +139,12 @@ def animal(name: str, n_verts: int = 5000, *, seed: int = 0, pose: int | None = 
 
 
 def correspondence(a: Animal, b: Animal) -> Correspondence:
-    """The ground truth: for each vertex of `b` the same place of `a`, and the vertex of `a` nearest to it."""
+    """The ground truth: for each vertex of `b` the same place of `a`, and the vertex of `a` nearest to it.
+
+    Args:
+        a: any animal, of any species and in any pose.
+        b: another one.
+    """
     points = Points(b.truth.face.numpy(), b.truth.barycentric.numpy())
     near = cKDTree(a.rest.numpy()).query(points.on(a.dense_rest.numpy()))[1]
     place = torch.as_tensor(points.on(a.dense.verts.numpy()))
@@ -149,14 +154,30 @@ def correspondence(a: Animal, b: Animal) -> Correspondence:
 
 
 def joints(name: str, *, seed: int = 0) -> dict[str, Tensor]:
-    """Name of each bone -> (3,) its joint in the rest pose."""
+    """Where the bones of an animal are jointed in the rest pose.
+
+    Args:
+        name: a species.
+        seed: of the individual, as in `animal`.
+
+    Returns:
+        Name of each bone -> (3,) its joint.
+    """
     check_choice(name, tuple(species()), "name")
     cage_verts, _ = individual(name, seed)
     return dict(zip(bones().names, torch.as_tensor(bones().joints(cage_verts)), strict=True))
 
 
 def joint_angles(name: str, pose: int) -> Mapping[str, tuple[float, float, float]]:
-    """Degrees about x, y and z by which each bone turns in a pose; a left bone mirrors the right one's range."""
+    """The angles by which each bone turns in a pose; a left bone mirrors the right one's range.
+
+    Args:
+        name: a species.
+        pose: its number, as in `animal`; 0 is the rest pose.
+
+    Returns:
+        Name of each bone -> degrees about x, y and z.
+    """
     check_choice(name, tuple(species()), "name")
     return pose_angles(SPECIES[name].limits, pose)
 

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from geoframe._cache import cached_arrays
-from geoframe._types import Floats
+from geoframe._types import Array
 from geoframe.zoo import _cage
 from geoframe.zoo.animals import individual
 from geoframe.zoo.rig import Rig
@@ -49,15 +49,15 @@ class Wardrobe:
     """
 
     name: str
-    usual: Floats
-    regions: Mapping[str, Floats]
-    along: Floats
-    around: Floats
-    limb: Floats
-    side: Floats
-    fore: Floats
-    fields: Floats
-    patterns: Mapping[str, Floats]
+    usual: Array
+    regions: Mapping[str, Array]
+    along: Array
+    around: Array
+    limb: Array
+    side: Array
+    fore: Array
+    fields: Array
+    patterns: Mapping[str, Array]
 
 
 @lru_cache(maxsize=64)
@@ -67,11 +67,13 @@ def wardrobe(r: Rig) -> Wardrobe:
     x = cached_arrays(given, partial(_wardrobe_arrays, r))
     regions = {n.partition(" ")[2]: a for n, a in x.items() if n.startswith("region ")}
     patterns = {n.partition(" ")[2]: a for n, a in x.items() if n.startswith("pattern ")}
-    parts = (x[n] for n in ("along", "around", "limb", "side", "fore", "fields"))
-    return Wardrobe(r.name, x["usual"], regions, *parts, patterns)
+    along, around, limb, side, fore, fields = (
+        x[n] for n in ("along", "around", "limb", "side", "fore", "fields")
+    )
+    return Wardrobe(r.name, x["usual"], regions, along, around, limb, side, fore, fields, patterns)
 
 
-def _wardrobe_arrays(r: Rig) -> dict[str, Floats]:
+def _wardrobe_arrays(r: Rig) -> dict[str, Array]:
     """All of a wardrobe, as arrays for the disk cache."""
     keys = _cage.cage().keys
     limb = np.array([k[0].partition("_")[0] in ("fore", "hind") for k in keys])
@@ -114,7 +116,7 @@ def _wardrobe_arrays(r: Rig) -> dict[str, Floats]:
     return {n: x.astype(np.float32) for n, x in out.items()}
 
 
-def draw_coat(w: Wardrobe, rng: np.random.Generator) -> Floats:
+def draw_coat(w: Wardrobe, rng: np.random.Generator) -> Array:
     """(V, 3) colours in [0, 1] of one animal."""
     kind = rng.random()
     if kind < 0.3:
@@ -131,10 +133,10 @@ def draw_coat(w: Wardrobe, rng: np.random.Generator) -> Floats:
     return np.clip(color * (1 + tone[:, None] * hue), 0.01, 1)
 
 
-def _natural(w: Wardrobe, rng: np.random.Generator) -> Floats:
+def _natural(w: Wardrobe, rng: np.random.Generator) -> Array:
     """A colour of hide, a pattern in a second one, and regions in a third."""
     first, second, third = (_hide_color(rng) for _ in range(3))
-    share = np.zeros(len(w.along), np.float32)
+    share: Array = np.zeros(len(w.along), np.float32)
     kind = rng.random()
     if kind < 0.3:  # patches with irregular borders
         field = rng.normal(0, 1, 6).astype(np.float32) @ w.fields[(a := rng.integers(0, 10)) : a + 6] / 2.4
@@ -159,13 +161,13 @@ def _natural(w: Wardrobe, rng: np.random.Generator) -> Floats:
     return color
 
 
-def _anything(w: Wardrobe, rng: np.random.Generator) -> Floats:
+def _anything(w: Wardrobe, rng: np.random.Generator) -> Array:
     """Colours of no animal: the shape alone has to tell."""
     mix = np.float32(rng.normal(0, 0.6, (3, 8))) @ w.fields[(a := rng.integers(0, 16)) : a + 8] / np.sqrt(8)
     return np.clip(np.float32(rng.random(3)) + mix.T * np.float32(rng.uniform(0.2, 1)), 0, 1)
 
 
-def _markings(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
+def _markings(w: Wardrobe, color: Array, rng: np.random.Generator) -> Array:
     """White socks, a blaze, a pale belly, a dorsal stripe, dark eyes and nose."""
     white = np.array([0.93, 0.91, 0.88]) * rng.uniform(0.8, 1.07)
     if rng.random() < 0.35:
@@ -189,7 +191,7 @@ def _markings(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
     return color
 
 
-def tack(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
+def tack(w: Wardrobe, color: Array, rng: np.random.Generator) -> Array:
     """Saddle, saddle cloth, girth and bridle painted on (V, 3) colours."""
     color = color.copy()
     body = (w.limb < 1.5) * 1.0
@@ -213,19 +215,19 @@ def tack(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
     return color
 
 
-def collar(w: Wardrobe, color: Floats, rng: np.random.Generator) -> Floats:
+def collar(w: Wardrobe, color: Array, rng: np.random.Generator) -> Array:
     """A collar painted on (V, 3) colours."""
     ring = rng.uniform(13, 15.5)
     return _blend(color, (w.limb < 0.5) * _step(0.45 - abs(w.along - ring), 8), rng.random(3))
 
 
-def _hide_color(rng: np.random.Generator) -> Floats:
+def _hide_color(rng: np.random.Generator) -> Array:
     i, j = rng.integers(0, len(_NATURAL), 2)
     t = rng.uniform(0, 0.5)
     return np.clip(((1 - t) * _NATURAL[i] + t * _NATURAL[j]) * rng.normal(1, 0.05, 3), 0.02, 1)
 
 
-def _blend(color: Floats, share: Floats, other: Floats) -> Floats:
+def _blend(color: Array, share: Array, other: Array) -> Array:
     """Mix another colour into (V, 3) colours, in place."""
     from geoframe.zoo._bend import blend
 
@@ -233,7 +235,7 @@ def _blend(color: Floats, share: Floats, other: Floats) -> Floats:
     return color
 
 
-def _step(x: Floats, steepness: float) -> Floats:
+def _step(x: Array, steepness: float) -> Array:
     """0 to 1, a half where x is 0."""
     return np.clip(np.float32(0.5) + np.float32(0.25 * steepness) * x, 0, 1)
 
@@ -242,7 +244,7 @@ def _pick(words: tuple[str, ...], rng: np.random.Generator) -> str:
     return words[int(rng.integers(len(words)))]
 
 
-def _fields(place: Floats) -> Floats:
+def _fields(place: Array) -> Array:
     """(24, V) sums of waves over space, from half a wave along the body to many."""
     rng = np.random.default_rng(7)
     out = np.empty((_N_FIELDS, len(place)))
@@ -254,7 +256,7 @@ def _fields(place: Floats) -> Floats:
     return out / out.std(1, keepdims=True)
 
 
-def _spots(place: Floats, own: Floats, size: float, n: int) -> Floats:
+def _spots(place: Array, own: Array, size: float, n: int) -> Array:
     """(V,) round spots around n points that lie apart."""
     from scipy.spatial import cKDTree
 
@@ -266,6 +268,6 @@ def _spots(place: Floats, own: Floats, size: float, n: int) -> Floats:
     return _step(size - near / gap.max() * 1.2, 14)
 
 
-def _usual(r: Rig) -> Floats:
+def _usual(r: Rig) -> Array:
     """(V, 3) the usual coat, with eyes and nose."""
     return r.points.on(coat_recipe(r.name))

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from geoframe._types import Array, Floats
+from geoframe._types import Array
 from geoframe.zoo.coats import Wardrobe, wardrobe
 from geoframe.zoo.rig import Rig
 from geoframe.zoo.textures import region_share
@@ -47,16 +47,16 @@ class _Body:
     """
 
     wear: Wardrobe
-    height: Floats
-    side: Floats
-    ahead: Floats
-    head: Floats
-    arm: Floats
-    leg: Floats
-    trunk: Floats
-    front: Floats
-    face: Floats
-    marks: dict[str, Floats]
+    height: Array
+    side: Array
+    ahead: Array
+    head: Array
+    arm: Array
+    leg: Array
+    trunk: Array
+    front: Array
+    face: Array
+    marks: dict[str, Array]
 
 
 @lru_cache(maxsize=16)
@@ -77,7 +77,7 @@ def _body(r: Rig) -> _Body:
     return _Body(w, *place.T.copy(), head, arm, leg, trunk, w.around, face, marks)
 
 
-def dressed(r: Rig, rng: np.random.Generator) -> Floats:
+def dressed(r: Rig, rng: np.random.Generator) -> Array:
     """(V, 3) float32 colours of a person with face, hair and clothes, or of a chimpanzee with face and fur.
 
     Args:
@@ -91,10 +91,10 @@ def dressed(r: Rig, rng: np.random.Generator) -> Floats:
     return np.clip(color * (1 + tone[:, None]), 0.01, 1)
 
 
-def _person(b: _Body, rng: np.random.Generator) -> Floats:
-    skin = _mixed(_SKIN, rng)
+def _person(b: _Body, rng: np.random.Generator) -> Array:
+    skin = skin_color(rng)
     color = np.tile(np.float32(skin), (len(b.height), 1))
-    hair = _mixed(_HAIR, rng)
+    hair = hair_color(rng)
     if abs(hair.mean() - skin.mean()) < 0.18:  # told from the skin
         hair = hair * 0.3 if skin.mean() > 0.35 else np.clip(hair * 0.25, 0, 0.05)
     _trousers(b, color, rng)
@@ -104,7 +104,7 @@ def _person(b: _Body, rng: np.random.Generator) -> Floats:
     return color
 
 
-def _trousers(b: _Body, color: Floats, rng: np.random.Generator) -> None:
+def _trousers(b: _Body, color: Array, rng: np.random.Generator) -> None:
     """Trousers, shorts or a skirt, and shoes."""
     cloth = _cloth(rng)
     waist = 3.0 + rng.normal(0, 0.5)
@@ -122,7 +122,7 @@ def _trousers(b: _Body, color: Floats, rng: np.random.Generator) -> None:
         _paint(color, b.leg > 7.3 + rng.uniform(-0.5, 0.6), _cloth(rng) * (1 if rng.random() < 0.5 else 0.4))
 
 
-def _top(b: _Body, color: Floats, skin: Floats, rng: np.random.Generator) -> None:
+def _top(b: _Body, color: Array, skin: Array, rng: np.random.Generator) -> None:
     """A shirt, jacket or dress with what it has in front; now and then a print or a bag on the back."""
     cloth, second = _cloth(rng), _cloth(rng)
     waist, neck = 3.0 + rng.normal(-0.2, 0.7), 12.2 + rng.uniform(-0.5, 0.6)
@@ -164,7 +164,7 @@ def _top(b: _Body, color: Floats, skin: Floats, rng: np.random.Generator) -> Non
         _paint(color, b.arm > 6.5, _cloth(rng))
 
 
-def _portrait(b: _Body, color: Floats, skin: Floats, hair: Floats, rng: np.random.Generator) -> None:
+def _portrait(b: _Body, color: Array, skin: Array, hair: Array, rng: np.random.Generator) -> None:
     """Eyes, brows, nose, mouth, beard; glasses now and then."""
     eye, nose, chin = (b.marks[n] for n in ("eye", "nose", "chin"))
     front = b.head * (b.ahead > 0.02)
@@ -188,7 +188,7 @@ def _portrait(b: _Body, color: Floats, skin: Floats, hair: Floats, rng: np.rando
         _paint(color, front * _near(b, (eye[0], eye[1], 0), 0.013, 0.02) * rng.uniform(0.6, 1), dark)
 
 
-def _hairdo(b: _Body, color: Floats, hair: Floats, rng: np.random.Generator) -> None:
+def _hairdo(b: _Body, color: Array, hair: Array, rng: np.random.Generator) -> None:
     """Short hair, long hair, none, or a hat."""
     eye, forehead = (b.marks[n] for n in ("eye", "forehead"))
     line = 0.5 * (eye[0] + 0.02) + 0.5 * max(forehead[0], eye[0] + 0.03) + rng.uniform(-0.006, 0.014)
@@ -213,7 +213,7 @@ def _hairdo(b: _Body, color: Floats, hair: Floats, rng: np.random.Generator) -> 
             _paint(color, peak, hat * 0.5)
 
 
-def _ape(b: _Body, rng: np.random.Generator) -> Floats:
+def _ape(b: _Body, rng: np.random.Generator) -> Array:
     fur = _mixed(_FUR, rng)
     color = np.tile(np.float32(fur), (len(b.height), 1))
     skin = _mixed(_SKIN, rng) * rng.uniform(0.5, 0.95)
@@ -239,19 +239,19 @@ def _ape(b: _Body, rng: np.random.Generator) -> Floats:
     return color
 
 
-def _near(b: _Body, place: Array | tuple[float, float, float], high: float, wide: float) -> Floats:
+def _near(b: _Body, place: Array | tuple[float, float, float], high: float, wide: float) -> Array:
     """(V,) 1 near a place of the face and its mirror image, 0 from 1.6 times as far on."""
     gap = np.sqrt(((b.height - place[0]) / high) ** 2 + ((b.side - place[1]) / wide) ** 2)
     return np.clip((1.6 - gap) / 0.6, 0, 1).astype(np.float32)
 
 
-def _paint(color: Floats, share: Array, other: Array | tuple[float, float, float]) -> None:
+def _paint(color: Array, share: Array, other: Array | tuple[float, float, float]) -> None:
     from geoframe.zoo._bend import blend
 
     blend(color, share.astype(np.float32), np.clip(np.asarray(other, np.float32), 0, 1))
 
 
-def _cloth(rng: np.random.Generator) -> Floats:
+def _cloth(rng: np.random.Generator) -> Array:
     """A colour of cloth: greys, blues and browns more often than vivid ones."""
     kind, light = rng.random(), rng.random()
     if kind < 0.3:
@@ -265,7 +265,17 @@ def _cloth(rng: np.random.Generator) -> Floats:
     return np.clip(color + rng.normal(0, 0.03, 3), 0.02, 1)
 
 
-def _mixed(table: Floats, rng: np.random.Generator) -> Floats:
+def skin_color(rng: np.random.Generator) -> Array:
+    """(3,) of a person."""
+    return _mixed(_SKIN, rng)
+
+
+def hair_color(rng: np.random.Generator) -> Array:
+    """(3,) of a person."""
+    return _mixed(_HAIR, rng)
+
+
+def _mixed(table: Array, rng: np.random.Generator) -> Array:
     i, j = rng.integers(0, len(table), 2)
     t = rng.uniform(0, 0.4)
     return np.clip(((1 - t) * table[i] + t * table[j]) * rng.normal(1, 0.05), 0.02, 1)

@@ -205,6 +205,7 @@ _WINGED: dict[str, Limits] = {
 _USUAL = {  # how often each pose is drawn
     **dict.fromkeys(("horse", "zebra"), (20, 18, 18, 11, 5, 8, 7, 4, 1, 4, 4)),
     **dict.fromkeys(("cow", "sheep", "giraffe", "elephant"), (26, 26, 6, 16, 4, 5, 8, 1, 1, 6, 1)),
+    "bird": (2, 3),
     **dict.fromkeys(("dog", "cat", "lion", "bear"), (20, 19, 8, 8, 5, 5, 8, 3, 13, 9, 4)),
 }
 

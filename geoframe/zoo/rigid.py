@@ -30,6 +30,10 @@ CATEGORIES = tuple(_MAKERS)
 def sample(category: str, seed: int) -> Member:
     """One member of a category; the same seed gives the same shape.
 
+    Args:
+        category: one of `CATEGORIES`.
+        seed: at least 0.
+
     Raises:
         ValueError: unknown category, negative seed.
     """
@@ -44,10 +48,15 @@ def part_names(category: str) -> tuple[str, ...]:
 
 
 def sample_points(category: str, seed: int, n_points: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Points (n_points, 3) spread evenly over the surface of `sample(category, seed)`, float64.
+    """Random points spread evenly over the surface of ``sample(category, seed)``.
+
+    Args:
+        category: one of `CATEGORIES`.
+        seed: of the shape and of the points, at least 0.
+        n_points: how many.
 
     Returns:
-        points: (n_points, 3).
+        points: (n_points, 3) float64.
         canonical: (n_points, 3), equal for corresponding points of all members.
         label: (n_points,) int64 into `part_names(category)`.
     """

@@ -116,13 +116,16 @@ def _weights(key: Key, spec: Mapping[str, tuple[str, str, str, int]], names: tup
 
 
 def skin(verts: Floats, weights: Floats, joints: Floats, parents: tuple[int, ...], own: Floats) -> Floats:
-    """Linear blend skinning: verts (n, 3) moved by bones that map x to place + own @ (x - joint).
+    """Linear blend skinning: vertices moved by bones that map x to place + own @ (x - joint).
+
+    A bone's place is where its parent takes its joint.
 
     Args:
-        weights: (n, J).
-        joints: (J, 3).
-        own: (J, 3, 3) of each bone in the world's axes; each bone's place is
-            where its parent takes its joint.
+        verts: (n, 3).
+        weights: (n, J), of sum 1 in every row.
+        joints: (J, 3) at rest.
+        parents: of each bone the number of its parent, -1 for the root.
+        own: (J, 3, 3) the turn of each bone, in the world's axes.
     """
     place = joints.copy()
     for j, p in enumerate(parents):

@@ -112,7 +112,8 @@ class MemberMesh:
     Attributes:
         mesh: closed, manifold, outward; verts (V, 3) float64, exactly symmetric in z where the member is.
         canonical: (V, 3) canonical point of each vertex, which lies on the member's smooth surface.
-        vertex_part: (V,), face_part: (F,) int64 into `member.structure.labels`.
+        vertex_part: (V,) int64 into `member.structure.labels`.
+        face_part: (F,) int64, likewise.
         symmetry: (V,) int64, the vertex on the other side; an involution.
         landmarks: name -> vertex.
         member: whose surface it is.
@@ -131,6 +132,11 @@ def surface_mesh(member: Member, n_verts: int = 5000, *, seed: int = 0) -> Membe
     """A member's surface with about `n_verts` vertices (V, 3) and well-shaped triangles.
 
     Other seeds share no connectivity; landmarks lie at the same canonical points in all of them.
+
+    Args:
+        member: of a rigid category, or a head.
+        n_verts: number of vertices V, about; at least 200.
+        seed: of the triangulation.
 
     Raises:
         ValueError: fewer than 200 vertices.
@@ -173,9 +179,13 @@ def draft(member: Member) -> tuple[Mesh, Tensor]:
 def member_correspondence(a: MemberMesh, b: MemberMesh) -> tuple[SurfaceSamples, Tensor]:
     """The ground truth: for each vertex of `b` the same place of `a`.
 
+    Args:
+        a: the surface on which the places lie.
+        b: the surface whose vertices they belong to, of the same category.
+
     Returns:
-        samples: points (V_b, 3) of a's smooth surface, exact, and the face and barycentric coordinates of the
-        nearest point of a's mesh. exists: (V_b,) bool, as in `counterpart`.
+        Points (V_b, 3) of a's smooth surface, exact, with the face and barycentric coordinates of the nearest point of
+        a's mesh; and (V_b,) bool, whether they exist, as in `counterpart`.
     """
     points, exists = counterpart(a.member, b.canonical)
     surface = TriangleTree(a.mesh.verts.numpy(), a.mesh.faces.numpy())
@@ -219,12 +229,16 @@ class Draw:
 
 
 def counterpart(b: Member, canonical: Tensor, *, tolerance: float = 1e-4) -> tuple[Tensor, Tensor]:
-    """Where the canonical surface points (N, 3) of any member of the category lie on member `b`.
+    """Where the surface points of any member of a category lie on another member.
+
+    Args:
+        b: the other member.
+        canonical: (N, 3) canonical points, as `MemberMesh.canonical` has them.
+        tolerance: distance from the surface, in canonical units, up to which a point is taken to lie on it.
 
     Returns:
-        points: (N, 3).
-        exists: (N,) bool, whether they lie on its surface; False where `b` has no such part,
-        or another part melts in there.
+        Points (N, 3), and (N,) bool, whether they lie on its surface: not so where `b` has no such part, or where
+        another part melts in.
     """
     check_shape(canonical, "N 3", "canonical")
     with torch.no_grad():
@@ -232,7 +246,18 @@ def counterpart(b: Member, canonical: Tensor, *, tolerance: float = 1e-4) -> tup
 
 
 def surface_points(member: Member, n_points: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Points (n_points, 3) spread evenly over a member by chance; their canonical points, and labels (n_points,)."""
+    """Random points spread evenly over a member by area.
+
+    Args:
+        member: of a rigid category, or a head.
+        n_points: how many.
+        seed: of the points.
+
+    Returns:
+        points: (n_points, 3).
+        canonical: (n_points, 3), equal for corresponding points of all members.
+        label: (n_points,) int64 into ``member.structure.labels``.
+    """
     check_int(n_points, "n_points", low=1)
     canonical, tangents, label = _pool(member.structure, _POOL * n_points)
     near = torch.cat([canonical, canonical + tangents[:, 0], canonical + tangents[:, 1]])

@@ -100,11 +100,17 @@ def texture(
     first: Color = (0.93, 0.86, 0.73),
     second: Color = (0.36, 0.22, 0.14),
 ) -> Tensor:
-    """(V, 3) colours in [0, 1] of an animal's vertices: `first` with a pattern in `second`.
+    """Colours of an animal's vertices: a pattern in two colours.
 
     Args:
+        member: the animal, V vertices.
         kind: "plain", "spots" (round ones), "stripes" (around body and limbs), "patches" (large, with pale lines
             between them), "blotches" (few, irregular) or "two_tone" (`second` below).
+        first: red, green and blue of the ground, in [0, 1].
+        second: red, green and blue of the pattern, in [0, 1].
+
+    Returns:
+        (V, 3) in [0, 1].
 
     Raises:
         ValueError: unknown kind.

@@ -36,6 +36,30 @@ def test_the_point_of_a_pixel_projects_to_its_centre(batch):
     assert not batch.barycentric[outside].any()
 
 
+def test_a_landmark_is_seen_where_nothing_is_before_it(batch):
+    surface = template_surface("horse", n_verts=N)
+    marks = torch.tensor(list(surface.landmarks.values()))
+    counts = [0, 0]
+    for i in range(12):
+        r = rasterize(batch.verts[i], surface.faces, batch.camera[i])
+        place = batch.camera[i].project(batch.verts[i][marks])
+        torch.testing.assert_close(place[:, :2], batch.landmarks[i], atol=5e-3, rtol=0)
+        inside = ((place[:, :2] >= 0) & (place[:, :2] < 64)).all(1)
+        assert not batch.visible[i][~inside].any()
+        x, y = place[:, :2].clamp(0, 63).long().T
+        deep = torch.where(r.mask, r.depth, torch.inf)[None, None]
+        far = torch.nn.functional.max_pool2d(deep, 3, 1, 1)[0, 0][y, x]
+        near = -torch.nn.functional.max_pool2d(-deep, 3, 1, 1)[0, 0][y, x]
+        own = torch.nn.functional.avg_pool2d(batch.mask[i][None, None].float(), 3, 1, 1)[0, 0][y, x] == 1
+        depths = batch.camera[i].project(batch.verts[i])[:, 2]
+        span = float(depths.max() - depths.min())
+        hidden = inside & (place[:, 2] > far + 0.03 * span)
+        clear = inside & own & (place[:, 2] < near + 0.008 * span)
+        assert not batch.visible[i][hidden].any() and batch.visible[i][clear].all()
+        counts = [counts[0] + int(hidden.sum()), counts[1] + int(clear.sum())]
+    assert min(counts) > 20
+
+
 def test_pictures_depend_on_seed_and_number_only(batch):
     again = render_set("horse", 12, size=64, seed=5, n_verts=N)
     for numbers in ([7], [3, 7]):
@@ -118,7 +142,7 @@ def test_flow_leads_to_the_same_point_of_the_surface(pairs):
         at = there[:, :2].clamp(0, 47).long()
         depth = torch.where(r.mask, r.depth, torch.inf)[None, None]
         around = torch.nn.functional.max_pool2d(depth, 3, 1, 1)[0, 0]  # of the farthest of nine pixels
-        span = float(np.ptp(r.depth[r.mask].numpy()))
+        span = float(r.depth[r.mask].max() - r.depth[r.mask].min())
         behind = inside & (there[:, 2] > around[at[:, 1], at[:, 0]] + 0.05 * span)
         assert not (pairs.seen[i][row[mine], col[mine]] & (behind | ~inside)).any()
     known = pairs.known
@@ -137,7 +161,7 @@ def test_the_background_moves_as_one_piece(pairs):
 
 
 def test_without_motion_nothing_moves():
-    pair = render_set("cow", 4, size=48, seed=3, n_verts=N, augmentation=0).pairs(range(4), motion=0)
+    pair = render_set("horse", 4, size=48, seed=3, n_verts=N, augmentation=0).pairs(range(4), motion=0)
     assert float(pair.flow.abs().max()) < 2e-3
     torch.testing.assert_close(pair.first.verts, pair.second.verts)
     assert float(pair.seen[pair.first.mask & pair.second.mask].float().mean()) > 0.99
@@ -145,4 +169,4 @@ def test_without_motion_nothing_moves():
     gap = (pair.first.image - pair.second.image).abs().amax(1)[same & pair.second.mask]
     assert float(gap.median()) < 0.1  # the grain of the coat differs
     with pytest.raises(ValueError, match="motion: expected 0 or more"):
-        render_set("cow", 4, size=48, n_verts=N).pairs(0, motion=-1)
+        render_set("horse", 4, size=48, n_verts=N).pairs(0, motion=-1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 
 from geoframe import Mesh, load
 from geoframe.camera import WeakPerspective, pinhole_view, weak_view
-from geoframe.fitting import fit_points
+from geoframe.fitting import ImageLandmarks, fit_points
+from geoframe.fitting._measures import hollow, turned_faces
 from geoframe.fitting._modes import smooth_basis
-from geoframe.fitting.masks import _silhouette, _turned_faces, fit_template, landmark_picture
+from geoframe.fitting.masks import CREDIBLE, _silhouette, fit_template, landmark_picture
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import procrustes, random_rotations, rotation_angle, rotvec_to_rotation
@@ -57,9 +59,9 @@ def test_pose_alone():
     mesh = _blob()
     _, R = _deformed(mesh, 40, 0)
     target = 0.8 * mesh.verts @ R.T + torch.tensor([0.2, -0.1, 0.1]).double()
-    views = _views(4, (96, 120), fov=60.0)
+    views = _views(4, (80, 100), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
-    fit = fit_template(mesh, masks, views, steps=20, n_basis=0)
+    fit = fit_template(mesh, masks, views, steps=12, n_basis=0, n_candidates=4)
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 0.5
     assert fit.pose.scale == pytest.approx(0.8, abs=0.02) and fit.iou.min() > 0.93
     torch.testing.assert_close(fit.mesh.verts, fit.pose(mesh.verts))  # nothing but a similarity
@@ -80,32 +82,34 @@ def test_silhouette_has_hard_values_and_the_slope_of_the_area():
 def test_shape_from_six_views():
     mesh = _blob()
     target, _ = _deformed(mesh, 20, 0)
-    views = _views(6, (96, 120), fov=60.0)
+    views = _views(6, (64, 80), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
     seen = []
-    fit = fit_template(mesh, masks, views, steps=25, progress=lambda *x: seen.append(x))
+    fit = fit_template(mesh, masks, views, steps=12, n_candidates=4, progress=lambda *x: seen.append(x))
     assert fit.iou.min() > 0.95
     begun = (fit.start.verts - target).norm(dim=1).mean()
     assert (fit.mesh.verts - target).norm(dim=1).mean() < 0.6 * begun
-    assert [s[0] for s in seen] == list(range(1, 101)) and {s[1] for s in seen} == {100}
+    assert [s[0] for s in seen] == list(range(1, 49)) and {s[1] for s in seen} == {48}
     assert fit.loss.tolist() == pytest.approx([s[2] for s in seen])
     picture = fit.picture()
-    assert picture.shape == (3, 192, 720) and picture.min() >= 0 and picture.max() <= 1
+    assert picture.shape == (3, 128, 480) and picture.min() >= 0 and picture.max() <= 1
 
 
 @pytest.mark.filterwarnings("ignore:.*almost alike")
 def test_views_that_are_not_known():
     """Weak perspective, every mask with a camera to find: the masks are met."""
     mesh = _blob()
-    views = _views(5, (80, 80), weak_view, extent=1.4)
+    views = _views(5, (64, 64), weak_view, extent=1.4)
     masks = rasterize(mesh.verts, mesh.faces, views).mask.double()
-    fit = fit_template(mesh, masks, steps=25, n_basis=8)
+    fit = fit_template(mesh, masks, steps=8, n_basis=8, n_candidates=6)
     assert fit.cameras.batch_shape == (5,) and fit.iou.min() > 0.95
     assert math.degrees(rotation_angle(fit.cameras.R_wc, views.R_wc).median()) < 10
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
-def test_a_real_mesh_forty_degrees_off(seed):
+@pytest.mark.parametrize(
+    ("seed", "n", "side"), [(0, 5, 96), *(pytest.param(s, 8, 160, marks=pytest.mark.slow) for s in (0, 1, 2))]
+)
+def test_a_real_mesh_forty_degrees_off(seed, n, side):
     folder = Path(os.environ.get("GEOFRAME_DATA", "")) / "objects"
     if not folder.is_dir():
         pytest.skip("needs the folder objects of GEOFRAME_DATA")
@@ -113,7 +117,7 @@ def test_a_real_mesh_forty_degrees_off(seed):
     verts = mesh.verts - (mesh.verts.amax(0) + mesh.verts.amin(0)) / 2
     mesh = Mesh(verts / verts.norm(dim=1).max(), mesh.faces)
     target, R = _deformed(mesh, 40, seed)
-    views = _views(8, (160, 160), fov=60.0)
+    views = _views(n, (side, side), fov=60.0)
     masks = rasterize(target, mesh.faces, views).mask.double()
     fit = fit_template(mesh, masks, views, steps=25)
     assert math.degrees(rotation_angle(fit.pose.R, R)) < 3
@@ -157,7 +161,7 @@ def _seen(mesh, n, side, seed=0):
 def test_the_true_pose_is_among_the_candidates_of_any_rotation():
     """And where the first is another one, the warning is on."""
     mesh = _blob()
-    masks, views = _seen(mesh, 3, 80)
+    masks, views = _seen(mesh, 2, 64)
     fit = fit_template(mesh, masks, n_basis=0, steps=1)
     degrees = rotation_angle(fit.candidates.R_wc, views.R_wc[:, None]).rad2deg()
     degrees = torch.where(torch.isfinite(fit.energies), degrees, torch.inf)
@@ -174,20 +178,64 @@ def test_unknown_pixels_and_landmarks():
     hidden[:, :, 48:] = 0
     weights[:, :, 48:] = 0
     ids = torch.arange(0, mesh.n_verts, 9)
-    options = {"points": views.project(mesh.verts[ids])[..., :2], "vertices": ids, "n_basis": 0, "steps": 5}
-    known, lost = (fit_template(mesh, hidden, weights=w, **options) for w in (weights, None))
+    landmarks = ImageLandmarks(views.project(mesh.verts[ids])[..., :2], ids)
+    known, lost = (
+        fit_template(mesh, hidden, weights=w, landmarks=landmarks, n_basis=0, steps=5)
+        for w in (weights, None)
+    )
     errors = [rotation_angle(fit.cameras.R_wc, views.R_wc).rad2deg().item() for fit in (known, lost)]
     assert errors[0] < 2 and known.iou.item() > 0.95 and not known.ambiguous.any()
     assert known.energies[0, 0] < 0.5 * lost.energies[0, 0] and errors[0] < errors[1]
 
 
+def test_how_much_of_a_hull_is_empty():
+    """A square fills its hull, an L of three squares leaves a seventh of it empty, a frame what is inside."""
+    masks = torch.zeros(4, 40, 40, dtype=torch.bool)
+    masks[:3, 4:34, 4:34] = True
+    masks[1, 4:19, 4:19] = False
+    masks[2, 9:29, 9:29] = False
+    expected = torch.tensor([0.0, 1 / 7, 4 / 9, 0.0]).double()
+    torch.testing.assert_close(hollow(masks), expected)
+
+
+def _spiked():
+    """A ball with six long spikes, no two of them opposite."""
+    ball = icosphere(3).verts
+    g = torch.Generator().manual_seed(3)
+    tips = torch.nn.functional.normalize(torch.randn(6, 3, generator=g).double(), dim=1)
+    verts = ball * (1 + 2.5 * torch.exp(25 * (ball @ tips.T - 1))).amax(1, keepdim=True)
+    verts = verts - (verts.amax(0) + verts.amin(0)) / 2
+    return Mesh(verts / verts.norm(dim=1).max(), icosphere(3).faces)
+
+
+@pytest.mark.filterwarnings("ignore:.*almost alike")
+@pytest.mark.parametrize("shape", ["disc", "bar"])
+def test_a_fit_to_a_simple_shape_is_doubtful(shape):
+    """Though the deformed template covers it; its own mask, a little stretched, is not."""
+    mesh = _spiked()
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    simple = (
+        (x - 32).square() + (y - 31).square() < 20**2
+        if shape == "disc"
+        else (x - 32).abs() + 3 * (y - 31).abs() < 28
+    )
+    with pytest.warns(UserWarning, match="hardly explains the masks"):
+        doubtful = fit_template(mesh, simple[None], steps=10, n_basis=24, n_candidates=3)
+    assert doubtful.iou > 0.85 and doubtful.quality < CREDIBLE - 0.05
+    masks, _ = _seen(mesh.with_verts(mesh.verts * torch.tensor([1.15, 1.0, 0.9])), 1, 64, seed=2)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*hardly explains")
+        own = fit_template(mesh, masks, steps=4, n_basis=6, n_candidates=3)
+    assert own.quality > CREDIBLE + 0.05
+
+
 def test_a_fold_is_counted_as_flipped_faces():
     mesh = _blob()
-    assert (_turned_faces(mesh, mesh.verts) - 1).abs().max() < 1e-12
+    assert (turned_faces(mesh, mesh.verts) - 1).abs().max() < 1e-12
     tip = int(mesh.verts[:, 0].argmax())
     folded = mesh.verts.clone()
     folded[tip] = folded[tip] - 0.5 * mesh.verts[tip] / mesh.verts[tip].norm() - folded[tip].flip(0)
-    assert (_turned_faces(mesh, folded) < 0).any()
+    assert (turned_faces(mesh, folded) < 0).any()
 
 
 def test_smooth_functions_join_the_parts_of_a_template():
@@ -208,7 +256,9 @@ def test_smooth_functions_join_the_parts_of_a_template():
 def test_bad_input():
     mesh = _blob()
     views = _views(2, (32, 32))
-    masks = torch.ones(2, 32, 32).double()
+    masks, points = torch.ones(2, 32, 32).double(), torch.zeros(2, 3, 2)
+    with pytest.raises(TypeError, match="landmarks: expected ImageLandmarks"):
+        fit_template(mesh, masks, views, landmarks=points)
     with pytest.raises(ValueError, match="masks: expected something in every mask"):
         fit_template(mesh, masks * torch.tensor([1.0, 0.0])[:, None, None], views)
     with pytest.raises(ValueError, match=r"masks: expected values in \[0, 1\], found 255 to 255; divide"):
@@ -220,11 +270,29 @@ def test_bad_input():
     for bad, match in (
         ({"weights": -masks}, "weights: expected numbers of at least 0, found -1"),
         ({"weights": masks[:1]}, r"weights: expected shape \(2, 32, 32\)"),
-        ({"points": torch.zeros(2, 3, 2)}, "vertices: expected the vertex of each of the points"),
-        ({"points": torch.zeros(2, 3, 2), "vertices": torch.full((3,), 10**6)}, "vertices: expected indices"),
         (
-            {"points": torch.zeros(2, 1, 2), "vertices": torch.ones(1, mesh.n_verts)},
+            {"landmarks": ImageLandmarks(points, torch.full((3,), 10**6))},
+            "vertices: expected indices",
+        ),
+        (
+            {"landmarks": ImageLandmarks(points[:, :1], torch.ones(1, mesh.n_verts))},
             "rows of weights that sum to 1",
+        ),
+        (
+            {"landmarks": ImageLandmarks(points[:1], torch.arange(3))},
+            r"landmarks.points: expected shape \(2, L, 2\)",
+        ),
+        (
+            {"landmarks": ImageLandmarks(points, torch.arange(3), -torch.ones(2, 3))},
+            "landmarks.visibility: expected weights of at least 0, found -1",
+        ),
+        (
+            {"landmarks": ImageLandmarks(points / 0, torch.arange(3))},
+            "landmarks.points: expected finite",
+        ),
+        (
+            {"landmarks": ImageLandmarks(points, torch.arange(3), weight=-1.0)},
+            "landmarks.weight: expected a number of at least 0, found -1",
         ),
         ({"n_candidates": 0}, "n_candidates: expected an integer at least 1"),
     ):

@@ -132,7 +132,7 @@ def test_bad_input(noise):
         (good[:40], ValueError, r"p2p_21: expected shape \(41,\)"),
         (good + 50, ValueError, r"p2p_21: expected indices in \[0, 49\]"),
         (good.double(), TypeError, "p2p_21: expected an integer dtype"),
-        ([0] * 41, TypeError, "p2p_21: expected a torch.Tensor"),
+        ("41 zeros", TypeError, "p2p_21: expected a tensor, a NumPy array or a list"),
     ):
         with pytest.raises(error, match=match):
             p2p_to_fmap(p2p, basis1, basis2)

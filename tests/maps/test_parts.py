@@ -51,6 +51,19 @@ def test_seams_are_joined_and_both_twins_answer(bumpy):
     torch.testing.assert_close(gram, torch.eye(60, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
+def test_a_vertex_very_far_out_is_left_out_and_told(bumpy):
+    """A spectrum with it would be all about it; it goes where its neighbour goes."""
+    verts = bumpy.verts.clone()
+    verts[7] = 1e40
+    spoilt = Surface.of(bumpy.with_verts(verts))
+    part = main_part(spoilt, "surface 1")
+    assert part.notes == ("surface 1 has 1 vertex very far from all others, first 7: matched was the rest",)
+    assert part.surface.n_verts == bumpy.n_verts - 1 and int(part.number[7]) == -1
+    places = torch.arange(bumpy.n_verts)
+    back = carried_back(main_part(Surface.of(bumpy)), part, places[places != 7])
+    assert torch.equal(back[places != 7], places[places != 7]) and 0 <= int(back[7]) < bumpy.n_verts
+
+
 def test_sheets_that_only_touch_stay_apart():
     ball = icosphere(1)
     top = ball.verts[:, 2].argmax()

@@ -212,7 +212,11 @@ def test_bad_input(pair):
         (lambda: geodesic_error(mesh1, p2p_21, rows + 42), ValueError, r"truth\[:, 1\]: expected indices"),
         (lambda: geodesic_error(mesh1, p2p_21, rows + 200), ValueError, "truth"),
         (lambda: geodesic_error(mesh1, p2p_21, rows[0]), ValueError, r"truth: expected shape \(42,\)"),
-        (lambda: geodesic_error(mesh1, p2p_21, [[0, 0]]), TypeError, "truth: expected a torch.Tensor"),
+        (
+            lambda: geodesic_error(mesh1, p2p_21, [[0], [0, 0]]),
+            TypeError,
+            "truth: expected a tensor, a NumPy",
+        ),
         (lambda: geodesic_error(mesh1, p2p_21, rows, method="guess"), ValueError, "method"),
         (lambda: geodesic_error(mesh1, p2p_21.double(), rows), TypeError, "p2p_21: expected an integer"),
         (lambda: cycle_error(mesh2, p2p_12, p2p_21), ValueError, "p2p_12: expected indices"),

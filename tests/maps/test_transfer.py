@@ -216,7 +216,12 @@ def test_bad_input(pair):
             ValueError,
             r"p2p_21: expected indices in \[0, 41\]",
         ),
-        (lambda: transfer_functions([1.0], p2p_21), TypeError, "f1: expected a torch.Tensor"),
+        (
+            lambda: transfer_functions(None, p2p_21),
+            TypeError,
+            "f1: expected a tensor, a NumPy array or a list",
+        ),
+        (lambda: transfer_functions(1.0, p2p_21), ValueError, "f1: expected a row a vertex of surface 1"),
         (
             lambda: transfer_spectral(torch.zeros(42), torch.eye(6), basis1, basis2),
             ValueError,

@@ -7,18 +7,39 @@ import torch
 
 from geoframe import zoo
 from geoframe.maps import match
-from geoframe.maps.verdict import DISTORTED, FLIPPED, LOOSE, TIED, doubts
+from geoframe.maps.verdict import DISTORTED, FLIPPED, LOOSE, MISNAMED, SURE, confidence, doubts, features
 
-FINE = {"distortion": 0.05, "flipped_triangles": 0.02, "cycle_error": 0.004}
+FINE = {
+    "distortion": 0.05,
+    "distortion_spread": 0.07,
+    "flipped_triangles": 0.02,
+    "cycle_error": 0.004,
+    "shape_correlation": 0.8,
+    "handedness_correlation": 0.6,
+}
 
 
 def test_each_measure_beyond_its_limit_is_one_reason():
-    assert doubts(FINE) == () and doubts(FINE, 0.5) == ()
-    for name, limit in (("distortion", DISTORTED), ("flipped_triangles", FLIPPED), ("cycle_error", LOOSE)):
-        assert len(doubts({**FINE, name: limit})) == 1
-        assert len(doubts({**FINE, name: float("nan")})) == 1  # what could not be measured is doubted
-    assert "give a few landmarks" in doubts(FINE, TIED)[0]
-    assert len(doubts(dict.fromkeys(FINE, 1.0), 1.0)) == 4
+    assert doubts(FINE, 1.0) == ()
+    for name, limit in (("flipped_triangles", FLIPPED), ("cycle_error", LOOSE)):
+        assert len(doubts({**FINE, name: limit}, 1.0)) == 1
+        assert len(doubts({**FINE, name: float("nan")}, 1.0)) == 1  # what could not be measured is doubted
+    low = ("distortion", DISTORTED), ("handedness_correlation", 0.0), ("named_landmark_error", MISNAMED)
+    for name, value in low:  # told only where the map is doubted
+        assert doubts({**FINE, name: value}, 1.0) == () and len(doubts({**FINE, name: value}, 0.1)) == 2
+    assert "chance of 0.10" in doubts(FINE, 0.1)[0]
+
+
+def test_confidence_falls_with_every_measure_that_gets_worse():
+    for fine in (FINE, {**FINE, "named_landmark_error": 0.03}):
+        best = confidence(fine)
+        assert SURE < best < 1
+        worse = {"handedness_correlation": 0.0, "distortion_spread": 0.3, "flipped_triangles": 0.9}
+        for name, value in {**worse, **({"named_landmark_error": 0.3} if fine is not FINE else {})}.items():
+            assert confidence({**fine, name: value}) < best
+        assert confidence({**fine, **worse}) < SURE
+    assert confidence({**FINE, "distortion_spread": float("nan")}) == 0
+    assert len(features({**FINE, "named_landmark_error": 0.1})) == len(features(FINE)) + 1
 
 
 def _renamed(name: str) -> str:

@@ -14,6 +14,8 @@ from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, lo
 from geoframe.models.category_keypoints.predictor import settle
 from geoframe.transforms import rotation_about_axis
 
+pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
+
 
 def test_keypoints_follow_any_similarity(chairs, predictor):
     clouds = chairs(8, 2).points

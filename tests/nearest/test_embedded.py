@@ -116,3 +116,11 @@ def test_bad_input_is_told(embeddings):
         posterior_confidence(x, table, temperature=1, kernel=torch.ones(3, 300))
     with pytest.raises(ValueError, match="distances: expected shape"):
         least_expected_distance(x, table, torch.ones(3, 3), temperature=1)
+
+
+def test_a_pixel_of_length_zero_takes_the_first_vertex(embeddings):
+    x, table = embeddings
+    x = x.clone()
+    x[::7] = 0
+    found = nearest_vertices(x, table)
+    assert (found[::7] == 0).all() and torch.equal(found[1::7], nearest_vertices(x[1::7], table))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geoframe.solve import _weak
+from geoframe.solve import _search, _weak
 from geoframe.solve._moments import Moments, moments
 from geoframe.transforms import random_rotations
 
@@ -67,26 +67,62 @@ def test_newton_stops_where_nothing_is_determined(degenerate):
 @pytest.mark.parametrize("K", [0, 1, 6])
 def test_search(K):
     mom, s, ridge, _ = _problem(K)
-    frames, _ = _weak._half_sphere(s.device)
-    height, at = _weak.heights(mom, s, ridge, frames)
-    height_ref, at_ref = _weak.heights_in_torch(mom, s, ridge, frames)
+    frames, _ = _search._half_sphere(s.device)
+    height, at = _search.heights(mom, s, ridge, frames)
+    height_ref, at_ref = _search.heights_in_torch(mom, s, ridge, frames)
     assert height.shape == (40, 162)
     assert torch.allclose(height, height_ref, rtol=1e-11, atol=1e-10)
     apart = (at - at_ref).abs() > 1e-8  # two turns as good as each other
     assert apart.double().mean() < 0.01
 
 
+@pytest.mark.parametrize("n_starts", [1, 3])
+def test_starts(n_starts):
+    """Also of almost flat shapes, where two peaks are about as high."""
+    mom, s, ridge, _ = _problem(2)
+    flat = torch.diag(torch.tensor([1.0, 1.0, 0.02], dtype=F64))
+    flat_ones = mom._replace(G=flat @ mom.G @ flat, H=mom.H @ flat)
+    mom = Moments(*(torch.cat(x)[20:60] for x in zip(mom, flat_ones, strict=True)))
+    frames, neighbours = _search._half_sphere(s.device)
+    height, at = _search.heights(mom, s, ridge, frames)
+    R = _search.starts(mom, s, ridge, n_starts)
+    theirs = _search.picked_in_torch(height, at, frames, neighbours, n_starts)
+    assert R.shape == (40, n_starts, 3, 3) and (R - theirs).abs().max() < 1e-14
+    if n_starts > 1:  # in some problems only one peak is worth a start
+        same = (R[:, 0] - R[:, 1]).abs().amax((1, 2)) == 0
+        assert same.any() and not same.all()
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("K", [0, 3])
+def test_reflected_starts(K, free):
+    """Of flat shapes, whose reflection explains the points as well, and of thick ones, where it is not followed."""
+    mom, s, ridge, _ = _problem(K)
+    flat = torch.diag(torch.tensor([1.0, 1.0, 0.02], dtype=F64))
+    moved: list[torch.Tensor] = []
+    for moments_ in (mom, mom._replace(G=flat @ mom.G @ flat, H=mom.H @ flat)):
+        start = _search.starts(moments_, s, ridge, 1)[:, 0]
+        best = _weak.minimise(moments_, start, s, ridge, free=free)
+        ours = _weak.reflected(moments_, best, ridge, free=free)
+        theirs = _weak.reflected_in_torch(moments_, best, ridge, free=free)
+        assert (ours.R - theirs.R).abs().max() < 1e-8 and torch.allclose(
+            ours.values, theirs.values, atol=1e-6
+        )
+        moved.append((ours.R - best.R).abs().amax((1, 2)) > 0.1)
+    assert moved[1].any() and moved[0].sum() < moved[1].sum()
+
+
 @pytest.mark.parametrize("K", [0, 4])
 def test_the_height_of_the_search_is_what_the_objective_falls_by(K):
     """At the pose a direction and its turn give, found here by trying turns one by one."""
     mom, s, ridge, _ = _problem(K, B=3)
-    frames, _ = _weak._half_sphere(s.device)
-    height, at = _weak.heights(mom, s, ridge, frames)
+    frames, _ = _search._half_sphere(s.device)
+    height, at = _search.heights(mom, s, ridge, frames)
     turns = torch.arange(0, 2 * torch.pi, 0.02, dtype=F64)
 
     def falls(pick: int, turn: torch.Tensor) -> torch.Tensor:  # (3, n) for turns (3, n)
         each = torch.arange(3).repeat_interleave(turn.shape[1])
-        R = _weak._rotation(frames, torch.full(turn.shape, pick), turn).flatten(0, 1)
+        R = _search._rotation(frames, torch.full(turn.shape, pick), turn).flatten(0, 1)
         values = _weak.model(mom.take(each), R, s[each], ridge[each], free=False).values
         return mom.uu[:, None] - values[:, 0].view(3, -1)
 
@@ -114,6 +150,9 @@ def test_coefficients():
     mom, s, ridge, R = _problem(6)
     ours, theirs = _weak.coefficients(mom, R, s, ridge), _weak.coefficients_in_torch(mom, R, s, ridge)
     assert ours.shape == (40, 6) and torch.allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+    again, value = _weak.coefficients_and_value(mom, R, s, ridge)
+    there = _weak.model(mom, R, s, ridge, free=False)
+    assert torch.equal(ours, again) and torch.allclose(value, there.values[:, 0], rtol=1e-10)
     unseen = Moments(*(0 * x for x in mom))
     assert (_weak.coefficients(unseen, R, s, 0 * ridge) == 0).all()
 

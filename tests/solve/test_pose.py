@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.solve import Solution, _weak, solve_pose
+from geoframe.solve import Solution, _search, _weak, solve_pose
 from geoframe.transforms import random_rotations, rotation_angle, rotvec_to_rotation
 
 F64 = torch.float64
@@ -251,7 +251,7 @@ def test_bad_input():
 
 
 def test_what_is_kept_under_inference_mode_serves_gradients_later():
-    kept = (_weak._from_products, _weak._linear_maps, _weak._half_sphere)
+    kept = (_weak._from_products, _weak._linear_maps, _search._half_sphere)
     u, v, T, basis, _, scale, _ = problem(2)
     for cached in kept:
         cached.cache_clear()
@@ -263,7 +263,7 @@ def test_what_is_kept_under_inference_mode_serves_gradients_later():
         for x in (
             _weak._from_products(u.device),
             *_weak._linear_maps(u.device, False),
-            *_weak._half_sphere(u.device),
+            *_search._half_sphere(u.device),
         )
     )
     u.requires_grad_()
@@ -366,7 +366,7 @@ def test_outliers_do_not_turn_a_robust_pose(loss):
     assert (rotation_angle(squared.R, R).rad2deg() > 5).double().mean() > 0.9
 
 
-@pytest.mark.parametrize("loss", ["huber", "geman-mcclure"])
+@pytest.mark.parametrize("loss", [pytest.param("huber", marks=pytest.mark.slow), "geman-mcclure"])
 def test_gradients_of_robust_poses(loss):
     """Through the median that sets the scale of the loss, too."""
     u, v, T, basis, _, s, _ = problem(1, 10, 1, noise=0.05)

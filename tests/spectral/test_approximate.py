@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geoframe.spectral import approximate, eigenbasis
-from geoframe.spectral.approximate import _bumps, _clusters, approximate_pairs
+from geoframe.spectral.approximate import approximate_pairs, bumps, geodesic_cells
 from geoframe.surface import Mesh, PointCloud, laplacian
 from geoframe.surface.shapes import ellipsoid, grid, icosphere, torus
 
@@ -59,11 +59,11 @@ def test_more_samples_and_sweeps_give_smaller_errors(shape, monkeypatch):
     assert stated < 0.7 * unrelaxed < 0.5 * coarse
 
 
-def test_bumps_reproduce_constants_and_nearly_linear_functions(shape):
+def testbumps_reproduce_constants_and_nearly_linear_functions(shape):
     _, W, M, points, _ = shape
-    label, sample = _clusters(W, M, points, 400)
+    label, sample = geodesic_cells(W, M, points, 400)
     assert len(np.unique(sample)) == 400 and (label[sample] == np.arange(400)).all()
-    P = _bumps(W, M, points, label, sample)
+    P = bumps(W, M, points, label, sample)
     np.testing.assert_allclose(P.sum(1), 1, atol=1e-12)
     size = np.sqrt(M.sum() / 400)
     assert np.abs(P @ points[sample] - points).max() < 0.2 * size

@@ -1,4 +1,4 @@
-"""Mesh files as they come, damaged: through load, health and eigenbasis, each a result or one clear line, in time.
+"""Mesh files as they come, damaged, through load, health, eigenbasis and match: a result or one clear line, in time.
 
 Files are worked on in a process of their own, so that one that never ends, or ends the interpreter, is named.
 """
@@ -25,28 +25,35 @@ from geoframe.spectral import hks
 from geoframe.surface import Mesh, farthest_points, repair, save
 from geoframe.surface.health import outliers
 from geoframe.surface.resize import resize
-from geoframe.surface.shapes import cylinder
+from geoframe.surface.shapes import cylinder, icosphere, torus
 
 SECONDS = 10.0  # of processor time for one file
 WORKER = """
 import json, sys, time, traceback
 import torch
-from geoframe import eigenbasis, health, load
+from geoframe import eigenbasis, health, load, match
 from geoframe.surface.mesh import Mesh
 torch.set_num_threads(1)
+partner = load(sys.argv[1]) if len(sys.argv) > 1 else None
 for path in sys.stdin.read().split("\\n"):
     start, stage, told = time.process_time(), "load", ""
     print(json.dumps({"path": path}), flush=True)
     try:
         surface = load(path)
-        if isinstance(surface, Mesh):
-            stage = "health"
-            str(health(surface))
-        stage = "eigenbasis"
-        basis = eigenbasis(surface, 30, cache=False)
-        assert bool(torch.isfinite(basis.vals).all()) and bool(torch.isfinite(basis.vecs).all()), "not finite"
-        gram = basis.vecs.T @ (basis.mass[:, None] * basis.vecs)
-        assert float((gram - torch.eye(30)).abs().max()) < 1e-6, "not orthonormal"
+        if partner is not None:
+            stage = "match"
+            found = match(surface, partner, k=30)
+            assert found.p2p_21.shape == (partner.n_verts,), "another number of vertices"
+            assert 0 <= int(found.p2p_21.min()) and int(found.p2p_21.max()) < surface.n_verts, "out of range"
+        else:
+            if isinstance(surface, Mesh):
+                stage = "health"
+                str(health(surface))
+            stage = "eigenbasis"
+            basis = eigenbasis(surface, 30, cache=False)
+            assert bool(torch.isfinite(basis.vals).all() and torch.isfinite(basis.vecs).all()), "not finite"
+            gram = basis.vecs.T @ (basis.mass[:, None] * basis.vecs)
+            assert float((gram - torch.eye(30)).abs().max()) < 1e-6, "not orthonormal"
         stage = "done"
     except Exception as err:
         told = f"{type(err).__name__}: {err}"
@@ -110,10 +117,19 @@ def text_of(mesh: Mesh, suffix: str) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def write_damaged_files(folder: Path, n_numbers: int, n_others: int, seed: int) -> list[Path]:
-    """Files of the canonical surfaces: n_numbers with one coordinate far out, NaN or infinite, n_others otherwise."""
+def small_surfaces() -> dict[str, Mesh]:
+    """Surfaces of some hundred vertices, of which two look alike from several sides."""
+    ball = icosphere(3)
+    bumps = 1 + 0.3 * torch.sin(2 * ball.verts @ torch.tensor([0.9, 0.3, 0.2]).double() + 1)[:, None]
+    stretched = ball.with_verts(ball.verts * bumps * torch.tensor([1.6, 1.0, 0.8]).double())
+    return {"bumpy": stretched, "cylinder": cylinder(0.5, 2.0), "torus": torus()}
+
+
+def write_damaged_files(
+    folder: Path, meshes: dict[str, Mesh], n_numbers: int, n_others: int, seed: int
+) -> list[Path]:
+    """Files of the surfaces: n_numbers with one coordinate far out, NaN or infinite, n_others otherwise."""
     rng = np.random.default_rng(seed)
-    meshes = {name: geoframe.template(name) for name in geoframe.templates()}
     paths = []
     for i in range(n_numbers + n_others):
         name = sorted(meshes)[int(rng.integers(len(meshes)))]
@@ -133,8 +149,11 @@ def write_damaged_files(folder: Path, n_numbers: int, n_others: int, seed: int) 
     return paths
 
 
-def work_on(paths: list[Path]) -> list[dict]:
-    """What became of each file: the stage that it reached, what was told, and the seconds it took."""
+def work_on(paths: list[Path], *more: Path) -> list[dict]:
+    """What became of each file: the stage that it reached, what was told, and the seconds it took.
+
+    With one more file, each is matched with that.
+    """
     done: list[dict] = []
     while len(done) < len(paths):
         left = "\n".join(map(str, paths[len(done) :]))
@@ -142,7 +161,10 @@ def work_on(paths: list[Path]) -> list[dict]:
             asked.write(left.encode())
             asked.seek(0)
             process = subprocess.Popen(
-                [sys.executable, "-c", WORKER], stdin=asked, stdout=subprocess.PIPE, text=True
+                [sys.executable, "-c", WORKER, *map(str, more)],
+                stdin=asked,
+                stdout=subprocess.PIPE,
+                text=True,
             )
         lines: queue.Queue[str] = queue.Queue()
         thread = threading.Thread(
@@ -176,7 +198,7 @@ def assert_all_told(records: list[dict]) -> None:
 
 
 def test_forty_damaged_files(tmp_path: Path) -> None:
-    paths = write_damaged_files(tmp_path, 12, 28, seed=1)
+    paths = write_damaged_files(tmp_path, small_surfaces(), 12, 28, seed=1)
     records = work_on(paths)
     assert [r["path"] for r in records] == list(map(str, paths))
     assert_all_told(records)
@@ -186,7 +208,24 @@ def test_forty_damaged_files(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_five_hundred_damaged_files(tmp_path: Path) -> None:
-    assert_all_told(work_on(write_damaged_files(tmp_path, 200, 300, seed=2)))
+    surfaces = {name: geoframe.template(name) for name in geoframe.templates()}
+    assert_all_told(work_on(write_damaged_files(tmp_path, surfaces, 200, 300, seed=2)))
+
+
+@pytest.mark.parametrize(
+    ("n_numbers", "n_others", "least"), [(3, 5, 2), pytest.param(20, 30, 10, marks=pytest.mark.slow)]
+)
+def test_damaged_files_are_matched_or_refused(
+    n_numbers: int, n_others: int, least: int, tmp_path: Path
+) -> None:
+    """With a sound surface of another kind, without landmarks."""
+    surfaces = small_surfaces()
+    save(surfaces["bumpy"], tmp_path / "partner.off")
+    records = work_on(
+        write_damaged_files(tmp_path, surfaces, n_numbers, n_others, seed=3), tmp_path / "partner.off"
+    )
+    assert_all_told(records)
+    assert Counter(r["stage"] for r in records)["done"] >= least
 
 
 @pytest.mark.parametrize("value", [1e4, -1e10, 1e40, 1e77, 1e100])

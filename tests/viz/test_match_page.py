@@ -39,7 +39,7 @@ def pair():
         landmarks=torch.tensor([[0, 0], [168, 99]]),
         energies={"dirichlet": 2.5},
         candidates=[{"name": "as found", "energy": 0.125}, {"name": "flipped", "energy": 0.25}],
-        ambiguity=0.5,
+        confidence=0.25,
         verdict="doubtful",
         warnings=("surface 1 has <2> components",),
         settings={"k": 7},

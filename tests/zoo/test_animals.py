@@ -43,7 +43,7 @@ def test_sound_symmetric_and_named(name: str) -> None:
     assert abs(float(a.dense.verts[:, 1].min())) < 1e-12
 
 
-@pytest.mark.parametrize("n", [500, 3000, 9000])
+@pytest.mark.parametrize("n", [500, 3000, pytest.param(9000, marks=pytest.mark.slow)])
 def test_any_size(n: int) -> None:
     """Sizes start from different levels of the template; landmarks are the same points at all of them."""
     a, small = animal("horse", n), animal("horse", N)

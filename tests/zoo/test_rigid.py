@@ -20,6 +20,8 @@ from geoframe.zoo.template import (
     surface_mesh,
 )
 
+pytestmark = pytest.mark.xdist_group("chairs")  # its tests share what is slow to make
+
 # seeds of members of one structure, and of two that differ
 SAME = {"chair": (2, 3), "table": (1, 10), "aeroplane": (4, 5), "car": (1, 16), "motorbike": (1, 2)}
 ARMS, NO_ARMS = 7, 13  # chairs, else alike: four legs and a panel
@@ -151,7 +153,7 @@ def test_landmarks_stay_at_every_size(chairs: tuple[MemberMesh, MemberMesh]) -> 
 
 def test_landmarks_of_all_structures_are_on_the_surface() -> None:
     for category in CATEGORIES:
-        for structure in {sample(category, seed).structure for seed in range(12)}:
+        for structure in {sample(category, seed).structure for seed in range(6)}:
             points = landmark_points(structure)
             given = torch.tensor(list(structure.landmarks.values()), dtype=torch.float64)
             assert float(structure.field(points).abs().max()) < 1e-9, structure

@@ -1,0 +1,179 @@
+"""`geoframe landmarks`: learn K landmarks from a folder of images, predict with them, measure them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geoframe.cli._common import progress_bar, warn
+
+if TYPE_CHECKING:
+    from geoframe.heads.trained import LandmarkPredictor
+
+
+def train(
+    *,
+    data: Path,
+    out: Path,
+    k: int = 20,
+    method: Literal["sparse", "inter-intra"] = "sparse",
+    recipe: Literal["geoframe", "paper", "shifted", "baseline"] = "geoframe",
+    minutes: float | None = None,
+    steps: int | None = None,
+    frame: Path | None = None,
+    crop: Literal["whole", "centre", "box", "landmarks"] = "whole",
+    seed: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+) -> None:
+    """Learn K landmarks from images of a category, without labels; a run that was killed goes on.
+
+    OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, and the state to go on from. Images
+    that cannot be read are told and left out.
+
+    Args:
+        data: a folder of images, or the root of CelebA, AFLW or 300-W; landmarks, if there are any, are not used.
+        out: folder for the model.
+        k: number of landmarks.
+        method: sparse is chapter 4 of the thesis, inter-intra the paper of that name.
+        recipe: geoframe is ours, which learns an object frame first; paper the published one; of sparse also shifted,
+            of inter-intra also baseline.
+        minutes: budget of time, after the object frame; by default the recipe's number of steps.
+        steps: number of steps, likewise.
+        frame: of sparse with recipe geoframe: folder that `geoframe frame train` wrote, to start from.
+        crop: how images become squares; landmarks crops by them, which then is no longer unsupervised.
+        seed: of everything random.
+        devices: GPUs, or processes on the CPU.
+        accelerator: cpu, cuda, mps or auto.
+    """
+    from geoframe.data.face_files import load_landmark_images
+    from geoframe.models import inter_intra, object_frame, sparse_landmarks
+
+    system: Any = sparse_landmarks if method == "sparse" else inter_intra
+    if recipe not in system.RECIPES:
+        raise ValueError(
+            f"--recipe: expected {', '.join(system.RECIPES)} with --method {method}, found {recipe}"
+        )
+    if minutes is not None and steps is not None:
+        raise ValueError("--steps: expected --minutes or --steps, found both")
+    plan = system.RECIPES[recipe].with_k(k)
+    if minutes is not None:
+        plan = plan.with_minutes(minutes)
+    if steps is not None:
+        plan = plan.with_steps(steps)
+    more: dict[str, Any] = {}
+    if frame is not None:
+        if method != "sparse" or recipe != "geoframe":
+            raise ValueError(
+                "--frame: expected only with --method sparse and --recipe geoframe, found another"
+            )
+        more["frame"] = object_frame.load(frame)
+    images = load_landmark_images(data)
+    with progress_bar(f"{len(images)} images") as progress:
+        predictor = system.train(
+            images,
+            out=out,
+            recipe=plan,
+            crop=crop,
+            seed=seed,
+            devices=devices,
+            accelerator=accelerator,
+            progress=progress,
+            on_bad_file=warn,
+            **more,
+        )
+    told = f"{k} landmarks, {predictor.about['steps']} steps"
+    print(f"{told}; wrote model.safetensors, model.json and log.csv to {out}")
+
+
+def predict(
+    model: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    labelled: Path | None = None,
+    method: Literal["cascade", "linear"] = "cascade",
+    save: Path | None = None,
+    page: bool = False,
+    seed: int = 0,
+) -> None:
+    """Landmarks of images: landmarks.json and landmarks.png.
+
+    The K landmarks that were learned, or those of annotated images, once there are some. Images that cannot be read
+    are told and left out; the exit status is 1 then, and 2 if nothing is left.
+
+    Args:
+        model: folder that `geoframe landmarks train` wrote.
+        data: a folder of images.
+        out: folder for the results.
+        labelled: annotated images to learn your landmarks from: a folder with landmarks.json or landmarks.csv, or
+            such a file.
+        method: cascade is ours; linear the papers' regression.
+        save: folder for the model with these landmarks, which needs no --labelled from then on.
+        page: also write landmarks.html.
+        seed: of what is learned from the annotated images.
+    """
+    from geoframe.cli._points import with_regressor, write_predictions
+    from geoframe.data.face_files import load_landmark_images
+
+    bad: list[str] = []
+    predictor = with_regressor(_load(model), labelled, method, seed, bad)
+    if save is not None:
+        predictor.save(save)
+    kept, cut = predictor.squares(load_landmark_images(data), on_bad_file=bad.append)
+    write_predictions(out, model, predictor, kept, cut, bad, page)
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: Path,
+    labelled: Path,
+    out: Path,
+    labels: tuple[str, ...] = ("10", "50", "all"),
+    method: Literal["cascade", "linear"] = "cascade",
+    seed: int = 0,
+) -> None:
+    """Measure landmarks on annotated images: evaluation.json and evaluation.md.
+
+    A regressor learns from the annotated images of --labelled, once for each number of labels (three draws, averaged),
+    and is measured on --data. No person should be in both.
+
+    Args:
+        model: folder that `geoframe landmarks train` wrote.
+        data: annotated images to measure on: a folder with landmarks.csv or landmarks.json.
+        labelled: annotated images to learn from, likewise.
+        out: folder for the results.
+        labels: how many annotated images the regressor learns from, one run for each number.
+        method: cascade is ours; linear the papers' regression.
+        seed: of draws and warps.
+    """
+    from geoframe.cli._points import counts, labelled_squares, write_evaluation
+    from geoframe.models import inter_intra, sparse_landmarks
+
+    asked = counts(labels)
+    predictor: Any = _load(model)
+    bad: list[str] = []
+    known = labelled_squares(predictor, labelled, bad)
+    test = labelled_squares(predictor, data, bad)
+    system: Any = inter_intra if isinstance(predictor, inter_intra.Predictor) else sparse_landmarks
+    numbers = system.evaluate(predictor, known, test[:2], labels=asked, method=method, seed=seed)
+    about = {"recipe": predictor.about["recipe"], "method": method, "labelled": len(known[0])}
+    write_evaluation(out, numbers, about, bad, len(test[0]))
+
+
+def _load(model: Path) -> LandmarkPredictor:
+    """The landmarks of a folder, of whichever method.
+
+    Raises:
+        ValueError: a folder with neither.
+    """
+    from geoframe._files import read_text
+    from geoframe.models import inter_intra, sparse_landmarks
+
+    about = model / "model.json"
+    if about.is_file() and f'"{inter_intra.predictor.KIND}"' in read_text(about):
+        return inter_intra.load(model)
+    return sparse_landmarks.load(model)

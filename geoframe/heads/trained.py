@@ -1,0 +1,201 @@
+"""A frozen network that finds landmarks: what object frames, sparse and inter-intra landmarks have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoframe._check import check_shape
+from geoframe._files import atomic_path
+from geoframe.data.face_files import LandmarkSet, Squares
+from geoframe.heads.landmarks import LandmarkRegressor, Landmarks, fit_regressor
+from geoframe.heads.points import Look
+from geoframe.training import save_model
+from geoframe.warps import to_pixels
+
+REGRESSOR = "regressor.safetensors"
+SOURCE_SIZE = 128  # side of the squares that pictures are kept in; crops are cut from them
+_BATCH = 32
+_SURE = 0.5  # below: a warning
+
+
+class Found(NamedTuple):
+    """Landmarks of images.
+
+    Attributes:
+        points: (n, L, 2) in pixels of the images.
+        confidence: (n,) in [0, 1], see `geoframe.heads.landmarks.Landmarks`.
+        names: of the images.
+        warnings: one line for each image that the confidence is low for.
+    """
+
+    points: Tensor
+    confidence: Tensor
+    names: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+class LandmarkPredictor:
+    """A trained network and, once some images are annotated, a regressor to their landmarks.
+
+    Attributes:
+        kind: of the model, see `geoframe.training.save_model`.
+        model: frozen.
+        about: how it was trained; `crop` tells how pictures were cut, `whole_size` and `size` how large they are seen.
+        regressor: to given landmarks; None before `with_landmarks`.
+    """
+
+    kind = ""
+
+    def __init__(
+        self, model: nn.Module, about: dict[str, Any], regressor: LandmarkRegressor | None = None
+    ) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.about, self.regressor = about, regressor
+
+    def look(self, views: Tensor) -> Look:
+        """What a regressor sees of views (B, 3, s, s) in [0, 1]."""
+        raise NotImplementedError
+
+    def own_points(self, images: Tensor) -> Tensor | None:
+        """Points of the network itself (n, K, 2), normalised; None where it has none."""
+        return None
+
+    @property
+    def can_predict(self) -> bool:
+        """Whether there are landmarks to predict."""
+        return self.regressor is not None
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Sides in pixels of a view of the whole picture and of a crop."""
+        return int(self.about["whole_size"]), int(self.about["size"])
+
+    def squares(
+        self, images: LandmarkSet, *, on_bad_file: Callable[[str], None] | None = None
+    ) -> tuple[LandmarkSet, Squares]:
+        """Images as the squares that all else here takes; see `LandmarkSet.squares`."""
+        return images.squares(
+            int(self.about["source_size"]), crop=self.about["crop"], on_bad_file=on_bad_file
+        )
+
+    def views(self, images: Tensor, size: int | None = None) -> Tensor:
+        """Squares (n, 3, S, S), uint8 or in [0, 1], as whole views (n, 3, size, size) in [0, 1]."""
+        check_shape(images, "N 3 S S", "images")
+        x = images if images.is_floating_point() else images.float() / 255
+        s = size or self.sizes[0]
+        if x.shape[-1] == s:
+            return x
+        return F.interpolate(x, size=(s, s), mode="bilinear", align_corners=False, antialias=True)
+
+    def with_landmarks(
+        self,
+        images: Tensor,
+        points: Tensor,
+        *,
+        method: str = "cascade",
+        groups: Tensor | None = None,
+        unlabelled: Tensor | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Self:
+        """The same network with a regressor to given landmarks; see `fit_regressor`.
+
+        Args:
+            images: (n, 3, S, S) uint8 annotated squares.
+            points: (n, L, 2) their landmarks, normalised; images with an unknown one are left out.
+            method: "cascade" or "linear".
+            groups: (n,) pictures of one person or thing.
+            unlabelled: (m, 3, S, S) more squares.
+            seed: of everything random.
+            **options: `copies`, `mirror`.
+
+        Raises:
+            ValueError: no image with all its landmarks.
+        """
+        known = torch.isfinite(points).all(-1).all(-1)
+        if not bool(known.any()):
+            raise ValueError("points: expected at least one image with all its landmarks, found none")
+        regressor = fit_regressor(
+            self.look,
+            images[known],
+            points[known],
+            size=self.sizes,
+            method=method,
+            groups=None if groups is None else groups[known],
+            unlabelled=unlabelled,
+            seed=seed,
+            **options,
+        )
+        return type(self)(self.model, self.about, regressor)
+
+    def landmarks(self, images: Tensor) -> Landmarks:
+        """Landmarks of squares (n, 3, S, S), in normalised coordinates of these.
+
+        Raises:
+            ValueError: a network without a regressor.
+        """
+        if self.regressor is None:
+            raise ValueError(
+                "model: expected one with landmarks, found none; annotate a few images, see with_landmarks"
+            )
+        return self.regressor(self.look, images)
+
+    def predict(self, images: LandmarkSet, *, on_bad_file: Callable[[str], None] | None = None) -> Found:
+        """Landmarks of images, in their own pixels: the annotated ones or, without a regressor, the network's own.
+
+        Args:
+            images: to look at; their own landmarks, if any, are not used, unless the model crops by them.
+            on_bad_file: called with a line about each image that cannot be read, which is left out.
+
+        Raises:
+            ValueError: a network with neither.
+        """
+        kept, squares = self.squares(images, on_bad_file=on_bad_file)
+        own = None if self.regressor is not None else self.own_points(squares.images)
+        found = self.landmarks(squares.images) if own is None else Landmarks(own, torch.ones(len(own)))
+        side = squares.images.shape[-1]
+        points = [
+            c.to_image(to_pixels(p, side, side)) for c, p in zip(squares.crops, found.points, strict=True)
+        ]
+        doubtful = (
+            f"{name}: landmarks are doubtful, confidence {c:.2f}"
+            for name, c in zip(kept.names, found.confidence.tolist(), strict=True)
+            if c < _SURE
+        )
+        return Found(torch.stack(points), found.confidence, kept.names, tuple(doubtful))
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors, model.json and, if there are landmarks, regressor.safetensors."""
+        from safetensors.torch import save
+
+        folder = Path(folder)
+        save_model(folder, self.model, self.about, kind=self.kind)
+        if self.regressor is not None:
+            with atomic_path(folder / REGRESSOR) as temporary:
+                temporary.write_bytes(save(self.regressor.tensors()))
+
+
+def read_regressor(folder: Path) -> LandmarkRegressor | None:
+    """The regressor of a folder, None where there is none.
+
+    Raises:
+        ValueError: a file that holds something else.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load as read
+
+    file = folder / REGRESSOR
+    if not file.is_file():
+        return None
+    try:
+        return LandmarkRegressor.from_tensors(read(file.read_bytes()))
+    except (SafetensorError, KeyError) as err:
+        raise ValueError(
+            f"{file}: expected a regressor to landmarks, found something else; remove it"
+        ) from err

@@ -1,0 +1,279 @@
+"""Matches and flow between two images.
+
+found = match_images(image0, image1)   # (3, H, W) in [0, 1] each
+found.points0, found.points1           # (N, 2) x and y in pixels
+found.flow                             # (2, H, W), from image 0 to image 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geoframe._check import as_floats, check_finite, check_int, check_shape
+from geoframe._files import atomic_path
+from geoframe.flow import edge_strength, interpolate_matches, refine_flow
+from geoframe.layers.match_volume import MatchVolume
+from geoframe.layers.matching import n_levels
+from geoframe.models.deep_matching.network import DeepMatcher, build
+from geoframe.models.deep_matching.recipe import OURS, Recipe
+from geoframe.training import fit, load_model, save_model
+
+KIND = "deep matching"
+_STEPS_AN_EPOCH = 250
+_BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
+_CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
+_POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
+_SMALLEST = 8  # pixels along a side, below which there is no patch to match
+
+
+@dataclass(frozen=True, eq=False)
+class ImageMatches:
+    """Matches between two images, and the flow between them.
+
+    Attributes:
+        points0: (N, 2) float32, x and y in image 0; the centre of the first pixel is at 0.5.
+        points1: (N, 2) float32 in image 1.
+        score: (N,) float32, the final score of deep matching, divided by the number of its levels: in [0, 1].
+        flow: (2, H, W) float32, from image 0 to image 1, pixels.
+    """
+
+    points0: Tensor
+    points1: Tensor
+    score: Tensor
+    flow: Tensor
+
+    def save(self, path: str | Path) -> None:
+        """Write points0, points1 and score into an npz file, whole or not at all."""
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **{name: getattr(self, name).numpy() for name in ("points0", "points1", "score")})
+
+
+def match_images(
+    image0: Any,
+    image1: Any,
+    *,
+    matcher: DeepMatcher | None = None,
+    radius: int | None = None,
+    downscale: int | None = None,
+    half: bool = True,
+) -> ImageMatches:
+    """Match two images and find the flow between them.
+
+    Args:
+        image0: (3, H, W) or (1, H, W) in [0, 1]; tensor, array or list.
+        image1: likewise, of any size.
+        matcher: by default the one made by hand.
+        radius: how far matches are searched, pixels each way; by default as the matcher has it.
+        downscale: match at 1 / downscale of the size; the flow is refined at full size. By default the smallest of
+            1, 2, 4, ... that keeps the scores in about a gigabyte.
+        half: keep scores in 16 bits.
+
+    Returns:
+        Matches and flow.
+
+    Raises:
+        TypeError: not numbers.
+        ValueError: another shape, NaN, values outside [0, 1], images too small, a radius or downscale out of range.
+    """
+    first, second = as_image(image0, "image0"), as_image(image1, "image1")
+    matcher = DeepMatcher() if matcher is None else matcher
+    radius = check_int(matcher.radius if radius is None else radius, "radius", low=matcher.step)
+    if downscale is None:
+        downscale = _downscale(first.shape[1:], radius, matcher)
+    check_int(downscale, "downscale", low=1)
+    points0, points1, score = quasi_dense(
+        first, second, matcher, radius=radius, downscale=downscale, half=half
+    )
+    flow, _ = interpolate_matches(points0, points1, edge_strength(first))
+    return ImageMatches(points0, points1, score, refine_flow(first, second, flow))
+
+
+def quasi_dense(
+    first: Tensor, second: Tensor, matcher: DeepMatcher, *, radius: int, downscale: int, half: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Matches of a grid of patches that are the best of their patch and of their place in image 1.
+
+    Args:
+        first: (3, H, W) image 0.
+        second: (3, H1, W1) image 1.
+        matcher: descriptors, exponents and window.
+        radius: pixels at full size.
+        downscale: see `match_images`.
+        half: see `match_images`.
+
+    Returns:
+        points0 (N, 2), points1 (N, 2) and score (N,), see `ImageMatches`.
+    """
+    small = [_shrunk(x, downscale) for x in (first, second)]
+    with torch.no_grad():
+        features = [matcher.features(x[None])[0].float().numpy() for x in small]
+    samples = max(1, round(radius / downscale / matcher.step))
+    grid = [-(-(n - matcher.stride // 2) // matcher.stride) for n in small[0].shape[1:]]
+    levels = max(1, n_levels(grid[0], grid[1], samples, matcher.levels))
+    exponents = tuple(float(x) for x in matcher.exponents.detach()[:levels])
+    volume = MatchVolume(
+        *features,
+        size=matcher.size,
+        spacing=matcher.spacing,
+        stride=matcher.stride,
+        radius=samples,
+        step=matcher.step,
+        exponents=exponents,
+        half=half,
+    )
+    found = volume.decode(_CELL * matcher.stride)
+    place, _ = volume.polish(found.target, _POLISH)
+    keep = torch.from_numpy(found.reciprocal)
+    points0 = torch.from_numpy(volume.centres()).float()[keep] + 0.5
+    points1 = torch.from_numpy(place[..., ::-1].copy()).float()[keep] + 0.5
+    scale = [
+        torch.tensor([a / b for a, b in zip(big.shape[:0:-1], x.shape[:0:-1], strict=True)])
+        for big, x in zip((first, second), small, strict=True)
+    ]
+    score = torch.from_numpy(found.score)[keep] / (levels + 1)
+    return points0 * scale[0], points1 * scale[1], score
+
+
+def as_image(x: Any, name: str) -> Tensor:
+    """An image (3, H, W) float32, if `x` is one: grey ones get three channels.
+
+    Raises:
+        TypeError, ValueError: see `match_images`.
+    """
+    image = as_floats(x, name).detach().cpu().float()
+    sizes = check_shape(image, "C H W", name)
+    if sizes["C"] not in (1, 3):
+        raise ValueError(f"{name}: expected 1 or 3 channels first, found shape {tuple(image.shape)}")
+    if min(sizes["H"], sizes["W"]) < _SMALLEST:
+        raise ValueError(
+            f"{name}: expected at least {_SMALLEST} pixels along each side, found {sizes['W']} x {sizes['H']}"
+        )
+    check_finite(image, name, remedy="fill or crop them first")
+    low, high = float(image.min()), float(image.max())
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ValueError(f"{name}: expected values in [0, 1], found {low:.4g} to {high:.4g}; divide by 255")
+    return image.expand(3, -1, -1)
+
+
+def _downscale(size: Any, radius: int, matcher: DeepMatcher) -> int:
+    """The smallest power of two that keeps the scores in the budget."""
+    factor = 1
+    while factor < 64:
+        patches = size[0] * size[1] / (matcher.stride * factor) ** 2
+        if patches * (radius / factor / matcher.step + 2) ** 2 <= _BUDGET:
+            break
+        factor *= 2
+    return factor
+
+
+def _shrunk(image: Tensor, factor: int) -> Tensor:
+    if factor == 1:
+        return image
+    size = [max(_SMALLEST, round(n / factor)) for n in image.shape[1:]]
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A matcher with what belongs to it.
+
+    Attributes:
+        model: in evaluation mode.
+        about: how it was trained.
+    """
+
+    model: DeepMatcher
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, image0: Any, image1: Any, **options: Any) -> ImageMatches:
+        """Matches and flow, see `match_images`."""
+        return match_images(image0, image1, matcher=self.model, **options)
+
+    def save(self, folder: str | Path) -> None:
+        """Write model.safetensors and model.json into a folder, which is made if need be."""
+        save_model(folder, self.model, {"settings": self.model.settings, "about": self.about}, kind=KIND)
+
+
+def load(folder: str | Path) -> Predictor:
+    """Read what `Predictor.save` or `train` wrote.
+
+    Raises:
+        ValueError: nothing there, files of something else, weights that do not fit.
+    """
+    model, about = load_model(folder, lambda about: build(about["settings"]), kind=KIND)
+    return Predictor(model.eval(), about["about"])
+
+
+def train(
+    pairs: Callable[[int], tuple[Tensor, Tensor, Tensor]],
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+) -> Predictor:
+    """Learn exponents and descriptors from pairs of images with a true flow; a run that was killed goes on.
+
+    Args:
+        pairs: gives the pair of a number: image0, image1 (3, H, W) in [0, 1] and flow (2, H, W), NaN where it is
+            unknown; all of one size, the same each time it is asked for a number.
+        out: folder for model, state and logs.
+        recipe: what is learned and how.
+        seed: of weights and of the numbers of the pairs.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done) after every step.
+
+    Returns:
+        The predictor, which is also in `out`.
+
+    Raises:
+        ValueError: see `geoframe.training.fit`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = build(recipe.settings)
+    model.exponents.requires_grad_("exponents" in recipe.learned)
+    if model.descriptor is not None:
+        model.descriptor.requires_grad_("features" in recipe.learned)
+
+    def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
+        for step in range(_STEPS_AN_EPOCH):
+            first = (epoch * _STEPS_AN_EPOCH + step) * recipe.batch_size * world + rank * recipe.batch_size
+            drawn = [pairs(seed * 1_000_003 + first + i) for i in range(recipe.batch_size)]
+            columns = (torch.stack(x) for x in zip(*drawn, strict=True))
+            yield dict(zip(("image0", "image1", "flow"), columns, strict=True))
+
+    about = {"recipe": recipe.name, "learned": list(recipe.learned), "seed": seed}
+    run = {**about, "settings": model.settings, "losses": _plain(asdict(recipe.losses))}
+    fit(
+        model,
+        batches,
+        recipe.losses,
+        out=out,
+        schedule=recipe.schedule,
+        seed=seed,
+        accelerator=accelerator,
+        devices=devices,
+        bad_steps="skip",
+        run=run,
+        progress=progress,
+    )
+    predictor = Predictor(model.eval(), about)
+    predictor.save(out)
+    return predictor
+
+
+def _plain(losses: dict[str, Any]) -> dict[str, Any]:
+    """Levels as words, as JSON has them."""
+    return {k: {str(i): w for i, w in v.items()} if isinstance(v, dict) else v for k, v in losses.items()}

@@ -1,0 +1,98 @@
+"""How deep matching is trained: descriptors, window, losses of the levels, schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from geoframe._check import check_int
+from geoframe.losses.flow import displacement_in_samples, structured_hinge_loss
+from geoframe.training import Schedule
+
+LEARNED = ("exponents", "features")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Weights of the structured hinge loss at the levels of the pyramid.
+
+    Attributes:
+        up: weight by level l of the loss of S_l.
+        down: of the loss of Q_l.
+        alpha: the largest margin.
+        sigma: how fast the margin grows, samples.
+    """
+
+    up: Mapping[int, float] = field(default_factory=dict)
+    down: Mapping[int, float] = field(default_factory=lambda: {0: 1.0})
+    alpha: float = 1.0
+    sigma: float = 1.0
+
+    def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weighted losses by name of a batch with image0, image1 (B, 3, H, W) and flow (B, 2, H, W)."""
+        pyramid = model(batch["image0"], batch["image1"])
+        plain: Any = getattr(model, "module", model)
+        found = {}
+        for name, maps, weights in (("S", pyramid.up, self.up), ("Q", pyramid.down, self.down)):
+            for level, weight in weights.items():
+                if level >= len(maps):
+                    continue
+                size = (maps[level].shape[1], maps[level].shape[2])
+                truth = displacement_in_samples(
+                    batch["flow"], level, size, stride=plain.stride, step=plain.step
+                )
+                loss = structured_hinge_loss(maps[level], truth, alpha=self.alpha, sigma=self.sigma)
+                found[f"{name}_{level}"] = weight * loss
+        return found
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run is made of.
+
+    Attributes:
+        name: for the log.
+        settings: arguments of `DeepMatcher`.
+        learned: what is learned: "exponents", "features" or both.
+        losses: weights of the levels.
+        batch_size: pairs of images a step.
+        schedule: length and learning rate.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    learned: tuple[str, ...] = LEARNED
+    losses: Losses = field(default_factory=Losses)
+    batch_size: int = 1
+    schedule: Schedule = field(default_factory=lambda: Schedule(steps=2000, lr=1e-3, decay="cosine"))
+
+    def __post_init__(self) -> None:
+        check_int(self.batch_size, "batch_size", low=1)
+        if not self.learned or not set(self.learned) <= set(LEARNED):
+            raise ValueError(f"learned: expected some of {', '.join(LEARNED)}, found {self.learned}")
+
+    def with_steps(self, steps: int) -> Recipe:
+        """The same recipe for another number of steps."""
+        return replace(self, schedule=replace(self.schedule, steps=check_int(steps, "steps", low=1)))
+
+    def with_settings(self, **settings: Any) -> Recipe:
+        """The same recipe with other arguments of the network's constructor."""
+        return replace(self, settings={**self.settings, **settings})
+
+
+PAPER = Recipe(
+    name="paper",
+    settings={"descriptor": "small", "radius": 80, "step": 1, "levels": 6, "exponent": 1.4},
+    losses=Losses(down={0: 1.0}),
+)
+OURS = Recipe(
+    name="geoframe",
+    settings={"descriptor": "small", "radius": 32, "step": 2, "levels": 4, "exponent": 1.4},
+    losses=Losses(up={1: 0.05, 2: 0.1, 3: 0.2}, down={0: 0.1}, alpha=0.3),
+)
+EXPONENTS = replace(OURS.with_settings(descriptor="gradients"), name="exponents", learned=("exponents",))
+FEATURES = replace(OURS, name="features", learned=("features",))
+RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, EXPONENTS, FEATURES)}

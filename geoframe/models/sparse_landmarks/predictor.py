@@ -1,0 +1,165 @@
+"""Train sparse landmarks, keep them, use them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geoframe._cache import cache_key
+from geoframe.data.face_files import LandmarkSet
+from geoframe.data.views import ViewBatches
+from geoframe.heads.points import Look, stable_directions
+from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
+from geoframe.models import object_frame
+from geoframe.models.sparse_landmarks.network import NETWORKS, FrameLandmarks
+from geoframe.models.sparse_landmarks.recipe import OURS, Recipe
+from geoframe.training import fit, load_model
+
+KIND = "sparse landmarks"
+_BATCH = 32
+_SEEN = 300  # pictures whose embeddings the landmarks are chosen by
+
+
+class Predictor(LandmarkPredictor):
+    """Trained sparse landmarks; see `LandmarkPredictor`."""
+
+    kind = KIND
+
+    @torch.no_grad()
+    def look(self, views: Tensor) -> Look:
+        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
+        return Look(None, self.model(views).points)
+
+    @torch.no_grad()
+    def own_points(self, images: Tensor) -> Tensor:
+        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
+        return torch.cat([self.model(self.views(part)).points for part in images.split(_BATCH)])
+
+
+def load(folder: str | Path) -> Predictor:
+    """The sparse landmarks that `train` or `Predictor.save` left in a folder.
+
+    Raises:
+        ValueError: no model there, or one of another kind.
+    """
+    folder = Path(folder)
+    model, about = load_model(folder, lambda a: NETWORKS[a["network"]](**a["settings"]), kind=KIND)
+    return Predictor(model, about, read_regressor(folder))
+
+
+def train(
+    images: LandmarkSet | Tensor,
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    frame: object_frame.Predictor | object_frame.Recipe | None = None,
+    crop: str = "whole",
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+    on_bad_file: Callable[[str], None] | None = None,
+) -> Predictor:
+    """Learn K landmarks from pictures of a category, without labels.
+
+    Args:
+        images: pictures, whose landmarks are not looked at, or squares (n, 3, S, S) uint8.
+        out: folder for the model, its log and the state to go on from; the object frame, if one is trained, lies in
+            its folder "frame".
+        recipe: `OURS`, `PAPER`, `SHIFTED` or a changed one.
+        frame: of network "frame", the object frame to start from, or the recipe to train one by; ours by default.
+        crop: how pictures become squares, see `LandmarkSet.squares`.
+        seed: of everything random.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done) after every step.
+        on_bad_file: called with a line about each picture that cannot be read, which is left out.
+
+    Returns:
+        The predictor, which is also in `out`.
+
+    Raises:
+        TypeError: a recipe that is no `Recipe`.
+        ValueError: fewer pictures than two, a folder with a run of other pictures or of another recipe.
+    """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe: expected a Recipe such as OURS or PAPER, found {type(recipe).__name__}")
+    if isinstance(images, LandmarkSet):
+        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
+    if len(images) < 2:
+        raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    common: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "progress": progress}
+    if recipe.network == "frame":
+        if not isinstance(frame, object_frame.Predictor):
+            plan = frame or object_frame.OURS
+            frame = object_frame.train(
+                images, out=Path(out) / "frame", recipe=plan, crop=crop, seed=seed, **common
+            )
+        model, recipe = _from_frame(frame, images, recipe, seed)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            model = NETWORKS[recipe.network](**recipe.settings)
+    plan_views = recipe.views
+    about: dict[str, Any] = {
+        "recipe": recipe.name,
+        "network": recipe.network,
+        "settings": model.settings,
+        "seed": seed,
+        "images": len(images),
+        "data": cache_key(images),
+        "crop": crop,
+        "size": plan_views.size,
+        "whole_size": plan_views.whole_size,
+        "source_size": images.shape[-1],
+    }
+    assert isinstance(model.stride, int)
+    steps = max(1, -(-len(images) // plan_views.pairs))
+    history = fit(
+        model,
+        ViewBatches(images, plan_views, stride=model.stride, steps=steps, seed=seed),
+        recipe.losses,
+        out=out,
+        schedule=recipe.schedule,
+        seed=seed,
+        run={**about, "losses": asdict(recipe.losses), "views": asdict(plan_views)},
+        **common,
+    )
+    about["steps"] = history[-1]["step"]
+    predictor = Predictor(model, about)
+    predictor.save(out)
+    return predictor
+
+
+@torch.no_grad()
+def _from_frame(
+    frame: object_frame.Predictor, images: Tensor, recipe: Recipe, seed: int
+) -> tuple[nn.Module, Recipe]:
+    """The network whose directions are the best clusters of a frame, and the recipe with the frame's sizes.
+
+    Raises:
+        ValueError: a frame of another network than "field".
+    """
+    if frame.about["network"] != "field":
+        raise ValueError(
+            f"frame: expected one of network 'field', found {frame.about['network']!r}; train recipe geoframe"
+        )
+    settings = {**frame.about["settings"], **recipe.settings}
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = FrameLandmarks(**settings)
+    model.head.load_state_dict(frame.model.head.state_dict())  # type: ignore[union-attr]
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    fields = torch.cat([frame.embed(part).half() for part in images[order[:_SEEN]].split(_BATCH)])
+    model.directions.copy_(
+        F.normalize(
+            stable_directions(fields, int(settings["k"]), sharpness=model.sharpness, seed=seed), dim=1
+        )
+    )
+    return model, replace(recipe, settings=settings)
