@@ -14,6 +14,7 @@ from geoframe.models.surface_embedding.network import (
     Calibration,
     Evidence,
     at_points,
+    foreground,
     on_functions,
     smooth_start,
 )
@@ -101,3 +102,16 @@ def test_calibration_finds_the_probabilities_that_made_the_answers():
     assert (calibration(evidence) - p).abs().mean() < 0.02
     with pytest.raises(ValueError, match="right: expected some pixels that are right"):
         calibration.fit(evidence, torch.ones(20000, dtype=torch.bool))
+
+
+def test_holes_and_specks_are_no_foreground_of_their_own():
+    logits = torch.full((40, 40), -1.0)
+    logits[5:25, 5:25] = 1.0
+    logits[10:12, 10:12] = -1.0  # a hole of 4 pixels
+    logits[30:32, 30:32] = 1.0  # a speck
+    want = torch.zeros(40, 40, dtype=torch.bool)
+    want[5:25, 5:25] = True
+    assert torch.equal(foreground(logits), want)
+    logits[8:20, 8:20] = -1.0  # a large hole stays
+    assert not bool(foreground(logits)[8:20, 8:20].any())
+    assert not bool(foreground(torch.full((8, 8), -1.0)).any())

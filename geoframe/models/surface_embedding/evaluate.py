@@ -13,7 +13,7 @@ from geoframe.data.image_files import ImageItem, ImageSet
 from geoframe.data.pixel_samples import PixelSamples, crop_box
 from geoframe.data.rendered import RenderedSet
 from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
-from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points
+from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points, foreground
 from geoframe.nearest.embedded import least_expected_distance, nearest_vertices
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _scores(
     logits[y0:y1, x0:x1] = nn.functional.interpolate(
         found.mask[None, None], (y1 - y0, x1 - x0), mode="bilinear", align_corners=False
     )[0, 0]
-    guess = logits > 0
+    guess = foreground(logits)
     rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
     inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
     rows, cols = rows[inside], cols[inside]
@@ -211,8 +211,9 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
 
 
 def best_limit(low: Tensor, high: Tensor) -> float:
-    """The limit between two samples of numbers with the least sum of the shares on the wrong side of it."""
+    """The limit between two samples of numbers with the least sum of the shares on the wrong side of it; at most 5 %
+    of the higher sample lie below it."""
     both = torch.cat([low, high]).sort().values
     middle = (both[1:] + both[:-1]) / 2
     wrong = (low > middle[:, None]).float().mean(1) + (high < middle[:, None]).float().mean(1)
-    return float(middle[wrong.argmin()])
+    return min(float(middle[wrong.argmin()]), float(high.quantile(0.05)))

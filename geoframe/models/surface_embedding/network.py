@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor, nn
 
 from geoframe._check import check_shape
@@ -22,6 +24,7 @@ from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.surface import farthest_points
 
 KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
+SPECK = 0.02  # of the foreground
 _REPRESENTATIVES = 256
 
 
@@ -222,6 +225,20 @@ def on_functions(embedding: VertexEmbedding, table: Tensor) -> Tensor:
     mass = embedding.surface.basis(1).mass.float()
     mass = mass / mass.sum()
     return embedding.basis.T @ (mass[:, None] * table)
+
+
+def foreground(logits: Tensor) -> Tensor:
+    """The mask (H, W) of logits (H, W): above 0, without holes and specks smaller than 2 % of it."""
+    mask = logits.detach().cpu().numpy() > 0
+    least = SPECK * mask.sum()
+    for inside in (True, False):  # specks first, then holes
+        number, n = ndimage.label(mask == inside)
+        if n > 1:
+            area = np.bincount(number.ravel())
+            small = area < least
+            small[0] = False
+            mask = mask ^ small[number]
+    return torch.from_numpy(mask).to(logits.device)
 
 
 def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:

@@ -20,6 +20,7 @@ from geoframe._check import check_choice, check_float, check_shape
 from geoframe.canonical import load_surface
 from geoframe.canonical.surface import Surface
 from geoframe.data.crops import resized
+from geoframe.data.image_files import box_of_mask
 from geoframe.data.pixel_samples import PixelSamples, crop_box
 from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zoo_surface
 from geoframe.heads.backbone import backbone
@@ -33,6 +34,7 @@ from geoframe.models.surface_embedding.network import (
     SurfaceEmbedding,
     Target,
     at_points,
+    foreground,
     on_functions,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, train_network
@@ -45,8 +47,9 @@ KIND = "surface embedding"
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
-_HELD = 20  # every so many-th picture is set aside
-_FEWEST_HELD = 200  # pictures, below which none is
+_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at again
+_EVERY = 20  # which picture of the samples is set aside
+_FEWEST = 200  # pictures, below which none is
 _LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
 
 
@@ -183,7 +186,8 @@ class Predictor:
 
         Args:
             images: (3, H, W) in [0, 1], one or several of any sizes.
-            boxes: (4,) x0, y0, x1, y1 of the object in each, or None for the whole image.
+            boxes: (4,) x0, y0, x1, y1 of the object in each; or None: then it is looked for in the whole image, and
+                looked at again from closer by.
             category: the surface; see `target`.
             flip: look at the mirror image too and take the mean, which is better and tells how sure the sides are;
                 twice the time.
@@ -209,13 +213,16 @@ class Predictor:
         H, W = image.shape[-2:]
         x0, y0, x1, y1 = crop_box(box, (H, W))
         found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        if box is None and (closer := self._closer(found.mask, (H, W))) is not None:
+            x0, y0, x1, y1 = closer
+            found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
         mask_logits = nn.functional.interpolate(
             found.mask[None, None], coarse, mode="bilinear", align_corners=False
         )[0, 0]
-        mask = mask_logits > 0
+        mask = foreground(mask_logits)
         vertex = torch.full(coarse, -1, dtype=torch.int64)
         confidence = torch.zeros(coarse)
         embedding = torch.zeros(*coarse, self.model.dim)
@@ -237,6 +244,16 @@ class Predictor:
             whole.append(out)
         kept = whole[3] if len(whole) == 4 else None
         return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
+
+    def _closer(self, logits: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+        """The crop around what was found in a whole image (H, W); None where it would be most of the image."""
+        mask = foreground(logits)
+        if not bool(mask.any()):
+            return None
+        (H, W), (h, w) = size, mask.shape
+        unit = torch.tensor([W / w, H / h, W / w, H / h])
+        x0, y0, x1, y1 = crop_box(box_of_mask(mask) * unit, size)
+        return (x0, y0, x1, y1) if (x1 - x0) * (y1 - y0) < _CLOSE * H * W else None
 
     @torch.no_grad()
     def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
@@ -424,8 +441,8 @@ def train(
     model = build(recipe, surfaces, seed=seed)
     if start is not None:
         take_over(model, start, matches or {})
-    held = torch.arange(len(samples)) % _HELD == _HELD - 1
-    mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST_HELD else samples
+    held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
+    mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
     net = model.head.backbone
     if net.frozen:
         mine = mine.with_maps(net, skip=model.head.n_unused)
@@ -459,7 +476,7 @@ def train(
     )
     about |= {"steps": int(history[-1]["step"]), "minutes": sum(r["seconds"] for r in history) / 60}
     predictor = described(model)
-    if len(samples) >= _FEWEST_HELD:
+    if len(samples) >= _FEWEST:
         calibrate(predictor, samples[torch.nonzero(held)[:, 0]])
     elif start is not None:
         model.calibration.load_state_dict(start.model.calibration.state_dict())
