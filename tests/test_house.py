@@ -376,7 +376,7 @@ for i in range(2):
     np.save(f"clouds/{i}.npy", zoo.sample_points("chair", i, 256)[0].numpy())
 for command in '''
     info cat.off
-    match cat.off lion.off --landmarks . --ground-truth pairs.txt --k 20 --out cat-lion
+    match cat.off lion.off --landmarks . --k 20 --out cat-lion
     match-all . --engine loky --jobs 1 --k 12 --out all
     canonical cat.off --landmarks cat.json --vertices 400 --out my-cat
     canonical lion.off --landmarks lion.json --vertices 400 --out my-lion
@@ -386,6 +386,7 @@ for command in '''
     keypoints register chair clouds/0.npy clouds/1.npy --out registered
 '''.strip().splitlines():
     assert main(command.split()) == 0, command
+assert main("match cat.off lion.off --ground-truth pairs.txt --out lost".split()) == 2  # an extra, told at once
 """
 
 
