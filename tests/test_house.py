@@ -339,12 +339,17 @@ RUN_PAGES = """
 import json, os, sys, traceback
 asked = json.load(sys.stdin)
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in asked["absent"]:
-            raise ModuleNotFoundError(f"{name} is no core dependency", name=name)
+class Core:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] in asked["absent"] else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Core(finder) for finder in sys.meta_path]
 told = {}
 for name, code in asked["code"].items():
     os.mkdir(name)
