@@ -349,6 +349,11 @@ class Core:
     def find_spec(self, name, path=None, target=None):
         return None if name.partition(".")[0] in asked["absent"] else self.finder.find_spec(name, path, target)
 
+    def find_distributions(self, context):
+        hidden = (context.name or "").lower().replace("-", "_") in asked["absent"]
+        known = getattr(self.finder, "find_distributions", None)
+        return () if hidden or known is None else known(context)
+
 sys.meta_path[:] = [Core(finder) for finder in sys.meta_path]
 told = {}
 for name, code in asked["code"].items():
