@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from geoframe.data.image_files import box_of_mask, read_image, read_mask
 from geoframe.data.pixel_samples import crop_box
 from geoframe.metrics.embeddings import mask_iou, pck
 from geoframe.models.surface_embedding import Predictor
+from geoframe.models.surface_embedding.network import at_points
 from geoframe.pixels import PixelMap
 
 LIMBS = 0.42  # of the height: below it everything counts as legs, whose far ones belong to the other side
 MIDLINE = 0.1  # of half the width: nearer to the middle plane, a vertex has no side
+WAYS = ("raw_features", "embedding", "embedding_and_features")
+WEIGHT = 0.7  # of the embedding beside raw features: its half in squares
 PIXELS = 256  # longer side of the crops whose raw features are compared
 
 
@@ -72,80 +75,83 @@ def videos(predictor: Predictor, folder: Path, names: Sequence[str] = ("camel", 
     """
     out: dict[str, Any] = {}
     for name in names:
-        out[name] = _video(predictor, folder / name, "cow" if name == "cows" else "horse")
+        out[name] = _video(predictor, folder / name)
     ways = list(out[names[0]])
     out["mean"] = {way: float(np.mean([out[n][way] for n in names])) for way in ways}
     return out
 
 
-def _video(predictor: Predictor, folder: Path, category: str) -> dict[str, float]:
+class _Frame(NamedTuple):
+    """What is compared of a frame: at pixels (n, 2) of the mask, and at joints (J, 2)."""
+
+    mask: Tensor
+    pixels: Tensor
+    embedding: Tensor
+    features: Tensor
+    at_joints: tuple[Tensor, Tensor]
+
+    def of(self, way: str, joints: bool) -> Tensor:
+        """(C, n) or (C, J) descriptors."""
+        E, F = self.at_joints if joints else (self.embedding, self.features)
+        return {"embedding": E, "raw_features": F, "embedding_and_features": torch.cat([F, WEIGHT * E])}[way]
+
+
+def _video(predictor: Predictor, folder: Path) -> dict[str, float]:
     joints = {k: torch.tensor(v) for k, v in json.loads((folder / "joints.json").read_text()).items()}
     frames = sorted(joints)
     first = frames[0]
-    ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "copied": lambda E, F: torch.zeros(1, *E.shape[1:]),
-        "raw_features": lambda E, F: F,
-        "embedding": lambda E, F: E,
-        "embedding_and_features": lambda E, F: torch.cat([F, E]),
-    }
-    made = {k: _descriptors(predictor, folder, k, category) for k in frames}
+    start = _frame(predictor, folder, first, joints[first][:, :2])
     flow = flow_tracks(folder, joints[first][:, :2], first, frames)
-    hits: dict[str, list[float]] = {w: [] for w in (*ways, "flow")}
+    hits: dict[str, list[float]] = {w: [] for w in ("copied", "flow", *WAYS)}
     for frame in frames[1:]:
         known = (joints[first][:, 2] > 0) & (joints[frame][:, 2] > 0)
         if not bool(known.any()):
             continue
-        source, truth = joints[first][known, :2], joints[frame][known, :2]
-        size = float(made[frame][2].sum()) ** 0.5
-        for way, of in ways.items():
-            if way == "copied":
-                b1, b2 = (box_of_mask(made[k][2]) for k in (first, frame))
-                there = (source - b1[:2]) / (b1[2:] - b1[:2]) * (b2[2:] - b2[:2]) + b2[:2]
-            else:
-                there = _carried(*(of(*made[k][:2]) for k in (first, frame)), made[frame][2], source)
-            hits[way].append(float(pck(there.float(), truth.float(), size, alpha=0.2)))
-        hits["flow"].append(float(pck(flow[frame][known].float(), truth.float(), size, alpha=0.2)))
-    return {way: float(np.mean(x)) for way, x in hits.items()}
+        source, truth = joints[first][known, :2], joints[frame][known, :2].float()
+        now = _frame(predictor, folder, frame, None)
+        size = float(now.mask.sum()) ** 0.5
+        b1, b2 = (box_of_mask(x.mask) for x in (start, now))
+        there = {"copied": (source - b1[:2]) / (b1[2:] - b1[:2]) * (b2[2:] - b2[:2]) + b2[:2]}
+        there["flow"] = flow[frame][known]
+        for way in WAYS:
+            best = (start.of(way, True)[:, known].T @ now.of(way, False)).argmax(1)
+            there[way] = now.pixels[best] + 0.5
+        for way, x in there.items():
+            hits[way].append(float(pck(x.float(), truth, size, alpha=0.2)))
+    return {way: round(float(np.mean(x)), 4) for way, x in hits.items()}
 
 
-def _descriptors(
-    predictor: Predictor, folder: Path, frame: str, category: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Embedding (D, H, W), raw features (C, H, W), each of unit length, and mask (H, W), of a frame."""
+def _frame(predictor: Predictor, folder: Path, frame: str, joints: Tensor | None) -> _Frame:
+    """Embedding (D, n) and raw features (C, n), each of unit length, at the pixels of the mask of a frame."""
     image, mask = read_image(folder / f"{frame}.jpg"), read_mask(folder / f"{frame}.png")
-    x0, y0, x1, y1 = crop_box(box_of_mask(mask), tuple(mask.shape))  # type: ignore[arg-type]
+    x0, y0, x1, y1 = crop_box(box_of_mask(mask), (mask.shape[0], mask.shape[1]))
     crop = image[:, y0:y1, x0:x1]
-    size = (y1 - y0, x1 - x0)
-    found = predictor.fields(crop)
-    E = nn.functional.interpolate(found.embedding[None], size, mode="bilinear", align_corners=False)[0]
-    F = raw_features(predictor, crop)
-    whole = []
-    for x in (nn.functional.normalize(E, dim=0), F):
-        out = torch.zeros(len(x), *mask.shape)
-        out[:, y0:y1, x0:x1] = x
-        whole.append(out)
-    return whole[0], whole[1], mask
+    E = predictor.fields(crop).embedding
+    maps = raw_maps(predictor, crop)
+    pixels = torch.nonzero(mask).flip(1).float()
+
+    def at(places: Tensor) -> tuple[Tensor, Tensor]:
+        unit = (places - torch.tensor([x0, y0])) / torch.tensor([x1 - x0, y1 - y0])
+        both = [
+            at_points(x[None], unit[None] * torch.tensor([x.shape[2], x.shape[1]]), 1)[0].T
+            for x in (E, *maps)
+        ]
+        unit_length = [nn.functional.normalize(x, dim=0) for x in both]
+        return unit_length[0], torch.cat(unit_length[1:]) / len(maps) ** 0.5
+
+    E_mask, F_mask = at(pixels + 0.5)
+    at_joints = (E_mask[:, :0], F_mask[:, :0]) if joints is None else at(joints.float())
+    return _Frame(mask, pixels, E_mask, F_mask, at_joints)
 
 
 @torch.no_grad()
-def raw_features(predictor: Predictor, crop: Tensor) -> Tensor:
-    """(C, H, W) the frozen backbone's maps of strides 16 and 32, each of unit length, together too."""
+def raw_maps(predictor: Predictor, crop: Tensor) -> list[Tensor]:
+    """(C, h, w) each: the frozen backbone's maps of strides 16 and 32 of a crop (3, H, W)."""
     size = crop.shape[-2:]
     unit = PIXELS / max(size)
     wanted = [max(round(n * unit / 32), 1) * 32 for n in size]
-    x = nn.functional.interpolate(crop[None], wanted, mode="bilinear", antialias=True)
-    maps = predictor.model.head.backbone(x)[-2:]
-    parts = [nn.functional.interpolate(m, size, mode="bilinear", align_corners=False)[0] for m in maps]
-    return torch.cat([nn.functional.normalize(p, dim=0) for p in parts]) / 2**0.5
-
-
-def _carried(one: Tensor, two: Tensor, mask: Tensor, points: Tensor) -> Tensor:
-    """(N, 2) the pixels of the mask whose descriptors are nearest to those at points (N, 2) of the other image."""
-    H, W = one.shape[1:]
-    cols, rows = (points[:, i].long().clamp(0, n - 1) for i, n in ((0, W), (1, H)))
-    at = torch.nonzero(mask)
-    best = (one[:, rows, cols].T @ two[:, mask]).argmax(1)
-    return at[best].flip(1).float() + 0.5
+    x = nn.functional.interpolate(crop[None], wanted, mode="bilinear", antialias=True).clamp(0, 1)
+    return [m[0] for m in predictor.model.head.backbone(x)[-2:]]
 
 
 def flow_tracks(folder: Path, points: Tensor, first: str, frames: Sequence[str]) -> dict[str, Tensor]:

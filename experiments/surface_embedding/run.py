@@ -35,8 +35,7 @@ from geoframe.data.rendered import RenderedSet, render_set, template_surface
 from geoframe.data.zoo_surfaces import zoo_correspondence
 from geoframe.heads.backbone import backbone
 from geoframe.models.surface_embedding import OURS, Predictor, Recipe, evaluate
-from geoframe.models.surface_embedding.predictor import take_over
-from geoframe.models.surface_embedding.recipe import build, train_network
+from geoframe.models.surface_embedding.recipe import build, take_over, train_network
 
 NINE = ("horse", "cow", "sheep", "dog", "cat", "bear", "lion", "giraffe", "elephant")
 KEYS = ("geodesic_error_mean", "gps", "gps_misses_zero", "mask_iou", "mirrored")

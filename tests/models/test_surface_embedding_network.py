@@ -17,6 +17,7 @@ from geoframe.models.surface_embedding.network import (
     foreground,
     on_functions,
     smooth_start,
+    with_colors,
 )
 
 
@@ -115,3 +116,16 @@ def test_holes_and_specks_are_no_foreground_of_their_own():
     logits[8:20, 8:20] = -1.0  # a large hole stays
     assert not bool(foreground(logits)[8:20, 8:20].any())
     assert not bool(foreground(torch.full((8, 8), -1.0)).any())
+
+
+def test_what_is_coloured_as_the_object_becomes_the_object():
+    image = torch.zeros(3, 40, 40)
+    image[1] = 0.8  # grass
+    image[:, 10:30, 10:30] = torch.tensor([0.5, 0.3, 0.1])[:, None, None]
+    logits = torch.full((40, 40), -2.0)
+    logits[10:24, 10:30] = 2.0  # the lower third was missed
+    want = torch.zeros(40, 40, dtype=torch.bool)
+    want[10:30, 10:30] = True
+    assert torch.equal(with_colors(logits, image) > 0, want)
+    grey = torch.full((3, 40, 40), 0.5)
+    torch.testing.assert_close(with_colors(logits, grey), logits, atol=0.05, rtol=0)  # colours tell nothing

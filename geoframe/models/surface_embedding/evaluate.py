@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geoframe._check import check_choice
 from geoframe.data.image_files import ImageItem, ImageSet
@@ -107,9 +107,7 @@ def _scores(
     x0, y0, x1, y1 = crop_box(box, size)
     found = predictor.fields(image[:, y0:y1, x0:x1], flip=flip)
     logits = torch.full(size, -1.0)
-    logits[y0:y1, x0:x1] = nn.functional.interpolate(
-        found.mask[None, None], (y1 - y0, x1 - x0), mode="bilinear", align_corners=False
-    )[0, 0]
+    logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
     guess = foreground(logits)
     rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
     inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)

@@ -24,6 +24,8 @@ from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.surface import farthest_points
 
 KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
+COLORS = 20  # bins of red, green and blue each
+COLOR_WEIGHT = 1.8  # chosen on renders: IoU .809 without, .840 with this, no better with more bins or weight
 SPECK = 0.02  # of the foreground
 _REPRESENTATIVES = 256
 
@@ -225,6 +227,31 @@ def on_functions(embedding: VertexEmbedding, table: Tensor) -> Tensor:
     mass = embedding.surface.basis(1).mass.float()
     mass = mass / mass.sum()
     return embedding.basis.T @ (mass[:, None] * table)
+
+
+def with_colors(logits: Tensor, image: Tensor) -> Tensor:
+    """Mask logits corrected by the picture's own colours: pixels coloured as what is surely the object gain.
+
+    Two histograms of colours, of the foreground and of the rest, each pixel counted by its probability, give a ratio
+    of likelihoods. White socks of a brown horse stay lost, brown legs that the network missed are found.
+
+    Args:
+        logits: (H, W).
+        image: (3, H, W) in [0, 1].
+
+    Returns:
+        (H, W).
+    """
+    bins = (image.detach().cpu().numpy() * (COLORS - 1e-4)).astype(np.int64)
+    place = (bins[0] * COLORS + bins[1]) * COLORS + bins[2]
+    p = logits.detach().cpu().sigmoid().double().numpy()
+    shares = []
+    for weight in (p, 1 - p):
+        counts = np.bincount(place.ravel(), weight.ravel(), COLORS**3).reshape((COLORS,) * 3)
+        counts = ndimage.gaussian_filter(counts, 1.2, mode="nearest")
+        shares.append(counts / max(counts.sum(), 1e-9) + 1e-4)
+    ratio = np.clip(np.log(shares[0] / shares[1]), -3, 3).ravel()[place]
+    return logits + COLOR_WEIGHT * torch.from_numpy(ratio).to(logits)
 
 
 def foreground(logits: Tensor) -> Tensor:

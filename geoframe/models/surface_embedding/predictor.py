@@ -35,9 +35,9 @@ from geoframe.models.surface_embedding.network import (
     Target,
     at_points,
     foreground,
-    on_functions,
+    with_colors,
 )
-from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, train_network
+from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
 from geoframe.nearest.embedded import nearest_vertices, posterior_confidence, unit_rows
 from geoframe.pixels import PixelMap
 from geoframe.training import Pictures, load_model, save_model
@@ -219,9 +219,7 @@ class Predictor:
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
-        mask_logits = nn.functional.interpolate(
-            found.mask[None, None], coarse, mode="bilinear", align_corners=False
-        )[0, 0]
+        mask_logits = self.mask_logits(found, image[:, y0:y1, x0:x1], coarse)
         mask = foreground(mask_logits)
         vertex = torch.full(coarse, -1, dtype=torch.int64)
         confidence = torch.zeros(coarse)
@@ -280,6 +278,13 @@ class Predictor:
             other = torch.einsum("dhw,de->ehw", E[1].flip(-1), self.mirror)
             return Embedded((E[0] + other) / 2, (mask[0] + mask[1].flip(-1)) / 2, ())
         return Embedded(E[0], mask[0], ())
+
+    def mask_logits(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> Tensor:
+        """(h, w) logits of the foreground of a crop (3, H, W), at a size of (h, w), with what its colours say."""
+        logits = nn.functional.interpolate(
+            found.mask[None, None], size, mode="bilinear", align_corners=False
+        )[0, 0]
+        return with_colors(logits, resized(crop, size).clamp(0, 1))
 
     def evidence(self, x: Tensor, mask: Tensor, target: Target, flip: bool = True) -> Evidence:
         """What speaks for the answers at pixels.
@@ -482,42 +487,6 @@ def train(
         model.calibration.load_state_dict(start.model.calibration.state_dict())
     predictor.save(out)
     return predictor
-
-
-def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
-    """Start a network from a trained one: its head, and E' = T E for the surfaces.
-
-    Args:
-        model: changed in place.
-        start: the trained one.
-        matches: see `train`; None for a surface whose embedding is to start at random.
-
-    Raises:
-        ValueError: settings that differ.
-    """
-    theirs = start.model.head
-    if (theirs.dim, theirs.settings, theirs.backbone.name) != (
-        model.head.dim,
-        model.head.settings,
-        model.head.backbone.name,
-    ):
-        raise ValueError(
-            f"start: expected a model with backbone {model.head.backbone.name}, dim {model.head.dim} and head "
-            f"{model.head.settings}, found {theirs.backbone.name}, {theirs.dim} and {theirs.settings}"
-        )
-    model.head.load_state_dict(theirs.state_dict())
-    for name in model.surfaces.names:
-        embedding = model.surfaces[name]
-        if name in matches:
-            p2p_21 = matches[name]
-            if p2p_21 is None:
-                continue
-            table = start.with_surface(name, embedding.surface, p2p_21).target(name).table
-        elif name in start.names or (name in species() and set(start.names) & set(species())):
-            table = start.target(name).table
-        else:
-            continue
-        embedding.weight.data.copy_(on_functions(embedding, table))
 
 
 def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +32,19 @@ from geoframe.losses.embeddings import (
     shape_cycle_loss,
     vertex_cross_entropy,
 )
-from geoframe.models.surface_embedding.network import Embedded, SurfaceEmbedding, at_points, smooth_start
+from geoframe.models.surface_embedding.network import (
+    Embedded,
+    SurfaceEmbedding,
+    at_points,
+    on_functions,
+    smooth_start,
+)
 from geoframe.surface import farthest_points
 from geoframe.training import Pictures, Schedule, fit
+from geoframe.zoo import species
+
+if TYPE_CHECKING:
+    from geoframe.models.surface_embedding.predictor import Predictor
 
 KINDS = ("plain", *TARGETS)
 
@@ -270,6 +280,42 @@ def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> 
         for table in tables.values():
             smooth_start(table)
     return SurfaceEmbedding(head, SharedEmbedding(tables), style=recipe.style)
+
+
+def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
+    """Start a network from a trained one: its head, and E' = T E for the surfaces.
+
+    Args:
+        model: changed in place.
+        start: the trained one.
+        matches: see `train`; None for a surface whose embedding is to start at random.
+
+    Raises:
+        ValueError: settings that differ.
+    """
+    theirs = start.model.head
+    if (theirs.dim, theirs.settings, theirs.backbone.name) != (
+        model.head.dim,
+        model.head.settings,
+        model.head.backbone.name,
+    ):
+        raise ValueError(
+            f"start: expected a model with backbone {model.head.backbone.name}, dim {model.head.dim} and head "
+            f"{model.head.settings}, found {theirs.backbone.name}, {theirs.dim} and {theirs.settings}"
+        )
+    model.head.load_state_dict(theirs.state_dict())
+    for name in model.surfaces.names:
+        embedding = model.surfaces[name]
+        if name in matches:
+            p2p_21 = matches[name]
+            if p2p_21 is None:
+                continue
+            table = start.with_surface(name, embedding.surface, p2p_21).target(name).table
+        elif name in start.names or (name in species() and set(start.names) & set(species())):
+            table = start.target(name).table
+        else:
+            continue
+        embedding.weight.data.copy_(on_functions(embedding, table))
 
 
 def train_network(
