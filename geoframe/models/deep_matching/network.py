@@ -33,6 +33,10 @@ class SmallDescriptor(nn.Module):
         self.first = nn.Conv2d(3, channels, 5, padding=2)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.mix = nn.Conv2d(channels + 9, 16, 1)
+        with torch.no_grad():
+            self.mix.weight.mul_(0.1)
+            self.mix.weight[:9] = torch.eye(9, channels + 9)[..., None, None]
+            self.mix.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, image: Tensor) -> Tensor:
         """Features (B, 16, H, W) of images (B, 3, H, W)."""
