@@ -184,7 +184,7 @@ def write_flow_page(
         _SLIDER.format(under=html.escape(sources[0]), over=html.escape(sources[1])) + cards(shown),
         heading=f"From {names[0]} to {names[1]}",
         lead=_LEAD,
-        script="flow_page.js",
+        scripts=("flow_page.js",),
         data=data,
     )
 

@@ -17,6 +17,7 @@ from geoframe.models.flow_similarity import (
     cluster,
     evaluate,
     foreground,
+    foreground_by_motion,
     linear_probe,
     load,
     train,
@@ -95,6 +96,8 @@ def test_the_probe_and_the_foreground(trained):
     found = foreground(features, [flow for _, flow, _ in clip], n_clusters=4)
     shares = [float((f == m).float().mean()) for f, (_, _, m) in zip(found, clip, strict=True)]
     assert min(shares) > 0.8
+    learned = foreground_by_motion(features, [flow for _, flow, _ in clip])
+    assert all(float((f == m).float().mean()) > 0.9 for f, (_, _, m) in zip(learned, clip, strict=True))
     with pytest.raises(ValueError, match="pictures: expected at least two, found 1"):
         evaluate(trained, pictures[:1])
 
