@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from geoframe._check import as_tensor, check_int
 from geoframe.canonical.surface import Surface
+from geoframe.landmarking.predict import without_noise
 from geoframe.maps.candidates import ranked
-from geoframe.maps.carry import carried
+from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
@@ -27,7 +28,8 @@ from geoframe.maps.quality import (
     flipped_triangles,
     orthogonality,
 )
-from geoframe.maps.refine import Refined, chosen, refined
+from geoframe.maps.refine import FINE, Refined, chosen, refined
+from geoframe.maps.shells import INTRINSIC
 from geoframe.maps.starts import (
     Pair,
     starts_from_landmarks,
@@ -159,14 +161,14 @@ def match(
             "repair them first (geoframe.repair)"
         )
     proxies = [proxy(part.surface) for part in (part1, part2)]
-    one, two = (p.surface for p in proxies)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    own = [default_size(m) if k is None else check_int(k, "k", low=3) for m in (one, two)]
+    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
     tell("eigenbasis of surface 1", 0.0)
-    one.basis(own[0])
+    first, noise1 = _without_noise(proxies[0], own[0], "surface 1")
     tell("eigenbasis of surface 2", 0.15)
-    two.basis(own[1])
+    second, noise2 = _without_noise(proxies[1], own[1], "surface 2")
     tell("starts", 0.3)
+    proxies, (one, two) = [first, second], (first.surface, second.surface)
     pair = Pair.of(one, two, min(own))
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
     if small is not None:
@@ -181,14 +183,14 @@ def match(
     best = chosen(pair, maps, evidence.distortion)
     tell("measures", 0.9)
     energies = measures(pair, best, evidence)
-    basis1, basis2, p2p_21, p2p_12 = _on_all_vertices(proxies, pair, best)
+    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
+    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
     settings = _settings(pair, proxies, best, None if landmarks is not None else orientation)
     sure = confidence(energies)
-    C_12 = p2p_to_fmap(p2p_21, basis1, basis2)
     found = Match(
         p2p_21=carried_back(part1, part2, p2p_21),
         p2p_12=carried_back(part2, part1, p2p_12),
-        C_12=C_12,
+        C_12=p2p_to_fmap(p2p_21, basis1, basis2),
         C_21=p2p_to_fmap(p2p_12, basis2, basis1),
         basis1=part1.basis(basis1),
         basis2=part2.basis(basis2),
@@ -198,12 +200,25 @@ def match(
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(*part1.notes, *part2.notes, *doubts(energies, sure)),
+        warnings=(*part1.notes, *noise1, *part2.notes, *noise2, *doubts(energies, sure)),
         settings=settings,
-        precise_21=points_near(p2p_21, C_12, basis1, part1.whole, basis2) if precise else None,
+        precise_21=points,
     )
     tell("done", 1.0)
     return found
+
+
+def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
+    """The same, with its k eigenfunctions computed; where noise crumples it with smoothed positions, and a note."""
+    of.surface.basis(k)
+    smooth = without_noise(of.surface)
+    if smooth is of.surface:
+        return of, ()
+    smooth.basis(k)
+    whole = smooth if of.is_whole else of.whole
+    return replace(of, surface=smooth, whole=whole), (
+        f"{name} is crumpled by noise: it was matched smoothed",
+    )
 
 
 def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
@@ -220,14 +235,21 @@ def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: floa
 
 
 def _on_all_vertices(
-    proxies: list[Proxy], pair: Pair, best: Refined
-) -> tuple[Eigenbasis, Eigenbasis, Tensor, Tensor]:
-    """Bases of both surfaces and the maps p2p_21 and p2p_12 between all their vertices."""
+    proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+) -> tuple[Tensor, Tensor, BarycentricMap | None]:
+    """The maps p2p_21 and p2p_12 between all vertices, and where asked for the one to points inside triangles."""
     one, two = proxies
-    basis1, basis2 = one.basis(pair.basis1), two.basis(pair.basis2)
-    if one.is_whole and two.is_whole:
-        return basis1, basis2, best.p2p_21, best.p2p_12
-    return basis1, basis2, *carried(one, two, best.p2p_21, best.p2p_12, pair.basis1, pair.basis2)
+    maps = best.p2p_21, best.p2p_12
+    if one.is_whole and two.is_whole and not precise:
+        return *maps, None
+    intrinsic = FINE["intrinsic"] if best.how == "all functions" else INTRINSIC
+    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, intrinsic=intrinsic)
+    if not (one.is_whole and two.is_whole):
+        maps = carried(one, two, *maps, rows1, rows2)
+    if not precise:
+        return *maps, None
+    query, points = (torch.as_tensor(x, device=maps[0].device).double() for x in (rows2, rows1))
+    return *maps, points_near(maps[0], query, points, one.whole)
 
 
 def _each_once(landmarks: Tensor) -> Tensor:
