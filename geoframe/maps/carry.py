@@ -61,9 +61,12 @@ def carried(
     """The last step of `shell_refine` on all vertices, looking for the nearest rows in the cells around.
 
     Args:
-        one, two: the proxies.
-        p2p_21: (n2,) and p2p_12: (n1,), the maps between the proxies.
-        rows1: (V1, D) and rows2: (V2, D), as of `last_rows`.
+        one: proxy of surface 1.
+        two: proxy of surface 2.
+        p2p_21: (n2,) map from the second proxy to the first.
+        p2p_12: (n1,) the map the other way.
+        rows1: (V1, D) of surface 1, as of `last_rows`.
+        rows2: (V2, D) of surface 2.
 
     Returns:
         p2p_21 (V2,) and p2p_12 (V1,).

@@ -54,7 +54,10 @@ def test_given_landmarks_are_measured(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "--data", "{data}", "--out", "o", "--recipe", "baseline"], "--recipe: expected geoframe, paper"),
+        (
+            ["train", "--data", "{data}", "--out", "o", "--recipe", "baseline"],
+            "--recipe: expected geoframe, paper",
+        ),
         (["train", "--data", "{data}", "--out", "o", "--recipe", "paper", "--frame", "{frame}"], "--frame"),
         (["train", "--data", "{data}", "--out", "o", "--minutes", "1", "--steps", "2"], "--steps"),
         (["train", "--data", "{data}", "--out", "o", "--k", "0"], "--k: expected an integer"),
