@@ -118,8 +118,8 @@ class _Squares(torch.autograd.Function):
         for rows, block, rest in _blocks(F):
             products = (F[rows, block, None] * F[rows, None, rest]).flatten(1)
             out[:, block, rest] += (v[:, rows] @ products).unflatten(1, (-1, m - rest.start))
-        for block in range(COLUMNS, m, COLUMNS):
-            out[:, block:, block - COLUMNS : block] = out[:, block - COLUMNS : block, block:].mT
+        for c in range(COLUMNS, m, COLUMNS):
+            out[:, c:, c - COLUMNS : c] = out[:, c - COLUMNS : c, c:].mT
         return out
 
     @staticmethod

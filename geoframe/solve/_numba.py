@@ -37,7 +37,8 @@ class Method(NamedTuple):
     @staticmethod
     def of(maps: tuple[Tensor, Tensor], limits: tuple[float, float, int]) -> Method:
         """From the tensors."""
-        return Method(*arrays(*maps), *limits)
+        to_values, to_cross = arrays(*maps)
+        return Method(to_values, to_cross, *limits)
 
 
 class _Problems(NamedTuple):
@@ -45,8 +46,8 @@ class _Problems(NamedTuple):
 
     G: Array
     H: Array
-    uu: Array
-    ridge: Array
+    uu: Array | float
+    ridge: Array | float
 
     @staticmethod
     def of(mom: Moments, ridge: Tensor) -> _Problems:
@@ -68,9 +69,8 @@ class _Found(NamedTuple):
         """Room for as many poses as there are in R (..., 3, 3) and s (...), which are copied."""
         shape = tuple(s.shape)
         values = np.empty((*shape, method.to_values.shape[1]))
-        return _Found(
-            *arrays(R.clone(), s.clone()), values, np.empty(shape, np.bool_), np.empty(shape, np.int64)
-        )
+        start = arrays(R.clone(), s.clone())
+        return _Found(start[0], start[1], values, np.empty(shape, np.bool_), np.empty(shape, np.int64))
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The same memory."""

@@ -55,10 +55,10 @@ def _pick(height, at, frames, neighbours, hopeless, R):
                 if height[p, j] > height[p, i]:
                     score[i] = height[p, i] - 2 * (high - low)
                     break
-        first = np.argmax(score)
+        first = int(np.argmax(score))
         highest = score[first]
         for k in range(R.shape[1]):
-            i = np.argmax(score)
+            i = int(np.argmax(score))
             if highest - score[i] > hopeless * (high - low):
                 i = first
             score[i] = -np.inf
