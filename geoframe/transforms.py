@@ -180,6 +180,9 @@ def nearest_rotation(M: Tensor) -> Tensor:
     Differentiable; a matrix of rank below 2, or a mirrored one whose two smallest singular values agree, has
     several nearest rotations: one of them is returned, and its gradient is zero.
 
+    roma's `special_procrustes` gives the same to 3e-13 and took 1.0 to 2.0 times as long, for 1, 162 and 5,000
+    matrices, with and without the backward pass (``experiments.bench.procrustes``, one thread of a busy CPU).
+
     Source: Markley 1993 (FOAM): no singular value decomposition, a few operations on the whole batch; one
         Newton step on the rotations makes it exact. Derivative: ``(tr(S) I - S) w = axial(R^T dM)`` with
         ``S = R^T M``.

@@ -27,6 +27,7 @@ from torch import Tensor
 from geoframe import Mesh
 from geoframe._files import atomic_path
 from geoframe.fitting import ImageLandmarks, TemplateFit, fit_template
+from geoframe.fitting.masks import CREDIBLE
 from geoframe.render import rasterize
 from geoframe.solve import solve_pose
 from geoframe.transforms import rotation_angle
@@ -62,7 +63,7 @@ class Template(NamedTuple):
 
 
 def main() -> None:
-    """Mean shapes of the split-off birds, then every other bird three times."""
+    """Mean shapes of the split-off birds; the others rigidly, bent to keypoints and mask, and to the mask alone."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,14 +86,18 @@ def main() -> None:
     rows = read_rows(args.out / "birds.json")
     fits = []
     others = [b for b in birds if not b.split_off]
+    results = without_fits(means, others) | {"shrinkage": shrinkage}
+    for w, (iou, pck) in choice.items():
+        results |= {f"split_off.{w}.iou": iou, f"split_off.{w}.pck": pck}
+    everything = template._replace(mesh=template.mesh.with_verts(shapes.mean(0)))
+    results |= {f"quality.{k}": quality_of(everything, mask, steps) for k, mask in no_birds().items()}
+    write_json(results, args.out / "results.json")
     for bird in track([b for k in range(5) for b in others[k::5]][::stride], "birds"):  # all species early
         if bird.name not in rows:
             rows[bird.name], fit = measured(means[bird.species], bird, steps)
             fits.append(fit)
             write_json(rows, args.out / "birds.json")
-    results = averages(rows) | {"shrinkage": shrinkage, "minutes": (time.perf_counter() - start) / 60}
-    for w, (iou, pck) in choice.items():
-        results |= {f"split_off.{w}.iou": iou, f"split_off.{w}.pck": pck}
+    results |= averages(rows) | {"minutes": (time.perf_counter() - start) / 60}
     write_json(results, args.out / "results.json")
     if fits:
         shown = torch.cat([fit.picture() for fit in fits[:: max(1, len(fits) // 8)][:8]], 2)
@@ -166,8 +171,7 @@ def fit(template: Template, bird: Bird, steps: int, *, marks: bool) -> TemplateF
 
 def measured(template: Template, bird: Bird, steps: int) -> tuple[dict[str, float], TemplateFit]:
     """All figures of one bird."""
-    rotation, iou, pck = rigid_pose(template, bird)
-    row = {"rigid.iou": iou, "rigid.pck": pck}
+    rotation, row = rigid_pose(template, bird)[0], {}
     for name, marks in (("both", True), ("mask", False)):
         found = fit(template, bird, steps, marks=marks)
         camera = found.cameras.resized((SIDE, SIDE))
@@ -179,6 +183,7 @@ def measured(template: Template, bird: Bird, steps: int) -> tuple[dict[str, floa
             f"{name}.flipped": found.flipped,
             f"{name}.stretch": found.stretch,
             f"{name}.quality": float(found.quality),
+            f"{name}.called_doubtful": float(found.quality < CREDIBLE),
             f"{name}.ambiguous": float(found.ambiguous),
             f"{name}.right_view": float(degrees[0] < RIGHT),
             f"{name}.right_view_among_candidates": float((degrees < RIGHT).any()),
@@ -186,6 +191,40 @@ def measured(template: Template, bird: Bird, steps: int) -> tuple[dict[str, floa
             f"{name}.energy": float(found.energies[0, 0]),
         }
     return row, found
+
+
+def without_fits(means: dict[str, Template], birds: list[Bird]) -> dict[str, float]:
+    """Mean IoU and PCK of the rigid poses by the keypoints alone."""
+    rows = [rigid_pose(means[bird.species], bird)[1:] for bird in birds]
+    iou, pck = (math.fsum(x) / len(rows) for x in zip(*rows, strict=True))
+    return {"rigid.birds": float(len(rows)), "rigid.iou": iou, "rigid.pck": pck}
+
+
+def no_birds() -> dict[str, Tensor]:
+    """Masks (HALF, HALF) of what is no bird: simple shapes and letters."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    line = torch.arange(HALF) + 0.5 - HALF / 2
+    y, x = torch.meshgrid(line, line, indexing="ij")
+    masks = {
+        "disc": x.square() + y.square() < 40**2,
+        "ellipse": (x + y / 2).square() / 4 + (y - x / 2).square() < 30**2,
+        "bar": ((x + y / 3).abs() < 45) & ((y - x / 3).abs() < 16),
+        "triangle": (y > -35) & (y + 2 * x.abs() < 50),
+    }
+    font = ImageFont.load_default(size=0.8 * HALF)
+    for letter in "ABT":
+        picture = Image.new("L", (HALF, HALF))
+        ImageDraw.Draw(picture).text((HALF / 2, HALF / 2), letter, fill=255, font=font, anchor="mm")
+        masks[f"letter {letter}"] = torch.from_numpy(np.array(picture)) > 127
+    return {name: mask.double() for name, mask in masks.items()}
+
+
+def quality_of(template: Template, mask: Tensor, steps: int) -> float:
+    """Quality of the fit to a mask alone; below `CREDIBLE` it is called doubtful."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return fit_template(template.mesh, mask[None], steps=steps).quality
 
 
 def overlap(mesh: Mesh, camera: Any, mask: Tensor) -> float:
@@ -204,7 +243,9 @@ def correct(projected: Tensor, bird: Bird) -> float:
 
 def averages(rows: dict[str, dict[str, float]]) -> dict[str, float]:
     """Mean of every figure over the birds; and of the views that are right where no warning is on."""
-    names = next(iter(rows.values()))
+    if not rows:
+        return {}
+    names = [k for k in next(iter(rows.values())) if all(k in row for row in rows.values())]
     out = {"birds": float(len(rows))} | {k: math.fsum(r[k] for r in rows.values()) / len(rows) for k in names}
     told = [r for r in rows.values() if not r["mask.right_view"]]
     out["mask.told_where_wrong"] = math.fsum(r["mask.ambiguous"] for r in told) / max(1, len(told))

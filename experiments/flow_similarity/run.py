@@ -32,6 +32,7 @@ from geoframe.models.flow_similarity import (
     FlowFeatures,
     Predictor,
     foreground,
+    foreground_by_motion,
     linear_probe,
     load,
     train,
@@ -83,8 +84,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     untrained = Predictor(FlowFeatures().eval())
     for name, predictor in (("trained", trained), ("untrained", untrained)):
-        scores = [segment(predictor, clip) for clip in held.values()]
-        note(**{f"J_{name}": 100 * sum(scores) / len(scores)})
+        scores = torch.tensor([segment(predictor, clip) for clip in held.values()]).mean(0)
+        note(**{f"J_clusters_{name}": 100 * float(scores[0]), f"J_by_motion_{name}": 100 * float(scores[1])})
     residual = [
         mean_overlap([moving_pixels(dis_flow(a, b)) for a, b, _ in clip], clip) for clip in held.values()
     ]
@@ -123,10 +124,12 @@ def zoo_frames(n: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     return [(s.image0, s.flow) for s in scenes]
 
 
-def segment(predictor: Predictor, clip: list[tuple[Tensor, Tensor, Tensor]]) -> float:
-    """Mean overlap of the foreground found in a sequence."""
-    features = [predictor.predict(a) for a, _, _ in clip]
-    return mean_overlap(foreground(features, [dis_flow(a, b) for a, b, _ in clip]), clip)
+def segment(predictor: Predictor, clip: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[float, float]:
+    """Mean overlap of the foreground found in a sequence, by clusters of the embedding and by regression."""
+    flows = [dis_flow(a, b) for a, b, _ in clip]
+    clusters = foreground([predictor.predict(a) for a, _, _ in clip], flows)
+    regression = foreground_by_motion([predictor.columns(a) for a, _, _ in clip], flows)
+    return mean_overlap(clusters, clip), mean_overlap(regression, clip)
 
 
 def mean_overlap(found: list[Tensor], clip: list[tuple[Tensor, Tensor, Tensor]]) -> float:

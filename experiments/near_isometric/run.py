@@ -81,13 +81,13 @@ def told(pair: Pair, found: Match, seconds: float) -> Row:
         "refinement": found.settings["refinement"],
         "distortion": found.energies["distortion"],
     }
-    if found.precise_21 is not None:
-        rows = pair.one.distances(pair.true)
-        at = found.precise_21
-        corners = rows.gather(1, at.corners[pair.seen])
-        row["precise_error"] = float(
-            (at.barycentric[pair.seen] * corners).sum(1).mean() / pair.one.area.sqrt()
-        )
+    if (
+        found.precise_21 is not None
+    ):  # by straight distances: interpolated ones are too long beside the true vertex
+        true, scale = pair.one.verts[pair.true], pair.one.area.sqrt()
+        places = pair.one.verts[found.p2p_21], found.precise_21.apply(pair.one.verts)
+        for name, place in zip(("straight_error", "precise_straight_error"), places, strict=True):
+            row[name] = float((place[pair.seen] - true).norm(dim=1).mean() / scale)
     return row
 
 
@@ -196,7 +196,13 @@ def summary(rows: list[Row]) -> Iterator[tuple[str, float]]:
         yield f"{head}/wrong", int((~right).sum())
         yield f"{head}/wrong_called_sure", int((~right & sure).sum())
         yield f"{head}/right_called_doubtful", int((right & ~sure).sum())
-        for name in ("precise_error", "same", "pyfm_error", "seconds"):
+        for name in (
+            "straight_error",
+            "precise_straight_error",
+            "same",
+            "pyfm_error",
+            "seconds",
+        ):
             values = [r[name] for r in some if name in r]
             if values:
                 yield f"{head}/{name}", float(np.mean(values))

@@ -56,9 +56,13 @@ def film(n: int, *, size: int = 90, seed: int = 0, step: float = 0.12) -> ArmFil
         step: how far a moment later is, as a share of a joint's whole swing.
     """
     draw = torch.Generator().manual_seed(seed)
-    swing = torch.rand(n, LINKS, generator=draw) * 2 - 1
-    later = (swing + step * torch.randn(n, LINKS, generator=draw)).clamp(-1, 1)
-    (a, _), (b, centres) = (_pose(x, size) for x in (swing, later))
+    swing = torch.rand(4 * n + 20, LINKS, generator=draw) * 2 - 1
+    later = (swing + step * torch.randn(swing.shape, generator=draw)).clamp(-1, 1)
+    inside = [((_pose(x, size)[0][..., :2] - size / 2).abs() <= size / 2).all((1, 2)) for x in (swing, later)]
+    kept = torch.nonzero(inside[0] & inside[1])[:n, 0]  # the whole arm is in the picture
+    if len(kept) < n:
+        raise ValueError(f"n: expected at most {len(kept)} of these poses in the picture, found {n}")
+    (a, _), (b, centres) = (_pose(x[kept], size) for x in (swing, later))
     faces, link = _faces()
     colours = torch.tensor(_COLOURS)[link]
     pictures, marks = [], []
@@ -101,7 +105,7 @@ def _pose(swing: Tensor, size: int) -> tuple[Tensor, Tensor]:
     n = len(swing)
     turn = torch.cumsum(torch.deg2rad(swing * torch.tensor([30.0] + [_LIMIT] * (LINKS - 1))), 1)
     angle = turn + math.radians(_FIRST)
-    joint = torch.tensor([0.06, 0.94]).expand(n, 2)
+    joint = torch.tensor([0.08, 0.92]).expand(n, 2)
     verts, centres = [], []
     half = torch.linspace(-math.pi / 2, math.pi / 2, _ARC + 1)
     for k in range(LINKS):

@@ -27,12 +27,11 @@ from geoframe.viz.images import contact_sheet
 from geoframe.viz.surfaces import save_picture
 from geoframe.warps import to_normalised, to_pixels
 
-SIZE = 90
+SIZE = 96  # a multiple of the network's largest stride; 90 in the thesis
 RECIPE = replace(
     OURS,
     name="arm",
-    network="simple",
-    settings={"dim": 8},
+    settings={"dim": 8, "stride": 2},
     group="none",
     losses=Losses(form="log", temperature=0.05, length=1.0, pixels=256),
     schedule=Schedule(steps=400, lr=2e-3, warmup=20, decay="cosine"),

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import embed, frame, keypoints, landmarks
+from geoframe.cli import embed, features, frame, keypoints, landmarks
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.annotate import annotate
@@ -41,6 +41,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "match-all": match_all,
     "render": render,
     "match-images": match_images,
+    "features train": features.train,
+    "features predict": features.predict,
+    "features evaluate": features.evaluate,
     "keypoints train": keypoints.train,
     "keypoints predict": keypoints.predict,
     "keypoints evaluate": keypoints.evaluate,

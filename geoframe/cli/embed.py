@@ -97,14 +97,7 @@ def train(
     plan: Recipe = RECIPES[recipe]
     first = None if start is None else load(None if str(start) == "animals" else start)
     changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
-    if functions == 0:
-        changes["functions"] = None
-    if width is not None:
-        changes["head"] = {**plan.head, "width": width}
-    if first is not None:
-        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
-        changes["backbone"] = first.model.head.backbone.name
-    plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
+    plan = replace(plan, **_changes(plan, first, changes, width)).lasting(minutes=minutes, steps=steps)
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
         if category is not None:
@@ -134,6 +127,20 @@ def train(
         f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
         f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
     )
+
+
+def _changes(
+    plan: Recipe, first: Predictor | None, changes: dict[str, Any], width: int | None
+) -> dict[str, Any]:
+    """What differs from a recipe's values: as asked for, but as the model to go on from has them."""
+    if changes.get("functions") == 0:
+        changes["functions"] = None
+    if width is not None:
+        changes["head"] = {**plan.head, "width": width}
+    if first is not None:
+        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
+        changes["backbone"] = first.model.head.backbone.name
+    return changes
 
 
 def _rendered(
@@ -273,9 +280,7 @@ def predict(
         show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for
             no page.
     """
-    import json
-
-    from geoframe._files import read_text, staged_folder
+    from geoframe._files import staged_folder
     from geoframe.data.image_files import list_images, read_image
     from geoframe.models.surface_embedding import load
     from geoframe.viz.pixel_page import write_pixel_page
@@ -288,12 +293,7 @@ def predict(
         raise ValueError(
             "images: expected files of different names, found some alike; run them one after another"
         )
-    places: dict[str, Any] = {}
-    if boxes is not None:
-        try:
-            places = json.loads(read_text(boxes))
-        except json.JSONDecodeError as err:
-            raise ValueError(f"{boxes}: not valid JSON ({str(err)[:80]})") from err
+    places = _read_boxes(boxes)
     reference = None
     if to is not None:
         picture = read_image(to)
@@ -333,6 +333,18 @@ def predict(
     print(f"{len(rows)} images; wrote NAME.npz, NAME.png, pixels.html and predictions.json to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
+
+
+def _read_boxes(boxes: Path | None) -> dict[str, Any]:
+    """Name of an image -> box."""
+    import json
+
+    from geoframe._files import read_text
+
+    try:
+        return {} if boxes is None else dict(json.loads(read_text(boxes)))
+    except json.JSONDecodeError as err:
+        raise ValueError(f"{boxes}: not valid JSON ({str(err)[:80]})") from err
 
 
 def _write(

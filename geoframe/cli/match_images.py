@@ -100,7 +100,14 @@ def _write(out: Path, images: Any, found: Any, names: tuple[str, str], truth: An
     from geoframe.viz.flow import draw_image_matches, flow_colors, write_flow_page
     from geoframe.viz.surfaces import save_picture
 
-    measures: dict[str, Any] = {"matches": len(found.points0), "mean_score": float(found.score.mean())}
+    measures: dict[str, Any] = {
+        "matches": len(found.points0),
+        "mean_score": float(found.score.mean()),
+        "mean_confidence": float(found.flow_confidence.mean()),
+        "warning": found.warning,
+    }
+    if found.warning:
+        warn(f"{names[0]} to {names[1]}: {found.warning}")
     if truth is not None:
         measures |= flow_measures(found.flow, truth)
     with staged_folder(out) as folder:

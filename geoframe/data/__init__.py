@@ -24,3 +24,11 @@ from geoframe.data.image_files import read_mask as read_mask
 from geoframe.data.image_files import read_points as read_points
 from geoframe.data.image_files import write_points as write_points
 from geoframe.data.masks import RunLengths as RunLengths
+from geoframe.data.rendered import RenderedBatch as RenderedBatch
+from geoframe.data.rendered import RenderedPair as RenderedPair
+from geoframe.data.rendered import RenderedSet as RenderedSet
+from geoframe.data.rendered import render_set as render_set
+from geoframe.data.rendered import template_surface as template_surface
+from geoframe.data.rendered_files import RenderedFolder as RenderedFolder
+from geoframe.data.rendered_files import load_rendered as load_rendered
+from geoframe.data.rendered_files import to_disk as to_disk

@@ -59,9 +59,9 @@ def noise(rng: np.random.Generator, rows: Array, cols: Array, kind: int | None =
     tile = noise_tiles()[k % 24 if kind is None else kind]
     r, c = rows.astype(np.int64), cols.astype(np.int64)
     down = tile[(r + y) % _TILE]
-    down = down + np.float32(rows - r)[:, None] * (tile[(r + y + 1) % _TILE] - down)
+    down = down + (rows - r).astype(np.float32)[:, None] * (tile[(r + y + 1) % _TILE] - down)
     left = down[:, (c + x) % _TILE]
-    return left + np.float32(cols - c) * (down[:, (c + x + 1) % _TILE] - left)
+    return left + (cols - c).astype(np.float32) * (down[:, (c + x + 1) % _TILE] - left)
 
 
 def textured(
@@ -131,7 +131,7 @@ def _landscape(rng: np.random.Generator, size: int, horizon: tuple[float, float]
     across = np.arange(size) + 0.5
     line = row + slope * (across - size / 2)  # row of the horizon in each column
     sky = np.float32(_SKIES[rng.integers(len(_SKIES))] * rng.uniform(0.7, 1.1))
-    t = np.float32(np.clip((line - across[:, None]) / size, 0, 1))[..., None]
+    t = np.clip((line - across[:, None]) / size, 0, 1).astype(np.float32)[..., None]
     step = np.arange(size) * (64 / size)
     cloud = np.float32(rng.uniform(0, 0.25)) * noise(rng, step, step, int(rng.integers(4, 8)))
     out = sky * (1 - np.float32(0.35) * t) + np.float32(0.25) * t

@@ -11,6 +11,7 @@ from geoframe._types import Array
 from geoframe.data._shots import Subject, sky_seen
 from geoframe.zoo.people import hair_color, skin_color
 from geoframe.zoo.poses import Angles
+from geoframe.zoo.rig import turned as rotations
 from geoframe.zoo.rig import unit_normals
 from geoframe.zoo.things import Bridge, ThingMesh, bridge, draw_thing, thing_mesh
 
@@ -66,10 +67,7 @@ def draw_tilt(category: str, rng: np.random.Generator) -> Angles:
 
 def turned(x: Thing, angles: Angles) -> Subject:
     """The thing turned by the angles of `draw_tilt`, its lowest point on the ground."""
-    from geoframe.zoo._bend import turn_bones
-
-    R = np.empty((1, 3, 3))
-    turn_bones(np.array([angles["thing"]]), np.full(1, -1), R)
+    R = rotations(np.array([angles["thing"]]), np.full(1, -1))
     verts = x.verts @ np.float32(R[0].T)
     low = np.array([0, verts[:, 1].min(), 0], np.float32)
     verts -= low

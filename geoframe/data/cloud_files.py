@@ -50,9 +50,8 @@ def load_clouds(
 
     `path` is one of:
 
-    - "procedural": seeded shapes of `geoframe.zoo`, 256 to train and 64 to test, for people without data (y up, with
-      parts and correspondence). Categories are those of `geoframe.zoo.rigid.CATEGORIES`, such as "chair"; the
-      names of the experiments ("procedural-chair") and "airplane" are understood, too;
+    - "procedural": seeded shapes of `geoframe.zoo`, 256 to train and 64 to test (y up, with parts and correspondence).
+      Categories are those of `geoframe.zoo.rigid.CATEGORIES`; "procedural-chair" and "airplane" are understood;
     - a folder with CATEGORY.npz, arrays `train` and `test` of shape (n, N, 3), or such a file (z up);
     - ModelNet10/40: ``CATEGORY/train/*.off`` and ``CATEGORY/test/*.off`` (z up); surfaces are sampled;
     - ShapeNet-part: synsetoffset2category.txt, train_test_split/ and ``<synset>/*.txt`` with columns
@@ -76,9 +75,6 @@ def load_clouds(
         surfaces: keep the meshes as well, where every cloud is a sample of one.
         on_bad_file: called with one line for every cloud that cannot be read or used, which is then left out; None
             raises at the first.
-
-    Returns:
-        The clouds.
 
     Raises:
         ValueError: nothing there, an empty folder, a category that does not exist, a file that cannot be read or holds
@@ -141,7 +137,7 @@ def has_splits(path: str | Path, category: str) -> bool:
 
 
 def known_up(path: str | Path, category: str) -> str | None:
-    """The vertical axis, "x", "y" or "z", where the layout of what `load_clouds` takes decides it; else None.
+    """The vertical axis, "x", "y" or "z", where the layout decides it; else None.
 
     Args:
         path: as in `load_clouds`.

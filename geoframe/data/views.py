@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoframe._check import check_choice, check_int, check_shape
+from geoframe.data.augment import jpeg
 from geoframe.warps import Warp, affine_warp, pixel_grid, random_warp
+
+_QUALITIES = (30, 96)  # of JPEG, as in the released code, whose best is 99
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class ViewPlan:
             taken, and a network could learn places in the picture instead of places on the object.
         flip: how probable it is that a picture is mirrored before its views are made.
         colour: strength of the changes of colour, blur and noise, which are drawn for each view; 1 is the usual.
+        jpeg: how probable it is that a view is packed as JPEG, at a quality from 30 to 95.
     """
 
     pairs: int = 16
@@ -76,15 +80,17 @@ class ViewPlan:
     border: str = "reflection"
     flip: float = 0.5
     colour: float = 1.0
+    jpeg: float = 0.0
 
     def __post_init__(self) -> None:
         check_int(self.pairs, "pairs", low=1)
         check_int(self.size, "size", low=8)
         check_choice(self.border, ("zeros", "border", "reflection"), "border")
-        if not self.zoom > 0 or not 0 <= self.flip <= 1 or not self.colour >= 0:
+        shares = 0 <= self.flip <= 1 and 0 <= self.jpeg <= 1
+        if not self.zoom > 0 or not shares or not self.colour >= 0:
             raise ValueError(
-                f"zoom, flip, colour: expected zoom > 0, flip in [0, 1] and colour >= 0, found {self.zoom}, "
-                f"{self.flip} and {self.colour}"
+                f"zoom, flip, colour, jpeg: expected zoom > 0, flip and jpeg in [0, 1] and colour >= 0, found "
+                f"{self.zoom}, {self.flip}, {self.colour} and {self.jpeg}"
             )
 
     @property
@@ -149,12 +155,26 @@ def view_pair(
     x = torch.where(flip[:, None, None, None], x.flip(3), x)
     first, second = a.sample(x, s, border=plan.border), a.after(g).sample(x, s, border=plan.border)
     truth = g.grid(s // stride)
+    first, second = (
+        _packed(change_colours(x, strength=plan.colour, seed=draw), plan.jpeg, draw) for x in (first, second)
+    )
     return {
-        "first": change_colours(first, strength=plan.colour, seed=draw),
-        "second": change_colours(second, strength=plan.colour, seed=draw),
+        "first": first,
+        "second": second,
         "truth": truth,
         "valid": (truth.abs() < 1).all(-1),
     }
+
+
+def _packed(views: Tensor, share: float, draw: torch.Generator) -> Tensor:
+    """Some of the views as they come back from JPEG files."""
+    if not share:
+        return views
+    chosen = torch.rand(len(views), generator=draw) < share
+    quality = torch.randint(*_QUALITIES, (len(views),), generator=draw).tolist()
+    return torch.stack(
+        [jpeg(v, q) if c else v for v, q, c in zip(views, quality, chosen.tolist(), strict=True)]
+    )
 
 
 def change_colours(images: Tensor, *, strength: float = 1.0, seed: int | torch.Generator = 0) -> Tensor:

@@ -78,6 +78,14 @@ def otsu_threshold(values: Tensor, *, n_bins: int = 256) -> float:
 
 
 def moving_pixels(flow: Tensor, *, seed: int | torch.Generator = 0) -> Tensor:
-    """Pixels (H, W) bool that move otherwise than most do: the residual of `dominant_motion`, split by Otsu."""
+    """Pixels that move otherwise than most do: the residual of `dominant_motion`, split by Otsu.
+
+    Args:
+        flow: (2, H, W) in pixels.
+        seed: of the robust fit of the dominant motion.
+
+    Returns:
+        (H, W) bool.
+    """
     residual = (flow - dominant_motion(flow, seed=seed)).norm(dim=0)
     return residual > otsu_threshold(residual)

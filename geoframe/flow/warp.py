@@ -10,7 +10,16 @@ from geoframe._check import check_shape
 
 
 def pixel_grid(height: int, width: int, like: Tensor) -> Tensor:
-    """Centres of all pixels, (2, H, W): x and y, in pixels, the centre of the first at 0.5."""
+    """Centres of all pixels.
+
+    Args:
+        height: H of the image.
+        width: W of the image.
+        like: a tensor whose dtype and device the result takes.
+
+    Returns:
+        (2, H, W): x and y, in pixels, the centre of the first at 0.5.
+    """
     y = torch.arange(height, dtype=like.dtype, device=like.device) + 0.5
     x = torch.arange(width, dtype=like.dtype, device=like.device) + 0.5
     return torch.stack([x[None].expand(height, width), y[:, None].expand(height, width)])

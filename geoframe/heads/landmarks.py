@@ -43,7 +43,7 @@ _COPIES = 8  # of an annotated picture at most, all together about _ENOUGH
 _ENOUGH = 400
 _JITTER = (0.15, 7.0, 0.04)  # logarithm of the scale, degrees, shift of the copies
 _BATCH = 32
-_RIGHT = 0.1  # of the landmarks' spread: an image is right if its mean error is below
+RIGHT = 0.1  # of the landmarks' spread: an image is right if its mean error is below
 
 
 class Landmarks(NamedTuple):
@@ -233,8 +233,8 @@ def _linear(
     ridge, out = cross_validated_ridge(found.flatten(1), points.flatten(1), groups=groups, seed=seed)
     none = points.new_zeros(0)
     stage = _Stage(anchors, ridge, none, none, None)
-    error = _spread_error(out.unflatten(1, (-1, 2)), points)
-    share = float((error < _RIGHT).float().mean().clamp(0.02, 0.98))
+    error = relative_error(out.unflatten(1, (-1, 2)), points)
+    share = float((error < RIGHT).float().mean().clamp(0.02, 0.98))
     doubt = torch.tensor([0.0, _logit(share)])
     mean = points.mean(0)
     return LandmarkRegressor(mean, found.mean(0), found.var(0).sum(-1), mean, (stage,), doubt, size)
@@ -439,15 +439,15 @@ def _jitter(n: int, draw: torch.Generator) -> Warp:
     return random_warp(n, rotation=degrees, scale=scale, shift=shift, bend=0, strong_bend=0, seed=draw)
 
 
-def _spread_error(found: Tensor, true: Tensor) -> Tensor:
-    """Mean error (n,) over the root mean square distance of the landmarks from their middle."""
+def relative_error(found: Tensor, true: Tensor) -> Tensor:
+    """Mean error (n,) of landmarks (n, L, 2) over the root mean square distance of the true ones from their middle."""
     size = (true - true.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt().clamp_min(1e-6)
     return (found - true).norm(dim=-1).mean(1) / size
 
 
 def _doubt(points: Tensor, before: Tensor) -> Tensor:
     """Logarithm (n,) of how far the last look has moved the landmarks, over their spread."""
-    return _spread_error(before, points).clamp_min(1e-4).log()
+    return relative_error(before, points).clamp_min(1e-4).log()
 
 
 def _confidence(points: Tensor, before: Tensor, doubt: Tensor) -> Tensor:
@@ -457,7 +457,7 @@ def _confidence(points: Tensor, before: Tensor, doubt: Tensor) -> Tensor:
 def _calibrate(points: Tensor, before: Tensor, true: Tensor) -> Tensor:
     """Slope and offset (2,) of a logistic regression of "right" on doubt, by Newton's method; a weak prior holds it."""
     x = torch.stack([_doubt(points, before), torch.ones(len(points))], 1).double()
-    right = (_spread_error(points, true) < _RIGHT).double()
+    right = (relative_error(points, true) < RIGHT).double()
     w = torch.zeros(2, dtype=torch.float64)
     prior = torch.tensor([0.5, 0.1], dtype=torch.float64)
     for _ in range(20):

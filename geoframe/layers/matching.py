@@ -15,11 +15,12 @@ the text divides by four.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from geoframe._check import check_float, check_int, check_shape
 
@@ -90,13 +91,50 @@ def correlate(
     bottom = max(0, stride * (H - 1) + offset + reach + 1 - target.shape[-2])
     right = max(0, stride * (W - 1) + offset + reach + 1 - target.shape[-1])
     padded = F.pad(target, (reach, right, reach, bottom))
-    rows = []
-    for i in range(H):  # a row of patches at a time bounds what is unfolded
-        y = stride * i + offset
-        band = padded[:, :, y : y + 2 * reach + 1 : step]
-        windows = band.unfold(3, 2 * reach + 1, 1)[:, :, :, offset : offset + stride * W : stride, ::step]
-        rows.append(torch.einsum("bdw,bdmwn->bwmn", source[:, :, i], windows[:, :, :, :W]))
-    return torch.stack(rows, dim=1).clamp(min=0) if rows else source.new_zeros(B, H, W, K, K)
+    found = _Correlation.apply(source, padded, K, stride, offset, step)  # type: ignore[no-untyped-call]
+    return found.clamp(min=0)
+
+
+class _Correlation(torch.autograd.Function):
+    """Products of descriptors with windows, a row of patches at a time, so that windows are never held together.
+
+    Autograd through the windows would make a field of zeros as large as the target for each of them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, source: Tensor, padded: Tensor, K: int, stride: int, offset: int, step: int
+    ) -> Tensor:
+        """Scores (B, H, W, K, K) of descriptors (B, D, H, W) and a padded target (B, D, h, w)."""
+        ctx.save_for_backward(source, padded)
+        ctx.window = (K, stride, offset, step)
+        H, W = source.shape[2:]
+        reach = step * (K - 1)
+        rows = source.new_empty(source.shape[0], H, W, K, K)
+        for i in range(H):
+            y = stride * i + offset
+            band = padded[:, :, y : y + reach + 1 : step]
+            windows = band.unfold(3, reach + 1, 1)[:, :, :, offset : offset + stride * W : stride, ::step]
+            rows[:, i] = torch.einsum("bdw,bdmwn->bwmn", source[:, :, i], windows[:, :, :, :W])
+        return rows
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of source and target; a window's goes straight to its place."""
+        source, padded = ctx.saved_tensors
+        K, stride, offset, step = ctx.window
+        B, D, H, W = source.shape
+        reach = step * (K - 1)
+        of_source, of_target = torch.zeros_like(source), torch.zeros_like(padded)
+        for i in range(H):
+            y = slice(stride * i + offset, stride * i + offset + reach + 1, step)
+            for j in range(W):
+                x = slice(stride * j + offset, stride * j + offset + reach + 1, step)
+                g = grad[:, i, j].reshape(B, 1, K * K)
+                of_source[:, :, i, j] = (padded[:, :, y, x].reshape(B, D, K * K) * g).sum(2)
+                of_target[:, :, y, x] += (source[:, :, i, j, None] * g).reshape(B, D, K, K)
+        return of_source, of_target, None, None, None, None
 
 
 def pool(scores: Tensor, *, reach: int = 1) -> tuple[Tensor, Tensor]:

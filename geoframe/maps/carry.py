@@ -9,7 +9,7 @@ from torch import Tensor
 
 from geoframe._types import Floats, Ints
 from geoframe.maps.proxy import Proxy
-from geoframe.maps.shells import PLACE, Fields, shell_fields
+from geoframe.maps.shells import INTRINSIC, PLACE, Fields, shell_fields
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
@@ -18,27 +18,59 @@ NORMALS = 0.2  # weight of normals, likewise
 RINGS = 2  # of cells around the one that the proxies' map goes to, in which a vertex may land
 
 
-def carried(
-    one: Proxy, two: Proxy, p2p_21: Tensor, p2p_12: Tensor, basis1: Eigenbasis, basis2: Eigenbasis
-) -> tuple[Tensor, Tensor]:
-    """The last step of `shell_refine` on all vertices, from a pair of maps between proxies.
+def last_rows(
+    one: Proxy,
+    two: Proxy,
+    p2p_21: Tensor,
+    p2p_12: Tensor,
+    basis1: Eigenbasis,
+    basis2: Eigenbasis,
+    *,
+    intrinsic: int = INTRINSIC,
+) -> tuple[Floats, Floats]:
+    """What the last step of `shell_refine` compares, on all vertices, from a pair of maps between proxies.
 
-    What it compares is smooth but for positions and normals: it is computed on the proxies and interpolated, so that
-    time and memory are those of the nearest rows alone, and these are looked for in the cells around.
+    It is smooth but for positions and normals: computed on the proxies and interpolated, so that time and memory are
+    those of its rows alone.
 
     Args:
-        one, two: the proxies; a surface may stand for itself.
-        p2p_21: (n2,) and p2p_12: (n1,), the maps between the proxies.
-        basis1, basis2: eigenbases of the proxies.
+        one: proxy of surface 1; a surface may stand for itself.
+        two: proxy of surface 2.
+        p2p_21: (n2,) map from the second proxy to the first.
+        p2p_12: (n1,) the map the other way.
+        basis1: eigenbasis of the first proxy.
+        basis2: eigenbasis of the second proxy.
+        intrinsic: number of eigenfunctions in the intrinsic coordinates.
 
     Returns:
-        p2p_21 (V2,) and p2p_12 (V1,).
+        (V1, D) and (V2, D) float32: a vertex goes to the vertex of the other surface whose row is nearest to its own.
     """
-    fields = shell_fields(one.surface, two.surface, p2p_21, p2p_12, basis1, basis2, SIZE)
+    fields = shell_fields(
+        one.surface, two.surface, p2p_21, p2p_12, basis1, basis2, size=SIZE, intrinsic=intrinsic
+    )
     sides = [_Side(p, f) for p, f in zip((one, two), fields, strict=True)]
     first, second = sides[0].rows(sides[1], p2p_12), sides[1].rows(sides[0], p2p_21)
     rows1 = np.concatenate([sides[0].X, sides[0].Y, first[0], first[1]], 1)
     rows2 = np.concatenate([sides[1].Y, sides[1].X, second[1], second[0]], 1)
+    return rows1, rows2
+
+
+def carried(
+    one: Proxy, two: Proxy, p2p_21: Tensor, p2p_12: Tensor, rows1: Floats, rows2: Floats
+) -> tuple[Tensor, Tensor]:
+    """The last step of `shell_refine` on all vertices, looking for the nearest rows in the cells around.
+
+    Args:
+        one: proxy of surface 1.
+        two: proxy of surface 2.
+        p2p_21: (n2,) map from the second proxy to the first.
+        p2p_12: (n1,) the map the other way.
+        rows1: (V1, D) of surface 1, as of `last_rows`.
+        rows2: (V2, D) of surface 2.
+
+    Returns:
+        p2p_21 (V2,) and p2p_12 (V1,).
+    """
     device = p2p_21.device
     found_21 = _nearest_around(rows2, two, rows1, one, p2p_21.cpu().numpy())
     found_12 = _nearest_around(rows1, one, rows2, two, p2p_12.cpu().numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from geoframe._check import as_tensor, check_int
 from geoframe.canonical.surface import Surface
+from geoframe.landmarking.predict import without_noise
 from geoframe.maps.candidates import ranked
-from geoframe.maps.carry import carried
+from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
@@ -27,7 +28,8 @@ from geoframe.maps.quality import (
     flipped_triangles,
     orthogonality,
 )
-from geoframe.maps.refine import Refined, chosen, refined
+from geoframe.maps.refine import FINE, Refined, chosen, refined
+from geoframe.maps.shells import INTRINSIC
 from geoframe.maps.starts import (
     Pair,
     starts_from_landmarks,
@@ -61,8 +63,11 @@ class Match:
         landmarks: (L, 2) rows (vertex of 1, vertex of 2), each once, or None.
         energies: `dirichlet` (see `dirichlet_energy`), `coverage` of surface 1 in [0, 1], `cycle_error` (mean
             distance 2 -> 1 -> 2 over sqrt(area), along edges, of the vertices that come back to their component),
-            `flipped_triangles` in [0, 1], `orthogonality` of C_12 at equal areas, `distortion` (see
-            `GeodesicDistortion`).
+            `flipped_triangles` in [0, 1], `orthogonality` of C_12 at equal areas, and those of
+            `geoframe.maps.evidence.Evidence.measures`: `distortion`, `distortion_spread`, `shape_correlation`,
+            `handedness_correlation` and, on humans and animals, `named_landmark_error`.
+        confidence: the chance in [0, 1] that the mean geodesic error is below 0.1 sqrt(area); see
+            `geoframe.maps.verdict.confidence`.
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         warnings: what makes the map doubtful or was done to the surfaces first, in sentences; empty where nothing is.
         settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent",
@@ -109,17 +114,22 @@ def match(
        isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
-       times the share of flipped triangles is added: a left-right flip is as good an isometry as the true
-       map, but turns the surface inside out.
+       times what speaks against it is added: flipped triangles, a low handedness correlation, named landmarks that it
+       takes elsewhere. For a left-right flip is as good an isometry as the true map, and a person turned by half a
+       circle nearly so.
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
-       By bending each surface onto the other (`shell_refine`). And with landmarks, from `landmark_coordinates`
-       of every vertex alone, bent with them: surfaces of very different proportions have no eigenfunctions in
-       common, but they do correspond between the same landmarks, and a back faces up on all of them. Of the two
-       bent maps the one that changes distances less goes on; it and the first are bent once more, finely.
+       By bending each surface onto the other (`shell_refine`). And with landmarks, given or named by the network, from
+       `landmark_coordinates` of every vertex alone, bent with them: surfaces of very different proportions have no
+       eigenfunctions in common, but they do correspond between the same landmarks, and a back faces up on all of
+       them. Of the two bent maps the one that changes distances less goes on (with named landmarks there is only the
+       second); it and the first are bent once more, finely.
     4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
        maps that turn more than a quarter of the surface inside out only if all do.
+
+    Surfaces of more than 12,000 vertices are matched by proxies of 8,000 (`geoframe.maps.proxy`); the map is then
+    carried to all vertices, and the eigenfunctions are those of the proxies, improved.
 
     No landmark is enforced: they are clicked by hand. What is matched is one connected surface without doubled
     vertices; where a file holds another thing, the map is carried back to its own vertices and `warnings` tell
@@ -130,7 +140,8 @@ def match(
         mesh2: surface 2, V2 vertices, any connectivity, scale and pose.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
         k: number of eigenfunctions; by default 256, or a third of the vertices with faces where these are fewer.
-        orientation: without landmarks, weight of the share of flipped triangles in the ranking; 0 turns it off.
+        orientation: without landmarks, weight in the ranking of what tells a map from its mirror image and from one
+            turned by half a circle; 0 turns it off.
         precise: also find `precise_21`, points inside triangles.
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
@@ -150,14 +161,14 @@ def match(
             "repair them first (geoframe.repair)"
         )
     proxies = [proxy(part.surface) for part in (part1, part2)]
-    one, two = (p.surface for p in proxies)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    own = [default_size(m) if k is None else check_int(k, "k", low=3) for m in (one, two)]
+    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
     tell("eigenbasis of surface 1", 0.0)
-    one.basis(own[0])
+    first, noise1 = _without_noise(proxies[0], own[0], "surface 1")
     tell("eigenbasis of surface 2", 0.15)
-    two.basis(own[1])
+    second, noise2 = _without_noise(proxies[1], own[1], "surface 2")
     tell("starts", 0.3)
+    proxies, (one, two) = [first, second], (first.surface, second.surface)
     pair = Pair.of(one, two, min(own))
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
     if small is not None:
@@ -172,14 +183,14 @@ def match(
     best = chosen(pair, maps, evidence.distortion)
     tell("measures", 0.9)
     energies = measures(pair, best, evidence)
-    basis1, basis2, p2p_21, p2p_12 = _on_all_vertices(proxies, pair, best)
+    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
+    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
     settings = _settings(pair, proxies, best, None if landmarks is not None else orientation)
     sure = confidence(energies)
-    C_12 = p2p_to_fmap(p2p_21, basis1, basis2)
     found = Match(
         p2p_21=carried_back(part1, part2, p2p_21),
         p2p_12=carried_back(part2, part1, p2p_12),
-        C_12=C_12,
+        C_12=p2p_to_fmap(p2p_21, basis1, basis2),
         C_21=p2p_to_fmap(p2p_12, basis2, basis1),
         basis1=part1.basis(basis1),
         basis2=part2.basis(basis2),
@@ -189,12 +200,25 @@ def match(
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(*part1.notes, *part2.notes, *doubts(energies, sure)),
+        warnings=(*part1.notes, *noise1, *part2.notes, *noise2, *doubts(energies, sure)),
         settings=settings,
-        precise_21=points_near(p2p_21, C_12, basis1, part1.whole, basis2) if precise else None,
+        precise_21=points,
     )
     tell("done", 1.0)
     return found
+
+
+def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
+    """The same, with its k eigenfunctions computed; where noise crumples it with smoothed positions, and a note."""
+    of.surface.basis(k)
+    smooth = without_noise(of.surface)
+    if smooth is of.surface:
+        return of, ()
+    smooth.basis(k)
+    whole = smooth if of.is_whole else of.whole
+    return replace(of, surface=smooth, whole=whole), (
+        f"{name} is crumpled by noise: it was matched smoothed",
+    )
 
 
 def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
@@ -211,14 +235,21 @@ def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: floa
 
 
 def _on_all_vertices(
-    proxies: list[Proxy], pair: Pair, best: Refined
-) -> tuple[Eigenbasis, Eigenbasis, Tensor, Tensor]:
-    """Bases of both surfaces and the maps p2p_21 and p2p_12 between all their vertices."""
+    proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+) -> tuple[Tensor, Tensor, BarycentricMap | None]:
+    """The maps p2p_21 and p2p_12 between all vertices, and where asked for the one to points inside triangles."""
     one, two = proxies
-    basis1, basis2 = one.basis(pair.basis1), two.basis(pair.basis2)
-    if one.is_whole and two.is_whole:
-        return basis1, basis2, best.p2p_21, best.p2p_12
-    return basis1, basis2, *carried(one, two, best.p2p_21, best.p2p_12, pair.basis1, pair.basis2)
+    maps = best.p2p_21, best.p2p_12
+    if one.is_whole and two.is_whole and not precise:
+        return *maps, None
+    intrinsic = FINE["intrinsic"] if best.how == "all functions" else INTRINSIC
+    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, intrinsic=intrinsic)
+    if not (one.is_whole and two.is_whole):
+        maps = carried(one, two, *maps, rows1, rows2)
+    if not precise:
+        return *maps, None
+    query, points = (torch.as_tensor(x, device=maps[0].device).double() for x in (rows2, rows1))
+    return *maps, points_near(maps[0], query, points, one.whole)
 
 
 def _each_once(landmarks: Tensor) -> Tensor:

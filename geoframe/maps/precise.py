@@ -105,33 +105,22 @@ def precise_map(
 
 
 def points_near(
-    p2p_21: Tensor, C_12: Tensor, basis1: Eigenbasis, mesh1: Mesh, basis2: Eigenbasis, *, steps: int = 3
+    p2p_21: Tensor, query: Tensor, points: Tensor, mesh1: Mesh, *, steps: int = 3
 ) -> BarycentricMap:
     """Sub-vertex map near a vertex map: the nearest point on the triangles of surface 1 around where a vertex goes.
 
-    Surface 1 lies in the space of its eigenfunctions over the square roots of their eigenvalues, and the functional map
-    sends surface 2 there smoothly. From the triangles around the vertex of the map the search goes on around the
-    corner of largest weight, a few steps, so that it costs O(V2) whatever the size of surface 1.
+    Nearest is meant in any coordinates, linear in the triangles. From those around the vertex of the map the search
+    goes on around the corner of largest weight, a few steps, so that it costs O(V2) whatever the size of surface 1.
 
     Args:
         p2p_21: (V2,) the vertex map, good to a few edges.
-        C_12: (K2, K1) the functional map that belongs to it, or a smoother one.
-        basis1: of surface 1.
+        query: (V2, D) coordinates of the vertices of surface 2.
+        points: (V1, D) those of surface 1.
         mesh1: its triangles; every vertex that is hit has some.
-        basis2: of surface 2.
         steps: how often the search moves on.
-
-    Raises:
-        TypeError, ValueError: shapes that do not fit.
 
     Source: Ezuz & Ben-Chen 2017, section 4; differs: other coordinates, and a local search.
     """
-    check_fmap(C_12, basis1, basis2)
-    C, U1, U2 = at_unit_area(C_12, basis1, basis2)
-    vals = basis1.vals.double()[: C.shape[1]]
-    moving = torch.nonzero(vals > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
-    weight = (vals[moving] * basis1.mass.double().sum()).rsqrt()
-    points, query = U1[:, moving] * weight, U2[:, : C.shape[0]] @ (C[:, moving] * weight)
     faces = mesh1.faces.to(points.device)
     order = torch.argsort(faces.ravel(), stable=True)
     count = torch.bincount(faces.ravel(), minlength=len(points))
@@ -146,7 +135,7 @@ def points_near(
             rows, at = rows[moved], corner[moved]
             if not len(rows):
                 break
-    return BarycentricMap(face, weights.to(basis2.vecs.dtype), faces[face], mesh1.n_verts)
+    return BarycentricMap(face, weights.to(mesh1.dtype), faces[face], mesh1.n_verts)
 
 
 def _best_around(

@@ -266,19 +266,25 @@ def shell_fields(
     p2p_12: Tensor,
     basis1: Eigenbasis,
     basis2: Eigenbasis,
+    *,
     size: int,
+    intrinsic: int,
 ) -> tuple[Fields, Fields]:
     """The fields of both surfaces at a pair of maps.
 
     Args:
-        mesh1, mesh2: the surfaces.
-        p2p_21: (V2,) and p2p_12: (V1,), the maps.
-        basis1, basis2: their eigenbases.
+        mesh1: surface 1.
+        mesh2: surface 2.
+        p2p_21: (V2,) map from 2 to 1.
+        p2p_12: (V1,) the map the other way.
+        basis1: eigenbasis of surface 1.
+        basis2: eigenbasis of surface 2.
         size: number of functions of the displacement.
+        intrinsic: number of eigenfunctions in the intrinsic coordinates.
     """
     none = _check_functions(None, mesh1, mesh2)
     one, two = (
-        _Side.of(m, b, f, INTRINSIC, w)
+        _Side.of(m, b, f, intrinsic, w)
         for m, b, f, w in zip((mesh1, mesh2), (basis1, basis2), none, "12", strict=True)
     )
     part1, part2 = _Part.of(one), _Part.of(two)

@@ -41,7 +41,8 @@ def refined_signs(
     grams = [u.double().T @ u.double() / len(u) for u in rows]
     factors = [torch.linalg.cholesky(g).float() for g in grams]
     step = max(1, block // (len(rows[0]) * len(rows[1])))
-    found = [_refine(s, *rows, *factors, sizes) for s in signs.split(step)]
+    (U1, U2), (L1, L2) = rows, factors
+    found = [_refine(s, U1, U2, L1, L2, sizes) for s in signs.split(step)]
     C_12, C_21 = (torch.cat(x).to(basis2.vecs.dtype) for x in zip(*found, strict=True))
     return signs, C_12 / scale, C_21 * scale
 

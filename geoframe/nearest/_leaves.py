@@ -121,9 +121,13 @@ def nearest_of_leaves(
     Args:
         first: number of the first leaf.
         scores: (L, M) float32 scores ``<c, p> - |p|^2 / 2`` of the leaves' centres, M padded to LANES with -inf.
-        start: where leaves begin; radius: of each leaf.
-        x: (n, D) and points: (N, D) float32; half: (N,) float32 ``|p|^2 / 2``.
-        exact_x, exact_points: the same as they were given, for the decision in float64.
+        start: row at which each leaf begins, and the end of the last.
+        radius: of each leaf.
+        x: (n, D) float32 rows.
+        points: (N, D) float32.
+        half: (N,) float32 ``|p|^2 / 2``.
+        exact_x: the rows as they were given, for the decision in float64.
+        exact_points: the points as they were given.
         reach: no two points are farther apart.
         slack: more than the rounding errors in the difference of two scores.
         answer: (n,) int64, written.

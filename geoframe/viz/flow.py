@@ -184,7 +184,7 @@ def write_flow_page(
         _SLIDER.format(under=html.escape(sources[0]), over=html.escape(sources[1])) + cards(shown),
         heading=f"From {names[0]} to {names[1]}",
         lead=_LEAD,
-        script="flow_page.js",
+        scripts=("flow_page.js",),
         data=data,
     )
 
@@ -199,3 +199,30 @@ def _source(picture: Array) -> str:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, format="JPEG", quality=90)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def draw_features(image: Tensor, features: Tensor, groups: Tensor) -> Array:
+    """A picture, its features as colours (three principal components), and the groups of its pixels.
+
+    Args:
+        image: (3, H, W) in [0, 1].
+        features: (D, h, w).
+        groups: (h, w) int64.
+
+    Returns:
+        (H, 3 W + 24, 3) uint8.
+    """
+    D = check_shape(features, "D h w", "features")["D"]
+    H, W = image.shape[1:]
+    x = features.flatten(1).T.double()
+    x = x - x.mean(0)
+    axes = torch.linalg.svd(x, full_matrices=False).Vh[: min(3, D)]
+    shades = x @ axes.T
+    shades = (shades / (3 * shades.std(0).clamp(min=1e-9)) + 0.5).clamp(0, 1)
+    shades = torch.nn.functional.pad(shades, (0, 3 - shades.shape[1]), value=0.5)
+    colors = shades.T.reshape(3, *features.shape[1:]).float()
+    wheel = torch.from_numpy(_wheel()).float()
+    marks = wheel[(groups * 55 // max(int(groups.max()) + 1, 1)).clamp(max=54)].permute(2, 0, 1)
+    gap = torch.ones(3, H, _GAP)
+    shown = [torch.nn.functional.interpolate(c[None], size=(H, W))[0] for c in (colors, marks)]
+    return as_picture(torch.cat([image, gap, shown[0], gap, shown[1]], dim=2))

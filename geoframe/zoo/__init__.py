@@ -10,6 +10,9 @@ from geoframe.zoo.animals import landmark_names as landmark_names
 from geoframe.zoo.animals import species as species
 from geoframe.zoo.face import EXPRESSIONS as EXPRESSIONS
 from geoframe.zoo.face import sample_head as sample_head
+from geoframe.zoo.poses import draw_pose as draw_pose
+from geoframe.zoo.poses import pose_names as pose_names
+from geoframe.zoo.rig import pose_template as pose_template
 from geoframe.zoo.rigid import CATEGORIES as CATEGORIES
 from geoframe.zoo.rigid import part_names as part_names
 from geoframe.zoo.rigid import sample as sample

@@ -77,11 +77,9 @@ class Rig:
 
     def bent(self, verts: Floats, joints: Floats, angles: Mapping[str, tuple[float, float, float]]) -> Floats:
         """(V, 3) vertices after each bone turned by its angles in degrees, as `draw_pose` gives them."""
-        from geoframe.zoo._bend import bend, turn_bones
+        from geoframe.zoo._bend import bend
 
-        table = np.array([angles.get(name, (0.0, 0.0, 0.0)) for name in bones().names])
-        own = np.empty((len(table), 3, 3))
-        turn_bones(table, _parents(), own)
+        own = turned(np.array([angles.get(name, (0.0, 0.0, 0.0)) for name in bones().names]), _parents())
         out = np.empty_like(verts)
         bend(verts, self.starts, self.bones, self.shares, bone_affine(joints, own).astype(verts.dtype), out)
         return out
@@ -206,6 +204,15 @@ def _surface(on: str, n_verts: int | None) -> tuple[Points, Ints, Ints, dict[str
     tree = TriangleTree(individual(on, 0)[1], _cage.template().faces)
     points = Points(*tree.closest(mesh.verts.numpy(), 16))
     return points, mesh.faces.numpy(), template_symmetry(on).numpy(), template_landmarks(on)
+
+
+def turned(angles: Floats, parents: Ints) -> Floats:
+    """(J, 3, 3) rotation of each bone in the world's axes: angles (J, 3) in degrees after those of its parent."""
+    from geoframe.zoo._bend import turn_bones
+
+    out = np.empty((len(angles), 3, 3))
+    turn_bones(angles, parents, out)
+    return out
 
 
 def unit_normals(verts: Floats, faces: Ints) -> Floats:

@@ -34,7 +34,7 @@ def test_two_images(frames, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
     assert "matches; wrote" in capsys.readouterr().out
     with np.load(tmp_path / "out/matches.npz") as found:
-        assert set(found) == {"points0", "points1", "score"}
+        assert set(found) == {"points0", "points1", "score", "confidence"}
         assert found["points0"].shape == found["points1"].shape == (len(found["score"]), 2)
         np.testing.assert_allclose(np.median(found["points1"] - found["points0"], axis=0), [-3, 0], atol=0.05)
     numbers = json.loads((tmp_path / "out/metrics.json").read_text())

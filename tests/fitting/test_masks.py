@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from geoframe import Mesh, load
+from geoframe import Mesh, load, template
 from geoframe.camera import WeakPerspective, pinhole_view, weak_view
 from geoframe.fitting import ImageLandmarks, fit_points
 from geoframe.fitting._measures import hollow, turned_faces
@@ -158,10 +158,18 @@ def _seen(mesh, n, side, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:.*almost alike")
-def test_the_true_pose_is_among_the_candidates_of_any_rotation():
-    """And where the first is another one, the warning is on."""
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [("blob", 3), *(pytest.param(x, 12, marks=pytest.mark.slow) for x in ("blob", "cat", "horse"))],
+)
+def test_the_true_pose_is_among_the_candidates_of_any_rotation(name, n):
+    """And where the first is another one, the warning is on. Also for animals, whose silhouettes have twins."""
     mesh = _blob()
-    masks, views = _seen(mesh, 2, 64)
+    if name != "blob":
+        animal = template(name)
+        verts = animal.verts.double() - (animal.verts.amax(0) + animal.verts.amin(0)).double() / 2
+        mesh = Mesh(verts / verts.norm(dim=1).max(), animal.faces)
+    masks, views = _seen(mesh, n, 80)
     fit = fit_template(mesh, masks, n_basis=0, steps=1)
     degrees = rotation_angle(fit.candidates.R_wc, views.R_wc[:, None]).rad2deg()
     degrees = torch.where(torch.isfinite(fit.energies), degrees, torch.inf)
@@ -304,3 +312,16 @@ def test_bad_input():
         fit_template(mesh, masks[0], views)
     with pytest.raises(ValueError, match="n_basis: expected an integer from 0"):
         fit_template(mesh, masks, views, n_basis=10**6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.filterwarnings("ignore:.*almost alike")
+def test_cuda_agrees_with_the_cpu():
+    mesh = _blob()
+    masks, _ = _seen(mesh, 2, 64)
+    here, there = (
+        fit_template(mesh.to(device), masks.to(device), n_basis=8, steps=3, n_candidates=3)
+        for device in ("cpu", "cuda")
+    )
+    assert math.degrees(rotation_angle(here.cameras.R_wc, there.cameras.R_wc.cpu()).max()) < 0.1
+    torch.testing.assert_close(here.iou, there.iou.cpu(), rtol=0, atol=0.01)

@@ -8,9 +8,9 @@ import torch
 from scipy.optimize import minimize
 
 from geoframe.maps import BarycentricMap, fmap_to_p2p, p2p_to_fmap, precise_map
-from geoframe.maps.precise import weights_from_products
+from geoframe.maps.precise import points_near, weights_from_products
 from geoframe.spectral import Eigenbasis, eigenbasis
-from geoframe.surface import Mesh
+from geoframe.surface import Mesh, subdivide
 from geoframe.surface.shapes import ellipsoid
 
 
@@ -156,3 +156,25 @@ def test_bad_input(small):
         BarycentricMap(found.face[:-1], found.barycentric, found.corners, 162)
     with pytest.raises(ValueError, match="corners: expected indices"):
         BarycentricMap(found.face, found.barycentric, found.corners, 5)
+
+
+def test_points_near_a_map_are_where_they_are_known_to_be():
+    """Surface 2 is surface 1 subdivided: its vertices are those of surface 1 and the middles of its edges."""
+    mesh1 = ellipsoid((1.0, 0.7, 0.5), level=3)
+    mesh2, P = subdivide(mesh1, 1)
+    rows = P.tolil().rows
+    guess = torch.tensor([r[0] for r in rows])
+    points = eigenbasis(mesh1, 20).vecs  # coordinates on surface 1, and the same ones on surface 2
+    query = torch.as_tensor(P @ points.numpy())
+    found = points_near(guess, query, points, mesh1)
+    torch.testing.assert_close(found.barycentric.sum(1), torch.ones(mesh2.n_verts).double())
+    assert float(found.barycentric.min()) >= 0 and torch.equal(found.corners, mesh1.faces[found.face])
+    length = float((mesh1.verts[mesh1.faces[:, 0]] - mesh1.verts[mesh1.faces[:, 1]]).norm(dim=1).mean())
+    off, before = found.apply(mesh1.verts) - mesh2.verts, mesh1.verts[guess] - mesh2.verts
+    assert float(off.norm(dim=1).mean()) < 0.1 * length < 0.3 * float(before.norm(dim=1).mean())
+    beside = torch.empty(mesh1.n_verts, dtype=torch.int64)  # of every vertex a neighbour
+    for i in range(3):
+        beside[mesh1.faces[:, i]] = mesh1.faces[:, (i + 1) % 3]
+    near = points_near(beside[guess], query, points, mesh1)  # a guess an edge off is mended by the steps
+    same = (near.apply(mesh1.verts) - mesh2.verts).norm(dim=1) < 0.5 * length
+    assert float(same.double().mean()) > 0.9

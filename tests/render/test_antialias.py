@@ -9,6 +9,7 @@ from geoframe.camera import pinhole_view, weak_view
 from geoframe.render import Fragments, antialias, paint, rasterize, render, shade
 from geoframe.surface import Mesh
 from geoframe.surface.shapes import grid, icosahedron, icosphere, torus
+from geoframe.transforms import random_rotations
 
 backends = pytest.mark.parametrize("backend", ["numba", "torch"])
 EYE = torch.tensor([1.0, 0.7, 2.2]).double()
@@ -67,31 +68,50 @@ def test_coverage_of_spheres_against_many_samples(level):
     assert off.max() < 0.06 and off.sum() < 0.05 * hard.sum()
 
 
-def _scene(seed):
-    """A smooth convex body over a coloured background, and the shift (V, 3) that moves it by a pixel."""
+def _body(seed, kind, g):
+    """Vertices and faces: a convex body, a ring with outlines before itself, or four bodies one before another."""
+    if kind == "ring":
+        ring = torus(n_around=30, n_tube=16)
+        return ring.verts / ring.verts.norm(dim=1).max() * (
+            0.7 + 0.3 * torch.rand(3, generator=g).double()
+        ), ring.faces
+    if kind == "several":
+        ball, n = icosphere(2), icosphere(2).n_verts
+        turns, shifts = (
+            random_rotations(4, generator=g).double(),
+            0.55 * torch.randn(4, 1, 3, generator=g).double(),
+        )
+        verts = ball.verts * (0.25 + 0.35 * torch.rand(4, 1, 3, generator=g).double()) @ turns + shifts
+        verts = verts.flatten(0, 1)
+        return verts / verts.norm(dim=1).max(), torch.cat([ball.faces + k * n for k in range(4)])
+    mesh = (icosphere(2), icosphere(3), icosphere(1), icosahedron())[seed % 4]
+    return mesh.verts * (0.6 + 0.4 * torch.rand(3, generator=g, dtype=torch.float64)), mesh.faces
+
+
+def _scene(seed, kind="convex", size=(40, 44)):
+    """A body over a coloured background, and the shift (V, 3) that moves it by a pixel."""
     g = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
         return torch.randn(*shape, generator=g, dtype=torch.float64)
 
-    mesh = (icosphere(2), icosphere(3), icosphere(1), icosahedron())[seed % 4]
-    verts = mesh.verts * (0.6 + 0.4 * torch.rand(3, generator=g, dtype=torch.float64))
+    verts, faces = _body(seed, kind, g)
     colors = 0.6 + 0.3 * torch.sin(verts @ normal(3, 3))
     direction = torch.nn.functional.normalize(normal(2), dim=0)
     eye = torch.nn.functional.normalize(normal(3), dim=0) * 4
     if seed % 2:
-        view = weak_view(eye, (40, 44), extent=1.5)
+        view = weak_view(eye, size, extent=1.5)
         pixel = 1 / view.scale
     else:
-        view = pinhole_view(eye, (40, 44), fov=42.0)
+        view = pinhole_view(eye, size, fov=42.0)
         pixel = 4 / view.focal[0]
     step = pixel * view.R_wc.T @ torch.cat([direction, torch.zeros(1)]).double()
-    return mesh.faces, verts, colors, view, step, 0.2 * torch.rand(3, generator=g, dtype=torch.float64)
+    return faces, verts, colors, view, step, 0.2 * torch.rand(3, generator=g, dtype=torch.float64)
 
 
-def _losses(seed):
+def _losses(seed, *scene):
     """Squared differences to a picture shifted by 2.5 pixels, of colours, of colours but for slivers, and of masks."""
-    faces, verts, colors, view, step, background = _scene(seed)
+    faces, verts, colors, view, step, background = _scene(seed, *scene)
     p = view.project(verts)[faces][..., :2]
     (ux, uy), (vx, vy) = (p[:, 1] - p[:, 0]).unbind(1), (p[:, 2] - p[:, 0]).unbind(1)
     height = (ux * vy - uy * vx).abs() / (p - p.roll(1, 1)).norm(dim=2).amax(1)
@@ -125,14 +145,28 @@ def test_gradients_are_differences(scenes):
     for seed in range(scenes):
         losses = _losses(seed)
         with torch.no_grad():
-            pixel = losses(0.5) - losses(-0.5)
             small = (losses(1e-6) - losses(-1e-6)) / 2e-6
-        slopes = [_slopes(losses, t) for t in (-1 / 3, 0.0, 1 / 3)]
-        off.append((sum(slopes) / 3 / pixel - 1).abs()[[0, 2]])
-        off_small.append((slopes[1] / small - 1).abs()[1:])
+        off.append(_off_over_a_pixel(losses, 3))
+        off_small.append((_slopes(losses, 0.0) / small - 1).abs()[1:])
     off, off_small = torch.stack(off), torch.stack(off_small)
-    assert off.quantile(0.97) < 0.05 and off.max() < 0.08
+    assert off.max() < 0.05 and off.median() < 0.01
     assert off_small.max() < 1e-3
+
+
+@pytest.mark.parametrize("scenes", [6, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["ring", "several"])
+def test_gradients_where_outlines_end_behind_others(kind, scenes):
+    """But for bands thinner than a pixel between two outlines, which no pixel centre sees: in one scene of twenty."""
+    off = torch.stack([_off_over_a_pixel(_losses(seed, kind, (64, 70)), 5) for seed in range(scenes)])
+    assert off.quantile(0.95) < 0.05 and off.median() < 0.015 and off.max() < 0.15
+
+
+def _off_over_a_pixel(losses, n):
+    """How far the mean of n slopes is from the difference over a pixel, of colours and of masks."""
+    with torch.no_grad():
+        pixel = losses(0.5) - losses(-0.5)
+    mean = sum(_slopes(losses, (k + 0.5) / n - 0.5) for k in range(n)) / n
+    return (mean / pixel - 1).abs()[[0, 2]]
 
 
 def test_a_white_ball_that_slides():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from geoframe.camera import Pinhole, WeakPerspective, look_at, ndc_to_pixels, pinhole_view, weak_view
-from geoframe.render import rasterize, render, soft_silhouette
+from geoframe.render import rasterize, render, shade, soft_silhouette
 from geoframe.render.rasterize import load_backend
 from geoframe.surface.shapes import icosahedron, icosphere, torus
 
@@ -415,6 +415,14 @@ def test_cuda_agrees_with_the_cpu():
     assert torch.equal(here.face_id, there.face_id.cpu())
     torch.testing.assert_close(here.alpha, there.alpha.cpu(), rtol=0, atol=1e-10)
     torch.testing.assert_close(render(mesh, view), render(mesh.to("cuda"), view.to("cuda")).cpu())
+    grads = []
+    for device in ("cpu", "cuda"):
+        verts = mesh.verts.to(device).requires_grad_()
+        faces, eyes = mesh.faces.to(device), view.to(device)
+        picture = shade(rasterize(verts, faces, eyes), mesh.verts.to(device))
+        total = picture.square().sum() + soft_silhouette(verts, faces, eyes).square().sum()
+        grads.append(torch.autograd.grad(total, verts)[0].cpu())
+    torch.testing.assert_close(*grads, rtol=1e-8, atol=1e-8)
 
 
 def test_bad_input():

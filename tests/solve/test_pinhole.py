@@ -150,3 +150,16 @@ def test_autocast_changes_nothing():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = solve_pose_pinhole(u, v, T, basis, focal=FOCAL, principal=PRINCIPAL)
     assert torch.equal(plain.R, cast.R) and plain.R.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_agrees_with_the_cpu():
+    u, v, T, basis, *_ = problem(3)
+    here, there = (
+        solve_pose_pinhole(
+            *(x.to(device) for x in (u, v, T, basis)), focal=FOCAL.to(device), principal=PRINCIPAL.to(device)
+        )
+        for device in ("cpu", "cuda")
+    )
+    for name in ("R", "t", "alpha", "value", "unique"):
+        torch.testing.assert_close(getattr(here, name), getattr(there, name).cpu(), rtol=1e-6, atol=1e-7)

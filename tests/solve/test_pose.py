@@ -391,3 +391,17 @@ def test_autocast_changes_nothing_and_arrays_are_taken():
     assert torch.equal(arrays.R, plain.R)
     half = solve_pose(u.bfloat16(), v, T, basis, ridge=0.3)
     assert half.R.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("options", [{}, {"mode": "joint"}, {"loss": "huber"}])
+def test_cuda_agrees_with_the_cpu(options):
+    u, v, T, basis, _, scale, _ = problem(3)
+    found = []
+    for device in ("cpu", "cuda"):
+        leaves = [x.to(device).requires_grad_() for x in (u, v + 0.1, T, basis)]
+        sol = solve_pose(*leaves, scale=scale.to(device), ridge=0.1, **options)
+        grads = torch.autograd.grad(sol.R.sum() + sol.t.sum() + sol.alpha.sum(), leaves)
+        found.append([x.cpu() for x in (sol.R, sol.t, sol.alpha, sol.second.value, sol.unique, *grads)])
+    for here, there in zip(*found, strict=True):
+        torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-7)

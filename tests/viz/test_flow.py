@@ -24,7 +24,9 @@ def test_directions_are_hues_and_lengths_are_saturation():
 
 def test_matches_lie_on_both_images():
     points = torch.tensor([[10.0, 10.0], [40.0, 20.0]])
-    found = ImageMatches(points, points + 5, torch.ones(2), torch.zeros(2, 40, 60))
+    found = ImageMatches(
+        points, points + 5, torch.ones(2), torch.ones(2), torch.zeros(2, 40, 60), torch.ones(40, 60)
+    )
     picture = draw_image_matches(torch.zeros(3, 40, 60), torch.zeros(3, 50, 70), found)
     assert picture.shape == (50, 60 + 12 + 70, 3)
     assert picture[10, 10].any() and picture[15, 60 + 12 + 15].any()

@@ -39,7 +39,7 @@ def pair():
         landmarks=torch.tensor([[0, 0], [168, 99]]),
         energies={"dirichlet": 2.5},
         candidates=[{"name": "as found", "energy": 0.125}, {"name": "flipped", "energy": 0.25}],
-        confidence=0.25,
+        confidence=0.375,
         verdict="doubtful",
         warnings=("surface 1 has <2> components",),
         settings={"k": 7},
@@ -104,7 +104,8 @@ def test_measures_candidates_and_settings_are_told(pair, tmp_path):
         ">0.03012<",
         "flipped",
         ">0.25<",
-        "Ambiguity",
+        "confidence",
+        ">0.375<",
         "<polyline",
         "k</td>",
     ):

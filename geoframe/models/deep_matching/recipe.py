@@ -90,9 +90,12 @@ PAPER = Recipe(
 )
 OURS = Recipe(
     name="geoframe",
-    settings={"descriptor": "small", "radius": 32, "step": 2, "levels": 4, "exponent": 1.4},
+    settings={"descriptor": "small", "size": 2, "spacing": 4, "radius": 24, "levels": 4, "exponent": 1.4},
     losses=Losses(up={1: 0.05, 2: 0.1, 3: 0.2}, down={0: 0.1}, alpha=0.3),
+    schedule=Schedule(steps=2000, lr=2e-3, decay="cosine", lr_factors={"exponents": 3.0}),
 )
-EXPONENTS = replace(OURS.with_settings(descriptor="gradients"), name="exponents", learned=("exponents",))
+EXPONENTS = replace(
+    OURS.with_settings(descriptor="gradients", size=4, spacing=2), name="exponents", learned=("exponents",)
+)
 FEATURES = replace(OURS, name="features", learned=("features",))
 RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, EXPONENTS, FEATURES)}

@@ -2,6 +2,7 @@
 
 from geoframe.models.flow_similarity.evaluate import evaluate as evaluate
 from geoframe.models.flow_similarity.evaluate import foreground as foreground
+from geoframe.models.flow_similarity.evaluate import foreground_by_motion as foreground_by_motion
 from geoframe.models.flow_similarity.evaluate import linear_probe as linear_probe
 from geoframe.models.flow_similarity.network import FlowFeatures as FlowFeatures
 from geoframe.models.flow_similarity.predictor import Predictor as Predictor

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geoframe.flow import dominant_motion, otsu_threshold
+from geoframe.flow import dominant_motion, moving_pixels, otsu_threshold
 from geoframe.models.flow_similarity.predictor import Predictor, cluster
 
 Describe = Callable[[Tensor], Tensor]  # an image (3, H, W) to features (C, h, w)
@@ -116,6 +116,38 @@ def foreground(
         )
         found.append(share[0, 0] > 0.5)
     return found
+
+
+def foreground_by_motion(features: Sequence[Tensor], flows: Sequence[Tensor]) -> list[Tensor]:
+    """The foreground of the frames of a sequence without labels: what looks like that which moves otherwise.
+
+    In each frame `moving_pixels` moves otherwise than most do. A logistic regression tells from the features of all
+    frames which pixels these are; what it says, split by Otsu's threshold, is the foreground. Pixels that did not move
+    but look like those that did are in it, and noise of the flow is not.
+
+    Args:
+        features: (D, h, w) of each frame.
+        flows: (2, H, W) of each.
+
+    Returns:
+        (H, W) bool each.
+    """
+    columns = torch.cat([f.flatten(1).T for f in features])
+    columns = (columns - columns.mean(0)) / columns.std(0).clamp(min=1e-6)
+    moved = [
+        F.interpolate(moving_pixels(flow)[None, None].float(), size=f.shape[1:], mode="area").flatten()
+        for f, flow in zip(features, flows, strict=True)
+    ]
+    weight, bias = _logistic(columns, torch.cat(moved))
+    said = torch.sigmoid(columns @ weight + bias).split([f.shape[1] * f.shape[2] for f in features])
+    whole = [
+        F.interpolate(
+            part.reshape(1, 1, *f.shape[1:]), size=flow.shape[1:], mode="bilinear", align_corners=False
+        )[0, 0]
+        for part, f, flow in zip(said, features, flows, strict=True)
+    ]
+    threshold = otsu_threshold(torch.cat([x.flatten() for x in whole]))
+    return [x > threshold for x in whole]
 
 
 def evaluate(

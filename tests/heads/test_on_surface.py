@@ -1,0 +1,69 @@
+"""Frames tied to a surface, on renders whose pixels are known exactly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoframe.canonical.surface import Surface
+from geoframe.heads.on_surface import tie_to_surface
+from geoframe.pixels import PixelMap
+from geoframe.render import rasterize
+from geoframe.surface.shapes import icosphere
+from geoframe.transforms import rotation_about_axis
+
+SIZE = 48
+
+
+def _render(surface, angle):
+    """The sphere from a side: its exact map, and a frame that waves over it."""
+    R = rotation_about_axis(torch.tensor(angle), 1).to(surface.verts)
+    turned = surface.verts @ R.mT
+    screen = torch.cat([turned[:, :2] * 18 + SIZE / 2, turned[:, 2:]], 1)
+    seen = rasterize(screen, surface.faces, (SIZE, SIZE))
+    truth = PixelMap.of_fragments(seen, surface)
+    waves = torch.cat([surface.verts, (3 * surface.verts).sin()], 1).float()
+    field = truth.carry(waves).movedim(-1, 0).float()
+    field = torch.cat(
+        [field, 1.5 * (~truth.mask).float()[None]]
+    )  # the background has an embedding of its own
+    return truth, field + 0.02 * torch.randn(field.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def surface():
+    return Surface.of(icosphere(3))
+
+
+def test_renders_tie_a_frame_to_the_surface(surface):
+    truth, field = _render(surface, 0.0)
+    other = [_render(surface, a) for a in (1.5, 3.0, 4.5)]
+    pairs = [(t.vertex[t.mask], f[:, t.mask].T) for t, f in [(truth, field), *other]]
+    tied = tie_to_surface(torch.cat([d for _, d in pairs]), torch.cat([v for v, _ in pairs]), surface)
+    goal, seen = _render(surface, 0.8)
+    found = tied.pixel_map(seen, mask=goal.mask)
+    away = (surface.verts[found.vertex[goal.mask]] - surface.verts[goal.vertex[goal.mask]]).norm(dim=-1)
+    assert float(away.median()) < 0.15 and found.embedding is not None
+    alone = tied.pixel_map(seen)
+    overlap = (alone.mask & goal.mask).sum() / (alone.mask | goal.mask).sum()
+    assert float(overlap) > 0.9
+
+
+def test_a_few_annotated_pixels_are_enough_for_a_coarse_map(surface):
+    truth, field = _render(surface, 0.0)
+    pixels = torch.nonzero(truth.mask)[::40]
+    tied = tie_to_surface(
+        field[:, pixels[:, 0], pixels[:, 1]].T, truth.vertex[pixels[:, 0], pixels[:, 1]], surface
+    )
+    found = tied.pixel_map(field, mask=truth.mask)
+    away = (surface.verts[found.vertex[truth.mask]] - surface.verts[truth.vertex[truth.mask]]).norm(dim=-1)
+    assert float(away.median()) < 0.35
+    big = tied.pixel_map(field, (96, 96))
+    assert big.size == (96, 96)
+
+
+def test_bad_input_is_told(surface):
+    with pytest.raises(ValueError, match="descriptors: expected at least one"):
+        tie_to_surface(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), surface)
+    with pytest.raises(ValueError, match="vertices: expected indices in"):
+        tie_to_surface(torch.ones(1, 4), torch.tensor([10**6]), surface)
