@@ -43,12 +43,22 @@ def zoo_correspondence(source: str, target: str) -> Tensor:
 
 
 def is_zoo(name: str, surface: Surface) -> bool:
-    """Whether a surface is the zoo's own of that name, and not another one that is called so."""
+    """Whether a surface is the zoo's own of that name, so that it need not be saved with a model.
+
+    Args:
+        name: of a category.
+        surface: any.
+    """
     return name in categories() and surface is zoo_surface(name)
 
 
 def mirror_of(name: str, surface: Surface) -> Tensor | None:
-    """(V,) the vertex on the other side; None where there is no mirror plane."""
+    """(V,) the vertex on the other side; None where there is no mirror plane.
+
+    Args:
+        name: of the surface, if it is one of the zoo.
+        surface: any.
+    """
     if name in templates() and surface.n_verts == template(name).n_verts and is_zoo(name, surface):
         return template_symmetry(name)
     found = surface.symmetry
