@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoframe._check import check_choice
+from geoframe._check import check_choice, check_int
 from geoframe.data.views import ViewPlan, WarpRange
 from geoframe.losses.landmarks import perceptual_loss
 from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra
@@ -85,6 +85,9 @@ class Recipe:
     views: ViewPlan
     schedule: Schedule
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_int(self.settings.get("k", 1), "k", low=1)
 
     def with_k(self, k: int) -> Recipe:
         """The same recipe for another number of landmarks."""

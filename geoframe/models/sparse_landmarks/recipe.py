@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from geoframe._check import check_choice
+from geoframe._check import check_choice, check_int
 from geoframe.data.views import ViewPlan, WarpRange
+from geoframe.heads.points import N_ANCHORS
 from geoframe.losses.landmarks import alignment_loss, diversity_loss
 from geoframe.models.sparse_landmarks.network import NETWORKS
 from geoframe.training import Schedule
@@ -85,6 +86,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice(self.network, tuple(NETWORKS), "network")
+        check_int(self.settings.get("k", 1), "k", low=1, high=N_ANCHORS)
 
     def with_k(self, k: int) -> Recipe:
         """The same recipe for another number of landmarks."""
