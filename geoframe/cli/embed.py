@@ -454,5 +454,5 @@ def export(model: Path | None = None, /, *, out: Path, size: int | None = None) 
         export_onnx(predictor.model.head, folder / "network.onnx", size=(S, S))
         tables = {name: predictor.target(name).table.numpy() for name in predictor.names}
         with (folder / "vertices.npz").open("wb") as file:
-            np.savez_compressed(file, **tables)
+            np.savez_compressed(file, allow_pickle=False, **tables)
     print(f"wrote network.onnx for images of {S} x {S} and vertices.npz to {out}")

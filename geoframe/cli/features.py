@@ -193,4 +193,4 @@ def _pictures(data: Path, bad: list[str]) -> dict[str, Tensor]:
 def _save_npz(path: Path, **arrays: Tensor) -> None:
     import numpy as np
 
-    np.savez_compressed(path, **{name: x.numpy() for name, x in arrays.items()})
+    np.savez_compressed(path, allow_pickle=False, **{name: x.numpy() for name, x in arrays.items()})

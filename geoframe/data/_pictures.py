@@ -218,7 +218,7 @@ def _shadow(shot: Shot, size: int) -> Floats:
 
     lamp, view = shot.lamp, shot.view
     sun = lamp[0] / max(lamp[0, 1], 0.35)
-    out = np.ones((size, size), np.float32)
+    out: Floats = np.ones((size, size), np.float32)
     where = (view.R_wc, view.t, view.focal, *view.principal, max(1, size // 32))
     verts, dense = shot.subject.verts, (size / 64) ** 2 * 5000 / len(shot.subject.verts)
     shadow(verts, sun[0], sun[2], *where, np.array([0.5 * min(1.0, lamp[1, 0]), dense]), out)

@@ -207,9 +207,14 @@ def posed(x: Individual, angles: Angles) -> Subject:
         return np.concatenate([a, b.astype(np.float32)])
 
     return Subject(
-        *(joined(verts, person[0]), np.concatenate([faces, ball_faces(n)]), joined(normals, person[1])),
-        *(joined(x.colors, person[2]), joined(x.place, np.full((m, 3), 4.0))),
-        *(joined(openness(r), np.ones(m)), (n, len(faces)), _marks(r)),
+        joined(verts, person[0]),
+        np.concatenate([faces, ball_faces(n)]),
+        joined(normals, person[1]),
+        joined(x.colors, person[2]),
+        joined(x.place, np.full((m, 3), 4.0)),
+        joined(openness(r), np.ones(m)),
+        (n, len(faces)),
+        _marks(r),
     )
 
 

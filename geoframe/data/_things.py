@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -53,7 +53,7 @@ def draw_member(category: str, n_verts: int | None, rng: np.random.Generator) ->
     if across is not None:
         on_surface = np.where(across.back[:, None], usual.of(member), np.nan)
     low = np.array([0, verts[:, 1].min(), 0])
-    verts, on_surface = np.float32(verts - low), np.float32(on_surface - low)
+    verts, on_surface = (x.astype(np.float32) for x in (verts - low, on_surface - low))
     place = verts * np.float32(1 / np.ptp(verts[:, 0])) + np.float32(4)
     paint = _head(mesh, rng) if category == "head" else _paint(mesh, rng)
     return Thing(mesh, verts, paint, place, usual, on_surface, across)
@@ -68,20 +68,19 @@ def draw_tilt(category: str, rng: np.random.Generator) -> Angles:
 def turned(x: Thing, angles: Angles) -> Subject:
     """The thing turned by the angles of `draw_tilt`, its lowest point on the ground."""
     R = rotations(np.array([angles["thing"]]), np.full(1, -1))
-    verts = x.verts @ np.float32(R[0].T)
+    turn = R[0].T.astype(np.float32)
+    verts = x.verts @ turn
     low = np.array([0, verts[:, 1].min(), 0], np.float32)
     verts -= low
     faces, n = x.mesh.faces, len(verts)
     names = x.mesh.landmarks
     marks = np.array([names.get(name, -1) for name in x.usual.landmarks])
     colors, sky = x.colors, _openness(x.mesh)
+    own = Subject(verts, faces, unit_normals(verts, faces), colors, x.place, sky, (n, len(faces)), marks)
     if x.bridge is None:
-        parts = (verts, faces, unit_normals(verts, faces), colors, x.place, sky, (n, len(faces)), marks)
-        return Subject(*parts)
-    return Subject(
-        *(verts, faces, unit_normals(verts, faces), colors, x.place, sky, (n, len(faces)), marks),
-        *(x.usual.faces, x.surface_verts @ np.float32(R[0].T) - low, x.bridge.cross),
-    )
+        return own
+    there = x.surface_verts @ turn - low
+    return replace(own, other_faces=x.usual.faces, other_verts=there, cross=x.bridge.cross)
 
 
 @lru_cache(maxsize=64)

@@ -7,7 +7,7 @@ step of training costs no more than the head.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -158,8 +158,9 @@ def joined(samples: Sequence[PixelSamples]) -> PixelSamples:
         )
         for s in samples
     ]
-    names = ("image", "mask", "masked", "points", "vertex", "surface")
-    return PixelSamples(*(torch.cat([getattr(s, n) for s in padded]) for n in names), first.names)
+    fields = ("image", "mask", "masked", "points", "vertex", "surface")
+    joined = {f: torch.cat([getattr(s, f) for s in padded]) for f in fields}
+    return PixelSamples(names=first.names, **joined)  # type: ignore[arg-type]
 
 
 def rendered_samples(
@@ -185,7 +186,7 @@ def rendered_samples(
         ValueError: no picture.
     """
     check_int(n_points, "n_points", low=1)
-    total = len(pictures) if hasattr(pictures, "__len__") else 0
+    total = len(pictures) if isinstance(pictures, Sized) else 0
     draw = torch.Generator().manual_seed(seed)
     parts = []
     done = 0

@@ -57,7 +57,7 @@ class RenderedBatch(NamedTuple):
     visible: Tensor
     camera: Pinhole
     verts: Tensor | list[Tensor]
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own `index` is of no use here
 
 
 class RenderedPair(NamedTuple):
@@ -254,14 +254,15 @@ def _batch(s: RenderedSet, numbers: list[int], shots: list[Shot], pictures: list
     image = torch.stack([x.image for x in pictures])
     mask = torch.from_numpy(np.stack([x.own[0] >= 0 for x in pictures]))
     return RenderedBatch(
-        *(
-            image,
-            mask,
-            torch.from_numpy(face),
-            torch.from_numpy(bary),
-        ),
-        *(torch.from_numpy(vertex), torch.tensor([x.category for x in shots])),
-        *(torch.from_numpy(marks), torch.from_numpy(visible), _camera([x.view for x in shots], s.size)),
+        image,
+        mask,
+        torch.from_numpy(face),
+        torch.from_numpy(bary),
+        torch.from_numpy(vertex),
+        torch.tensor([x.category for x in shots]),
+        torch.from_numpy(marks),
+        torch.from_numpy(visible),
+        _camera([x.view for x in shots], s.size),
         verts if s.surface is None and len({x.category for x in shots}) > 1 else torch.stack(verts),
         torch.tensor(numbers),
     )

@@ -222,7 +222,8 @@ def _read(s: RenderedFolder, numbers: list[int]) -> RenderedBatch:
         out[mask] = torch.from_numpy(
             np.concatenate([p[name][p["ends"][i] : p["ends"][i + 1]] for p, i in parts])
         ).to(out.dtype)
-    camera = Pinhole(*(rows[name] for name in _CAMERA), (s.size, s.size))
+    R_wc, t, focal, principal = (rows[name] for name in _CAMERA)
+    camera = Pinhole(R_wc, t, focal, principal, (s.size, s.size))
     verts: Tensor | list[Tensor] = torch.zeros(len(numbers), 0, 3)
     if s.has_verts:
         listed = [torch.from_numpy(p[f"verts_{i}"]) for p, i in parts]

@@ -53,14 +53,17 @@ class Evidence:
         """Compute, or take from the surfaces, what maps between them are compared with."""
         shares = [torch.as_tensor(s.laplacian[1] / s.laplacian[1].sum()) for s in (one, two)]
         shapes = [local_shape(s) for s in (one, two)]
-        even = [
+        even1, even2 = (
             _standard(x.even[:, CURVATURE].double(), m, centred=True)
             for x, m in zip(shapes, shares, strict=True)
-        ]
-        odd = [_standard(x.odd.double(), m, centred=False) for x, m in zip(shapes, shares, strict=True)]
+        )
+        odd1, odd2 = (
+            _standard(x.odd.double(), m, centred=False) for x, m in zip(shapes, shares, strict=True)
+        )
         named1, named2 = sure_on_both(named_landmarks(one), named_landmarks(two))
         rows = one.distances(named1).cpu().double() if len(named1) else torch.zeros(0, one.n_verts).double()
-        return cls(distortion, *even, *odd, shares[1], named1, named2, rows / float(one.area) ** 0.5)
+        to1 = rows / float(one.area) ** 0.5
+        return cls(distortion, even1, even2, odd1, odd2, shares[1], named1, named2, to1)
 
     def likeness(self, p2p_21: Tensor) -> dict[str, float]:
         """How alike the surfaces are where the map p2p_21 (V2,) takes one to the other.

@@ -74,7 +74,8 @@ def _body(r: Rig) -> _Body:
     trunk = np.where(limb, np.float32(-9), np.where(head > 0, np.float32(30), w.along))
     arm, leg = np.where(w.fore > 0, w.limb, 0), np.where(w.fore < 0, w.limb, 0)
     face = np.clip(region_share("face", r.smooth), 0, 1).astype(np.float32)
-    return _Body(w, *place.T.copy(), head, arm, leg, trunk, w.around, face, marks)
+    height, side, ahead = place.T.copy()
+    return _Body(w, height, side, ahead, head, arm, leg, trunk, w.around, face, marks)
 
 
 def dressed(r: Rig, rng: np.random.Generator) -> Array:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -369,7 +369,7 @@ class _Halved(nn.Module):
         super().__init__()
         self._model = (model,)
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         return {k: v.half() for k, v in self._model[0].state_dict().items()}
 
 
@@ -466,7 +466,9 @@ def train(
 
     drawn = None
     if look is not None:
-        drawn = Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
+        drawn = Pictures(
+            lambda m, told: look(described(cast(SurfaceEmbedding, m)), told), epochs=None, minutes=1.0
+        )
     history = train_network(
         model,
         mine,
