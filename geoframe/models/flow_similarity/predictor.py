@@ -119,7 +119,7 @@ def train(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch * world + rank)
         for _ in range(_STEPS_AN_EPOCH):
             chosen = torch.randint(len(ready), (recipe.batch_size,), generator=generator).tolist()
-            drawn = [_sample(*ready[i], recipe, generator) for i in chosen]
+            drawn = [_sample(ready[i][0], ready[i][1], recipe, generator) for i in chosen]
             columns = (torch.stack(x) for x in zip(*drawn, strict=True))
             yield dict(zip(("image", "points", "flow"), columns, strict=True))
 
