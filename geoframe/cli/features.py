@@ -100,7 +100,7 @@ def predict(model: Path, /, *, data: Path, out: Path, stride: int = 4, clusters:
         warn(line)
     with staged_folder(out) as folder:
         for (name, field), group in zip(features.items(), groups, strict=True):
-            _save_npz(folder / f"{name}.npz", features=field, clusters=group)
+            _save_npz(folder / f"{name}.npz", field, group)
             save_picture(draw_features(pictures[name], field, group), folder / f"{name}.png")
         told = {"model": str(model), "stride": stride, "pictures": list(features), "failed": bad}
         save_json(told, folder / "features.json")
@@ -190,7 +190,7 @@ def _pictures(data: Path, bad: list[str]) -> dict[str, Tensor]:
     return found
 
 
-def _save_npz(path: Path, **arrays: Tensor) -> None:
+def _save_npz(path: Path, field: Tensor, groups: Tensor) -> None:
     import numpy as np
 
-    np.savez_compressed(path, allow_pickle=False, **{name: x.numpy() for name, x in arrays.items()})
+    np.savez_compressed(path, features=field.numpy(), clusters=groups.numpy())
