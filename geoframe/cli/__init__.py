@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         wanted = " ".join(words[: 1 if known is COMMANDS else 2])
         return _complain("geoframe", f"unknown command {wanted!r}; expected one of {', '.join(known)}", 2)
     program = f"geoframe {name}"
-    command = _parse(COMMANDS[name], program, words[len(name.split()) :])
-    if isinstance(command, int):
-        return command
     try:
+        command = _parse(COMMANDS[name], program, words[len(name.split()) :])
+        if isinstance(command, int):
+            return command
         command()
         sys.stdout.flush()
         return 0

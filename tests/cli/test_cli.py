@@ -276,3 +276,12 @@ def test_top_level(capsys):
     capsys.readouterr()
     assert cli.main(["keypoints", "--help"]) == 0
     assert "keypoints train" in capsys.readouterr().out
+
+
+def test_help_whose_reader_leaves_early():
+    """`geoframe match --help | head -1` says nothing on stderr."""
+    run = [sys.executable, "-m", "geoframe", "match", "--help"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as asked:
+        asked.stdout.close()
+        assert asked.stderr.read() == b""
+        assert asked.wait() == 0
