@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoframe._check import as_tensor, check_int
 from geoframe.canonical.surface import Surface
-from geoframe.landmarking.predict import without_noise
+from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.convert import p2p_to_fmap
@@ -210,11 +210,11 @@ def match(
 
 def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
     """The same, with its k eigenfunctions computed; where noise crumples it with smoothed positions, and a note."""
-    of.surface.basis(k)
-    smooth = without_noise(of.surface)
+    of.surface.basis(max(k, NOISE_SIZE))  # the larger first: the smaller is a truncation
+    smooth = without_noise(of.surface, NOISE_SIZE)
     if smooth is of.surface:
         return of, ()
-    smooth.basis(k)
+    smooth.basis(max(k, NOISE_SIZE))
     whole = smooth if of.is_whole else of.whole
     return replace(of, surface=smooth, whole=whole), (
         f"{name} is crumpled by noise: it was matched smoothed",
@@ -283,7 +283,7 @@ def prepare(surface: Surface, *, k: int | None = None, landmarks: Tensor | None 
     """
     part = main_part(surface)
     one = proxy(part.surface).surface
-    one.basis(default_size(one) if k is None else check_int(k, "k", low=3))
+    one.basis(max(NOISE_SIZE, default_size(one) if k is None else check_int(k, "k", low=3)))
     one.distances(farthest_points(one, min(PROBES, one.n_verts)))
     if landmarks is not None and len(landmarks):
         inside = part.number[landmarks]

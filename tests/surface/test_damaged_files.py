@@ -203,7 +203,7 @@ def test_forty_damaged_files(tmp_path: Path) -> None:
     assert [r["path"] for r in records] == list(map(str, paths))
     assert_all_told(records)
     stages = Counter(r["stage"] for r in records)
-    assert stages["load"] >= 8 and stages["eigenbasis"] >= 6 and stages["done"] >= 2  # each kind is met
+    assert stages["load"] >= 8 and stages["eigenbasis"] >= 3 and stages["done"] >= 2  # each kind is met
 
 
 @pytest.mark.slow

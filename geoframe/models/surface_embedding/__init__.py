@@ -11,4 +11,5 @@ from geoframe.models.surface_embedding.predictor import train as train
 from geoframe.models.surface_embedding.recipe import OURS as OURS
 from geoframe.models.surface_embedding.recipe import PAPER as PAPER
 from geoframe.models.surface_embedding.recipe import RECIPES as RECIPES
+from geoframe.models.surface_embedding.recipe import Losses as Losses
 from geoframe.models.surface_embedding.recipe import Recipe as Recipe
