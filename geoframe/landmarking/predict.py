@@ -92,8 +92,8 @@ def predict_landmarks(surface: Mesh) -> NamedLandmarks:
 def without_noise(surface: Surface, k: int = NOISE_SIZE) -> Surface:
     """The surface itself, or where noise crumples it the same triangles on positions without the noise.
 
-    The positions are projected to the k lowest eigenfunctions, once for a surface. Of a clean animal 0.8 to 0.9 of the area
-    is left by that, with noise of 0.5, 1 and 2 % of sqrt(area) at 5,000 vertices 0.6, 0.3 and 0.1.
+    The positions are projected to the k lowest eigenfunctions, once for a surface. Of a clean animal 0.8 to 0.9 of
+    the area is left by that, with noise of 0.5, 1 and 2 % of sqrt(area) at 5,000 vertices 0.6, 0.3 and 0.1.
     """
     return surface.once(("without noise", k), lambda: _smoothed(surface, k))
 
