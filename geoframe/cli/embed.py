@@ -330,7 +330,8 @@ def predict(
             warn(f"{row['image']}: {line}")
     for line in bad:
         warn(line)
-    print(f"{len(rows)} images; wrote NAME.npz, NAME.png, pixels.html and predictions.json to {out}")
+    page = "pixels.html, " if shown else ""
+    print(f"{len(rows)} images; wrote NAME.npz, NAME.png, {page}predictions.json to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
 
