@@ -14,6 +14,19 @@ if TYPE_CHECKING:
 _SHOWN = 32
 
 
+def lasting(plan: Any, minutes: float | None, steps: int | None) -> Any:
+    """The recipe with the length that was asked for, if any was.
+
+    Raises:
+        ValueError: both minutes and steps.
+    """
+    if minutes is not None and steps is not None:
+        raise ValueError("--steps: expected --minutes or --steps, found both")
+    if minutes is not None:
+        return plan.with_minutes(minutes)
+    return plan if steps is None else plan.with_steps(steps)
+
+
 def with_regressor(predictor: Any, labelled: Path | None, method: str, seed: int, bad: list[str]) -> Any:
     """The predictor with landmarks learned from annotated images; as it is without any."""
     from geoframe.data.face_files import load_landmark_images

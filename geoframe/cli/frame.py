@@ -42,6 +42,7 @@ def train(
     """
     from dataclasses import replace
 
+    from geoframe.cli._points import lasting
     from geoframe.data.face_files import load_landmark_images
     from geoframe.models.object_frame import RECIPES
     from geoframe.models.object_frame import train as learn
@@ -53,12 +54,7 @@ def train(
         plan = replace(plan, settings={**plan.settings, "backbone": backbone})
     if group is not None:
         plan = replace(plan, group=group)
-    if minutes is not None and steps is not None:
-        raise ValueError("--steps: expected --minutes or --steps, found both")
-    if minutes is not None:
-        plan = plan.with_minutes(minutes)
-    if steps is not None:
-        plan = plan.with_steps(steps)
+    plan = lasting(plan, minutes, steps)
     images = load_landmark_images(data)
     with progress_bar(f"{len(images)} images") as progress:
         predictor = learn(

@@ -46,6 +46,7 @@ def train(
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
     """
+    from geoframe.cli._points import lasting
     from geoframe.data.face_files import load_landmark_images
     from geoframe.models import inter_intra, object_frame, sparse_landmarks
 
@@ -54,13 +55,7 @@ def train(
         raise ValueError(
             f"--recipe: expected {', '.join(system.RECIPES)} with --method {method}, found {recipe}"
         )
-    if minutes is not None and steps is not None:
-        raise ValueError("--steps: expected --minutes or --steps, found both")
-    plan = system.RECIPES[recipe].with_k(k)
-    if minutes is not None:
-        plan = plan.with_minutes(minutes)
-    if steps is not None:
-        plan = plan.with_steps(steps)
+    plan = lasting(system.RECIPES[recipe].with_k(k), minutes, steps)
     more: dict[str, Any] = {}
     if frame is not None:
         if method != "sparse" or recipe != "geoframe":

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoframe._check import check_choice, check_shape
+from geoframe._random import seeded
 from geoframe.heads.points import (
     Look,
     Looker,
@@ -363,8 +364,7 @@ def _with_local_step(
     q = min(_COMPONENTS, len(x) - 1, x.shape[1])
     if q < 1:
         return stage, place
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         basis = torch.pca_lowrank(x - mean, q=q, center=False, niter=2)[2]
     local, out = cross_validated_ridge((x - mean) @ basis, (to - place).flatten(1), groups=groups, seed=seed)
     return replace(stage, mean=mean, basis=basis, local=local), place + out.unflatten(1, (-1, 2))

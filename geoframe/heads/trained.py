@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -29,9 +30,10 @@ class Found(NamedTuple):
 
     Attributes:
         points: (n, L, 2) in pixels of the images.
-        confidence: (n,) in [0, 1], see `geoframe.heads.landmarks.Landmarks`.
+        confidence: (n,) in [0, 1], see `geoframe.heads.landmarks.Landmarks`; NaN for landmarks of the network's own,
+            of which nobody has said what is right.
         names: of the images.
-        warnings: one line for each image that the confidence is low for.
+        warnings: one line for each image that the confidence is low for, or one that there is none.
     """
 
     points: Tensor
@@ -40,7 +42,7 @@ class Found(NamedTuple):
     warnings: tuple[str, ...]
 
 
-class LandmarkPredictor:
+class LandmarkPredictor(ABC):
     """A trained network and, once some images are annotated, a regressor to their landmarks.
 
     Attributes:
@@ -58,9 +60,9 @@ class LandmarkPredictor:
         self.model = model.eval().requires_grad_(False)
         self.about, self.regressor = about, regressor
 
+    @abstractmethod
     def look(self, views: Tensor) -> Look:
         """What a regressor sees of views (B, 3, s, s) in [0, 1]."""
-        raise NotImplementedError
 
     def own_points(self, images: Tensor) -> Tensor | None:
         """Points of the network itself (n, K, 2), normalised; None where it has none."""
@@ -158,16 +160,24 @@ class LandmarkPredictor:
         """
         kept, squares = self.squares(images, on_bad_file=on_bad_file)
         own = None if self.regressor is not None else self.own_points(squares.images)
-        found = self.landmarks(squares.images) if own is None else Landmarks(own, torch.ones(len(own)))
+        found = (
+            self.landmarks(squares.images)
+            if own is None
+            else Landmarks(own, torch.full((len(own),), torch.nan))
+        )
         side = squares.images.shape[-1]
         points = [
             c.to_image(to_pixels(p, side, side)) for c, p in zip(squares.crops, found.points, strict=True)
         ]
-        doubtful = (
+        doubtful = [
             f"{name}: landmarks are doubtful, confidence {c:.2f}"
             for name, c in zip(kept.names, found.confidence.tolist(), strict=True)
             if c < _SURE
-        )
+        ]
+        if own is not None:
+            doubtful.append(
+                "landmarks learned without labels have no confidence; annotate a few images for one"
+            )
         return Found(torch.stack(points), found.confidence, kept.names, tuple(doubtful))
 
     def save(self, folder: str | Path) -> None:
@@ -179,6 +189,26 @@ class LandmarkPredictor:
         if self.regressor is not None:
             with atomic_path(folder / REGRESSOR) as temporary:
                 temporary.write_bytes(save(self.regressor.tensors()))
+
+
+def training_squares(
+    images: LandmarkSet | Tensor, crop: str, on_bad_file: Callable[[str], None] | None
+) -> Tensor:
+    """Pictures as squares (n, 3, S, S) uint8 to learn a category from; squares are taken as they are.
+
+    Args:
+        images: pictures, whose landmarks are not looked at unless `crop` says so, or squares.
+        crop: see `LandmarkSet.squares`.
+        on_bad_file: called with a line about each picture that cannot be read, which is left out.
+
+    Raises:
+        ValueError: fewer pictures than two.
+    """
+    if isinstance(images, LandmarkSet):
+        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
+    if len(images) < 2:
+        raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    return images
 
 
 def read_regressor(folder: Path) -> LandmarkRegressor | None:

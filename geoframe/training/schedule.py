@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -91,6 +91,16 @@ class Schedule:
             raise ValueError(
                 "decay: expected 'cosine' or 'none' with minutes alone, found 'step', which counts epochs or steps"
             )
+
+    def lasting(self, *, steps: int | None = None, minutes: float | None = None) -> Schedule:
+        """The same schedule of another length; without steps a rate that falls in steps falls by a cosine instead.
+
+        Args:
+            steps: batches learned from; None for no count.
+            minutes: budget of wall time; None for no limit.
+        """
+        decay = "cosine" if steps is None and self.decay == "step" else self.decay
+        return replace(self, epochs=None, steps=steps, minutes=minutes, decay=decay)
 
     def share(self, epoch: int, step: int, seconds: float) -> float:
         """Share of the run that is done, from 0; 1 and more where it is over.

@@ -72,6 +72,9 @@ def test_sparse_landmarks_are_trained_saved_and_loaded(sparse, tmp_path):
     assert (
         found.points.shape == (6, 4, 2) and float(found.points.min()) >= 0 and float(found.points.max()) <= 40
     )
+    assert (
+        bool(found.confidence.isnan().all()) and "no confidence" in found.warnings[0]
+    )  # nobody said what is right
 
 
 def test_the_measures_of_sparse_landmarks(sparse):

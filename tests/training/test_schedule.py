@@ -19,6 +19,13 @@ def test_the_rate_is_halved_and_has_a_floor():
     assert Schedule(epochs=9, decay="none").rate(8) == 1e-3
 
 
+def test_another_length():
+    schedule = Schedule(epochs=100, factor=0.1, lr=0.5)
+    assert schedule.lasting(steps=7) == Schedule(steps=7, factor=0.1, lr=0.5)
+    assert schedule.lasting(minutes=2) == Schedule(minutes=2, factor=0.1, lr=0.5, decay="cosine")
+    assert Schedule(steps=9, decay="none").lasting(minutes=2).decay == "none"
+
+
 def test_a_cosine_runs_from_the_rate_to_the_floor():
     schedule = Schedule(steps=100, decay="cosine", lr=0.5, floor=0.1)
     assert [schedule.rate(0, s) for s in (0, 50, 100, 130)] == pytest.approx([0.5, 0.3, 0.1, 0.1])

@@ -19,6 +19,7 @@ from torch import Tensor
 from geoframe import metrics
 from geoframe._cache import cache_key
 from geoframe._check import check_int
+from geoframe._random import seeded
 from geoframe.data import CloudBatches, CloudSet, normalise
 from geoframe.models.category_keypoints.network import (
     NETWORKS,
@@ -290,8 +291,7 @@ def _enough(clouds: CloudSet, devices: int) -> CloudSet:
 def _begin(recipe: Recipe, ready: CloudSet, degrees: float, seed: int) -> tuple[Network, CloudSet]:
     """The network before training, and the clouds as it is to see them."""
     settings = NETWORKS[recipe.network].settings_of_data(up=ready.up, degrees=degrees)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would set those of all devices
+    with seeded(seed):
         model = build(recipe.network, {**settings, **recipe.settings})
     for _ in range(
         recipe.pose_rounds

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe._files import atomic_path
+from geoframe._random import seeded
 from geoframe.flow import edge_strength, interpolate_matches, refine_flow, sample_at, warp_back
 from geoframe.flow.descriptors import smooth
 from geoframe.layers.match_volume import MatchVolume
@@ -381,8 +382,7 @@ def train(
     Raises:
         ValueError: see `geoframe.training.fit`.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = build(recipe.settings)
     model.exponents.requires_grad_("exponents" in recipe.learned)
     if model.descriptor is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_floats, check_finite, check_int, check_shape
+from geoframe._random import seeded
 from geoframe.flow import dominant_motion
 from geoframe.losses.flow import normalise_flow
 from geoframe.models.flow_similarity.network import FlowFeatures, build
@@ -111,8 +112,7 @@ def train(
     ready = [_checked(i, *frame, recipe) for i, frame in enumerate(frames)]
     if not ready:
         raise ValueError("frames: expected at least one frame with a flow, found none")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = build(recipe.settings)
 
     def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:

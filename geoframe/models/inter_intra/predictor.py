@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from geoframe._cache import cache_key
+from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
 from geoframe.data.views import ViewBatches
 from geoframe.heads.points import Look
-from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
+from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
 from geoframe.models import sparse_landmarks
 from geoframe.models.inter_intra.network import InterIntra, Painted, Perception
 from geoframe.models.inter_intra.recipe import OURS, Recipe
@@ -105,10 +106,7 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: expected a Recipe such as OURS or PAPER, found {type(recipe).__name__}")
-    if isinstance(images, LandmarkSet):
-        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
-    if len(images) < 2:
-        raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    images = training_squares(images, crop, on_bad_file)
     common: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "progress": progress}
     if recipe.settings.get("detector") == "frame":
         k = int(recipe.settings.get("k", 10))
@@ -123,8 +121,7 @@ def train(
                 f"{start.about['network']!r}"
             )
         recipe = replace(recipe, settings={**recipe.settings, "frame": dict(start.about["settings"])})
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = recipe.build()
     if start is not None:
         model.detector.load_state_dict(start.model.state_dict())

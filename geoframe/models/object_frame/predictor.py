@@ -14,11 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geoframe._cache import cache_key
+from geoframe._random import seeded
 from geoframe._types import Array
 from geoframe.data.face_files import LandmarkSet
 from geoframe.data.views import FlowBatches, ViewBatches
 from geoframe.heads.points import Look
-from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
+from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
 from geoframe.layers.correspondence import rows, soft_match
 from geoframe.layers.groups import Group, named_group
 from geoframe.models.object_frame.network import build, principal_colours
@@ -149,14 +150,10 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: expected a Recipe such as OURS or DENSE, found {type(recipe).__name__}")
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = build(recipe.network, dict(recipe.settings))
-    if isinstance(images, LandmarkSet):
-        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
-    if isinstance(images, Tensor):
-        if len(images) < 2:
-            raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    if not isinstance(images, FlowBatches):
+        images = training_squares(images, crop, on_bad_file)
         key, n, source_size = cache_key(images), len(images), images.shape[-1]
         steps = max(1, -(-n // recipe.views.pairs))
         batches: Any = ViewBatches(images, recipe.views, stride=model.stride, steps=steps, seed=seed)

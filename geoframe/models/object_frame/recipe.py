@@ -137,13 +137,11 @@ class Recipe:
 
     def with_minutes(self, minutes: float) -> Recipe:
         """The same recipe with a budget of time."""
-        return replace(
-            self, schedule=replace(self.schedule, epochs=None, steps=None, minutes=minutes, decay="cosine")
-        )
+        return replace(self, schedule=self.schedule.lasting(minutes=minutes))
 
     def with_steps(self, steps: int) -> Recipe:
         """The same recipe with a number of steps."""
-        return replace(self, schedule=replace(self.schedule, epochs=None, steps=steps, minutes=None))
+        return replace(self, schedule=self.schedule.lasting(steps=steps))
 
 
 _FIRST = WarpRange(rotation=5.0, scale=0.1, shift=0.1, bend=0.0005, strong_bend=0.005, control=10)

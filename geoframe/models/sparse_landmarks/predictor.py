@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._cache import cache_key
+from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
 from geoframe.data.views import ViewBatches
 from geoframe.heads.points import Look, stable_directions
-from geoframe.heads.trained import SOURCE_SIZE, LandmarkPredictor, read_regressor
+from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
 from geoframe.models import object_frame
 from geoframe.models.sparse_landmarks.network import NETWORKS, FrameLandmarks
 from geoframe.models.sparse_landmarks.recipe import OURS, Recipe
@@ -90,10 +91,7 @@ def train(
     """
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe: expected a Recipe such as OURS or PAPER, found {type(recipe).__name__}")
-    if isinstance(images, LandmarkSet):
-        images = images.squares(SOURCE_SIZE, crop=crop, on_bad_file=on_bad_file)[1].images
-    if len(images) < 2:
-        raise ValueError(f"images: expected at least two to learn a category from, found {len(images)}")
+    images = training_squares(images, crop, on_bad_file)
     common: dict[str, Any] = {"accelerator": accelerator, "devices": devices, "progress": progress}
     if recipe.network == "frame":
         if not isinstance(frame, object_frame.Predictor):
@@ -103,8 +101,7 @@ def train(
             )
         model, recipe = _from_frame(frame, images, recipe, seed)
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+        with seeded(seed):
             model = NETWORKS[recipe.network](**recipe.settings)
     plan_views = recipe.views
     about: dict[str, Any] = {
@@ -151,8 +148,7 @@ def _from_frame(
             f"frame: expected one of network 'field', found {frame.about['network']!r}; train recipe geoframe"
         )
     settings = {**frame.about["settings"], **recipe.settings}
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         model = FrameLandmarks(**settings)
     model.head.load_state_dict(frame.model.head.state_dict())  # type: ignore[union-attr]
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))

@@ -94,13 +94,11 @@ class Recipe:
 
     def with_steps(self, steps: int) -> Recipe:
         """The same recipe with a number of steps."""
-        return replace(self, schedule=replace(self.schedule, epochs=None, steps=steps, minutes=None))
+        return replace(self, schedule=self.schedule.lasting(steps=steps))
 
     def with_minutes(self, minutes: float) -> Recipe:
         """The same recipe with a budget of time."""
-        return replace(
-            self, schedule=replace(self.schedule, epochs=None, steps=None, minutes=minutes, decay="cosine")
-        )
+        return replace(self, schedule=self.schedule.lasting(minutes=minutes))
 
 
 PAPER = Recipe(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int
+from geoframe._random import seeded
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
 from geoframe.data.pixel_samples import PixelSamples
@@ -259,7 +260,7 @@ class Recipe:
 
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length."""
-        return replace(self, schedule=replace(self.schedule, minutes=minutes, steps=steps, epochs=None))
+        return replace(self, schedule=self.schedule.lasting(steps=steps, minutes=minutes))
 
 
 def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> SurfaceEmbedding:
@@ -270,8 +271,7 @@ def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> 
         surfaces: by name.
         seed: of the weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+    with seeded(seed):
         head = FieldHead(backbone(recipe.backbone), recipe.dim, **recipe.head)
         tables = {
             name: VertexEmbedding(surface, recipe.dim, functions=recipe.functions, seed=seed + i)
