@@ -103,10 +103,10 @@ def whole(pair: FlowPair, out: Path) -> dict[str, float]:
 
 def matches_only(matcher: DeepMatcher, pairs: list[FlowPair]) -> dict[str, float]:
     """Means over pairs of the measures of quasi-dense matches, searched over 80 pixels with six levels."""
-    if matcher.levels < 6:  # a pyramid learned with fewer goes on with the last exponent
-        more = matcher.exponents.detach()
-        more = torch.cat([more, more[-1:].expand(6 - len(more))])
-        matcher = extended(matcher, more)
+    if matcher.levels < 6:  # levels that were not learned keep the exponent that all started with
+        learned = matcher.exponents.detach()
+        start = learned.new_full((6 - len(learned),), matcher.settings["exponent"])
+        matcher = extended(matcher, torch.cat([learned, start]))
     rows = []
     for pair in pairs:
         first, second, truth = read_image(pair.image0), read_image(pair.image1), pair.true_flow()
