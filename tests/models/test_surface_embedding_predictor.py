@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def _surface(n: int = 2) -> Surface:
     return Surface(verts, torch.as_tensor(ball.faces.copy()).long())
 
 
+@lru_cache
 def _pictures(surface: Surface, n: int = 12, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     """Ellipsoids seen along z, coloured by place, on noise; images (n, 3, S, S) and vertices (n, S, S)."""
     rng = np.random.default_rng(0)
@@ -180,11 +182,13 @@ class _Oracle(Predictor):
 
     def fields(self, crop, *, flip=True):
         image, vertex = _pictures(self.target().surface, 12)
-        i = int((image - crop).flatten(1).abs().sum(1).argmin())
+        h, w = crop.shape[-2:]
+        windows = image.unfold(2, h, 1).unfold(3, w, 1)  # the crop is one of them
+        gap = (windows[..., ::9, ::9] - crop[:, None, None, ::9, ::9]).abs().sum((1, 4, 5))
+        i, y, x = (int(k) for k in torch.unravel_index(gap.argmin(), gap.shape))
+        seen = vertex[i, y : y + h, x : x + w]
         table = self.target().table
-        return Embedded(
-            table[vertex[i].clamp_min(0)].movedim(-1, 0), torch.where(vertex[i] >= 0, 9.0, -9.0), ()
-        )
+        return Embedded(table[seen.clamp_min(0)].movedim(-1, 0), torch.where(seen >= 0, 9.0, -9.0), ())
 
 
 def test_the_truth_has_no_error(trained, surface):
@@ -206,6 +210,13 @@ def test_the_truth_has_no_error(trained, surface):
     assert set(wanted.split()) <= set(found)
     untrained = evaluate(trained[0], images)
     assert untrained["gps"] < found["gps"]
+    wide, close = oracle.looks(image[0])
+    x0, y0, x1, y1 = close[0]
+    assert wide[0] == (0, 0, 64, 64) and (x1 - x0) * (y1 - y0) < 64 * 64
+    assert bool(
+        (vertex[0] >= 0)[y0:y1, x0:x1].sum() == (vertex[0] >= 0).sum()
+    )  # all of it is in the second look
+    assert len(oracle.looks(image[0], (10, 10, 50, 50))) == 1
 
 
 def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):

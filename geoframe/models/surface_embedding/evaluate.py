@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geoframe._check import check_choice
 from geoframe.data.image_files import ImageItem, ImageSet
-from geoframe.data.pixel_samples import PixelSamples, crop_box
+from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.rendered import RenderedSet
 from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
 from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points, foreground
@@ -32,7 +32,7 @@ def evaluate(
     decode: str = "likeliest",
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, float]:
-    """Measure a predictor on rendered or annotated images.
+    """Measure a predictor on rendered or annotated images, which it looks at as `Predictor.predict` does.
 
     Args:
         predictor: what is measured.
@@ -104,17 +104,20 @@ def _scores(
 ) -> dict[str, float]:
     """All measures of one image."""
     size = (image.shape[1], image.shape[2])
-    x0, y0, x1, y1 = crop_box(box, size)
-    found = predictor.fields(image[:, y0:y1, x0:x1], flip=flip)
-    logits = torch.full(size, -1.0)
-    logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
-    guess = foreground(logits)
     rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
-    inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
-    rows, cols = rows[inside], cols[inside]
-    h, w = found.mask.shape
-    points = torch.stack([(cols - x0 + 0.5) * w / (x1 - x0), (rows - y0 + 0.5) * h / (y1 - y0)], -1)
-    x = at_points(found.embedding[None], points[None], 1)[0]
+    x = torch.zeros(len(rows), predictor.model.dim)
+    seen = torch.zeros(len(rows), dtype=torch.bool)
+    logits = torch.full(size, -1.0)
+    for (x0, y0, x1, y1), found in predictor.looks(image, box, flip=flip):
+        logits.fill_(-1.0)
+        logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
+        inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
+        h, w = found.mask.shape
+        points = torch.stack([(cols - x0 + 0.5) * w / (x1 - x0), (rows - y0 + 0.5) * h / (y1 - y0)], -1)
+        x[inside] = at_points(found.embedding[None], points[None, inside], 1)[0]
+        seen |= inside
+    guess = foreground(logits)
+    rows, cols, x = rows[seen], cols[seen], x[seen]
     vertex = torch.full_like(truth, -1)
     vertex[rows, cols] = _decoded(x, target, predictor.temperature, decode)
     true_mask = guess if mask is None else mask

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -286,3 +286,21 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
         field, grid[:, :, None].to(field), mode="bilinear", padding_mode="border", align_corners=False
     )
     return found[..., 0].mT
+
+
+def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(h, w, ...) at another size, by the nearest pixel."""
+    rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
+    cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
+    return x[rows][:, cols]
+
+
+class Halved(nn.Module):
+    """A model whose state is told in float16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = (model,)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {k: v.half() for k, v in self._model[0].state_dict().items()}

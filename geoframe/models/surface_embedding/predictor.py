@@ -31,9 +31,11 @@ from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
     Embedded,
     Evidence,
+    Halved,
     SurfaceEmbedding,
     Target,
     at_points,
+    enlarged,
     foreground,
     with_colors,
 )
@@ -211,11 +213,7 @@ class Predictor:
     ) -> PixelMap:
         check_shape(check_float(image, "images"), "3 H W", "images")
         H, W = image.shape[-2:]
-        x0, y0, x1, y1 = crop_box(box, (H, W))
-        found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
-        if box is None and (closer := self._closer(found.mask, (H, W))) is not None:
-            x0, y0, x1, y1 = closer
-            found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        (x0, y0, x1, y1), found = self.looks(image, box, flip=flip)[-1]
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
@@ -234,7 +232,7 @@ class Predictor:
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         if coarse != size:
-            fields = [_enlarged(f, size) for f in fields]
+            fields = [enlarged(f, size) for f in fields]
         whole = []
         for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=False):
             out = torch.full((H, W, *value.shape[2:]), empty, dtype=value.dtype)
@@ -243,15 +241,31 @@ class Predictor:
         kept = whole[3] if len(whole) == 4 else None
         return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
 
-    def _closer(self, logits: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-        """The crop around what was found in a whole image (H, W); None where it would be most of the image."""
-        mask = foreground(logits)
-        if not bool(mask.any()):
-            return None
-        (H, W), (h, w) = size, mask.shape
-        unit = torch.tensor([W / w, H / h, W / w, H / h])
-        x0, y0, x1, y1 = crop_box(box_of_mask(mask) * unit, size)
-        return (x0, y0, x1, y1) if (x1 - x0) * (y1 - y0) < _CLOSE * H * W else None
+    def looks(
+        self, image: Tensor, box: Tensor | Sequence[float] | None = None, *, flip: bool = True
+    ) -> list[tuple[tuple[int, int, int, int], Embedded]]:
+        """The crops (x0, y0, x1, y1) that the network looks at one after the other, and what it says of each.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            box: (4,) of the object, the only look then; None: the whole image first, then what was found in it from
+                closer by, unless that is most of the image.
+            flip: see `fields`.
+        """
+        size = (image.shape[1], image.shape[2])
+
+        def look(crop: tuple[int, int, int, int]) -> tuple[tuple[int, int, int, int], Embedded]:
+            x0, y0, x1, y1 = crop
+            return crop, self.fields(image[:, y0:y1, x0:x1], flip=flip)
+
+        said = [look(crop_box(box, size))]
+        mask = foreground(said[0][1].mask)
+        if box is None and bool(mask.any()):
+            unit = torch.tensor([size[1], size[0]]) / torch.tensor([mask.shape[1], mask.shape[0]])
+            x0, y0, x1, y1 = closer = crop_box(box_of_mask(mask) * unit.repeat(2), size)
+            if (x1 - x0) * (y1 - y0) < _CLOSE * size[0] * size[1]:
+                said.append(look(closer))
+        return said
 
     @torch.no_grad()
     def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
@@ -348,7 +362,7 @@ class Predictor:
             table.weight.data.copy_(self.target(name).table)
         model = SurfaceEmbedding(self.model.head, SharedEmbedding(tables))
         model.calibration = self.model.calibration
-        weights = _Halved(model) if half else model
+        weights = Halved(model) if half else model
         about = {
             "surfaces": own,
             "backbone": self.model.head.backbone.name,
@@ -360,17 +374,6 @@ class Predictor:
             "about": self.about,
         }
         save_model(folder, weights, about, kind=KIND)
-
-
-class _Halved(nn.Module):
-    """A model whose state is told in float16."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = (model,)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        return {k: v.half() for k, v in self._model[0].state_dict().items()}
 
 
 def load(folder: str | Path | None = None) -> Predictor:
@@ -489,10 +492,3 @@ def train(
         model.calibration.load_state_dict(start.model.calibration.state_dict())
     predictor.save(out)
     return predictor
-
-
-def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(h, w, ...) at another size, by the nearest pixel."""
-    rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
-    cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
-    return x[rows][:, cols]
