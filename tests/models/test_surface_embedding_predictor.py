@@ -180,7 +180,7 @@ def test_training_goes_on_from_another_model(trained, surface, tmp_path):
 class _Oracle(Predictor):
     """Says what is true."""
 
-    def fields(self, crop, *, flip=True):
+    def fields(self, crop, *, flip=True, size=None):
         image, vertex = _pictures(self.target().surface, 12)
         h, w = crop.shape[-2:]
         windows = image.unfold(2, h, 1).unfold(3, w, 1)  # the crop is one of them
@@ -216,19 +216,25 @@ def test_the_truth_has_no_error(trained, surface):
     assert bool(
         (vertex[0] >= 0)[y0:y1, x0:x1].sum() == (vertex[0] >= 0).sum()
     )  # all of it is in the second look
-    assert len(oracle.looks(image[0], (10, 10, 50, 50))) == 1
+    torch.testing.assert_close(close[1].embedding, wide[1].embedding[:, y0:y1, x0:x1])  # so is their mean
+    assert {crop for crop, _ in oracle.looks(image[0], (20, 20, 40, 40))} == {
+        (18, 18, 43, 43)
+    }  # and room around
 
 
 def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     oracle = _Oracle(trained[0].model, 64)
     blind = torch.randn(8, 64, 64)
     samples = _samples(surface)
-    half = iter([True, False] * 6)
+    half = iter([True, True, False, False] * 6)  # each picture is looked at twice
 
     class Half(_Oracle):
-        def fields(self, crop, *, flip=True):
+        def fields(self, crop, *, flip=True, size=None):
             true = super().fields(crop)
-            return true if next(half) else true._replace(embedding=0.3 * blind / blind.norm(dim=0))
+            if next(half):
+                return true
+            noise = blind[:, : true.mask.shape[0], : true.mask.shape[1]]
+            return true._replace(embedding=0.3 * noise / noise.norm(dim=0))
 
     calibrate(Half(oracle.model, 64), samples)
     target = oracle.target()

@@ -288,6 +288,27 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
     return found[..., 0].mT
 
 
+def mean_of(
+    first: Embedded, wide: tuple[int, int, int, int], second: Embedded, close: tuple[int, int, int, int]
+) -> Embedded:
+    """The mean of two looks, on the grid of the second one.
+
+    Args:
+        first: embedding (D, h, w) and mask (h, w) of a crop.
+        wide: that crop x0, y0, x1, y1, in pixels.
+        second: the same of another one.
+        close: that crop, inside the first.
+    """
+    h, w = second.mask.shape
+    x0, y0, x1, y1 = wide
+    rows = torch.linspace(close[1] - y0, close[3] - y0, 2 * h + 1)[1::2] * (first.mask.shape[0] / (y1 - y0))
+    cols = torch.linspace(close[0] - x0, close[2] - x0, 2 * w + 1)[1::2] * (first.mask.shape[1] / (x1 - x0))
+    points = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).reshape(1, -1, 2).to(first.mask)
+    both = torch.cat([first.embedding, first.mask[None]])[None]
+    there = at_points(both, points, 1)[0].T.reshape(-1, h, w)
+    return Embedded((there[:-1] + second.embedding) / 2, (there[-1] + second.mask) / 2, ())
+
+
 def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w, ...) at another size, by the nearest pixel."""
     rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()

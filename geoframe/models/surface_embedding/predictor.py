@@ -37,6 +37,7 @@ from geoframe.models.surface_embedding.network import (
     at_points,
     enlarged,
     foreground,
+    mean_of,
     with_colors,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
@@ -49,7 +50,8 @@ KIND = "surface embedding"
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
-_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at again
+_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
+_FINER = 1.25  # of `image_size`: how finely, the second time
 _EVERY = 20  # which picture of the samples is set aside
 _FEWEST = 200  # pictures, below which none is
 _LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
@@ -244,43 +246,47 @@ class Predictor:
     def looks(
         self, image: Tensor, box: Tensor | Sequence[float] | None = None, *, flip: bool = True
     ) -> list[tuple[tuple[int, int, int, int], Embedded]]:
-        """The crops (x0, y0, x1, y1) that the network looks at one after the other, and what it says of each.
+        """What is said of an image after a first look, and after a second one.
+
+        The first look is at the box, or at the whole image. The second one is finer, and without a box also closer,
+        at what the first one found; where both looked, the mean of the two is taken.
 
         Args:
             image: (3, H, W) in [0, 1].
-            box: (4,) of the object, the only look then; None: the whole image first, then what was found in it from
-                closer by, unless that is most of the image.
+            box: (4,) of the object; None: it is looked for.
             flip: see `fields`.
+
+        Returns:
+            Twice the crop (x0, y0, x1, y1) of the image, in whole pixels, and the fields that cover it.
         """
-        size = (image.shape[1], image.shape[2])
-
-        def look(crop: tuple[int, int, int, int]) -> tuple[tuple[int, int, int, int], Embedded]:
-            x0, y0, x1, y1 = crop
-            return crop, self.fields(image[:, y0:y1, x0:x1], flip=flip)
-
-        said = [look(crop_box(box, size))]
-        mask = foreground(said[0][1].mask)
+        H, W = image.shape[1], image.shape[2]
+        wide = closer = crop_box(box, (H, W))
+        x0, y0, x1, y1 = wide
+        first = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        mask = foreground(first.mask)
         if box is None and bool(mask.any()):
-            unit = torch.tensor([size[1], size[0]]) / torch.tensor([mask.shape[1], mask.shape[0]])
-            x0, y0, x1, y1 = closer = crop_box(box_of_mask(mask) * unit.repeat(2), size)
-            if (x1 - x0) * (y1 - y0) < _CLOSE * size[0] * size[1]:
-                said.append(look(closer))
-        return said
+            unit = torch.tensor([W, H]) / torch.tensor([mask.shape[1], mask.shape[0]])
+            a, b, c, d = crop_box(box_of_mask(mask) * unit.repeat(2), (H, W))
+            closer = (a, b, c, d) if (c - a) * (d - b) < _CLOSE * H * W else wide
+        x0, y0, x1, y1 = closer
+        second = self.fields(image[:, y0:y1, x0:x1], flip=flip, size=round(_FINER * self.image_size))
+        return [(wide, first), (closer, mean_of(first, wide, second, closer))]
 
     @torch.no_grad()
-    def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
+    def fields(self, crop: Tensor, *, flip: bool = True, size: int | None = None) -> Embedded:
         """What the network says of one crop.
 
         Args:
             crop: (3, H, W) in [0, 1], of any size.
             flip: take the mean with the mirror image.
+            size: longer side, in pixels, that it is brought to; None is `image_size`.
 
         Returns:
             embedding (D, h, w) of length at most 1 and mask (h, w), of a grid that covers the crop; no tables.
         """
         stride = self.model.head.stride
         H, W = crop.shape[-2:]
-        unit = self.image_size / max(H, W) / stride
+        unit = (size or self.image_size) / max(H, W) / stride
         h, w = max(round(H * unit), 2), max(round(W * unit), 2)
         x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None]
         both = flip and self.mirror is not None
