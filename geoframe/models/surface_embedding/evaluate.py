@@ -54,32 +54,59 @@ def evaluate(
     Raises:
         ValueError: no images, an unknown decoding.
     """
+    scores = evaluate_each(predictor, images, kappa=kappa, flip=flip, decode=decode, progress=progress)
+    return mean_scores(list(scores.values())) | {"images": float(len(scores)), "kappa": kappa}
+
+
+def evaluate_each(
+    predictor: Predictor,
+    images: RenderedSet | ImageSet,
+    *,
+    kappa: float = KAPPA,
+    flip: bool = True,
+    decode: str = "likeliest",
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[int, dict[str, float]]:
+    """The measures of each image by its number, those left out of which nothing is to be seen; see `evaluate`.
+
+    Args:
+        predictor: as in `evaluate`.
+        images: as in `evaluate`.
+        kappa: as in `evaluate`.
+        flip: as in `evaluate`.
+        decode: as in `evaluate`.
+        progress: as in `evaluate`.
+
+    Raises:
+        ValueError: an unknown decoding.
+    """
     check_choice(decode, DECODES, "decode")
-    scores: list[dict[str, float]] = []
+    scores: dict[int, dict[str, float]] = {}
     total = len(images)
-    for image, truth, mask, name, box in _examples(images):
+    for number, (image, truth, mask, name, box) in _examples(images):
         target = predictor.target(name)
-        scores.append(_scores(predictor, target, image, truth, mask, box, kappa, flip, decode))
+        scores[number] = _scores(predictor, target, image, truth, mask, box, kappa, flip, decode)
         if progress is not None:
             progress(f"evaluating, {len(scores)} of {total} images", len(scores) / total)
-    return mean_scores(scores) | {"images": float(len(scores)), "kappa": kappa}
+    return scores
 
 
 Example = tuple[Tensor, Tensor, "Tensor | None", str, "Tensor | None"]
 
 
-def _examples(images: RenderedSet | ImageSet) -> Iterable[Example]:
-    """Image, true vertices (H, W), mask, name of the surface, box."""
+def _examples(images: RenderedSet | ImageSet) -> Iterable[tuple[int, Example]]:
+    """Number, and: image, true vertices (H, W), mask, name of the surface, box."""
     if isinstance(images, RenderedSet):
         for batch in images.batches(16):
             for i, number in enumerate(batch.category.tolist()):
                 if bool(batch.mask[i].any()):
                     name = images.surface or images.categories[number]
-                    yield batch.image[i], batch.vertex[i], batch.mask[i], name, None
+                    example = batch.image[i], batch.vertex[i], batch.mask[i], name, None
+                    yield int(batch.index[i]), example
         return
-    for item in images:
+    for number, item in enumerate(images):
         if len(item.vertex):
-            yield _annotated(item)
+            yield number, _annotated(item)
 
 
 def _annotated(item: ImageItem) -> Example:
