@@ -48,13 +48,14 @@ def groups_of(images: LandmarkSet) -> Any:
 def write_predictions(
     out: Path, model: Path, predictor: Any, kept: LandmarkSet, cut: Squares, bad: list[str], page: bool
 ) -> None:
-    """landmarks.json, landmarks.png and, of frames, frame.png; with `page` also landmarks.html.
+    """landmarks.json, landmarks.png and, of frames, frame.png and warped.png; with `page` also landmarks.html.
 
     Raises:
         PartFailed: images that were left out.
     """
     from geoframe._files import staged_folder
-    from geoframe.viz.images import contact_sheet, draw_points
+    from geoframe.models.object_frame import Predictor as Frame
+    from geoframe.viz.images import as_picture, contact_sheet, draw_points
     from geoframe.viz.page import card, image, write_page
     from geoframe.viz.surfaces import save_picture
     from geoframe.warps import to_pixels
@@ -80,10 +81,12 @@ def write_predictions(
             if page:
                 boxes = [card(n, image(s, n)) for n, s in zip(kept.names, shown, strict=False)]
                 write_page(folder / "landmarks.html", "Landmarks", "".join(boxes))
-        if hasattr(predictor, "colours"):
-            colours = predictor.colours(cut.images[: len(first)])
-            pairs = [x for i in first for x in (pictures[i], colours[i])]
-            save_picture(contact_sheet(pairs, columns=8), folder / "frame.png")
+        if isinstance(predictor, Frame):
+            some = cut.images[: len(first)]
+            colours, warped = predictor.colours(some), predictor.warp_onto(some[:1].expand_as(some), some)
+            for name, beside in (("frame", colours), ("warped", [as_picture(x) for x in warped])):
+                pairs = [x for i in first for x in (pictures[i], beside[i])]
+                save_picture(contact_sheet(pairs, columns=8), folder / f"{name}.png")
         save_json(told, folder / "landmarks.json")
     for line in (*bad, *(found.warnings if found is not None else ())):
         warn(line)
