@@ -9,6 +9,7 @@ Source: ours. The smooth function is the ridge regression of `C` eigenfunctions,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor
 from geoframe._check import check_float, check_index, check_shape
 from geoframe.canonical.surface import Surface
 from geoframe.pixels import PixelMap
+from geoframe.render import rasterize
+from geoframe.warps import spline_warp
 
 _EIGENFUNCTIONS = 64
 _SMOOTH = 1e-3  # of the penalty of the highest eigenfunction, in annotations
 _TEMPERATURE = 0.05  # of cosines, for the confidence
+_VIEW = 256  # pixels of the view that tells which vertices are seen
 _MARGIN = 0.7  # a pixel is foreground from this share of the annotated pixels' usual cosine on
 
 
@@ -59,6 +63,59 @@ class SurfaceFrame:
             best = torch.cat([(x @ self.table.mT).amax(-1) for x in rows])
             mask = (best >= self.least).unflatten(0, field.shape[1:])
         return PixelMap.of_embedding(field, self.table, mask, self.surface, temperature=_TEMPERATURE)
+
+
+def spread_landmarks(
+    surface: Surface,
+    vertices: Tensor,
+    points: Tensor,
+    *,
+    direction: Sequence[float],
+    up: Sequence[float] = (0.0, 1.0, 0.0),
+    margin: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Where the surface between landmarks is seen in pictures: thin-plate splines of a view of the surface.
+
+    A picture's landmarks tell where a few vertices are seen. The view of the surface in which they lie most like that
+    is bent until they agree; then it tells where all vertices between them are.
+
+    Args:
+        surface: the canonical surface.
+        vertices: (L,) int64, the vertex of each landmark; at least three that are seen from `direction`.
+        points: (n, L, 2) the landmarks in pictures that show the surface roughly from there; any unit, y down.
+        direction: from the surface to the viewer.
+        up: what is upright in the pictures.
+        margin: how far around the landmarks' hull vertices are taken, in parts of its size.
+
+    Returns:
+        vertices: (M,) int64 that are seen from `direction`, within the hull.
+        points: (n, M, 2) where they are seen in each picture.
+
+    Raises:
+        ValueError: fewer than three landmarks, vertices that the surface does not have.
+    """
+    from scipy.spatial import Delaunay
+
+    L = check_shape(vertices, "L", "vertices")["L"]
+    check_index(vertices, surface.n_verts, "vertices", what="vertices of the surface")
+    check_shape(check_float(points, "points"), f"n {L} 2", "points")
+    if L < 3:
+        raise ValueError(f"vertices: expected at least three landmarks, found {L}")
+    to_viewer, upright = (F.normalize(torch.tensor(x).double(), dim=0) for x in (direction, up))
+    right = F.normalize(torch.linalg.cross(upright, to_viewer), dim=0)
+    below = -torch.linalg.cross(to_viewer, right)
+    view = surface.verts.double() @ torch.stack([right, below, -to_viewer], 1)
+    flat = view[:, :2]
+    low, size = flat.amin(0), (flat.amax(0) - flat.amin(0)).amax() / _VIEW
+    seen = rasterize(torch.cat([(flat - low) / size, view[:, 2:]], 1), surface.faces, (_VIEW + 1, _VIEW + 1))
+    shown = surface.faces[seen.face_id[seen.face_id >= 0].unique()].unique()
+    marks = flat[vertices]
+    middle = marks.mean(0)
+    hull = Delaunay(((marks - middle) * (1 + margin) + middle).numpy())
+    inside = torch.as_tensor(hull.find_simplex(flat[shown].numpy()) >= 0)
+    chosen = shown[inside]
+    bent = spline_warp(marks, points.double())(flat[chosen])
+    return chosen, bent.to(points)
 
 
 def tie_to_surface(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geoframe.canonical.surface import Surface
-from geoframe.heads.on_surface import tie_to_surface
+from geoframe.heads.on_surface import spread_landmarks, tie_to_surface
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
@@ -62,7 +62,22 @@ def test_a_few_annotated_pixels_are_enough_for_a_coarse_map(surface):
     assert big.size == (96, 96)
 
 
+def test_landmarks_are_spread_over_the_surface_between_them(surface):
+    """Pictures are affine maps of the view from +z, which splines meet exactly."""
+    flat = surface.verts[:, :2] * surface.verts.new_tensor([1.0, -1.0])
+    goals = torch.tensor([[0.5, 0.5], [-0.5, 0.5], [0.0, -0.6], [0.6, -0.2], [-0.6, -0.3]])
+    front = torch.where(surface.verts[:, 2:] > 0, flat, 9.0)
+    marks = torch.cdist(goals.to(flat), front).argmin(1)
+    A = torch.tensor([[[0.9, 0.2], [-0.1, 1.1]], [[0.4, 0.0], [0.1, 0.5]]], dtype=flat.dtype)
+    vertices, places = spread_landmarks(surface, marks, flat[marks] @ A.mT + 3, direction=(0, 0, 2))
+    assert set(marks.tolist()) <= set(vertices.tolist()) and len(vertices) > 50
+    assert float(surface.verts[vertices, 2].min()) > 0 and float(flat[vertices].norm(dim=1).max()) < 0.8
+    assert torch.allclose(places, flat[vertices] @ A.mT + 3, atol=1e-6)
+
+
 def test_bad_input_is_told(surface):
+    with pytest.raises(ValueError, match="vertices: expected at least three"):
+        spread_landmarks(surface, torch.tensor([0, 1]), torch.zeros(1, 2, 2), direction=(0, 0, 1))
     with pytest.raises(ValueError, match="descriptors: expected at least one"):
         tie_to_surface(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), surface)
     with pytest.raises(ValueError, match="vertices: expected indices in"):

@@ -11,7 +11,12 @@ from torch import Tensor
 from geoframe.data.face_files import eye_distance, five_of_68
 from geoframe.heads.landmarks import RIGHT, relative_error
 from geoframe.heads.points import mirror_swap
-from geoframe.metrics.landmarks import percent_error, stability_error, symmetry_transfer_error
+from geoframe.metrics.landmarks import (
+    calibration_gap,
+    percent_error,
+    stability_error,
+    symmetry_transfer_error,
+)
 from geoframe.models.object_frame.predictor import Predictor, describe, few_shot_points, match_descriptors
 from geoframe.warps import random_warp
 
@@ -54,7 +59,8 @@ def landmark_errors(
         between the outer corners of the eyes, and `iod_percent_5`, `iod_median_5` of the five points made of them,
         over that between the eyes' centres; with 5 the latter; with another number `error_percent` and
         `error_median`, over the diagonal of the landmarks' box. `confidence` is the mean one, and `right` the share of
-        images it is about: those whose mean error is below a tenth of the landmarks' spread.
+        images it is about: those whose mean error is below a tenth of the landmarks' spread; `calibration_gap` is how
+        far the two are apart, see `geoframe.metrics.landmarks.calibration_gap`.
     """
     images, points, groups = labelled
     known = torch.nonzero(torch.isfinite(points).all(-1).all(-1))[:, 0]
@@ -78,9 +84,11 @@ def landmark_errors(
             )
             found = fitted.landmarks(test[0])
             right = relative_error(found.points, test[1])
+            known_ones = torch.isfinite(right)
             sure = {
-                "confidence": float(found.confidence.mean()),
-                "right": float((right[torch.isfinite(right)] < RIGHT).float().mean()),
+                "confidence": float(found.confidence[known_ones].mean()),
+                "right": float((right[known_ones] < RIGHT).float().mean()),
+                "calibration_gap": calibration_gap(found.confidence[known_ones], right[known_ones] < RIGHT),
             }
             scores.append(point_errors(found.points, test[1]) | sure)
         for name in scores[0]:
