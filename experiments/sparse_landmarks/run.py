@@ -4,14 +4,15 @@
                                                [--steps N] [--frame FOLDER] [--labels N ...] [--draws N]
 
 Variants: geoframe, which starts from an object frame (of --frame, or one that is trained here); paper, chapter 4 as it
-is written; shifted, the same with larger shifts, reflected borders and free scores. `motion` in results.json is how far
-the landmarks go from picture to picture over how far the given ones go: near 0 they are fixed places. Pictures show the
-landmarks of faces of the test.
+is written; shifted, the same with larger shifts, reflected borders and free scores; paper_small and shifted_small, the
+two on small views, which take a minute. `motion` in results.json is how far the landmarks go from picture to picture
+over how far the given ones go: near 0 they are fixed places. Pictures show the landmarks of faces of the test.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -19,11 +20,27 @@ from typing import Any
 
 from experiments.faces import add_results, draw_own_points, face_options, faces_of, squares, trained
 from geoframe.models import object_frame, sparse_landmarks
+from geoframe.models.sparse_landmarks import Recipe
+from geoframe.training import Schedule
+
+
+def _small(recipe: Recipe) -> Recipe:
+    """The recipe on views of 64 pixels with fewer pairs and a faster rate: it collapses, or not, in a minute."""
+    views = replace(recipe.views, size=64, pairs=12)
+    schedule = Schedule(steps=250, lr=1e-3, decay="cosine", weight_decay=5e-4)
+    return replace(recipe, name=f"{recipe.name}_small", views=views, schedule=schedule)
+
+
+VARIANTS = {
+    **sparse_landmarks.RECIPES,
+    "paper_small": _small(sparse_landmarks.PAPER),
+    "shifted_small": _small(sparse_landmarks.SHIFTED),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """See the top of this file."""
-    parser = face_options(__doc__, sparse_landmarks.RECIPES, ["geoframe"])
+    parser = face_options(__doc__, VARIANTS, ["geoframe"])
     parser.add_argument("--k", type=int, default=20)
     parser.add_argument("--frame", type=Path)
     asked = parser.parse_args(argv)
@@ -32,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if asked.frame is not None:
         frame = object_frame.load(asked.frame)
     for seed, variant in product(asked.seed, asked.variant):
-        recipe = sparse_landmarks.RECIPES[variant].with_k(asked.k)
+        recipe = VARIANTS[variant].with_k(asked.k)
         steps = 2 if asked.quick else asked.steps
         recipe = recipe if steps is None else recipe.with_steps(steps)
         out = asked.out / f"{variant}_{seed}"

@@ -158,7 +158,14 @@ def matching_errors(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The measures of `evaluate` that need no regressor."""
+    """The measures of `evaluate` that need no regressor.
+
+    Args:
+        predictor: as of `evaluate`.
+        labelled: as of `evaluate`.
+        test: as of `evaluate`.
+        seed: of pairs and warps.
+    """
     draw = torch.Generator().manual_seed(seed)
     known = torch.nonzero(torch.isfinite(test[1]).all(-1).all(-1))[:, 0]
     chosen = known[torch.randperm(len(known), generator=draw)[:_PAIRS]]

@@ -155,18 +155,18 @@ def train(
     more: dict[str, Any] = {"network": recipe.network, "group": recipe.group}
     if isinstance(images, FlowBatches):
         batches: FlowBatches | ViewBatches = images
-        images, side = images.first, images.first.shape[-1]
+        squares, side = images.first, images.first.shape[-1]
         more |= {"size": side, "whole_size": side}
     else:
-        images = training_squares(images, crop, on_bad_file)
-        batches = view_batches(images, recipe, model, seed)
+        squares = training_squares(images, crop, on_bad_file)
+        batches = view_batches(squares, recipe, model, seed)
     return learn(
         Predictor,
         model,
         batches,
         partial(recipe.losses, group=recipe.symmetry()),
         recipe,
-        about_run(recipe, model, images, crop=crop, seed=seed, **more),
+        about_run(recipe, model, squares, crop=crop, seed=seed, **more),
         out=out,
         accelerator=accelerator,
         devices=devices,

@@ -60,7 +60,14 @@ def point_measures(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The measures of `evaluate` that need no regressor to given landmarks."""
+    """The measures of `evaluate` that need no regressor to given landmarks.
+
+    Args:
+        predictor: as of `evaluate`.
+        labelled: as of `evaluate`.
+        test: as of `evaluate`.
+        seed: of folds and warps.
+    """
     numbers: dict[str, float] = {}
     known = [torch.isfinite(p).all(-1).all(-1) for p in (labelled[1], test[1])]
     images, points, groups = (x[known[0]] for x in labelled)
