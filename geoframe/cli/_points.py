@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoframe.cli._common import PartFailed, save_json, text_table, warn
+from geoframe.cli._common import PartFailed, progress_bar, save_json, text_table, warn
 
 if TYPE_CHECKING:
     from geoframe.data.face_files import LandmarkSet, Squares
@@ -25,6 +25,24 @@ def lasting(plan: Any, minutes: float | None, steps: int | None) -> Any:
     if minutes is not None:
         return plan.with_minutes(minutes)
     return plan if steps is None else plan.with_steps(steps)
+
+
+def learn(system: Any, data: Path, out: Path, plan: Any, **options: Any) -> None:
+    """Train a system on the images of a folder, with a bar, and tell what was written.
+
+    Args:
+        system: module with `train`.
+        data: see `load_landmark_images`.
+        out: folder for the model.
+        plan: the recipe.
+        **options: of `train`.
+    """
+    from geoframe.data.face_files import load_landmark_images
+
+    images = load_landmark_images(data)
+    with progress_bar(f"{len(images)} images") as progress:
+        predictor = system.train(images, out=out, recipe=plan, progress=progress, on_bad_file=warn, **options)
+    print(f"{predictor.about['steps']} steps; wrote model.safetensors, model.json and log.csv to {out}")
 
 
 def with_regressor(predictor: Any, labelled: Path | None, method: str, seed: int, bad: list[str]) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from geoframe.cli._common import progress_bar, warn
-
 
 def train(
     *,
@@ -42,12 +40,10 @@ def train(
     """
     from dataclasses import replace
 
-    from geoframe.cli._points import lasting
-    from geoframe.data.face_files import load_landmark_images
-    from geoframe.models.object_frame import RECIPES
-    from geoframe.models.object_frame import train as learn
+    from geoframe.cli._points import lasting, learn
+    from geoframe.models import object_frame
 
-    plan = RECIPES[recipe]
+    plan = object_frame.RECIPES[recipe]
     if backbone is not None:
         if recipe != "geoframe":
             raise ValueError(f"--backbone: expected only with --recipe geoframe, found {recipe}")
@@ -55,17 +51,4 @@ def train(
     if group is not None:
         plan = replace(plan, group=group)
     plan = lasting(plan, minutes, steps)
-    images = load_landmark_images(data)
-    with progress_bar(f"{len(images)} images") as progress:
-        predictor = learn(
-            images,
-            out=out,
-            recipe=plan,
-            crop=crop,
-            seed=seed,
-            devices=devices,
-            accelerator=accelerator,
-            progress=progress,
-            on_bad_file=warn,
-        )
-    print(f"{predictor.about['steps']} steps; wrote model.safetensors, model.json and log.csv to {out}")
+    learn(object_frame, data, out, plan, crop=crop, seed=seed, devices=devices, accelerator=accelerator)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._common import progress_bar, warn
-
 if TYPE_CHECKING:
     from geoframe.heads.trained import LandmarkPredictor
 
@@ -46,8 +44,7 @@ def train(
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
     """
-    from geoframe.cli._points import lasting
-    from geoframe.data.face_files import load_landmark_images
+    from geoframe.cli._points import lasting, learn
     from geoframe.models import inter_intra, object_frame, sparse_landmarks
 
     system: Any = sparse_landmarks if method == "sparse" else inter_intra
@@ -63,22 +60,8 @@ def train(
                 "--frame: expected only with --method sparse and --recipe geoframe, found another"
             )
         more["frame"] = object_frame.load(frame)
-    images = load_landmark_images(data)
-    with progress_bar(f"{len(images)} images") as progress:
-        predictor = system.train(
-            images,
-            out=out,
-            recipe=plan,
-            crop=crop,
-            seed=seed,
-            devices=devices,
-            accelerator=accelerator,
-            progress=progress,
-            on_bad_file=warn,
-            **more,
-        )
-    told = f"{k} landmarks, {predictor.about['steps']} steps"
-    print(f"{told}; wrote model.safetensors, model.json and log.csv to {out}")
+    common: dict[str, Any] = {"seed": seed, "devices": devices, "accelerator": accelerator}
+    learn(system, data, out, plan, crop=crop, **common, **more)
 
 
 def predict(
