@@ -211,6 +211,24 @@ class LandmarkPredictor(ABC):
                 temporary.write_bytes(save(self.regressor.tensors()))
 
 
+class PointPredictor(LandmarkPredictor):
+    """A network with K points of its own, learned without labels."""
+
+    @abstractmethod
+    def points(self, views: Tensor) -> Tensor:
+        """The K points (B, K, 2) of views (B, 3, s, s) in [0, 1], normalised."""
+
+    @torch.no_grad()
+    def look(self, views: Tensor) -> Look:
+        """The points of views (B, 3, s, s) in [0, 1], and nothing else."""
+        return Look(None, self.points(views))
+
+    @torch.no_grad()
+    def own_points(self, images: Tensor) -> Tensor:
+        """The points (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
+        return torch.cat([self.points(self.views(part)) for part in images.split(_BATCH)])
+
+
 class ViewRecipe(Protocol):
     """What recipes of systems that learn from pairs of views have in common."""
 

@@ -13,18 +13,16 @@ from torch import Tensor, nn
 
 from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
-from geoframe.heads.points import Look
-from geoframe.heads.trained import LandmarkPredictor, about_run, learn, training_squares, view_batches
+from geoframe.heads.trained import PointPredictor, about_run, learn, training_squares, view_batches
 from geoframe.models import sparse_landmarks
 from geoframe.models.inter_intra.network import InterIntra, Painted, Perception
 from geoframe.models.inter_intra.recipe import OURS, Recipe
 
 KIND = "inter-intra landmarks"
-_BATCH = 32
 
 
-class Predictor(LandmarkPredictor):
-    """Trained inter-intra landmarks; see `LandmarkPredictor`."""
+class Predictor(PointPredictor):
+    """Trained inter-intra landmarks; see `PointPredictor`."""
 
     kind = KIND
     model: InterIntra
@@ -34,15 +32,9 @@ class Predictor(LandmarkPredictor):
         """The network that `about` tells of."""
         return InterIntra(**about["settings"])
 
-    @torch.no_grad()
-    def look(self, views: Tensor) -> Look:
-        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
-        return Look(None, self.model.points(views))
-
-    @torch.no_grad()
-    def own_points(self, images: Tensor) -> Tensor:
-        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
-        return torch.cat([self.model.points(self.views(part)) for part in images.split(_BATCH)])
+    def points(self, views: Tensor) -> Tensor:
+        """The landmarks (B, K, 2) of views (B, 3, s, s) in [0, 1]."""
+        return self.model.points(views)
 
     @torch.no_grad()
     def paint(self, looks: Tensor, shape: Tensor) -> Tensor:

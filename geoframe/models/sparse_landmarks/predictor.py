@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
-from geoframe.heads.points import Look, stable_directions
-from geoframe.heads.trained import LandmarkPredictor, about_run, learn, training_squares, view_batches
+from geoframe.heads.points import stable_directions
+from geoframe.heads.trained import PointPredictor, about_run, learn, training_squares, view_batches
 from geoframe.models import object_frame
 from geoframe.models.sparse_landmarks.network import NETWORKS, FrameLandmarks
 from geoframe.models.sparse_landmarks.recipe import OURS, Recipe
@@ -24,8 +24,8 @@ _BATCH = 32
 _SEEN = 300  # pictures whose embeddings the landmarks are chosen by
 
 
-class Predictor(LandmarkPredictor):
-    """Trained sparse landmarks; see `LandmarkPredictor`."""
+class Predictor(PointPredictor):
+    """Trained sparse landmarks; see `PointPredictor`."""
 
     kind = KIND
 
@@ -34,15 +34,10 @@ class Predictor(LandmarkPredictor):
         """The network that `about` tells of."""
         return NETWORKS[about["network"]](**about["settings"])
 
-    @torch.no_grad()
-    def look(self, views: Tensor) -> Look:
-        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
-        return Look(None, self.model(views).points)
-
-    @torch.no_grad()
-    def own_points(self, images: Tensor) -> Tensor:
-        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
-        return torch.cat([self.model(self.views(part)).points for part in images.split(_BATCH)])
+    def points(self, views: Tensor) -> Tensor:
+        """The landmarks (B, K, 2) of views (B, 3, s, s) in [0, 1]."""
+        found: Tensor = self.model(views).points
+        return found
 
 
 def load(folder: str | Path) -> Predictor:
