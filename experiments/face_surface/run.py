@@ -4,10 +4,12 @@
 
 FOLDER is an object frame that experiments.object_frame.run trained. N annotated faces of the training people (50) teach
 it landmarks, and the head's surface what the frame says of its vertices. Then faces of the test people become pixel
-maps: each is cropped around the landmarks that were found in it, none by given ones. Measured are the places where 20
+maps in two ways: by the embedding of each pixel, and by the landmarks that were found, between which the head is bent.
+Each face is cropped around the landmarks that were found in it, none by given ones. Measured are the places where 20
 vertices of the head are seen, against the given landmarks, and how well landmarks are carried from face to face through
-the head, both in percent of the eyes' distance; beside them the same landmarks by the regressor, and the mean shape.
-Pictures: faces.png, the head's colours on faces; texture.png, faces painted with the texture of the first one.
+the head, both in percent of the eyes' distance; beside them the same landmarks by the regressor, and the mean shape of
+the crops. Pictures of both ways: WAY_faces.png, the head's colours on faces; WAY_texture.png, faces painted with the
+texture of the first one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from geoframe.canonical.surface import Surface
 from geoframe.data.face_files import eye_distance
 from geoframe.data.rendered import template_surface
 from geoframe.heads.landmarks import crops_around
-from geoframe.heads.on_surface import SurfaceFrame, spread_landmarks, tie_to_surface
+from geoframe.heads.on_surface import SurfaceFrame, map_by_landmarks, spread_landmarks, tie_to_surface
 from geoframe.metrics.landmarks import percent_error
 from geoframe.models import object_frame
 from geoframe.models.object_frame.predictor import describe
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(argv)
     faces = load_faces(asked.out / "faces")
     frame = object_frame.load(asked.frame)
-    n_test = 8 if asked.quick else 200
+    n_test = 8 if asked.quick else 100
     order = torch.randperm(len(faces.train), generator=torch.Generator().manual_seed(asked.seed))
     known = squares(frame, faces.train.only(order[: asked.labels]))
     test = squares(frame, faces.test.only(range(0, len(faces.test), max(1, len(faces.test) // n_test))))
@@ -84,13 +86,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     surface = template_surface("head")
     vertices = torch.tensor([surface.landmarks[name] for name in LANDMARKS])
     tied = tie(fitted, surface, vertices, *known[:2])
-    found = fitted.landmarks(test[0]).points
+    found, sure = fitted.landmarks(test[0])
     crops, warp = crops_around(test[0], found, fitted.regressor.shape, SIZE)
     true = to_pixels(warp.inverse(test[1])[0], SIZE, SIZE)
     regressed = to_pixels(warp.inverse(found)[0], SIZE, SIZE)
-    maps = [tied.pixel_map(e, (SIZE, SIZE)) for e in frame.embed(crops, size=SIZE)]
-    add_results(asked.out, "face_surface", measured(maps, vertices, true, regressed))
-    draw(asked.out, maps, crops)
+    size = eye_distance(true)
+    for name, points in (("regressor", regressed), ("mean_shape", true.mean(0).expand_as(true))):
+        error = percent_error(points[:, INDEX], true[:, INDEX], size)
+        add_results(asked.out, "face_surface", {f"{name}_percent": float(error.mean())})
+    by_landmarks = [
+        map_by_landmarks(surface, vertices, p[INDEX], (SIZE, SIZE), direction=FRONT, confidence=float(c))
+        for p, c in zip(regressed, sure, strict=True)
+    ]
+    by_embedding = [tied.pixel_map(e, (SIZE, SIZE)) for e in frame.embed(crops, size=SIZE)]
+    for name, maps in (("landmarks", by_landmarks), ("embedding", by_embedding)):
+        add_results(asked.out, f"face_surface/{name}", measured(maps, vertices, true))
+        draw(asked.out, name, maps, crops)
 
 
 def tie(fitted: Any, surface: Surface, vertices: Tensor, images: Tensor, points: Tensor) -> SurfaceFrame:
@@ -119,16 +130,14 @@ def measured(maps: Sequence[PixelMap], vertices: Tensor, true: Tensor, regressed
         "vertices_seen": float(seen.float().mean()),
         "carried_percent": float(percent_error(carried, goal[other], size[other]).mean()),
         "carried_seen": float(there.float().mean()),
-        "regressor_percent": float(percent_error(regressed[:, INDEX], goal, size).mean()),
-        "mean_shape_percent": float(percent_error(mean.expand_as(goal), goal, size).mean()),
     }
 
 
-def draw(out: Path, maps: Sequence[PixelMap], crops: Tensor) -> None:
-    """faces.png and texture.png."""
+def draw(out: Path, name: str, maps: Sequence[PixelMap], crops: Tensor) -> None:
+    """NAME_faces.png and NAME_texture.png."""
     shown = range(min(16, len(maps)))
     pairs = [x for i in shown for x in (as_picture(crops[i]), draw_pixel_map(maps[i], crops[i]))]
-    save_picture(contact_sheet(pairs, columns=8), out / "faces.png")
+    save_picture(contact_sheet(pairs, columns=8), out / f"{name}_faces.png")
     texture, known = maps[0].gather(crops[0])
     painted = []
     for i in shown:
@@ -136,7 +145,7 @@ def draw(out: Path, maps: Sequence[PixelMap], crops: Tensor) -> None:
         shown_there = on[..., 3:] > 0.5
         picture = torch.where(shown_there, on[..., :3], crops[i].movedim(0, -1))
         painted += [as_picture(crops[i]), as_picture(picture.movedim(-1, 0).clamp(0, 1))]
-    save_picture(contact_sheet(painted, columns=8), out / "texture.png")
+    save_picture(contact_sheet(painted, columns=8), out / f"{name}_texture.png")
 
 
 if __name__ == "__main__":

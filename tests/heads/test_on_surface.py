@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geoframe.canonical.surface import Surface
-from geoframe.heads.on_surface import spread_landmarks, tie_to_surface
+from geoframe.heads.on_surface import map_by_landmarks, spread_landmarks, tie_to_surface
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
@@ -73,6 +73,24 @@ def test_landmarks_are_spread_over_the_surface_between_them(surface):
     assert set(marks.tolist()) <= set(vertices.tolist()) and len(vertices) > 50
     assert float(surface.verts[vertices, 2].min()) > 0 and float(flat[vertices].norm(dim=1).max()) < 0.8
     assert torch.allclose(places, flat[vertices] @ A.mT + 3, atol=1e-6)
+
+
+def test_a_map_by_landmarks_is_the_view_where_they_agree_with_it(surface):
+    """Landmarks of a render: between them the map is the render's own."""
+    truth, _ = _render(surface, 0.0)
+    goals = torch.tensor([[0.7, 0.0], [-0.7, 0.1], [0.0, -0.7], [0.5, 0.5], [-0.5, 0.5], [0.0, 0.1]])
+    flat = torch.where(
+        surface.verts[:, 2:] < 0, surface.verts[:, :2], 9.0
+    )  # the render looks along +z, y down
+    marks = torch.cdist(goals.to(flat), flat).argmin(1)
+    there = surface.verts[marks, :2] * 18 + SIZE / 2
+    found = map_by_landmarks(
+        surface, marks, there, (SIZE, SIZE), direction=(0, 0, -1), up=(0, -1, 0), margin=0, confidence=0.7
+    )
+    both = found.mask & truth.mask
+    off = (found.carry(surface.verts) - truth.carry(surface.verts)).norm(dim=-1)[both]
+    assert int(both.sum()) > 200 and float(off.max()) < 0.05
+    assert bool((found.confidence[found.mask] == 0.7).all()) and not bool((found.mask & ~truth.mask).any())
 
 
 def test_bad_input_is_told(surface):
