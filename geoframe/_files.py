@@ -103,7 +103,7 @@ def staged_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def to_json(value: Any, *, sort_keys: bool = False) -> str:
+def to_json(value: Any, *, sort_keys: bool = False, indent: int | None = 1) -> str:
     """`value` as JSON that any reader takes: numbers of torch and numpy as numbers, NaN and infinity as null."""
     plain = json.loads(json.dumps(value, default=float), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=1, sort_keys=sort_keys, allow_nan=False) + "\n"
+    return json.dumps(plain, indent=indent, sort_keys=sort_keys, allow_nan=False) + "\n"

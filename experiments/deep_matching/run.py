@@ -3,8 +3,9 @@
     GEOFRAME_DATA=DIR python -m experiments.deep_matching.run --out OUT [--quick] [--seed S] [--steps N]
 
 Reads DIR/flow/NAME with frame10.png, frame11.png, flow10.flo. Settings were chosen on Middlebury and on scenes;
-the Sintel pairs are for the report. Training (exponents, features, both) is on scenes of the zoo with exact flow, and
-measured on the Sintel pairs by the matches alone. Writes OUT/results.json after every part and OUT/NAME.png.
+the Sintel pairs are for the report. Training (exponents, features, both) is on scenes of the zoo before frames of
+DIR/video, with exact flow, and measured on the Sintel pairs by the matches alone. Writes OUT/results.json after every
+part and OUT/NAME.png.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor
 
 from geoframe._files import atomic_path, to_json
+from geoframe.data.augment import blur, jitter_color, motion_blur
 from geoframe.data.flow_files import FlowPair, list_flow_pairs
 from geoframe.data.image_files import read_image
 from geoframe.data.moving_scenes import zoo_scene
-from geoframe.data.rendered import categories, render_set
+from geoframe.data.rendered import render_set
 from geoframe.flow import dis_flow
 from geoframe.metrics.flow import flow_measures, spread_matches
 from geoframe.models.deep_matching import EXPONENTS, FEATURES, OURS, DeepMatcher, load, match_images, train
@@ -34,9 +36,11 @@ from geoframe.models.deep_matching.network import build
 from geoframe.models.deep_matching.predictor import quasi_dense
 from geoframe.viz.flow import as_picture, flow_colors
 from geoframe.viz.surfaces import save_picture
+from geoframe.zoo import species
 
 TABLE = {"exponents": EXPONENTS, "features": FEATURES, "both": OURS}
 SIZE = (96, 128)  # of the scenes that are learned from
+PHOTOGRAPHS = 0.75  # share of scenes before one; the others have a background that is drawn
 
 
 def main() -> None:
@@ -47,7 +51,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1000)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     pairs = list_flow_pairs(Path(os.environ["GEOFRAME_DATA"]) / "flow", "middlebury")
@@ -64,7 +68,8 @@ def main() -> None:
         note(pair.name, whole(pair, args.out))
     steps = 2 if args.quick else args.steps
     sintel = pairs if args.quick else [p for p in pairs if p.name.startswith("sintel")]
-    draw = zoo_pairs(4 if args.quick else 160, args.seed)
+    photographs = frames_of(Path(os.environ["GEOFRAME_DATA"]) / "video")
+    draw = scene_pairs(4 if args.quick else 400, args.seed, photographs)
     note("hand-made", matches_only(DeepMatcher(), sintel))
     with torch.random.fork_rng():
         torch.manual_seed(args.seed)
@@ -121,19 +126,47 @@ def extended(matcher: DeepMatcher, exponents: Tensor) -> DeepMatcher:
     return wide.eval()
 
 
-def zoo_pairs(n: int, seed: int) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:
-    """Pairs of images with exact flow, n of them again and again."""
-    pictures = next(render_set(categories(), n, size=128, seed=seed).batches(n))
+def scene_pairs(
+    n: int, seed: int, photographs: Sequence[Tensor]
+) -> Callable[[int], tuple[Tensor, Tensor, Tensor]]:
+    """Pairs of images with exact flow, n of them again and again: renders before photographs, in changing light."""
+    pictures = next(render_set(species(), min(n, 120), size=128, seed=seed).batches(min(n, 120)))
 
     @functools.cache
     def drawn(number: int) -> tuple[Tensor, Tensor, Tensor]:
-        scene = zoo_scene(pictures.image, pictures.mask, SIZE, seed=number)
-        noise = torch.Generator().manual_seed(number)
-        two = [(x + 0.01 * torch.randn(x.shape, generator=noise)).clamp(0, 1) for x in scene[:2]]
+        rng = np.random.default_rng((seed, number))
+        photograph = photographs[int(rng.integers(len(photographs)))] if rng.random() < PHOTOGRAPHS else None
+        scene = zoo_scene(
+            pictures.image,
+            pictures.mask,
+            SIZE,
+            seed=number,
+            backdrop=photograph,
+            motion=float(rng.uniform(0.5, 2)),
+        )
         flow = torch.where(scene.occluded, torch.nan, scene.flow)  # what is hidden can't be matched
-        return two[0], two[1], flow
+        return in_other_light(scene.image0, rng), in_other_light(scene.image1, rng), flow
 
     return lambda number: drawn(number % n)
+
+
+def in_other_light(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Another exposure, some blur and noise: what changes from frame to frame of a film."""
+    brightness, contrast, gamma = np.exp(rng.normal(0, [0.08, 0.08, 0.05])).tolist()
+    image = jitter_color(image, brightness=brightness, contrast=contrast, gamma=gamma)
+    kind = rng.random()
+    if kind < 0.35:
+        image = motion_blur(image, float(rng.uniform(1, 7)), float(rng.uniform(0, 180)))
+    elif kind < 0.55:
+        image = blur(image, float(rng.uniform(0.3, 1.3)))
+    noise = torch.from_numpy(rng.standard_normal(image.shape).astype(np.float32))
+    return (image + float(rng.uniform(0, 0.02)) * noise).clamp(0, 1)
+
+
+def frames_of(folder: Path) -> list[Tensor]:
+    """Every twelfth frame of the sequences of a folder."""
+    clips = [sorted(clip.glob("*.jpg")) for clip in sorted(folder.iterdir()) if clip.is_dir()]
+    return [read_image(path) for clip in clips for path in clip[::12]]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ def match_images(
     *,
     out: Path,
     model: Path | None = None,
+    embedding: Path | None = None,
     radius: int | None = None,
     downscale: int | None = None,
     truth: Path | None = None,
@@ -34,6 +36,8 @@ def match_images(
         second: image 1.
         out: folder for the files; made if need be, written only when all is done.
         model: folder that training wrote; by default the descriptors made by hand.
+        embedding: match two pictures of one category, such as two animals, by surface embeddings instead of patches:
+            a folder that `geoframe embed train` wrote, or the word animals for the model that geoframe comes with.
         radius: how far matches are searched, pixels each way.
         downscale: match at 1 / downscale of the size; by default as needed to stay within about a gigabyte.
         truth: flow file (.flo or KITTI's PNG) to judge by; adds endpoint errors to metrics.json.
@@ -45,6 +49,12 @@ def match_images(
     options = given(radius=radius, downscale=downscale) | (
         {} if model is None else {"matcher": load(model).model}
     )
+    if embedding is not None:
+        if options:
+            raise ValueError(
+                "--embedding: expected without --model, --radius and --downscale, found it with one"
+            )
+        match = _by_embedding(embedding)
     if first.is_dir() != (second is None):
         what = "a folder and more" if second else "one image"
         raise ValueError(f"expected two images, or one folder of frames, found {what}")
@@ -87,6 +97,23 @@ def _each(frames: list[Path], out: Path, match: Any, options: dict[str, Any]) ->
     return bad
 
 
+def _by_embedding(folder: Path) -> Callable[[Tensor, Tensor], Any]:
+    """A function that matches two images by surface embeddings, with the warnings of their maps."""
+    from geoframe.models.deep_matching import match_pixel_maps
+    from geoframe.models.surface_embedding import load
+
+    predictor = load(None if str(folder) == "animals" else folder)
+
+    def match(image0: Tensor, image1: Tensor) -> Any:
+        maps = predictor.predict([image0, image1])
+        for number, found in enumerate(maps):
+            for line in predictor.verdict(found).warnings:
+                warn(f"image {number}: {line}")
+        return match_pixel_maps(image0, image1, *maps)
+
+    return match
+
+
 def _truth(path: Path) -> Tensor:
     from geoframe.data.flow_files import read_flow
 
@@ -102,8 +129,8 @@ def _write(out: Path, images: Any, found: Any, names: tuple[str, str], truth: An
 
     measures: dict[str, Any] = {
         "matches": len(found.points0),
-        "mean_score": float(found.score.mean()),
-        "mean_confidence": float(found.flow_confidence.mean()),
+        "mean_score": float(found.score.mean()) if len(found.score) else None,
+        "mean_confidence": found.mean_confidence,
         "warning": found.warning,
     }
     if found.warning:

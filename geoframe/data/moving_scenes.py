@@ -184,9 +184,10 @@ def zoo_scene(
     *,
     objects: tuple[int, int] = (1, 3),
     motion: float = 1.0,
+    backdrop: Tensor | None = None,
     seed: int = 0,
 ) -> MovingScene:
-    """A scene of cut-out pictures, such as renders of the zoo, before a background drawn by geoframe.
+    """A scene of cut-out pictures, such as renders of the zoo, before a background drawn by geoframe or a photograph.
 
     Args:
         pictures: (n, 3, s, s) in [0, 1], to choose from.
@@ -194,6 +195,7 @@ def zoo_scene(
         size: (H, W) of the frames.
         objects: how many, at least and at most.
         motion: factor of all motions; 1 moves the background by about 0.03 and objects by 0.05 of the longer side.
+        backdrop: (3, h, w) in [0, 1], a photograph; a part of it drawn at random is the background.
         seed: of everything.
 
     Raises:
@@ -204,16 +206,16 @@ def zoo_scene(
     rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     long, margin = max(size), max(size) // 4
     wide = long + 2 * margin
-    back = background(rng, wide, (wide * float(rng.uniform(0.3, 0.6)), float(rng.normal(0, 0.05))))
+    if backdrop is None:
+        drawn = background(rng, wide, (wide * float(rng.uniform(0.3, 0.6)), float(rng.normal(0, 0.05))))
+        back = torch.from_numpy(np.asarray(drawn, np.float32)).permute(2, 0, 1)
+    else:
+        back = _part(backdrop, wide, rng)
     unit = motion * long
     moved = random_motion(
         size, shift=0.03 * unit, turn=1.5 * motion, zoom=0.02 * motion, bend=0.005 * unit, seed=generator
     )
-    layers = [
-        Layer(
-            torch.from_numpy(np.asarray(back, np.float32)).permute(2, 0, 1), None, moved, (-margin, -margin)
-        )
-    ]
+    layers = [Layer(back, None, moved, (-margin, -margin))]
     for _ in range(int(rng.integers(objects[0], objects[1] + 1))):
         i = int(rng.integers(n))
         rows, columns = (masks[i].any(k).nonzero()[:, 0] for k in (1, 0))
@@ -241,3 +243,12 @@ def zoo_scene(
         middle = torch.tensor([corner[0] + w / 2, corner[1] + h / 2], dtype=torch.float64)
         layers.append(Layer(picture, mask[0], replace(own, centre=middle), corner))
     return moving_scene(layers, size)
+
+
+def _part(photograph: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """A square of `side` pixels that shows between half and all of the shorter side of a photograph."""
+    h, w = (check_shape(photograph, "3 h w", "backdrop")[k] for k in "hw")
+    crop = max(1, round(min(h, w) * float(rng.uniform(0.5, 1))))
+    y, x = int(rng.integers(h - crop + 1)), int(rng.integers(w - crop + 1))
+    part = photograph[None, :, y : y + crop, x : x + crop].float()
+    return F.interpolate(part, size=(side, side), mode="bilinear", antialias=True, align_corners=False)[0]

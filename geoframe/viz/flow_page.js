@@ -22,7 +22,8 @@ box.addEventListener("pointermove", (event) => {
   const j = Math.min(row.length - 1, Math.floor((x * data.size[0]) / data.step));
   const px = x * data.size[0], py = y * data.size[1];
   const u = data.u[i][j], v = data.v[i][j];
-  hover.textContent = `(${px.toFixed(0)}, ${py.toFixed(0)}) goes to (${(px + u).toFixed(1)}, ${(py + v).toFixed(1)}),`
+  hover.textContent = u === null ? `where (${px.toFixed(0)}, ${py.toFixed(0)}) goes is not known`
+    : `(${px.toFixed(0)}, ${py.toFixed(0)}) goes to (${(px + u).toFixed(1)}, ${(py + v).toFixed(1)}),`
     + ` a move of (${u}, ${v}) pixels`;
   if (event.buttons) { where.value = 1000 * x; place(); }
 });

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from geoframe._files import atomic_path
+from geoframe._files import atomic_path, to_json
 from geoframe._types import Array
 
 
@@ -55,7 +54,7 @@ def write_page(
         body,
     ]
     if data is not None:
-        text = json.dumps(data).replace("</", "<\\/")
+        text = to_json(data, indent=None).strip().replace("</", "<\\/")
         parts.append(f'<script type="application/json" id="data">{text}</script>')
     parts += [f"<script>\n{_resource(script)}</script>" for script in scripts]
     parts.append("</body></html>\n")

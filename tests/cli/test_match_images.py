@@ -67,6 +67,7 @@ def test_a_folder_goes_on_where_a_frame_is_broken(frames, tmp_path, capsys):
         (["A", "A", "--radius", "0"], "--radius: expected an integer at least 2, found 0"),
         (["A", "A", "--truth", "missing.flo"], "cannot read missing.flo"),
         (["A", "A", "--model", "missing"], "missing"),
+        (["A", "A", "--embedding", "animals", "--radius", "8"], "--embedding: expected without --model"),
         (["EMPTY"], "expected at least one image"),
         (["EMPTY", "--truth", "x.flo"], "--truth: expected with two images only"),
     ],

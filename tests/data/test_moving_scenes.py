@@ -74,3 +74,13 @@ def test_scenes_of_cut_outs_are_seeded_and_exact():
     assert float(off[~scene.occluded & inside[0]].median()) < 0.03
     with pytest.raises(ValueError, match="masks: expected shape"):
         zoo_scene(pictures, masks[:2], SIZE)
+
+
+def test_a_photograph_can_be_the_background():
+    pictures, none = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.bool)
+    photograph = torch.stack([torch.full((50, 70), value) for value in (0.2, 0.5, 0.7)])
+    scene = zoo_scene(pictures, none, SIZE, backdrop=photograph, seed=2)
+    for image in (scene.image0, scene.image1):
+        torch.testing.assert_close(image, photograph[:, :1, :1].expand_as(image))
+    with pytest.raises(ValueError, match=r"backdrop: expected shape \(3, h, w\)"):
+        zoo_scene(pictures, none, SIZE, backdrop=photograph[0])

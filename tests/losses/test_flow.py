@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from geoframe.losses.flow import (
+    displacement_cross_entropy,
     displacement_in_samples,
     feature_kernel,
     flow_kernel,
@@ -54,6 +55,33 @@ def test_gradients():
     scores = torch.rand(1, 2, 2, 3, 3, dtype=torch.float64, requires_grad=True)
     truth = torch.tensor([[[0.0, 1.0], [-1.0, 0.0]], [[0.0, 0.0], [1.0, 1.0]]])[None].double()
     assert torch.autograd.gradcheck(lambda s: structured_hinge_loss(s, truth), scores)
+    assert torch.autograd.gradcheck(lambda s: displacement_cross_entropy(s, truth), scores)
+
+
+def test_the_cross_entropy_equals_its_definition():
+    scores = torch.rand(1, 2, 2, 5, 5, dtype=torch.float64)
+    truth = torch.tensor([[0.2, -1.9], [2.0, 1.5], [3.0, 0.0], [torch.nan, 0.0]]).double()
+    scores[0, 0, 0, 4] = -torch.inf  # a row without scores
+    total = 0.0
+    for p in range(2):
+        S = scores.reshape(4, 5, 5)[p].numpy()
+        y, x = (truth[p] + 2).tolist()
+        bump, weight = np.zeros((5, 5)), np.where(np.isfinite(S), np.exp(S / 0.3), 0.0)
+        for m, k in np.ndindex(5, 5):
+            bump[m, k] = np.exp(-((m - y) ** 2 + (k - x) ** 2) / 2) if np.isfinite(S[m, k]) else 0.0
+        kept = bump > 0
+        total -= (bump[kept] / bump.sum() * np.log(weight[kept] / weight.sum())).sum()
+    found = displacement_cross_entropy(scores, truth.reshape(1, 2, 2, 2), temperature=0.3, sigma=1.0)
+    assert float(found) == pytest.approx(total / 2, rel=1e-12)
+
+
+def test_what_is_not_known_costs_no_entropy():
+    scores = torch.rand(1, 1, 1, 5, 5, requires_grad=True)
+    none = displacement_cross_entropy(scores, torch.full((1, 1, 1, 2), torch.nan))
+    none.backward()
+    assert float(none.detach()) == 0 and not scores.grad.any()
+    with pytest.raises(ValueError, match="temperature, sigma: expected positive numbers, found 0 and"):
+        displacement_cross_entropy(scores, torch.zeros(1, 1, 1, 2), temperature=0.0)
 
 
 def test_displacements_in_samples_of_a_level():

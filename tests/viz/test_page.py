@@ -75,3 +75,11 @@ def test_a_wide_table_is_not_cut_nor_widens_the_page(width, browse, tmp_path):
     root = re.search(r"<html[^>]*>", browse(tmp_path / "p.html", width))[0]
     assert 'data-page="0"' in root and 'data-cut="0"' in root
     assert int(re.search(r'data-table="(\d+)"', root)[1]) > 100
+
+
+def test_data_that_are_not_known_are_null(tmp_path):
+    """NaN is no JSON: a browser would read none of the data."""
+    write_page(tmp_path / "p.html", "a", "", data={"u": [float("nan"), 1.5], "v": float("inf")})
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert json.loads(re.search(r'id="data">(.*?)</script>', page)[1]) == {"u": [None, 1.5], "v": None}
+    assert "NaN" not in page

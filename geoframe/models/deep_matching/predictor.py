@@ -31,7 +31,7 @@ from geoframe.training import fit, load_model, save_model
 KIND = "deep matching"
 _STEPS_AN_EPOCH = 250
 _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
-_CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
+CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
 _DOUBTFUL = 0.5  # mean confidence below which there is a warning
 _WEIGHTS = (-0.291, -1.163, -1.521, 1.206, 0.355)  # of `flow_signs`, and a constant
@@ -47,7 +47,7 @@ class ImageMatches:
         points1: (N, 2) float32 in image 1.
         score: (N,) float32, the final score of deep matching, divided by the number of its levels: in [0, 1].
         confidence: (N,) float32 in [0, 1], how likely the match is right to 3 pixels.
-        flow: (2, H, W) float32, from image 0 to image 1, pixels.
+        flow: (2, H, W) float32, from image 0 to image 1, pixels; NaN where it is unknown.
         flow_confidence: (H, W) float32 in [0, 1], how likely the flow is right to 3 pixels.
     """
 
@@ -59,9 +59,15 @@ class ImageMatches:
     flow_confidence: Tensor
 
     @property
+    def mean_confidence(self) -> float:
+        """How likely the flow is right, on average over the pixels where it is known; 0 where it is known nowhere."""
+        known = torch.isfinite(self.flow).all(0)
+        return float(self.flow_confidence[known].mean()) if bool(known.any()) else 0.0
+
+    @property
     def warning(self) -> str:
         """What to beware of, or nothing: the flow is likely to be wrong at half of the pixels or more."""
-        sure = float(self.flow_confidence.mean())
+        sure = self.mean_confidence
         if sure >= _DOUBTFUL:
             return ""
         return (
@@ -177,52 +183,7 @@ def _at(field: Tensor, points: Tensor) -> Tensor:
     return sample_at(field[None], points.T[None, :, None])[0, :, 0].T
 
 
-def match_fields(
-    field0: Tensor,
-    field1: Tensor,
-    *,
-    cell: float = 1.0,
-    stride: int = 2,
-    radius: int | None = None,
-    levels: int = 6,
-    exponent: float = 1.4,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Deep matching of any embeddings of pixels, such as those of two animals: scores come from them, not from patches.
-
-    Args:
-        field0: (D, h, w), of image 0; compared by their cosines.
-        field1: (D, h1, w1), of image 1.
-        cell: pixels of the image that a place of the fields stands for.
-        stride: places of image 0 between matches.
-        radius: how far matches are searched, places each way; by default everywhere.
-        levels: of the pyramid.
-        exponent: of all levels.
-
-    Returns:
-        points0 (N, 2), points1 (N, 2) in pixels of the images, and score (N,), see `ImageMatches`.
-
-    Raises:
-        ValueError: fields of different D, or empty ones.
-    """
-    D = check_shape(field0, "D h w", "field0")["D"]
-    check_shape(field1, f"{D} h1 w1", "field1")
-    for name, x in (("field0", field0), ("field1", field1)):
-        check_finite(x, name, remedy="leave such pixels out, as zeros")
-    radius = max(*field0.shape[1:], *field1.shape[1:]) if radius is None else radius
-    check_int(radius, "radius", low=1)
-    check_int(stride, "stride", low=1)
-    features = [F.normalize(x.float(), dim=0).numpy() for x in (field0, field1)]
-    volume = _volume(features, 1, 1, stride, radius, 1, (exponent,) * levels, True)
-    found = volume.decode(_CELL * stride)
-    keep = torch.from_numpy(found.reciprocal)
-    points0, points1 = (
-        cell * (torch.from_numpy(x.copy()).float()[keep] + 0.5)
-        for x in (volume.centres(), found.target[..., ::-1])
-    )
-    return points0, points1, torch.from_numpy(found.score)[keep] / (len(volume.exponents) + 1)
-
-
-def _volume(
+def score_volume(
     features: Sequence[Any],
     size: int,
     spacing: int,
@@ -232,7 +193,7 @@ def _volume(
     exponents: tuple[float, ...],
     half: bool,
 ) -> MatchVolume:
-    """The volume of a pair, with as many levels as are worth building."""
+    """The volume of a pair of fields (C, H, W), with as many levels as are worth building; see `MatchVolume`."""
     grid = [max(1, -(-(n - stride // 2) // stride)) for n in features[0].shape[1:]]
     levels = max(1, n_levels(grid[0], grid[1], radius, len(exponents)))
     return MatchVolume(
@@ -268,10 +229,10 @@ def quasi_dense(
         features = [matcher.features(x[None])[0].float().numpy() for x in small]
     samples = max(1, round(radius / downscale / matcher.step))
     exponents = tuple(float(x) for x in matcher.exponents.detach())
-    volume = _volume(
+    volume = score_volume(
         features, matcher.size, matcher.spacing, matcher.stride, samples, matcher.step, exponents, half
     )
-    found = volume.decode(_CELL * matcher.stride)
+    found = volume.decode(CELL * matcher.stride)
     place, _ = volume.polish(found.target, _POLISH)
     keep = torch.from_numpy(found.reciprocal)
     points0 = torch.from_numpy(volume.centres()).float()[keep] + 0.5

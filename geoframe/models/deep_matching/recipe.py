@@ -8,8 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from geoframe._check import check_int
-from geoframe.losses.flow import displacement_in_samples, structured_hinge_loss
+from geoframe._check import check_choice, check_int
+from geoframe.losses.flow import (
+    displacement_cross_entropy,
+    displacement_in_samples,
+    structured_hinge_loss,
+)
 from geoframe.training import Schedule
 
 LEARNED = ("exponents", "features")
@@ -17,19 +21,26 @@ LEARNED = ("exponents", "features")
 
 @dataclass(frozen=True)
 class Losses:
-    """Weights of the structured hinge loss at the levels of the pyramid.
+    """Weights of the losses at the levels of the pyramid.
 
     Attributes:
         up: weight by level l of the loss of S_l.
         down: of the loss of Q_l.
-        alpha: the largest margin.
-        sigma: how fast the margin grows, samples.
+        form: "hinge", the paper's structured hinge loss, or "cross-entropy" of the displacements.
+        alpha: the largest margin of the hinge loss.
+        sigma: how fast that margin grows, or the width of the bump around the true place; samples.
+        temperature: that scores are divided by in the cross entropy.
     """
 
     up: Mapping[int, float] = field(default_factory=dict)
     down: Mapping[int, float] = field(default_factory=lambda: {0: 1.0})
+    form: str = "hinge"
     alpha: float = 1.0
     sigma: float = 1.0
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_choice(self.form, ("hinge", "cross-entropy"), "form")
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weighted losses by name of a batch with image0, image1 (B, 3, H, W) and flow (B, 2, H, W)."""
@@ -44,9 +55,13 @@ class Losses:
                 truth = displacement_in_samples(
                     batch["flow"], level, size, stride=plain.stride, step=plain.step
                 )
-                loss = structured_hinge_loss(maps[level], truth, alpha=self.alpha, sigma=self.sigma)
-                found[f"{name}_{level}"] = weight * loss
+                found[f"{name}_{level}"] = weight * self._of(maps[level], truth)
         return found
+
+    def _of(self, scores: Tensor, truth: Tensor) -> Tensor:
+        if self.form == "hinge":
+            return structured_hinge_loss(scores, truth, alpha=self.alpha, sigma=self.sigma)
+        return displacement_cross_entropy(scores, truth, temperature=self.temperature, sigma=self.sigma)
 
 
 @dataclass(frozen=True)
@@ -91,7 +106,7 @@ PAPER = Recipe(
 OURS = Recipe(
     name="geoframe",
     settings={"descriptor": "small", "size": 2, "spacing": 4, "radius": 24, "levels": 4, "exponent": 1.4},
-    losses=Losses(up={1: 0.05, 2: 0.1, 3: 0.2}, down={0: 0.1}, alpha=0.3),
+    losses=Losses(up={1: 0.3, 2: 0.3, 3: 0.3}, down={0: 1.0}, form="cross-entropy", sigma=0.7),
     schedule=Schedule(steps=2000, lr=2e-3, decay="cosine", lr_factors={"exponents": 3.0}),
 )
 EXPONENTS = replace(
