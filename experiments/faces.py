@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import time
 import zipfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from geoframe._files import to_json
 from geoframe.data.face_files import LandmarkSet, load_landmark_images
+from geoframe.viz.images import contact_sheet, draw_points
+from geoframe.viz.surfaces import save_picture
+from geoframe.warps import to_pixels
 
 
 class Faces(NamedTuple):
@@ -64,3 +73,69 @@ def squares(predictor: object, faces: LandmarkSet) -> tuple[Tensor, Tensor, Tens
     """Squares, landmarks and people of annotated faces, as a predictor wants them."""
     kept, cut = predictor.squares(faces)  # type: ignore[attr-defined]
     return cut.images, cut.points, kept.identity
+
+
+def face_options(doc: str | None, variants: Iterable[str], default: list[str]) -> argparse.ArgumentParser:
+    """The words that every experiment on faces understands.
+
+    Args:
+        doc: text of its --help.
+        variants: what --variant may be.
+        default: what it is.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--quick", action="store_true", help="a smoke test on few pictures and steps")
+    parser.add_argument("--develop", action="store_true", help="measure on a third of the training people")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, help="of each training; by default the recipe's")
+    parser.add_argument("--variant", nargs="+", choices=list(variants), default=default)
+    parser.add_argument(
+        "--labels", nargs="+", default=["10", "50", "all"], help="annotated pictures learned from"
+    )
+    parser.add_argument("--test", type=int, help="pictures to measure on, evenly spread; by default all")
+    parser.add_argument("--draws", type=int, default=3, help="of 10 and of 50 labels")
+    parser.add_argument("--method", nargs="+", choices=["cascade", "linear"], default=["cascade", "linear"])
+    return parser
+
+
+def faces_of(asked: argparse.Namespace) -> tuple[Faces, list[int | str]]:
+    """The faces and the numbers of labels that were asked for; few of both with --quick."""
+    faces = load_faces(asked.out / "faces", development=asked.develop)
+    if asked.quick:
+        few = (part.only(range(12)) for part in (faces.train, faces.test, faces.unlabelled))
+        return Faces(*few), [5, "all"]
+    if asked.test is not None:
+        step = max(1, len(faces.test) // asked.test)
+        faces = faces._replace(test=faces.test.only(range(0, len(faces.test), step)))
+    return faces, [x if x == "all" else int(x) for x in asked.labels]
+
+
+def trained(out: Path, train: Callable[[], Any], load: Callable[[Path], Any]) -> tuple[Any, dict[str, float]]:
+    """The predictor of a folder, trained if it is not there yet, and the CPU seconds that its training took."""
+    if not (out / "model.json").is_file():
+        start = time.process_time()
+        train()
+        (out / "cpu_seconds.json").write_text(to_json(time.process_time() - start), encoding="utf-8")
+    told = out / "cpu_seconds.json"
+    return load(out), {"cpu_seconds": json.loads(told.read_text())} if told.is_file() else {}
+
+
+def add_results(out: Path, head: str, numbers: Mapping[str, Any]) -> None:
+    """Put numbers into OUT/results.json, under flat names such as head/iod_percent_5/all, beside what is there."""
+    file = out / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name, value in numbers.items():
+        for key, number in value.items() if isinstance(value, Mapping) else [("", value)]:
+            results["/".join(filter(None, (head, name, str(key))))] = number
+    file.write_text(to_json(results), encoding="utf-8")
+
+
+def draw_own_points(predictor: Any, images: Tensor, file: Path) -> None:
+    """Landmarks of the network's own on 24 of the pictures."""
+    images = images[:: max(1, len(images) // 24)][:24]
+    side = images.shape[-1]
+    points = to_pixels(predictor.own_points(images), side, side)
+    pictures = (np.ascontiguousarray(x.movedim(0, -1).numpy()) for x in images)
+    drawn = [draw_points(x, p, scale=2) for x, p in zip(pictures, points, strict=True)]
+    save_picture(contact_sheet(drawn, columns=8), file)

@@ -1,23 +1,22 @@
 """Inter-intra landmarks on faces, against their own baseline without the other subject and without the way back.
 
-    python -m experiments.inter_intra.run --out DIR [--quick] [--seed S] [--variant NAME ...] [--minutes M | --steps N]
-                                          [--start FOLDER]
+    python -m experiments.inter_intra.run --out DIR [--quick] [--seed S ...] [--variant NAME ...]
+                                          [--minutes M | --steps N] [--start FOLDER] [--labels N ...] [--draws N]
 
-Variants: geoframe and geoframe_baseline start from the same sparse landmarks (of --start, with K = 10, or trained here)
-and have the same steps; geoframe_inter and geoframe_cycle have one of the two parts; paper and paper_baseline are the
-published system, whose 200,000 steps are days on a CPU: give --minutes.
+Variants: geoframe and geoframe_baseline start from the same sparse landmarks (of --start, with K = 10, or trained
+here), which are measured, too (start), and have the same steps; geoframe_inter and geoframe_cycle have one of the two
+parts; paper and paper_baseline are the published system, whose 200,000 steps are days on a CPU: give --minutes.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.faces import load_faces, squares
-from geoframe._files import to_json
+from experiments.faces import Faces, add_results, draw_own_points, face_options, faces_of, squares, trained
 from geoframe.models import inter_intra, object_frame, sparse_landmarks
 from geoframe.models.inter_intra import BASELINE, OURS, PAPER, Recipe
 
@@ -38,51 +37,63 @@ VARIANTS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """See the top of this file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--steps", type=int)
+    parser = face_options(__doc__, VARIANTS, ["geoframe", "geoframe_baseline"])
+    parser.add_argument("--minutes", type=float, help="of each training, instead of --steps")
     parser.add_argument("--start", type=Path)
-    parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=["geoframe", "geoframe_baseline"])
     asked = parser.parse_args(argv)
-    faces = load_faces(asked.out / "faces")
-    labels: list[int | str] = [10, 50, "all"]
-    if asked.quick:
-        faces = type(faces)(*(part.only(range(12)) for part in (faces.train, faces.test, faces.unlabelled)))
-        labels = [5, "all"]
-    start = None if asked.start is None else sparse_landmarks.load(asked.start)
-    if start is None and any(VARIANTS[v].settings.get("detector") == "frame" for v in asked.variant):
-        plan = sparse_landmarks.OURS.with_k(10)
-        frame = object_frame.OURS.with_steps(2) if asked.quick else object_frame.OURS
-        start = sparse_landmarks.train(
-            faces.unlabelled,
-            out=asked.out / f"start_{asked.seed}",
-            recipe=plan.with_steps(2) if asked.quick else plan,
-            frame=frame,
-            seed=asked.seed,
-        )
-    results: dict[str, Any] = {}
-    for variant in asked.variant:
-        recipe = VARIANTS[variant]
-        if asked.quick or asked.steps is not None:
-            recipe = recipe.with_steps(2 if asked.quick else asked.steps)
-        elif asked.minutes is not None:
-            recipe = recipe.with_minutes(asked.minutes)
-        out = asked.out / f"{variant}_{asked.seed}"
-        begin = start if recipe.settings.get("detector") == "frame" else None
-        if not (out / "model.json").is_file():
-            inter_intra.train(faces.unlabelled, out=out, recipe=recipe, start=begin, seed=asked.seed)
-        predictor = inter_intra.load(out)
-        labelled, test = squares(predictor, faces.train), squares(predictor, faces.test)
-        for method in ("cascade", "linear"):
-            results[f"{variant}/{asked.seed}/{method}"] = inter_intra.evaluate(
-                predictor, labelled, test[:2], labels=labels, method=method, seed=asked.seed
+    faces, labels = faces_of(asked)
+    for seed in asked.seed:
+        start = _start(asked, faces, seed)
+        for variant in asked.variant:
+            recipe = VARIANTS[variant]
+            if asked.quick or asked.steps is not None:
+                recipe = recipe.with_steps(2 if asked.quick else asked.steps)
+            elif asked.minutes is not None:
+                recipe = recipe.with_minutes(asked.minutes)
+            out = asked.out / f"{variant}_{seed}"
+            begin = start if recipe.settings.get("detector") == "frame" else None
+            learn = partial(
+                inter_intra.train, faces.unlabelled, out=out, recipe=recipe, start=begin, seed=seed
             )
-        (asked.out / "results.json").write_text(to_json(results), encoding="utf-8")
+            predictor, spent = trained(out, learn, inter_intra.load)
+            _measure(asked, f"{variant}/{seed}", predictor, faces, labels, seed, spent)
+        if start is not None:
+            _measure(asked, f"start/{seed}", start, faces, labels, seed, {})
+
+
+def _start(asked: Any, faces: Faces, seed: int) -> sparse_landmarks.Predictor | None:
+    """The sparse landmarks that ours and its baseline begin with, trained here unless --start tells them."""
+    if asked.start is not None:
+        return sparse_landmarks.load(asked.start)
+    if all(VARIANTS[v].settings.get("detector") != "frame" for v in asked.variant):
+        return None
+    out = asked.out / f"start_{seed}"
+    if (out / "model.json").is_file():
+        return sparse_landmarks.load(out)
+    plan = sparse_landmarks.OURS.with_k(10)
+    return sparse_landmarks.train(
+        faces.unlabelled,
+        out=out,
+        recipe=plan.with_steps(2) if asked.quick else plan,
+        frame=object_frame.OURS.with_steps(2) if asked.quick else object_frame.OURS,
+        seed=seed,
+    )
+
+
+def _measure(
+    asked: Any, name: str, predictor: Any, faces: Faces, labels: Any, seed: int, spent: dict[str, float]
+) -> None:
+    labelled, test = squares(predictor, faces.train), squares(predictor, faces.test)
+    numbers = sparse_landmarks.point_measures(predictor, labelled, test[:2], seed=seed)
+    if isinstance(predictor, inter_intra.Predictor):
+        numbers["painting_error"] = inter_intra.painting_error(predictor, test[0], seed=seed)
+    add_results(asked.out, name, spent | numbers)
+    for method in asked.method:
+        errors = object_frame.landmark_errors(
+            predictor, labelled, test[:2], labels=labels, draws=asked.draws, method=method, seed=seed
+        )
+        add_results(asked.out, f"{name}/{method}", errors)
+    draw_own_points(predictor, test[0], asked.out / f"{name.replace('/', '_')}.png")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     error = 100 * (found - test.centres).norm(dim=-1) / SIZE
     numbers = {"centre_error_percent": float(error.mean()), "centre_error_median": float(error.median())}
     numbers |= {f"link_{k}_percent": float(error[:, k].mean()) for k in range(error.shape[1])}
-    (asked.out / "results.json").write_text(to_json({f"arm/{asked.seed}": numbers}), encoding="utf-8")
+    results = {f"arm/{asked.seed}/{name}": value for name, value in numbers.items()}
+    (asked.out / "results.json").write_text(to_json(results), encoding="utf-8")
     shown = test.second[:12]
     pictures = [np.ascontiguousarray(x.movedim(0, -1).numpy()) for x in shown]
     pairs = [x for pair in zip(pictures, predictor.colours(shown), strict=True) for x in pair]

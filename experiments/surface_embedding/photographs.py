@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from geoframe.data.image_files import box_of_mask, read_image, read_mask
-from geoframe.data.pixel_samples import crop_box
 from geoframe.metrics.embeddings import mask_iou, pck
 from geoframe.models.surface_embedding import Predictor
 from geoframe.models.surface_embedding.network import at_points
@@ -124,10 +123,8 @@ def _video(predictor: Predictor, folder: Path) -> dict[str, float]:
 def _frame(predictor: Predictor, folder: Path, frame: str, joints: Tensor | None) -> _Frame:
     """Embedding (D, n) and raw features (C, n), each of unit length, at the pixels of the mask of a frame."""
     image, mask = read_image(folder / f"{frame}.jpg"), read_mask(folder / f"{frame}.png")
-    x0, y0, x1, y1 = crop_box(box_of_mask(mask), (mask.shape[0], mask.shape[1]))
-    crop = image[:, y0:y1, x0:x1]
-    E = predictor.fields(crop).embedding
-    maps = raw_maps(predictor, crop)
+    (x0, y0, x1, y1), found = predictor.looks(image, box_of_mask(mask))[-1]
+    E, maps = found.embedding, raw_maps(predictor, image[:, y0:y1, x0:x1])
     pixels = torch.nonzero(mask).flip(1).float()
 
     def at(places: Tensor) -> tuple[Tensor, Tensor]:

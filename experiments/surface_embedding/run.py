@@ -8,6 +8,7 @@ c  the share of annotated pixels
 d  a new species: from scratch, pre-trained on another one, and with its embedding carried over (E' = T E)
 e  one network for each species, one with a surface each, one that knows no categories
 p  photographs (``GEOFRAME_DATA``): horses, and joints in videos, with the model that geoframe comes with
+r  unseen renders, with the same model: all of them, and by what makes a picture hard
 
 All networks of a to e are frozen EfficientNet-Lite0 with a head of half a million weights. They see pictures of 64
 pixels, and learn from maps of the backbone that are computed once. ``--quick`` shrinks everything until it only runs.
@@ -209,7 +210,15 @@ def study_p(size: Size, seed: int) -> dict[str, Any]:
     return {"horses": found, "videos": videos(predictor, Path(folder) / "video")}
 
 
-STUDIES = {"a": study_a, "b": study_b, "c": study_c, "d": study_d, "e": study_e, "p": study_p}
+def study_r(size: Size, seed: int) -> dict[str, Any]:
+    """Unseen renders of horses."""
+    from experiments.surface_embedding.renders import renders
+    from geoframe.models.surface_embedding import load
+
+    return renders(load(), "horse", 100 if size != QUICK else 4, seed=9001 + seed)
+
+
+STUDIES = {"a": study_a, "b": study_b, "c": study_c, "d": study_d, "e": study_e, "p": study_p, "r": study_r}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from geoframe.metrics.embeddings import pck
 from geoframe.metrics.landmarks import box_side
 from geoframe.warps import to_normalised, to_pixels
 
-SIZE, FIELD = 256, 32
+SIZES, FIELD = (192, 256, 320), 32
 WEIGHTS = (0.0, 0.0, 0.5, 1.0, 1.0)  # of Lite0's maps of strides 2 to 32
 
 
@@ -36,8 +36,8 @@ def category_scores(images: LandmarkSet, *, limit: int | None = None) -> dict[st
     count = len(images) if limit is None else min(limit, len(images))
     pictures = [read_image(p) for p in images.images[:count]]  # type: ignore[arg-type]
     sizes = [(p.shape[1], p.shape[2]) for p in pictures]
-    squares = torch.stack([_stretched(p) for p in pictures])
-    field = joined_features(net(squares), WEIGHTS, FIELD)
+    maps = [m for size in SIZES for m in net(torch.stack([_stretched(p, size) for p in pictures]))]
+    field = joined_features(maps, WEIGHTS * len(SIZES), FIELD, centred=True)
     points = torch.stack([to_normalised(images.points[i], *sizes[i]) for i in range(count)])
     side = box_side(images.points)
     scores: dict[str, list[float]] = {"copied": [], "features": [], "frame": []}
@@ -55,9 +55,9 @@ def category_scores(images: LandmarkSet, *, limit: int | None = None) -> dict[st
     return {name: 100 * sum(x) / len(x) for name, x in scores.items()}
 
 
-def _stretched(picture: Tensor) -> Tensor:
+def _stretched(picture: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(
-        picture[None], size=(SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True
+        picture[None], size=(size, size), mode="bilinear", align_corners=False, antialias=True
     )[0]
 
 
@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = list(next(iter(results.values())))
     results["mean"] = {n: sum(r[n] for r in results.values()) / len(results) for n in names}
     asked.out.mkdir(parents=True, exist_ok=True)
-    (asked.out / "results.json").write_text(to_json(results), encoding="utf-8")
+    flat = {f"{name}/{k}": v for name, scores in results.items() for k, v in scores.items()}
+    (asked.out / "results.json").write_text(to_json(flat), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "landmarks predict": landmarks.predict,
     "landmarks evaluate": landmarks.evaluate,
     "frame train": frame.train,
-    "frame predict": frame.predict,
-    "frame evaluate": frame.evaluate,
+    "frame predict": landmarks.predict,
+    "frame evaluate": landmarks.evaluate,
 }
 
 

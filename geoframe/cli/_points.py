@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoframe.cli._common import PartFailed, save_json, text_table, warn
+from geoframe.cli._common import PartFailed, progress_bar, save_json, text_table, warn
 
 if TYPE_CHECKING:
     from geoframe.data.face_files import LandmarkSet, Squares
@@ -25,6 +25,24 @@ def lasting(plan: Any, minutes: float | None, steps: int | None) -> Any:
     if minutes is not None:
         return plan.with_minutes(minutes)
     return plan if steps is None else plan.with_steps(steps)
+
+
+def learn(system: Any, data: Path, out: Path, plan: Any, **options: Any) -> None:
+    """Train a system on the images of a folder, with a bar, and tell what was written.
+
+    Args:
+        system: module with `train`.
+        data: see `load_landmark_images`.
+        out: folder for the model.
+        plan: the recipe.
+        **options: of `train`.
+    """
+    from geoframe.data.face_files import load_landmark_images
+
+    images = load_landmark_images(data)
+    with progress_bar(f"{len(images)} images") as progress:
+        predictor = system.train(images, out=out, recipe=plan, progress=progress, on_bad_file=warn, **options)
+    print(f"{predictor.about['steps']} steps; wrote model.safetensors, model.json and log.csv to {out}")
 
 
 def with_regressor(predictor: Any, labelled: Path | None, method: str, seed: int, bad: list[str]) -> Any:
@@ -48,13 +66,14 @@ def groups_of(images: LandmarkSet) -> Any:
 def write_predictions(
     out: Path, model: Path, predictor: Any, kept: LandmarkSet, cut: Squares, bad: list[str], page: bool
 ) -> None:
-    """landmarks.json, landmarks.png and, of frames, frame.png; with `page` also landmarks.html.
+    """landmarks.json, landmarks.png and, of frames, frame.png and warped.png; with `page` also landmarks.html.
 
     Raises:
         PartFailed: images that were left out.
     """
     from geoframe._files import staged_folder
-    from geoframe.viz.images import contact_sheet, draw_points
+    from geoframe.models.object_frame import Predictor as Frame
+    from geoframe.viz.images import as_picture, contact_sheet, draw_points
     from geoframe.viz.page import card, image, write_page
     from geoframe.viz.surfaces import save_picture
     from geoframe.warps import to_pixels
@@ -80,10 +99,12 @@ def write_predictions(
             if page:
                 boxes = [card(n, image(s, n)) for n, s in zip(kept.names, shown, strict=False)]
                 write_page(folder / "landmarks.html", "Landmarks", "".join(boxes))
-        if hasattr(predictor, "colours"):
-            colours = predictor.colours(cut.images[: len(first)])
-            pairs = [x for i in first for x in (pictures[i], colours[i])]
-            save_picture(contact_sheet(pairs, columns=8), folder / "frame.png")
+        if isinstance(predictor, Frame):
+            some = cut.images[: len(first)]
+            colours, warped = predictor.colours(some), predictor.warp_onto(some[:1].expand_as(some), some)
+            for name, beside in (("frame", colours), ("warped", [as_picture(x) for x in warped])):
+                pairs = [x for i in first for x in (pictures[i], beside[i])]
+                save_picture(contact_sheet(pairs, columns=8), folder / f"{name}.png")
         save_json(told, folder / "landmarks.json")
     for line in (*bad, *(found.warnings if found is not None else ())):
         warn(line)

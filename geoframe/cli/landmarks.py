@@ -1,11 +1,9 @@
-"""`geoframe landmarks`: learn K landmarks from a folder of images, predict with them, measure them."""
+"""`geoframe landmarks`: learn K landmarks from a folder of images; predict with them or an object frame, measure."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from geoframe.cli._common import progress_bar, warn
 
 if TYPE_CHECKING:
     from geoframe.heads.trained import LandmarkPredictor
@@ -46,8 +44,7 @@ def train(
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
     """
-    from geoframe.cli._points import lasting
-    from geoframe.data.face_files import load_landmark_images
+    from geoframe.cli._points import lasting, learn
     from geoframe.models import inter_intra, object_frame, sparse_landmarks
 
     system: Any = sparse_landmarks if method == "sparse" else inter_intra
@@ -63,22 +60,8 @@ def train(
                 "--frame: expected only with --method sparse and --recipe geoframe, found another"
             )
         more["frame"] = object_frame.load(frame)
-    images = load_landmark_images(data)
-    with progress_bar(f"{len(images)} images") as progress:
-        predictor = system.train(
-            images,
-            out=out,
-            recipe=plan,
-            crop=crop,
-            seed=seed,
-            devices=devices,
-            accelerator=accelerator,
-            progress=progress,
-            on_bad_file=warn,
-            **more,
-        )
-    told = f"{k} landmarks, {predictor.about['steps']} steps"
-    print(f"{told}; wrote model.safetensors, model.json and log.csv to {out}")
+    common: dict[str, Any] = {"seed": seed, "devices": devices, "accelerator": accelerator}
+    learn(system, data, out, plan, crop=crop, **common, **more)
 
 
 def predict(
@@ -93,13 +76,15 @@ def predict(
     page: bool = False,
     seed: int = 0,
 ) -> None:
-    """Landmarks of images: landmarks.json and landmarks.png.
+    """Landmarks of images, and of an object frame its colours: landmarks.json, landmarks.png, frame.png, warped.png.
 
-    The K landmarks that were learned, or those of annotated images, once there are some. Images that cannot be read
-    are told and left out; the exit status is 1 then, and 2 if nothing is left.
+    The K landmarks that were learned without labels or, once there are annotated images, those of them: a few are
+    enough, from a JSON or CSV file of points. frame.png shows each image beside its frame, warped.png the first image
+    in the shape of the others. The frames of a video are a folder of images like any other. Images that cannot be
+    read are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe landmarks train` wrote.
+        model: folder that `geoframe frame train` or `geoframe landmarks train` wrote.
         data: a folder of images.
         out: folder for the results.
         labelled: annotated images to learn your landmarks from: a folder with landmarks.json or landmarks.csv, or
@@ -113,7 +98,7 @@ def predict(
     from geoframe.data.face_files import load_landmark_images
 
     bad: list[str] = []
-    predictor = with_regressor(_load(model), labelled, method, seed, bad)
+    predictor = with_regressor(_load(model)[1], labelled, method, seed, bad)
     if save is not None:
         predictor.save(save)
     kept, cut = predictor.squares(load_landmark_images(data), on_bad_file=bad.append)
@@ -131,44 +116,44 @@ def evaluate(
     method: Literal["cascade", "linear"] = "cascade",
     seed: int = 0,
 ) -> None:
-    """Measure landmarks on annotated images: evaluation.json and evaluation.md.
+    """Measure landmarks, or an object frame, on annotated images: evaluation.json and evaluation.md.
 
     A regressor learns from the annotated images of --labelled, once for each number of labels (three draws, averaged),
     and is measured on --data. No person should be in both.
 
     Args:
-        model: folder that `geoframe landmarks train` wrote.
+        model: folder that `geoframe frame train` or `geoframe landmarks train` wrote.
         data: annotated images to measure on: a folder with landmarks.csv or landmarks.json.
         labelled: annotated images to learn from, likewise.
         out: folder for the results.
         labels: how many annotated images the regressor learns from, one run for each number.
         method: cascade is ours; linear the papers' regression.
-        seed: of draws and warps.
+        seed: of draws, pairs and warps.
     """
     from geoframe.cli._points import counts, labelled_squares, write_evaluation
-    from geoframe.models import inter_intra, sparse_landmarks
 
     asked = counts(labels)
-    predictor: Any = _load(model)
+    system, predictor = _load(model)
     bad: list[str] = []
     known = labelled_squares(predictor, labelled, bad)
     test = labelled_squares(predictor, data, bad)
-    system: Any = inter_intra if isinstance(predictor, inter_intra.Predictor) else sparse_landmarks
     numbers = system.evaluate(predictor, known, test[:2], labels=asked, method=method, seed=seed)
     about = {"recipe": predictor.about["recipe"], "method": method, "labelled": len(known[0])}
     write_evaluation(out, numbers, about, bad, len(test[0]))
 
 
-def _load(model: Path) -> LandmarkPredictor:
-    """The landmarks of a folder, of whichever method.
+def _load(model: Path) -> tuple[Any, LandmarkPredictor]:
+    """The system that a folder holds a model of, and the model.
 
     Raises:
-        ValueError: a folder with neither.
+        ValueError: a folder with none.
     """
     from geoframe._files import read_text
-    from geoframe.models import inter_intra, sparse_landmarks
+    from geoframe.models import inter_intra, object_frame, sparse_landmarks
 
     about = model / "model.json"
-    if about.is_file() and f'"{inter_intra.predictor.KIND}"' in read_text(about):
-        return inter_intra.load(model)
-    return sparse_landmarks.load(model)
+    told = read_text(about) if about.is_file() else ""
+    for system in (object_frame, inter_intra):
+        if f'"{system.predictor.KIND}"' in told:
+            return system, system.load(model)
+    return sparse_landmarks, sparse_landmarks.load(model)

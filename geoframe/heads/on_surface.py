@@ -9,6 +9,7 @@ Source: ours. The smooth function is the ridge regression of `C` eigenfunctions,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor
 from geoframe._check import check_float, check_index, check_shape
 from geoframe.canonical.surface import Surface
 from geoframe.pixels import PixelMap
+from geoframe.render import rasterize
+from geoframe.warps import spline_warp
 
 _EIGENFUNCTIONS = 64
 _SMOOTH = 1e-3  # of the penalty of the highest eigenfunction, in annotations
 _TEMPERATURE = 0.05  # of cosines, for the confidence
+_VIEW = 256  # pixels of the view that tells which vertices are seen
 _MARGIN = 0.7  # a pixel is foreground from this share of the annotated pixels' usual cosine on
 
 
@@ -59,6 +63,105 @@ class SurfaceFrame:
             best = torch.cat([(x @ self.table.mT).amax(-1) for x in rows])
             mask = (best >= self.least).unflatten(0, field.shape[1:])
         return PixelMap.of_embedding(field, self.table, mask, self.surface, temperature=_TEMPERATURE)
+
+
+def spread_landmarks(
+    surface: Surface,
+    vertices: Tensor,
+    points: Tensor,
+    *,
+    direction: Sequence[float],
+    up: Sequence[float] = (0.0, 1.0, 0.0),
+    margin: float = 0.1,
+) -> tuple[Tensor, Tensor]:
+    """Where the surface between landmarks is seen in pictures: thin-plate splines of a view of the surface.
+
+    A picture's landmarks tell where a few vertices are seen. The view of the surface in which they lie most like that
+    is bent until they agree; then it tells where all vertices between them are.
+
+    Args:
+        surface: the canonical surface.
+        vertices: (L,) int64, the vertex of each landmark; at least three that are seen from `direction`.
+        points: (n, L, 2) the landmarks in pictures that show the surface roughly from there; any unit, y down.
+        direction: from the surface to the viewer.
+        up: what is upright in the pictures.
+        margin: how far around the landmarks' hull vertices are taken, in parts of its size.
+
+    Returns:
+        vertices: (M,) int64 that are seen from `direction`, within the hull.
+        points: (n, M, 2) where they are seen in each picture.
+
+    Raises:
+        ValueError: fewer than three landmarks, vertices that the surface does not have.
+    """
+    L = check_shape(vertices, "L", "vertices")["L"]
+    check_index(vertices, surface.n_verts, "vertices", what="vertices of the surface")
+    check_shape(check_float(points, "points"), f"n {L} 2", "points")
+    if L < 3:
+        raise ValueError(f"vertices: expected at least three landmarks, found {L}")
+    flat, depth = _view(surface, direction, up)
+    low, size = flat.amin(0), (flat.amax(0) - flat.amin(0)).amax() / _VIEW
+    screen = torch.cat([(flat - low) / size, depth[:, None]], 1)
+    seen = rasterize(screen, surface.faces, (_VIEW + 1, _VIEW + 1)).face_id
+    shown = surface.faces[seen[seen >= 0].unique()].unique()
+    chosen = shown[_in_hull(flat[shown], flat[vertices], margin)]
+    return chosen, spline_warp(flat[vertices], points.double())(flat[chosen]).to(points)
+
+
+def map_by_landmarks(
+    surface: Surface,
+    vertices: Tensor,
+    points: Tensor,
+    size: tuple[int, int],
+    *,
+    direction: Sequence[float],
+    up: Sequence[float] = (0.0, 1.0, 0.0),
+    margin: float = 0.1,
+    confidence: float = 1.0,
+) -> PixelMap:
+    """The pixel map of a picture by landmarks alone: the surface between them, bent so that they agree.
+
+    It is as good as the landmarks, smooth, and knows points inside triangles, so that textures travel well.
+
+    Args:
+        surface: the canonical surface.
+        vertices: (L,) int64, the vertex of each landmark.
+        points: (L, 2) pixel x, pixel y of the landmarks.
+        size: (H, W) of the picture.
+        direction: see `spread_landmarks`.
+        up: see `spread_landmarks`.
+        margin: see `spread_landmarks`.
+        confidence: of the landmarks.
+    """
+    seen, places = spread_landmarks(
+        surface, vertices, points[None], direction=direction, up=up, margin=margin
+    )
+    known = torch.zeros(surface.n_verts, dtype=torch.bool)
+    known[seen] = True
+    kept = torch.nonzero(known[surface.faces].all(1))[:, 0]
+    screen = torch.zeros(surface.n_verts, 3, dtype=torch.float64)
+    screen[seen, :2], screen[:, 2] = places[0].double(), _view(surface, direction, up)[1]
+    found = rasterize(screen, surface.faces[kept], size)
+    face = torch.where(found.face_id >= 0, kept[found.face_id.clamp_min(0)], -1)
+    there = PixelMap.of_points(face, found.barycentric.float(), surface)
+    return there.replace(confidence=there.confidence * confidence)
+
+
+def _view(surface: Surface, direction: Sequence[float], up: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Vertices as seen from a direction: right and down (V, 2), and how far they are (V,)."""
+    to_viewer, upright = (F.normalize(torch.tensor(x).double(), dim=0) for x in (direction, up))
+    right = F.normalize(torch.linalg.cross(upright, to_viewer), dim=0)
+    verts = surface.verts.double()
+    return verts @ torch.stack([right, -torch.linalg.cross(to_viewer, right)], 1), -(verts @ to_viewer)
+
+
+def _in_hull(points: Tensor, corners: Tensor, margin: float) -> Tensor:
+    """Which points (N, 2) lie within the convex hull of corners (L, 2), enlarged about their middle."""
+    from scipy.spatial import Delaunay
+
+    middle = corners.mean(0)
+    hull = Delaunay(((corners - middle) * (1 + margin) + middle).numpy())
+    return torch.as_tensor(hull.find_simplex(points.numpy()) >= 0)
 
 
 def tie_to_surface(

@@ -10,6 +10,8 @@ Source: ours; the annealed robust fit follows the usual practice of graduated no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,13 +30,16 @@ _TEMPERATURE = 0.02  # of cosines
 _WINDOW = 5  # pixels of the field around the best match that the mean is taken over
 
 
-def joined_features(maps: list[Tensor], weights: tuple[float, ...], size: int) -> Tensor:
-    """Feature maps of several strides as one field of unit vectors.
+def joined_features(
+    maps: list[Tensor], weights: Sequence[float], size: int, *, centred: bool = False
+) -> Tensor:
+    """Feature maps of several strides, or of several sizes of a picture, as one field of unit vectors.
 
     Args:
         maps: (B, C_i, h_i, w_i) each.
         weights: of each map, whose vectors are normalised first; 0 leaves a map out.
         size: side of the field.
+        centred: subtract each picture's mean vector: what all its places have in common tells none from another.
 
     Returns:
         (B, D, size, size).
@@ -46,7 +51,8 @@ def joined_features(maps: list[Tensor], weights: tuple[float, ...], size: int) -
         for x, w in zip(maps, weights, strict=True)
         if w
     ]
-    return F.normalize(torch.cat(parts, 1), dim=1)
+    field = F.normalize(torch.cat(parts, 1), dim=1)
+    return F.normalize(field - field.mean((2, 3), keepdim=True), dim=1) if centred else field
 
 
 def register(

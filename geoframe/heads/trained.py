@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geoframe._cache import cache_key
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
 from geoframe.data.face_files import LandmarkSet, Squares
+from geoframe.data.views import FlowBatches, ViewBatches, ViewPlan
 from geoframe.heads.landmarks import LandmarkRegressor, Landmarks, fit_regressor
 from geoframe.heads.points import Look
-from geoframe.training import save_model
+from geoframe.training import Schedule, fit, load_model, save_model
+from geoframe.training.loop import Losses
 from geoframe.warps import to_pixels
 
 REGRESSOR = "regressor.safetensors"
@@ -59,6 +63,22 @@ class LandmarkPredictor(ABC):
     ) -> None:
         self.model = model.eval().requires_grad_(False)
         self.about, self.regressor = about, regressor
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """What `save` left in a folder.
+
+        Raises:
+            ValueError: no model there, or one of another kind.
+        """
+        folder = Path(folder)
+        model, about = load_model(folder, cls.build, kind=cls.kind)
+        return cls(model, about, read_regressor(folder))
+
+    @staticmethod
+    @abstractmethod
+    def build(about: Mapping[str, Any]) -> nn.Module:
+        """The network that `about` tells of, its weights not yet read."""
 
     @abstractmethod
     def look(self, views: Tensor) -> Look:
@@ -189,6 +209,110 @@ class LandmarkPredictor(ABC):
         if self.regressor is not None:
             with atomic_path(folder / REGRESSOR) as temporary:
                 temporary.write_bytes(save(self.regressor.tensors()))
+
+
+class PointPredictor(LandmarkPredictor):
+    """A network with K points of its own, learned without labels."""
+
+    @abstractmethod
+    def points(self, views: Tensor) -> Tensor:
+        """The K points (B, K, 2) of views (B, 3, s, s) in [0, 1], normalised."""
+
+    @torch.no_grad()
+    def look(self, views: Tensor) -> Look:
+        """The points of views (B, 3, s, s) in [0, 1], and nothing else."""
+        return Look(None, self.points(views))
+
+    @torch.no_grad()
+    def own_points(self, images: Tensor) -> Tensor:
+        """The points (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
+        return torch.cat([self.points(self.views(part)) for part in images.split(_BATCH)])
+
+
+class ViewRecipe(Protocol):
+    """What recipes of systems that learn from pairs of views have in common."""
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+
+    @property
+    def losses(self) -> Any:
+        """A dataclass."""
+
+    @property
+    def views(self) -> ViewPlan:
+        """What a step sees."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """Length of the run, and rates."""
+
+
+def about_run(
+    recipe: ViewRecipe, model: nn.Module, images: Tensor, *, crop: str, seed: int, **more: Any
+) -> dict[str, Any]:
+    """What a model tells of its training: `LandmarkPredictor.about`.
+
+    Args:
+        recipe: of the training.
+        model: with its `settings`.
+        images: (n, 3, S, S) squares that it learns from.
+        crop: how they were cut.
+        seed: of everything random.
+        **more: what else there is to tell, or what differs.
+    """
+    told = {"recipe": recipe.name, "settings": model.settings, "seed": seed, "crop": crop}
+    told |= {"images": len(images), "data": cache_key(images), "source_size": images.shape[-1]}
+    return told | {"size": recipe.views.size, "whole_size": recipe.views.whole_size} | more
+
+
+def view_batches(images: Tensor, recipe: ViewRecipe, model: nn.Module, seed: int) -> ViewBatches:
+    """Pairs of views for a network with a `stride`; as many steps an epoch as it takes to see each picture once."""
+    steps = max(1, -(-len(images) // recipe.views.pairs))
+    assert isinstance(model.stride, int)
+    return ViewBatches(images, recipe.views, stride=model.stride, steps=steps, seed=seed)
+
+
+_P = TypeVar("_P", bound=LandmarkPredictor)
+
+
+def learn(
+    predictor: type[_P],
+    model: nn.Module,
+    batches: ViewBatches | FlowBatches,
+    losses: Losses,
+    recipe: ViewRecipe,
+    about: dict[str, Any],
+    *,
+    out: str | Path,
+    **options: Any,
+) -> _P:
+    """Train a network by a recipe and keep the predictor in a folder.
+
+    Args:
+        predictor: its class.
+        model: the network.
+        batches: what it learns from.
+        losses: of a batch.
+        recipe: whose schedule counts; its losses and views tell runs apart.
+        about: see `about_run`; the steps that were done are added.
+        out: folder for the model, its log and the state to go on from.
+        **options: accelerator, devices and progress of `geoframe.training.fit`.
+    """
+    history = fit(
+        model,
+        batches,
+        losses,
+        out=out,
+        schedule=recipe.schedule,
+        seed=about["seed"],
+        run={**about, "losses": asdict(recipe.losses), "views": asdict(recipe.views)},
+        **options,
+    )
+    trained = predictor(model, about | {"steps": history[-1]["step"]})
+    trained.save(out)
+    return trained
 
 
 def training_squares(

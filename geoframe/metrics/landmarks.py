@@ -66,3 +66,22 @@ def symmetry_transfer_error(found: Tensor, true: Tensor, swap: Tensor, size: Ten
     check_shape(swap, f"{true.shape[1]}", "swap")
     paired = swap != torch.arange(len(swap), device=swap.device)
     return percent_error(found[:, paired], true[:, swap][:, paired], size)
+
+
+def calibration_gap(confidence: Tensor, right: Tensor, *, bins: int = 5) -> float:
+    """How far confidence is from the share of answers that are right: its mean difference over bins of equal size.
+
+    Args:
+        confidence: (n,) in [0, 1].
+        right: (n,) bool.
+        bins: of answers in the order of their confidence.
+
+    Returns:
+        0 for a perfect confidence; about 0.4 / sqrt(n / bins) for a perfect one by chance.
+    """
+    n = check_shape(check_float(confidence, "confidence"), "N", "confidence")["N"]
+    check_shape(right, f"{n}", "right")
+    order = confidence.argsort()
+    parts = zip(confidence[order].tensor_split(bins), right[order].tensor_split(bins), strict=True)
+    gaps = [abs(float(c.mean() - r.float().mean())) for c, r in parts if len(c)]
+    return sum(gaps) / len(gaps)

@@ -5,3 +5,4 @@ from geoframe.training.checkpoints import save_model as save_model
 from geoframe.training.loop import Pictures as Pictures
 from geoframe.training.loop import fit as fit
 from geoframe.training.schedule import Schedule as Schedule
+from geoframe.training.schedule import Scheduled as Scheduled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import nn
 
@@ -177,3 +177,17 @@ class Schedule:
     def _spent(self, seconds: float) -> float:
         """Share of the budget that is spent; 0 without one."""
         return 0.0 if self.minutes is None else seconds / (60 * self.minutes)
+
+
+class Scheduled:
+    """What recipes, frozen dataclasses with a schedule, have in common: the same one of another length."""
+
+    schedule: Schedule
+
+    def with_steps(self, steps: int) -> Self:
+        """The same recipe with a number of steps."""
+        return replace(self, schedule=self.schedule.lasting(steps=steps))  # type: ignore[type-var]
+
+    def with_minutes(self, minutes: float) -> Self:
+        """The same recipe with a budget of time."""
+        return replace(self, schedule=self.schedule.lasting(minutes=minutes))  # type: ignore[type-var]

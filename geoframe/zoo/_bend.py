@@ -52,6 +52,21 @@ def bone_maps(joints, own, parents, out):
 
 
 @compiled
+def weighted_sums(starts, columns, shares, points, relief, out):
+    """Sums of points (n, 3) by the rows of a sparse matrix, plus relief (V, 3), into out (V, 3): row i has the entries
+    ``starts[i]:starts[i + 1]`` of `columns` and `shares`.
+    """
+    for i in range(len(out)):
+        x, y, z = 0.0, 0.0, 0.0
+        for k in range(starts[i], starts[i + 1]):
+            s, j = shares[k], columns[k]
+            x += s * points[j, 0]
+            y += s * points[j, 1]
+            z += s * points[j, 2]
+        out[i, 0], out[i, 1], out[i, 2] = x + relief[i, 0], y + relief[i, 1], z + relief[i, 2]
+
+
+@compiled
 def blend(color, share, other):
     """Mix share (n,) of one colour, other (3,), into color (n, 3), in place."""
     for i in range(len(color)):

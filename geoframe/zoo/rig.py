@@ -71,9 +71,13 @@ class Rig:
 
     def at_rest(self, cage: Floats) -> tuple[Floats, Floats]:
         """Vertices (V, 3) and joints (J, 3) of an individual whose cage is (n, 3), its feet on y = 0."""
-        verts = self.smooth @ cage + self.relief
+        from geoframe.zoo._bend import weighted_sums
+
+        verts, smooth = np.empty_like(self.relief), self.smooth
+        weighted_sums(smooth.indptr, smooth.indices, smooth.data, cage, self.relief, verts)
         down = np.array([0, verts[:, 1].min(), 0])
-        return verts - down, bone_places(cage)[0] - down
+        verts -= down
+        return verts, bone_places(cage)[0] - down
 
     def bent(self, verts: Floats, joints: Floats, angles: Mapping[str, tuple[float, float, float]]) -> Floats:
         """(V, 3) vertices after each bone turned by its angles in degrees, as `draw_pose` gives them."""
@@ -227,8 +231,10 @@ def unit_normals(verts: Floats, faces: Ints) -> Floats:
 def shaped(cage: Floats, length: Floats, girth: Floats) -> Floats:
     """(n, 3) the cage of an individual whose bones are `length` (J,) times as long and `girth` (J,) as thick."""
     joints, ends = bone_places(cage)
-    affine = bones().weights @ bone_affine(joints, stretches(joints, ends, length, girth))
-    out: Floats = (affine[:, :9].reshape(-1, 3, 3) @ cage[:, :, None])[..., 0] + affine[:, 9:]
+    from geoframe.zoo._bend import bend
+
+    out = np.empty_like(cage)
+    bend(cage, *_cage_shares(), bone_affine(joints, stretches(joints, ends, length, girth)), out)
     return out
 
 
@@ -253,7 +259,14 @@ def _parents() -> Ints:
 
 
 @cache
-def _bone_rows() -> Floats:
+def _cage_shares() -> tuple[Ints, Ints, Floats]:
+    """`Rig.starts`, `Rig.bones` and `Rig.shares` of the cage's own vertices."""
+    weights = sp.csr_matrix(bones().weights)
+    return weights.indptr.astype(np.int64), weights.indices.astype(np.int64), weights.data
+
+
+@cache
+def _bone_rows() -> sp.csr_matrix:
     """(2 J, n) matrix that takes a cage to the joints, then to the ends of the bones: see `identity.proportions`."""
     b = bones()
     first = np.zeros((len(b.names), len(b.weights)))
@@ -267,7 +280,7 @@ def _bone_rows() -> Floats:
         else:
             tip = b.weights[:, j] > 0.9
             last[j] = tip / tip.sum()
-    return np.concatenate([first, last])
+    return sp.csr_matrix(np.concatenate([first, last]))
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 
 from geoframe.cli import main
+from geoframe.data.views import ViewPlan
+from geoframe.models.object_frame import OURS, RECIPES
 from geoframe.warps import random_warp, to_pixels
 
 MEAN = torch.tensor([[-0.3, -0.2], [0.3, -0.2], [0.0, 0.1], [-0.2, 0.35], [0.2, 0.35]])
@@ -42,7 +45,10 @@ def folders(tmp_path_factory):
 def model(folders):
     out = folders / "model"
     words = ["--data", str(folders / "train"), "--out", str(out), "--backbone", "small", "--steps", "1"]
-    assert main(["frame", "train", *words, "--accelerator", "cpu"]) == 0
+    small = replace(OURS, settings={"dim": 8, "width": 16}, views=ViewPlan(pairs=2, size=32, zoom=0.75))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(RECIPES, "geoframe", small)
+        assert main(["frame", "train", *words, "--accelerator", "cpu"]) == 0
     return out
 
 
@@ -53,7 +59,7 @@ def test_predict_with_a_few_annotated_images_and_again_without(folders, model, t
     told = json.loads((tmp_path / "p/landmarks.json").read_text())
     assert [i["image"] for i in told["images"]] == ["0.png", "1.png", "2.png"]
     assert len(told["images"][0]["points"]) == 5 and 0 < told["images"][0]["confidence"] < 1
-    for name in ("landmarks.png", "frame.png", "landmarks.html"):
+    for name in ("landmarks.png", "frame.png", "warped.png", "landmarks.html"):
         assert (tmp_path / "p" / name).stat().st_size > 1000
     again = [str(tmp_path / "fitted"), *words[1:4], str(tmp_path / "q")]
     assert main(["frame", "predict", *again]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 
 from geoframe.cli import main
+from geoframe.data.views import ViewPlan
+from geoframe.models import object_frame, sparse_landmarks
 from geoframe.warps import random_warp, to_pixels
 
 MEAN = torch.tensor([[-0.3, -0.2], [0.3, -0.2], [0.0, 0.1], [-0.2, 0.35], [0.2, 0.35]])
@@ -29,9 +32,14 @@ def folder(tmp_path_factory):
     points = to_pixels(warp.inverse(MEAN)[0], 40, 40).tolist()
     (root / "data/landmarks.json").write_text(json.dumps({f"{i}.png": p for i, p in enumerate(points)}))
     data = ["--data", str(root / "data"), "--steps", "1", "--accelerator", "cpu"]
-    assert main(["frame", "train", *data, "--backbone", "small", "--out", str(root / "frame")]) == 0
     more = ["--frame", str(root / "frame"), "--k", "4", "--out", str(root / "model")]
-    assert main(["landmarks", "train", *data, *more]) == 0
+    views = ViewPlan(pairs=2, size=32, zoom=0.75)
+    small = replace(object_frame.OURS, settings={"dim": 8, "width": 16}, views=views)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(object_frame.RECIPES, "geoframe", small)
+        patch.setitem(sparse_landmarks.RECIPES, "geoframe", replace(sparse_landmarks.OURS, views=views))
+        assert main(["frame", "train", *data, "--backbone", "small", "--out", str(root / "frame")]) == 0
+        assert main(["landmarks", "train", *data, *more]) == 0
     return root
 
 
@@ -41,6 +49,21 @@ def test_own_landmarks_need_no_annotation(folder, tmp_path):
     told = json.loads((tmp_path / "landmarks.json").read_text())
     assert len(told["images"]) == 6 and len(told["images"][0]["points"]) == 4
     assert (tmp_path / "landmarks.png").stat().st_size > 1000
+
+
+def test_a_frame_gives_landmarks_too_once_some_are_annotated(folder, tmp_path):
+    words = [
+        str(folder / "frame"),
+        "--data",
+        str(folder / "data"),
+        "--out",
+        str(tmp_path),
+        "--method",
+        "linear",
+    ]
+    assert main(["landmarks", "predict", *words, "--labelled", str(folder / "data")]) == 0
+    told = json.loads((tmp_path / "landmarks.json").read_text())
+    assert len(told["images"]) == 6 and len(told["images"][0]["points"]) == 5
 
 
 def test_given_landmarks_are_measured(folder, tmp_path):
@@ -61,7 +84,7 @@ def test_given_landmarks_are_measured(folder, tmp_path):
         (["train", "--data", "{data}", "--out", "o", "--recipe", "paper", "--frame", "{frame}"], "--frame"),
         (["train", "--data", "{data}", "--out", "o", "--minutes", "1", "--steps", "2"], "--steps"),
         (["train", "--data", "{data}", "--out", "o", "--k", "0"], "--k: expected an integer"),
-        (["predict", "{frame}", "--data", "{data}", "--out", "o"], "expected a model of sparse landmarks"),
+        (["predict", "{data}", "--data", "{data}", "--out", "o"], "expected model.json"),
     ],
 )
 def test_bad_input_is_one_line_and_two(words, message, folder, capsys):

@@ -55,11 +55,11 @@ def test_the_arms_flow_is_exact():
 @pytest.mark.parametrize(
     ("name", "data", "key"),
     [
-        ("object_frame", "faces", "geoframe/0/iod_percent_5/all"),
-        ("sparse_landmarks", "faces", "geoframe/0/linear"),
-        ("inter_intra", "faces", "geoframe/0/linear"),
-        ("robot_arm", "", "arm/0"),
-        ("willow_matching", "willow", "mean"),
+        ("object_frame", "faces", "geoframe/0/cascade/iod_percent_5/all"),
+        ("sparse_landmarks", "faces", "geoframe/0/linear/iod_percent_5/all"),
+        ("inter_intra", "faces", "geoframe/0/painting_error"),
+        ("robot_arm", "", "arm/0/centre_error_percent"),
+        ("willow_matching", "willow", "mean/frame"),
     ],
 )
 def test_quick(name, data, key, tmp_path):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from experiments.surface_embedding import run
+from experiments.surface_embedding.renders import kinds_of
 from geoframe.data.pixel_samples import PixelSamples
+from geoframe.data.rendered import render_set
 from geoframe.data.zoo_surfaces import zoo_surface
 
 
@@ -26,8 +29,24 @@ def test_landmarks_stay_where_they_are_on_the_anchor():
     assert gap.median() < 0.05
 
 
+def test_what_makes_a_picture_hard_is_told():
+    images = render_set("horse", 8, size=64, seed=5, augmentation=0)
+    faces, batch = images.surfaces()[0].faces, images[list(range(8))]
+    told = [set(words) for words in kinds_of(batch, faces)]
+    hard = {"cut off", "hidden", "small"}
+    assert all(len(words & {"side", "quarter", "end on"}) == 1 for words in told)
+    assert all(("clear" in words) != bool(words & hard) for words in told)
+    assert any("clear" in words for words in told)
+    column = torch.arange(64) < 32
+    halves = [set(words) for words in kinds_of(batch._replace(mask=batch.mask & column), faces)]
+    across = (batch.mask & ~column).sum((1, 2)) > 0.1 * batch.mask.sum((1, 2))
+    assert bool(across.any()) and all("hidden" in halves[i] for i in torch.nonzero(across)[:, 0].tolist())
+    moved = replace(batch.camera, principal=batch.camera.principal + 40)
+    assert all("cut off" in words for words in kinds_of(batch._replace(camera=moved), faces))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["a", "b", "c", "d", "e"])
+@pytest.mark.parametrize("study", ["a", "b", "c", "d", "e", "r"])
 def test_each_study_runs(study, tmp_path):
     run.main(["--study", study, "--quick", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "results.json").read_text())

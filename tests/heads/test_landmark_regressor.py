@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from geoframe.heads.landmarks import LandmarkRegressor, fit_regressor
+from geoframe.heads.landmarks import RIGHT, LandmarkRegressor, _error_model, fit_regressor, relative_error
 from geoframe.heads.points import Look, cluster_directions, mirror_swap
+from geoframe.metrics.landmarks import calibration_gap
 from geoframe.warps import pixel_grid, random_warp
 
 SIDE = 48
@@ -69,6 +70,33 @@ def test_confidence_is_a_probability_and_lower_for_noise(regressors, test_set):
     )
     assert bool((found.confidence > 0).all()) and bool((found.confidence < 1).all())
     assert float(noise.confidence.mean()) < float(found.confidence.mean()) - 0.2
+
+
+def test_the_model_of_the_error_is_found_and_held_where_little_is_known():
+    """Errors that go with the root of the last move: from many images the slope is found, from two it is held."""
+    draw = torch.Generator().manual_seed(0)
+    for n, near in ((4000, 0.5), (2, 0.65)):
+        true = torch.randn(1, 5, 2, generator=draw).expand(n, -1, -1)
+        move = torch.exp(torch.randn(n, generator=draw) - 3)
+        error = move.sqrt() * torch.exp(0.2 * torch.randn(n, generator=draw))
+        away = F.normalize(torch.randn(n, 5, 2, generator=draw), dim=-1) * _spread(true)
+        points = true + error[:, None, None] * away
+        before = points + (move * _spread(points)[:, 0, 0])[:, None, None] * F.normalize(away.flip(1), dim=-1)
+        slope, _, deviation = _error_model(points, before, true).tolist()
+        assert abs(slope - near) < 0.09 and deviation == pytest.approx(0.2 if n > 100 else 0.3, abs=0.09)
+
+
+def _spread(points):
+    return (points - points.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()[:, None, None]
+
+
+def test_confidence_is_the_share_of_images_that_are_right(regressors, test_set):
+    """Not on the images that it was fitted to."""
+    images, points = _pictures(200, seed=50)
+    found = regressors["cascade"](_look, images)
+    right = relative_error(found.points, points) < RIGHT
+    assert abs(float(found.confidence.mean()) - float(right.float().mean())) < 0.15
+    assert calibration_gap(found.confidence, right) < 0.2
 
 
 def test_batch_mates_do_not_matter(regressors, test_set):

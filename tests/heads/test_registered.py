@@ -57,5 +57,10 @@ def test_joined_features_are_unit_vectors_and_batch_mates_do_not_matter():
     source, target = (x.repeat(2, 1, 1, 1) for x in _pair())
     target = torch.cat([target[:1], target[1:].flip(-1)])
     assert torch.allclose(register(source, target)[:1], register(source[:1], target[:1]), atol=1e-4)
+    same = [x + 7 * torch.randn(1, x.shape[1], 1, 1) for x in maps[:1]]  # what all places have in common
+    apart = joined_features(same, (1.0,), 8, centred=True)
+    assert torch.allclose(apart[1:], joined_features([same[0][1:]], (1.0,), 8, centred=True), atol=1e-6)
+    spread = joined_features(same, (1.0,), 8).var((2, 3)).sum(1)
+    assert bool((apart.var((2, 3)).sum(1) > 2 * spread).all())
     with pytest.raises(ValueError, match="weights: expected 2"):
         joined_features(maps, (1.0,), 6)

@@ -12,9 +12,11 @@ from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.models.surface_embedding import SurfaceEmbedding
 from geoframe.models.surface_embedding.network import (
     Calibration,
+    Embedded,
     Evidence,
     at_points,
     foreground,
+    mean_of,
     on_functions,
     smooth_start,
     with_colors,
@@ -52,6 +54,23 @@ def test_values_at_pixel_centres_are_those_of_the_enlarged_field():
     found = at_points(field.embedding, torch.stack([col, row], -1) + 0.5, 4)
     want = torch.stack([whole[b][:, row[b], col[b]].T for b in range(2)])
     torch.testing.assert_close(found, want)
+
+
+def _planes(crop, h, w):
+    """Fields that are linear in the place in the image, at the centres of (h, w) squares that cover a crop."""
+    x0, y0, x1, y1 = crop
+    x = x0 + (torch.arange(w) + 0.5) * (x1 - x0) / w
+    y = y0 + (torch.arange(h) + 0.5) * (y1 - y0) / h
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return Embedded(torch.stack([x, y, 2 * x - y]), x + 3 * y, ())
+
+
+def test_two_looks_at_one_plane_have_it_as_their_mean():
+    wide, close = (10, 0, 90, 60), (33, 12, 75, 41)
+    first, second = _planes(wide, 15, 20), _planes(close, 9, 13)
+    found = mean_of(first, wide, second._replace(mask=second.mask + 2), close)
+    torch.testing.assert_close(found.embedding, second.embedding)
+    torch.testing.assert_close(found.mask, second.mask + 1)
 
 
 def test_kept_maps_give_what_the_image_gives(ellipsoid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -35,6 +36,7 @@ def _surface(n: int = 2) -> Surface:
     return Surface(verts, torch.as_tensor(ball.faces.copy()).long())
 
 
+@lru_cache
 def _pictures(surface: Surface, n: int = 12, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     """Ellipsoids seen along z, coloured by place, on noise; images (n, 3, S, S) and vertices (n, S, S)."""
     rng = np.random.default_rng(0)
@@ -178,13 +180,15 @@ def test_training_goes_on_from_another_model(trained, surface, tmp_path):
 class _Oracle(Predictor):
     """Says what is true."""
 
-    def fields(self, crop, *, flip=True):
+    def fields(self, crop, *, flip=True, size=None):
         image, vertex = _pictures(self.target().surface, 12)
-        i = int((image - crop).flatten(1).abs().sum(1).argmin())
+        h, w = crop.shape[-2:]
+        windows = image.unfold(2, h, 1).unfold(3, w, 1)  # the crop is one of them
+        gap = (windows[..., ::9, ::9] - crop[:, None, None, ::9, ::9]).abs().sum((1, 4, 5))
+        i, y, x = (int(k) for k in torch.unravel_index(gap.argmin(), gap.shape))
+        seen = vertex[i, y : y + h, x : x + w]
         table = self.target().table
-        return Embedded(
-            table[vertex[i].clamp_min(0)].movedim(-1, 0), torch.where(vertex[i] >= 0, 9.0, -9.0), ()
-        )
+        return Embedded(table[seen.clamp_min(0)].movedim(-1, 0), torch.where(seen >= 0, 9.0, -9.0), ())
 
 
 def test_the_truth_has_no_error(trained, surface):
@@ -206,18 +210,31 @@ def test_the_truth_has_no_error(trained, surface):
     assert set(wanted.split()) <= set(found)
     untrained = evaluate(trained[0], images)
     assert untrained["gps"] < found["gps"]
+    wide, close = oracle.looks(image[0])
+    x0, y0, x1, y1 = close[0]
+    assert wide[0] == (0, 0, 64, 64) and (x1 - x0) * (y1 - y0) < 64 * 64
+    assert bool(
+        (vertex[0] >= 0)[y0:y1, x0:x1].sum() == (vertex[0] >= 0).sum()
+    )  # all of it is in the second look
+    torch.testing.assert_close(close[1].embedding, wide[1].embedding[:, y0:y1, x0:x1])  # so is their mean
+    assert {crop for crop, _ in oracle.looks(image[0], (20, 20, 40, 40))} == {
+        (18, 18, 43, 43)
+    }  # and room around
 
 
 def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     oracle = _Oracle(trained[0].model, 64)
     blind = torch.randn(8, 64, 64)
     samples = _samples(surface)
-    half = iter([True, False] * 6)
+    half = iter([True, True, False, False] * 6)  # each picture is looked at twice
 
     class Half(_Oracle):
-        def fields(self, crop, *, flip=True):
+        def fields(self, crop, *, flip=True, size=None):
             true = super().fields(crop)
-            return true if next(half) else true._replace(embedding=0.3 * blind / blind.norm(dim=0))
+            if next(half):
+                return true
+            noise = blind[:, : true.mask.shape[0], : true.mask.shape[1]]
+            return true._replace(embedding=0.3 * noise / noise.norm(dim=0))
 
     calibrate(Half(oracle.model, 64), samples)
     target = oracle.target()

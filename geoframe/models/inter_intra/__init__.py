@@ -1,6 +1,7 @@
 """Inter-intra landmarks, learned without labels by painting (Li et al. 2020)."""
 
 from geoframe.models.inter_intra.evaluate import evaluate as evaluate
+from geoframe.models.inter_intra.evaluate import painting_error as painting_error
 from geoframe.models.inter_intra.predictor import Predictor as Predictor
 from geoframe.models.inter_intra.predictor import load as load
 from geoframe.models.inter_intra.predictor import train as train

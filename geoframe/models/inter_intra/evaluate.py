@@ -25,7 +25,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """The measures of `geoframe.models.sparse_landmarks.evaluate`, and one more.
 
-    painting_error: root mean square difference of a warped picture and of the same painted from the unwarped one.
+    painting_error: see the function of that name.
 
     Args:
         predictor: trained landmarks.
@@ -36,11 +36,20 @@ def evaluate(
         seed: of draws and warps.
     """
     numbers = sparse_landmarks.evaluate(predictor, labelled, test, labels=labels, method=method, seed=seed)
-    some = test[0][:32].float() / 255
+    return numbers | {"painting_error": painting_error(predictor, test[0], seed=seed)}
+
+
+@torch.no_grad()
+def painting_error(predictor: Predictor, images: Tensor, *, seed: int = 0) -> float:
+    """Root mean square difference of warped pictures and of the same painted from the unwarped ones.
+
+    Args:
+        predictor: trained landmarks.
+        images: (n, 3, S, S) squares, of which the first 32 are painted.
+        seed: of the warps.
+    """
+    some = images[:32].float() / 255
     warp = random_warp(len(some), rotation=10, scale=0.1, shift=0.05, bend=0, strong_bend=0, seed=seed)
     moved = warp.sample(some, border="reflection")
     painted = predictor.paint(some, moved)
-    numbers["painting_error"] = float(
-        (painted - predictor.views(moved, painted.shape[-1])).square().mean().sqrt()
-    )
-    return numbers
+    return float((painted - predictor.views(moved, painted.shape[-1])).square().mean().sqrt())

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from geoframe._cache import cache_key
 from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
-from geoframe.data.views import ViewBatches
-from geoframe.heads.points import Look
-from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
+from geoframe.heads.trained import PointPredictor, about_run, learn, training_squares, view_batches
 from geoframe.models import sparse_landmarks
 from geoframe.models.inter_intra.network import InterIntra, Painted, Perception
 from geoframe.models.inter_intra.recipe import OURS, Recipe
-from geoframe.training import fit, load_model
 
 KIND = "inter-intra landmarks"
-_BATCH = 32
 
 
-class Predictor(LandmarkPredictor):
-    """Trained inter-intra landmarks; see `LandmarkPredictor`."""
+class Predictor(PointPredictor):
+    """Trained inter-intra landmarks; see `PointPredictor`."""
 
     kind = KIND
     model: InterIntra
 
-    @torch.no_grad()
-    def look(self, views: Tensor) -> Look:
-        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
-        return Look(None, self.model.points(views))
+    @staticmethod
+    def build(about: Mapping[str, Any]) -> nn.Module:
+        """The network that `about` tells of."""
+        return InterIntra(**about["settings"])
 
-    @torch.no_grad()
-    def own_points(self, images: Tensor) -> Tensor:
-        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
-        return torch.cat([self.model.points(self.views(part)) for part in images.split(_BATCH)])
+    def points(self, views: Tensor) -> Tensor:
+        """The landmarks (B, K, 2) of views (B, 3, s, s) in [0, 1]."""
+        return self.model.points(views)
 
     @torch.no_grad()
     def paint(self, looks: Tensor, shape: Tensor) -> Tensor:
@@ -64,9 +58,7 @@ def load(folder: str | Path) -> Predictor:
     Raises:
         ValueError: no model there, or one of another kind.
     """
-    folder = Path(folder)
-    model, about = load_model(folder, lambda a: InterIntra(**a["settings"]), kind=KIND)
-    return Predictor(model, about, read_regressor(folder))
+    return Predictor.load(folder)
 
 
 def train(
@@ -127,29 +119,14 @@ def train(
         model.detector.load_state_dict(start.model.state_dict())
     losses = recipe.losses
     see = Perception(losses.perception) if losses.perception != "none" and losses.perceptual else None
-    about: dict[str, Any] = {
-        "recipe": recipe.name,
-        "settings": model.settings,
-        "seed": seed,
-        "images": len(images),
-        "data": cache_key(images),
-        "crop": crop,
-        "size": recipe.views.size if start is None else start.about["size"],
-        "whole_size": recipe.views.whole_size if start is None else start.about["whole_size"],
-        "source_size": images.shape[-1],
-    }
-    steps = max(1, -(-len(images) // recipe.views.pairs))
-    history = fit(
+    sizes = {} if start is None else {n: start.about[n] for n in ("size", "whole_size")}
+    return learn(
+        Predictor,
         model,
-        ViewBatches(images, recipe.views, stride=model.stride, steps=steps, seed=seed),
+        view_batches(images, recipe, model, seed),
         partial(losses, see=see),
+        recipe,
+        about_run(recipe, model, images, crop=crop, seed=seed, **sizes),
         out=out,
-        schedule=recipe.schedule,
-        seed=seed,
-        run={**about, "losses": asdict(losses), "views": asdict(recipe.views)},
         **common,
     )
-    about["steps"] = history[-1]["step"]
-    predictor = Predictor(model, about)
-    predictor.save(out)
-    return predictor

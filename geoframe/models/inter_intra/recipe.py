@@ -21,7 +21,7 @@ from geoframe._check import check_choice, check_int
 from geoframe.data.views import ViewPlan, WarpRange
 from geoframe.losses.landmarks import perceptual_loss
 from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra
-from geoframe.training import Schedule
+from geoframe.training import Schedule, Scheduled
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Scheduled):
     """One way to train inter-intra landmarks.
 
     Attributes:
@@ -92,14 +92,6 @@ class Recipe:
     def with_k(self, k: int) -> Recipe:
         """The same recipe for another number of landmarks."""
         return replace(self, settings={**self.settings, "k": k})
-
-    def with_steps(self, steps: int) -> Recipe:
-        """The same recipe with a number of steps."""
-        return replace(self, schedule=self.schedule.lasting(steps=steps))
-
-    def with_minutes(self, minutes: float) -> Recipe:
-        """The same recipe with a budget of time."""
-        return replace(self, schedule=self.schedule.lasting(minutes=minutes))
 
     def build(self) -> InterIntra:
         """The network."""

@@ -11,11 +11,17 @@ from torch import Tensor
 from geoframe.data.face_files import eye_distance, five_of_68
 from geoframe.heads.landmarks import RIGHT, relative_error
 from geoframe.heads.points import mirror_swap
-from geoframe.metrics.landmarks import percent_error, stability_error, symmetry_transfer_error
+from geoframe.metrics.landmarks import (
+    calibration_gap,
+    percent_error,
+    stability_error,
+    symmetry_transfer_error,
+)
 from geoframe.models.object_frame.predictor import Predictor, describe, few_shot_points, match_descriptors
 from geoframe.warps import random_warp
 
 _PAIRS = 200
+_FEW = 10  # annotated pictures of the measures without a regressor
 
 
 class WithLandmarks(Protocol):
@@ -54,7 +60,8 @@ def landmark_errors(
         between the outer corners of the eyes, and `iod_percent_5`, `iod_median_5` of the five points made of them,
         over that between the eyes' centres; with 5 the latter; with another number `error_percent` and
         `error_median`, over the diagonal of the landmarks' box. `confidence` is the mean one, and `right` the share of
-        images it is about: those whose mean error is below a tenth of the landmarks' spread.
+        images it is about: those whose mean error is below a tenth of the landmarks' spread; `calibration_gap` is how
+        far the two are apart, see `geoframe.metrics.landmarks.calibration_gap`.
     """
     images, points, groups = labelled
     known = torch.nonzero(torch.isfinite(points).all(-1).all(-1))[:, 0]
@@ -78,9 +85,11 @@ def landmark_errors(
             )
             found = fitted.landmarks(test[0])
             right = relative_error(found.points, test[1])
+            known_ones = torch.isfinite(right)
             sure = {
-                "confidence": float(found.confidence.mean()),
-                "right": float((right[torch.isfinite(right)] < RIGHT).float().mean()),
+                "confidence": float(found.confidence[known_ones].mean()),
+                "right": float((right[known_ones] < RIGHT).float().mean()),
+                "calibration_gap": calibration_gap(found.confidence[known_ones], right[known_ones] < RIGHT),
             }
             scores.append(point_errors(found.points, test[1]) | sure)
         for name in scores[0]:
@@ -125,8 +134,10 @@ def evaluate(
       of the picture and in a picture of somebody else, over the distance between the eyes (or the diagonal);
     - few_shot_percent: the same by the mean embedding of 10 annotated pictures, without a regressor;
     - stability_percent: how far landmarks move, beyond the motion, in affinely warped pictures;
-    - symmetry_transfer_percent and forward_percent: error of the landmark found by the mirrored embedding of its
-      counterpart, and of the same landmarks found by the mean embedding; of frames with the mirror group.
+    - symmetry_transfer_percent and forward_percent, of frames with the mirror group: error of landmarks found by the
+      mirrored mean embedding of their counterparts, and of the same ones found by their own mean embedding;
+    - symmetry_own_percent: error of landmarks found by the mirrored embedding of their counterparts in the same
+      picture. It is one embedding and no mean, to be compared with matching_different_percent.
 
     Args:
         predictor: a trained frame.
@@ -150,7 +161,14 @@ def matching_errors(
     *,
     seed: int = 0,
 ) -> dict[str, float]:
-    """The measures of `evaluate` that need no regressor."""
+    """The measures of `evaluate` that need no regressor.
+
+    Args:
+        predictor: as of `evaluate`.
+        labelled: as of `evaluate`.
+        test: as of `evaluate`.
+        seed: of pairs and warps.
+    """
     draw = torch.Generator().manual_seed(seed)
     known = torch.nonzero(torch.isfinite(test[1]).all(-1).all(-1))[:, 0]
     chosen = known[torch.randperm(len(known), generator=draw)[:_PAIRS]]
@@ -168,19 +186,24 @@ def matching_errors(
     place = match_descriptors(own, predictor.embed(moved))[0]
     numbers["matching_same_percent"] = float(percent_error(warp(place), points, size).mean())
     k = torch.nonzero(torch.isfinite(labelled[1]).all(-1).all(-1))[:, 0]
-    k = k[torch.randperm(len(k), generator=draw)[:10]]
-    few = few_shot_points(describe(predictor.embed(labelled[0][k]), labelled[1][k]), fields)
+    k = k[torch.randperm(len(k), generator=draw)[:_FEW]]
+    known = describe(predictor.embed(labelled[0][k]), labelled[1][k])
+    few = few_shot_points(known, fields)
     numbers["few_shot_percent"] = float(percent_error(few, points, size).mean())
-    again = warp(
-        few_shot_points(describe(predictor.embed(labelled[0][k]), labelled[1][k]), predictor.embed(moved))
-    )
+    turn = random_warp(len(images), rotation=5, scale=0.05, shift=0.05, bend=0, strong_bend=0, seed=draw)
+    moved = turn.sample(images.float() / 255, border="reflection")
+    again = turn(few_shot_points(known, predictor.embed(moved)))
     numbers["stability_percent"] = float(stability_error(few, again, size).mean())
     swap = mirror_swap(labelled[1][k])
     if swap is not None and len(predictor.group) == 2:
-        turned = own @ predictor.group.channels[1].to(own).mT
-        across = match_descriptors(turned, fields)[0]
-        error = symmetry_transfer_error(across, points, swap, size)
+        rho = predictor.group.channels[1].to(own)
+        across = {
+            "transfer": few_shot_points(known @ rho.mT, fields),
+            "own": match_descriptors(own @ rho.mT, fields)[0],
+        }
+        for name, place in across.items():
+            error = symmetry_transfer_error(place, points, swap, size)
+            numbers[f"symmetry_{name}_percent"] = float(error.mean())
         paired = swap != torch.arange(len(swap))
-        numbers["symmetry_transfer_percent"] = float(error.mean())
         numbers["forward_percent"] = float(percent_error(few[:, paired], points[:, paired], size).mean())
     return numbers

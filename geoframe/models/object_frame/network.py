@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int, check_shape
 from geoframe.heads import FieldHead, backbone
+from geoframe.heads.backbone import Backbone
 
 _CHAINS = {  # (side of the filters, their number, dilation)
     "simple": ((5, 20, 1), (5, 48, 1), (3, 64, 1), (3, 80, 1), (3, 256, 1)),
@@ -99,7 +100,7 @@ class FieldNet(nn.Module):
             "width": width,
             "stride": stride,
         }
-        self.head = FieldHead(_backbone(backbone, trainable), dim, width=width, stride=stride, mask=False)
+        self.head = FieldHead(trunk(backbone, trainable), dim, width=width, stride=stride, mask=False)
         self.stride = self.head.stride
 
     def forward(self, image: Tensor) -> Tensor:
@@ -108,7 +109,8 @@ class FieldNet(nn.Module):
         return embedding
 
 
-def _backbone(name: str, trainable: bool) -> Any:
+def trunk(name: str, trainable: bool) -> Backbone:
+    """A backbone, frozen unless asked otherwise; "small", which starts from chance, is always trained."""
     return backbone(name, trainable=None if name == "small" else trainable)
 
 

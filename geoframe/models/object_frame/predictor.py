@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,20 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from geoframe._cache import cache_key
 from geoframe._random import seeded
 from geoframe._types import Array
 from geoframe.data.face_files import LandmarkSet
 from geoframe.data.views import FlowBatches, ViewBatches
 from geoframe.heads.points import Look
-from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
+from geoframe.heads.trained import LandmarkPredictor, about_run, learn, training_squares, view_batches
 from geoframe.layers.correspondence import rows, soft_match
 from geoframe.layers.groups import Group, named_group
 from geoframe.models.object_frame.network import build, principal_colours
 from geoframe.models.object_frame.recipe import OURS, Recipe
-from geoframe.training import fit, load_model
 from geoframe.warps import pixel_grid
 
 KIND = "object frame"
@@ -36,6 +33,11 @@ class Predictor(LandmarkPredictor):
     """A trained object frame; see `LandmarkPredictor` for its landmarks."""
 
     kind = KIND
+
+    @staticmethod
+    def build(about: Mapping[str, Any]) -> nn.Module:
+        """The network that `about` tells of."""
+        return build(about["network"], about["settings"])
 
     @property
     def group(self) -> Group:
@@ -110,9 +112,7 @@ def load(folder: str | Path) -> Predictor:
     Raises:
         ValueError: no model there, or one of another kind.
     """
-    folder = Path(folder)
-    model, about = load_model(folder, lambda a: build(a["network"], a["settings"]), kind=KIND)
-    return Predictor(model, about, read_regressor(folder))
+    return Predictor.load(folder)
 
 
 def train(
@@ -152,46 +152,26 @@ def train(
         raise TypeError(f"recipe: expected a Recipe such as OURS or DENSE, found {type(recipe).__name__}")
     with seeded(seed):
         model = build(recipe.network, dict(recipe.settings))
-    if not isinstance(images, FlowBatches):
-        images = training_squares(images, crop, on_bad_file)
-        key, n, source_size = cache_key(images), len(images), images.shape[-1]
-        steps = max(1, -(-n // recipe.views.pairs))
-        batches: Any = ViewBatches(images, recipe.views, stride=model.stride, steps=steps, seed=seed)
-        whole = recipe.views.whole_size
+    more: dict[str, Any] = {"network": recipe.network, "group": recipe.group}
+    if isinstance(images, FlowBatches):
+        batches: FlowBatches | ViewBatches = images
+        squares, side = images.first, images.first.shape[-1]
+        more |= {"size": side, "whole_size": side}
     else:
-        batches, key, n = images, cache_key(images.first), len(images.first)
-        whole = source_size = images.first.shape[-1]
-    group = recipe.symmetry()
-    about: dict[str, Any] = {
-        "recipe": recipe.name,
-        "network": recipe.network,
-        "settings": model.settings,
-        "group": recipe.group,
-        "seed": seed,
-        "images": n,
-        "data": key,
-        "crop": crop,
-        "size": recipe.views.size if isinstance(images, Tensor) else whole,
-        "whole_size": whole,
-        "source_size": source_size,
-    }
-    run = {**about, "losses": asdict(recipe.losses), "views": asdict(recipe.views)}
-    history = fit(
+        squares = training_squares(images, crop, on_bad_file)
+        batches = view_batches(squares, recipe, model, seed)
+    return learn(
+        Predictor,
         model,
         batches,
-        partial(recipe.losses, group=group),
+        partial(recipe.losses, group=recipe.symmetry()),
+        recipe,
+        about_run(recipe, model, squares, crop=crop, seed=seed, **more),
         out=out,
-        schedule=recipe.schedule,
-        seed=seed,
         accelerator=accelerator,
         devices=devices,
-        run=run,
         progress=progress,
     )
-    about["steps"] = history[-1]["step"]
-    predictor = Predictor(model, about)
-    predictor.save(out)
-    return predictor
 
 
 def describe(field: Tensor, points: Tensor) -> Tensor:

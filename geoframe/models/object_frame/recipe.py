@@ -22,7 +22,7 @@ from geoframe.layers.correspondence import rows
 from geoframe.layers.groups import Group, named_group
 from geoframe.losses.frames import FORMS, equivariance_costs
 from geoframe.models.object_frame.network import NETWORKS
-from geoframe.training import Schedule
+from geoframe.training import Schedule, Scheduled
 from geoframe.warps import pixel_grid
 
 
@@ -103,7 +103,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Scheduled):
     """One way to train an object frame.
 
     Attributes:
@@ -134,14 +134,6 @@ class Recipe:
     def symmetry(self) -> Group:
         """The group and its action on the embedding."""
         return named_group(self.group, int(self.settings.get("dim", 3)))
-
-    def with_minutes(self, minutes: float) -> Recipe:
-        """The same recipe with a budget of time."""
-        return replace(self, schedule=self.schedule.lasting(minutes=minutes))
-
-    def with_steps(self, steps: int) -> Recipe:
-        """The same recipe with a number of steps."""
-        return replace(self, schedule=self.schedule.lasting(steps=steps))
 
 
 _FIRST = WarpRange(rotation=5.0, scale=0.1, shift=0.1, bend=0.0005, strong_bend=0.005, control=10)

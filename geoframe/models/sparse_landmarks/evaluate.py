@@ -46,9 +46,29 @@ def evaluate(
         method: of the regressor.
         seed: of draws and warps.
     """
-    numbers: dict[str, Any] = landmark_errors(
+    errors: dict[str, Any] = landmark_errors(
         predictor, labelled, test, labels=labels, method=method, seed=seed
     )
+    return errors | point_measures(predictor, labelled, test, seed=seed)
+
+
+@torch.no_grad()
+def point_measures(
+    predictor: LandmarkPredictor,
+    labelled: tuple[Tensor, Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    *,
+    seed: int = 0,
+) -> dict[str, float]:
+    """The measures of `evaluate` that need no regressor to given landmarks.
+
+    Args:
+        predictor: as of `evaluate`.
+        labelled: as of `evaluate`.
+        test: as of `evaluate`.
+        seed: of folds and warps.
+    """
+    numbers: dict[str, float] = {}
     known = [torch.isfinite(p).all(-1).all(-1) for p in (labelled[1], test[1])]
     images, points, groups = (x[known[0]] for x in labelled)
     own, true = predictor.own_points(test[0][known[1]]), test[1][known[1]]

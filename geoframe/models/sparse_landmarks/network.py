@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geoframe._check import check_int, check_shape
-from geoframe.heads import FieldHead, backbone
+from geoframe.heads import FieldHead
 from geoframe.layers.correspondence import soft_argmax
+from geoframe.models.object_frame.network import trunk
 
 _FILTERS = ((5, 20), (5, 48), (3, 64), (3, 80), (3, 256))  # side, number
 
@@ -118,7 +119,7 @@ class FrameLandmarks(nn.Module):
             "stride": stride,
             "sharpness": sharpness,
         }
-        self.head = FieldHead(_trunk(backbone, trainable), dim, width=width, stride=stride, mask=False)
+        self.head = FieldHead(trunk(backbone, trainable), dim, width=width, stride=stride, mask=False)
         self.stride, self.sharpness = self.head.stride, sharpness
         self.directions = nn.Parameter(torch.randn(k, dim))
 
@@ -127,10 +128,6 @@ class FrameLandmarks(nn.Module):
         field = F.normalize(self.head(image).embedding, dim=1)
         scores = torch.einsum("kd,bdhw->bkhw", F.normalize(self.directions, dim=1), field)
         return heatmaps(scores * self.sharpness)
-
-
-def _trunk(name: str, trainable: bool) -> Any:
-    return backbone(name, trainable=None if name == "small" else trainable)
 
 
 NETWORKS: dict[str, type[ChainLandmarks] | type[FrameLandmarks]] = {

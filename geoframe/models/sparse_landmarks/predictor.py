@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,36 +11,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geoframe._cache import cache_key
 from geoframe._random import seeded
 from geoframe.data.face_files import LandmarkSet
-from geoframe.data.views import ViewBatches
-from geoframe.heads.points import Look, stable_directions
-from geoframe.heads.trained import LandmarkPredictor, read_regressor, training_squares
+from geoframe.heads.points import stable_directions
+from geoframe.heads.trained import PointPredictor, about_run, learn, training_squares, view_batches
 from geoframe.models import object_frame
 from geoframe.models.sparse_landmarks.network import NETWORKS, FrameLandmarks
 from geoframe.models.sparse_landmarks.recipe import OURS, Recipe
-from geoframe.training import fit, load_model
 
 KIND = "sparse landmarks"
 _BATCH = 32
 _SEEN = 300  # pictures whose embeddings the landmarks are chosen by
 
 
-class Predictor(LandmarkPredictor):
-    """Trained sparse landmarks; see `LandmarkPredictor`."""
+class Predictor(PointPredictor):
+    """Trained sparse landmarks; see `PointPredictor`."""
 
     kind = KIND
 
-    @torch.no_grad()
-    def look(self, views: Tensor) -> Look:
-        """The landmarks of views (B, 3, s, s) in [0, 1], and nothing else."""
-        return Look(None, self.model(views).points)
+    @staticmethod
+    def build(about: Mapping[str, Any]) -> nn.Module:
+        """The network that `about` tells of."""
+        return NETWORKS[about["network"]](**about["settings"])
 
-    @torch.no_grad()
-    def own_points(self, images: Tensor) -> Tensor:
-        """The K landmarks (n, K, 2) of squares (n, 3, S, S), in normalised coordinates."""
-        return torch.cat([self.model(self.views(part)).points for part in images.split(_BATCH)])
+    def points(self, views: Tensor) -> Tensor:
+        """The landmarks (B, K, 2) of views (B, 3, s, s) in [0, 1]."""
+        found: Tensor = self.model(views).points
+        return found
 
 
 def load(folder: str | Path) -> Predictor:
@@ -49,9 +46,7 @@ def load(folder: str | Path) -> Predictor:
     Raises:
         ValueError: no model there, or one of another kind.
     """
-    folder = Path(folder)
-    model, about = load_model(folder, lambda a: NETWORKS[a["network"]](**a["settings"]), kind=KIND)
-    return Predictor(model, about, read_regressor(folder))
+    return Predictor.load(folder)
 
 
 def train(
@@ -103,35 +98,16 @@ def train(
     else:
         with seeded(seed):
             model = NETWORKS[recipe.network](**recipe.settings)
-    plan_views = recipe.views
-    about: dict[str, Any] = {
-        "recipe": recipe.name,
-        "network": recipe.network,
-        "settings": model.settings,
-        "seed": seed,
-        "images": len(images),
-        "data": cache_key(images),
-        "crop": crop,
-        "size": plan_views.size,
-        "whole_size": plan_views.whole_size,
-        "source_size": images.shape[-1],
-    }
-    assert isinstance(model.stride, int)
-    steps = max(1, -(-len(images) // plan_views.pairs))
-    history = fit(
+    return learn(
+        Predictor,
         model,
-        ViewBatches(images, plan_views, stride=model.stride, steps=steps, seed=seed),
+        view_batches(images, recipe, model, seed),
         recipe.losses,
+        recipe,
+        about_run(recipe, model, images, crop=crop, seed=seed, network=recipe.network),
         out=out,
-        schedule=recipe.schedule,
-        seed=seed,
-        run={**about, "losses": asdict(recipe.losses), "views": asdict(plan_views)},
         **common,
     )
-    about["steps"] = history[-1]["step"]
-    predictor = Predictor(model, about)
-    predictor.save(out)
-    return predictor
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from geoframe.data.views import ViewPlan, WarpRange
 from geoframe.heads.points import N_ANCHORS
 from geoframe.losses.landmarks import alignment_loss, diversity_loss
 from geoframe.models.sparse_landmarks.network import NETWORKS
-from geoframe.training import Schedule
+from geoframe.training import Schedule, Scheduled
 from geoframe.warps import pixel_grid
 
 
@@ -65,7 +65,7 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Scheduled):
     """One way to train sparse landmarks.
 
     Attributes:
@@ -91,14 +91,6 @@ class Recipe:
     def with_k(self, k: int) -> Recipe:
         """The same recipe for another number of landmarks."""
         return replace(self, settings={**self.settings, "k": k})
-
-    def with_steps(self, steps: int) -> Recipe:
-        """The same recipe with a number of steps."""
-        return replace(self, schedule=self.schedule.lasting(steps=steps))
-
-    def with_minutes(self, minutes: float) -> Recipe:
-        """The same recipe with a budget of time."""
-        return replace(self, schedule=self.schedule.lasting(minutes=minutes))
 
 
 PAPER = Recipe(

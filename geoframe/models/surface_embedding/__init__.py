@@ -2,6 +2,7 @@
 
 from geoframe.models.surface_embedding.evaluate import calibrate as calibrate
 from geoframe.models.surface_embedding.evaluate import evaluate as evaluate
+from geoframe.models.surface_embedding.evaluate import evaluate_each as evaluate_each
 from geoframe.models.surface_embedding.network import SurfaceEmbedding as SurfaceEmbedding
 from geoframe.models.surface_embedding.network import Target as Target
 from geoframe.models.surface_embedding.predictor import Predictor as Predictor

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from geoframe._check import check_choice
 from geoframe.data.image_files import ImageItem, ImageSet
-from geoframe.data.pixel_samples import PixelSamples, crop_box
+from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.rendered import RenderedSet
 from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
 from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points, foreground
@@ -32,7 +32,7 @@ def evaluate(
     decode: str = "likeliest",
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, float]:
-    """Measure a predictor on rendered or annotated images.
+    """Measure a predictor on rendered or annotated images, which it looks at as `Predictor.predict` does.
 
     Args:
         predictor: what is measured.
@@ -54,32 +54,59 @@ def evaluate(
     Raises:
         ValueError: no images, an unknown decoding.
     """
+    scores = evaluate_each(predictor, images, kappa=kappa, flip=flip, decode=decode, progress=progress)
+    return mean_scores(list(scores.values())) | {"images": float(len(scores)), "kappa": kappa}
+
+
+def evaluate_each(
+    predictor: Predictor,
+    images: RenderedSet | ImageSet,
+    *,
+    kappa: float = KAPPA,
+    flip: bool = True,
+    decode: str = "likeliest",
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[int, dict[str, float]]:
+    """The measures of each image by its number, those left out of which nothing is to be seen; see `evaluate`.
+
+    Args:
+        predictor: as in `evaluate`.
+        images: as in `evaluate`.
+        kappa: as in `evaluate`.
+        flip: as in `evaluate`.
+        decode: as in `evaluate`.
+        progress: as in `evaluate`.
+
+    Raises:
+        ValueError: an unknown decoding.
+    """
     check_choice(decode, DECODES, "decode")
-    scores: list[dict[str, float]] = []
+    scores: dict[int, dict[str, float]] = {}
     total = len(images)
-    for image, truth, mask, name, box in _examples(images):
+    for number, (image, truth, mask, name, box) in _examples(images):
         target = predictor.target(name)
-        scores.append(_scores(predictor, target, image, truth, mask, box, kappa, flip, decode))
+        scores[number] = _scores(predictor, target, image, truth, mask, box, kappa, flip, decode)
         if progress is not None:
             progress(f"evaluating, {len(scores)} of {total} images", len(scores) / total)
-    return mean_scores(scores) | {"images": float(len(scores)), "kappa": kappa}
+    return scores
 
 
 Example = tuple[Tensor, Tensor, "Tensor | None", str, "Tensor | None"]
 
 
-def _examples(images: RenderedSet | ImageSet) -> Iterable[Example]:
-    """Image, true vertices (H, W), mask, name of the surface, box."""
+def _examples(images: RenderedSet | ImageSet) -> Iterable[tuple[int, Example]]:
+    """Number, and: image, true vertices (H, W), mask, name of the surface, box."""
     if isinstance(images, RenderedSet):
         for batch in images.batches(16):
             for i, number in enumerate(batch.category.tolist()):
                 if bool(batch.mask[i].any()):
                     name = images.surface or images.categories[number]
-                    yield batch.image[i], batch.vertex[i], batch.mask[i], name, None
+                    example = batch.image[i], batch.vertex[i], batch.mask[i], name, None
+                    yield int(batch.index[i]), example
         return
-    for item in images:
+    for number, item in enumerate(images):
         if len(item.vertex):
-            yield _annotated(item)
+            yield number, _annotated(item)
 
 
 def _annotated(item: ImageItem) -> Example:
@@ -103,18 +130,11 @@ def _scores(
     decode: str,
 ) -> dict[str, float]:
     """All measures of one image."""
-    size = (image.shape[1], image.shape[2])
-    x0, y0, x1, y1 = crop_box(box, size)
-    found = predictor.fields(image[:, y0:y1, x0:x1], flip=flip)
-    logits = torch.full(size, -1.0)
-    logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
-    guess = foreground(logits)
     rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
-    inside = (rows >= y0) & (rows < y1) & (cols >= x0) & (cols < x1)
-    rows, cols = rows[inside], cols[inside]
-    h, w = found.mask.shape
-    points = torch.stack([(cols - x0 + 0.5) * w / (x1 - x0), (rows - y0 + 0.5) * h / (y1 - y0)], -1)
-    x = at_points(found.embedding[None], points[None], 1)[0]
+    x, logits = _read(predictor, image, torch.stack([cols, rows], -1) + 0.5, box=box, flip=flip)
+    guess = foreground(logits)
+    seen = x.norm(dim=1) > 0  # not so outside of a box
+    rows, cols, x = rows[seen], cols[seen], x[seen]
     vertex = torch.full_like(truth, -1)
     vertex[rows, cols] = _decoded(x, target, predictor.temperature, decode)
     true_mask = guess if mask is None else mask
@@ -123,6 +143,23 @@ def _scores(
         scores = {k: v for k, v in scores.items() if not k.startswith("mask")}
         scores["gpsm"] = scores["gps_misses_zero"]
     return scores
+
+
+def _read(
+    predictor: Predictor, image: Tensor, points: Tensor, *, box: Tensor | None = None, flip: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) at points (N, 2) of an image, 0 outside of a box, and the mask's logits (H, W)."""
+    x = torch.zeros(len(points), predictor.model.dim)
+    looks = predictor.looks(image, box, flip=flip)
+    for (x0, y0, x1, y1), found in looks:
+        at, size = points - torch.tensor([x0, y0]), torch.tensor([x1 - x0, y1 - y0])
+        inside = ((at >= 0) & (at < size)).all(1)
+        h, w = found.mask.shape
+        x[inside] = at_points(found.embedding[None], (at[inside] * torch.tensor([w, h]) / size)[None], 1)[0]
+    (x0, y0, x1, y1), found = looks[-1]
+    logits = torch.full(image.shape[1:], -1.0)
+    logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
+    return x, logits
 
 
 def _decoded(x: Tensor, target: Target, temperature: float, decode: str) -> Tensor:
@@ -167,25 +204,23 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
         target = predictor.target(samples.names[int(samples.surface[i])])
         known = samples.vertex[i] >= 0
         vertex, points = samples.vertex[i][known], samples.points[i][known]
-        found = predictor.fields(samples.image[i].float() / 255)
-        both = torch.cat([found.embedding, found.mask[None]])
-        scale = both.shape[-1] / samples.size
+        n = len(vertex)
         if bool(samples.masked[i]):  # as many pixels where the map would be wrong to say anything
             outside = torch.nonzero(~samples.mask[i]).flip(1)
-            outside = outside[torch.linspace(0, len(outside) - 1, len(points)).long()] + 0.5
+            outside = outside[torch.linspace(0, len(outside) - 1, n).long()] + 0.5
             points = torch.cat([points, outside.float()]) if len(outside) else points
-        values = at_points(both[None], points[None] * scale, 1)[0]
-        seen = values[:, -1] > 0
+        x, logits = _read(predictor, samples.image[i].float() / 255, points)
+        cols, rows = points.long().clamp_max(samples.size - 1).T
+        seen = foreground(logits)[rows, cols]
         if not bool(seen.any()):
             continue
-        answer = nearest_vertices(values[:, :-1], target.table)
-        n = len(vertex)
-        error = torch.full((len(values),), torch.inf)
+        answer = nearest_vertices(x, target.table)
+        error = torch.full((len(x),), torch.inf)
         error[:n] = target.rows.pairs(vertex, answer[:n])
-        clue = predictor.evidence(values[seen, :-1], values[seen, -1], target)
+        clue = predictor.evidence(x[seen], logits[rows, cols][seen], target)
         clues.append(clue)
         right.append(error[seen] < KERNEL)
-        sides.append(float(values[:n, :-1].norm(dim=1)[seen[:n]].mean()) if bool(seen[:n].any()) else 0.0)
+        sides.append(float(x[:n].norm(dim=1)[seen[:n]].mean()) if bool(seen[:n].any()) else 0.0)
         if target.mirror is not None and bool(seen[:n].any()):
             other = target.rows.pairs(target.mirror[vertex], answer[:n])
             mirrored.append(float((other < error[:n])[seen[:n]].float().mean()) > 0.5)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -286,3 +286,42 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
         field, grid[:, :, None].to(field), mode="bilinear", padding_mode="border", align_corners=False
     )
     return found[..., 0].mT
+
+
+def mean_of(
+    first: Embedded, wide: tuple[int, int, int, int], second: Embedded, close: tuple[int, int, int, int]
+) -> Embedded:
+    """The mean of two looks, on the grid of the second one.
+
+    Args:
+        first: embedding (D, h, w) and mask (h, w) of a crop.
+        wide: that crop x0, y0, x1, y1, in pixels.
+        second: the same of another one.
+        close: that crop, inside the first.
+    """
+    h, w = second.mask.shape
+    x0, y0, x1, y1 = wide
+    rows = torch.linspace(close[1] - y0, close[3] - y0, 2 * h + 1)[1::2] * (first.mask.shape[0] / (y1 - y0))
+    cols = torch.linspace(close[0] - x0, close[2] - x0, 2 * w + 1)[1::2] * (first.mask.shape[1] / (x1 - x0))
+    points = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).reshape(1, -1, 2).to(first.mask)
+    both = torch.cat([first.embedding, first.mask[None]])[None]
+    there = at_points(both, points, 1)[0].T.reshape(-1, h, w)
+    return Embedded((there[:-1] + second.embedding) / 2, (there[-1] + second.mask) / 2, ())
+
+
+def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(h, w, ...) at another size, by the nearest pixel."""
+    rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
+    cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
+    return x[rows][:, cols]
+
+
+class Halved(nn.Module):
+    """A model whose state is told in float16."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._model = (model,)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        return {k: v.half() for k, v in self._model[0].state_dict().items()}

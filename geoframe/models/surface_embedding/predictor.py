@@ -31,10 +31,13 @@ from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
     Embedded,
     Evidence,
+    Halved,
     SurfaceEmbedding,
     Target,
     at_points,
+    enlarged,
     foreground,
+    mean_of,
     with_colors,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
@@ -47,7 +50,8 @@ KIND = "surface embedding"
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
-_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at again
+_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
+_FINER = 1.25  # of `image_size`: how finely, the second time
 _EVERY = 20  # which picture of the samples is set aside
 _FEWEST = 200  # pictures, below which none is
 _LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
@@ -211,11 +215,7 @@ class Predictor:
     ) -> PixelMap:
         check_shape(check_float(image, "images"), "3 H W", "images")
         H, W = image.shape[-2:]
-        x0, y0, x1, y1 = crop_box(box, (H, W))
-        found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
-        if box is None and (closer := self._closer(found.mask, (H, W))) is not None:
-            x0, y0, x1, y1 = closer
-            found = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        (x0, y0, x1, y1), found = self.looks(image, box, flip=flip)[-1]
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
@@ -234,7 +234,7 @@ class Predictor:
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         if coarse != size:
-            fields = [_enlarged(f, size) for f in fields]
+            fields = [enlarged(f, size) for f in fields]
         whole = []
         for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=False):
             out = torch.full((H, W, *value.shape[2:]), empty, dtype=value.dtype)
@@ -243,30 +243,50 @@ class Predictor:
         kept = whole[3] if len(whole) == 4 else None
         return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
 
-    def _closer(self, logits: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-        """The crop around what was found in a whole image (H, W); None where it would be most of the image."""
-        mask = foreground(logits)
-        if not bool(mask.any()):
-            return None
-        (H, W), (h, w) = size, mask.shape
-        unit = torch.tensor([W / w, H / h, W / w, H / h])
-        x0, y0, x1, y1 = crop_box(box_of_mask(mask) * unit, size)
-        return (x0, y0, x1, y1) if (x1 - x0) * (y1 - y0) < _CLOSE * H * W else None
+    def looks(
+        self, image: Tensor, box: Tensor | Sequence[float] | None = None, *, flip: bool = True
+    ) -> list[tuple[tuple[int, int, int, int], Embedded]]:
+        """What is said of an image after a first look, and after a second one.
+
+        The first look is at the box, or at the whole image. The second one is finer, and without a box also closer,
+        at what the first one found; where both looked, the mean of the two is taken.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            box: (4,) of the object; None: it is looked for.
+            flip: see `fields`.
+
+        Returns:
+            Twice the crop (x0, y0, x1, y1) of the image, in whole pixels, and the fields that cover it.
+        """
+        H, W = image.shape[1], image.shape[2]
+        wide = closer = crop_box(box, (H, W))
+        x0, y0, x1, y1 = wide
+        first = self.fields(image[:, y0:y1, x0:x1], flip=flip)
+        mask = foreground(first.mask)
+        if box is None and bool(mask.any()):
+            unit = torch.tensor([W, H]) / torch.tensor([mask.shape[1], mask.shape[0]])
+            a, b, c, d = crop_box(box_of_mask(mask) * unit.repeat(2), (H, W))
+            closer = (a, b, c, d) if (c - a) * (d - b) < _CLOSE * H * W else wide
+        x0, y0, x1, y1 = closer
+        second = self.fields(image[:, y0:y1, x0:x1], flip=flip, size=round(_FINER * self.image_size))
+        return [(wide, first), (closer, mean_of(first, wide, second, closer))]
 
     @torch.no_grad()
-    def fields(self, crop: Tensor, *, flip: bool = True) -> Embedded:
+    def fields(self, crop: Tensor, *, flip: bool = True, size: int | None = None) -> Embedded:
         """What the network says of one crop.
 
         Args:
             crop: (3, H, W) in [0, 1], of any size.
             flip: take the mean with the mirror image.
+            size: longer side, in pixels, that it is brought to; None is `image_size`.
 
         Returns:
             embedding (D, h, w) of length at most 1 and mask (h, w), of a grid that covers the crop; no tables.
         """
         stride = self.model.head.stride
         H, W = crop.shape[-2:]
-        unit = self.image_size / max(H, W) / stride
+        unit = (size or self.image_size) / max(H, W) / stride
         h, w = max(round(H * unit), 2), max(round(W * unit), 2)
         x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None]
         both = flip and self.mirror is not None
@@ -348,7 +368,7 @@ class Predictor:
             table.weight.data.copy_(self.target(name).table)
         model = SurfaceEmbedding(self.model.head, SharedEmbedding(tables))
         model.calibration = self.model.calibration
-        weights = _Halved(model) if half else model
+        weights = Halved(model) if half else model
         about = {
             "surfaces": own,
             "backbone": self.model.head.backbone.name,
@@ -360,17 +380,6 @@ class Predictor:
             "about": self.about,
         }
         save_model(folder, weights, about, kind=KIND)
-
-
-class _Halved(nn.Module):
-    """A model whose state is told in float16."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._model = (model,)
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        return {k: v.half() for k, v in self._model[0].state_dict().items()}
 
 
 def load(folder: str | Path | None = None) -> Predictor:
@@ -489,10 +498,3 @@ def train(
         model.calibration.load_state_dict(start.model.calibration.state_dict())
     predictor.save(out)
     return predictor
-
-
-def _enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """(h, w, ...) at another size, by the nearest pixel."""
-    rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
-    cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
-    return x[rows][:, cols]
