@@ -43,6 +43,19 @@ def sample_at(image: Tensor, places: Tensor, *, mode: str = "bilinear", padding:
     return F.grid_sample(image, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
+def values_at(field: Tensor, points: Tensor) -> Tensor:
+    """Values of a field at points, interpolated; the border is continued.
+
+    Args:
+        field: (C, H, W).
+        points: (N, 2) x and y in pixels, the centre of the first one at 0.5.
+
+    Returns:
+        (N, C).
+    """
+    return sample_at(field[None], points.T[None, :, None])[0, :, 0].T
+
+
 def warp_back(image1: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Image 1 as image 0 would see it: each pixel of image 0 looks where its flow leads.
 

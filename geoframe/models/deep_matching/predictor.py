@@ -20,12 +20,19 @@ from torch import Tensor
 from geoframe._check import as_floats, check_finite, check_int, check_shape
 from geoframe._files import atomic_path
 from geoframe._random import seeded
-from geoframe.flow import edge_strength, interpolate_matches, refine_flow, sample_at, warp_back
-from geoframe.flow.descriptors import smooth
+from geoframe.flow import (
+    confidence_from_signs,
+    edge_strength,
+    flow_signs,
+    interpolate_matches,
+    refine_flow,
+    values_at,
+)
 from geoframe.layers.match_volume import MatchVolume
 from geoframe.layers.matching import n_levels
 from geoframe.models.deep_matching.network import DeepMatcher, build
 from geoframe.models.deep_matching.recipe import OURS, Recipe
+from geoframe.pixels import PixelMap
 from geoframe.training import fit, load_model, save_model
 
 KIND = "deep matching"
@@ -34,7 +41,8 @@ _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
 CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
 _DOUBTFUL = 0.5  # mean confidence below which there is a warning
-_WEIGHTS = (-0.291, -1.163, -1.521, 1.206, 0.355)  # of `flow_signs`, and a constant
+_PLACES = 64  # that are compared along the longer side of an object
+_LEAST_COVER = 0.25  # of such a place that has to be foreground
 _SMALLEST = 8  # pixels along a side, below which there is no patch to match
 
 
@@ -121,7 +129,7 @@ def match_images(
     flow, _ = interpolate_matches(points0, points1, edge_strength(first))
     flow = refine_flow(first, second, flow)
     signs = flow_signs(first, second, flow, points0, points1)
-    flow_confidence = confidence_of(signs)
+    flow_confidence = confidence_from_signs(signs)
     return ImageMatches(
         points0,
         points1,
@@ -132,55 +140,126 @@ def match_images(
     )
 
 
-def flow_signs(first: Tensor, second: Tensor, flow: Tensor, points0: Tensor, points1: Tensor) -> Tensor:
-    """What tells whether a flow is right.
-
-    Args:
-        first: (3, H, W) image 0.
-        second: (3, H1, W1) image 1.
-        flow: (2, H, W).
-        points0: (N, 2) matches that the flow was made of.
-        points1: (N, 2).
-
-    Returns:
-        (4, H, W): how different the images are along the flow, on a scale of logarithms, and the same beside the
-        contrast of image 0; how far the matches near by are off the flow; whether it leads out of image 1.
-    """
-    warped, inside = warp_back(second[None], flow[None])
-    change = smooth((warped[0] - first).abs().mean(0)[None, None], 2.0)[0, 0]
-    contrast = smooth((first - smooth(first[None], 4.0)[0]).abs().mean(0)[None, None], 4.0)[0, 0]
-    off = torch.log1p((points1 - points0 - _at(flow, points0)).norm(dim=1))
-    away = torch.zeros(3, *flow.shape[1:])  # sums of weight, of weighted disagreement
-    x, y = (points0[:, k].long().clamp(0, flow.shape[2 - k] - 1) for k in (0, 1))
-    away[0].index_put_((y, x), torch.ones_like(off), accumulate=True)
-    away[1].index_put_((y, x), off, accumulate=True)
-    spread = smooth(away[None, :2], 8.0)[0]
-    near = spread[1] / spread[0].clamp(min=1e-6)
-    return torch.stack(
-        [
-            torch.log(change + 0.003),
-            torch.log((change + 0.003) / (contrast + 0.003)),
-            near,
-            (~inside[0]).float(),
-        ]
-    )
-
-
-def confidence_of(signs: Tensor) -> Tensor:
-    """How likely a flow is right to 3 pixels: a logistic function of `flow_signs` (4, H, W), fitted to the zoo."""
-    weight = signs.new_tensor(_WEIGHTS)
-    return torch.sigmoid((weight[:4, None, None] * signs).sum(0) + weight[4])
-
-
 def _match_confidence(points0: Tensor, points1: Tensor, flow: Tensor, confidence: Tensor) -> Tensor:
     """That of the flow at the match, as far as the match agrees with it."""
-    off = (points1 - points0 - _at(flow, points0)).norm(dim=1)
-    return _at(confidence[None], points0)[:, 0] * torch.exp(-(off / 3).square())
+    off = (points1 - points0 - values_at(flow, points0)).norm(dim=1)
+    return values_at(confidence[None], points0)[:, 0] * torch.exp(-(off / 3).square())
 
 
-def _at(field: Tensor, points: Tensor) -> Tensor:
-    """Values (N, C) of a field (C, H, W) at points (N, 2)."""
-    return sample_at(field[None], points.T[None, :, None])[0, :, 0].T
+def match_fields(
+    field0: Tensor,
+    field1: Tensor,
+    *,
+    cell: float = 1.0,
+    stride: int = 2,
+    radius: int | None = None,
+    levels: int = 6,
+    exponent: float = 1.4,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Deep matching of any embeddings of pixels, such as those of two animals: scores come from them, not from patches.
+
+    Args:
+        field0: (D, h, w), of image 0; compared by their cosines.
+        field1: (D, h1, w1), of image 1.
+        cell: pixels of the image that a place of the fields stands for.
+        stride: places of image 0 between matches.
+        radius: how far matches are searched, places each way; by default everywhere.
+        levels: of the pyramid.
+        exponent: of all levels.
+
+    Returns:
+        points0 (N, 2), points1 (N, 2) in pixels of the images, and score (N,), see `ImageMatches`.
+
+    Raises:
+        ValueError: fields of different D, or empty ones.
+    """
+    D = check_shape(field0, "D h w", "field0")["D"]
+    check_shape(field1, f"{D} h1 w1", "field1")
+    for name, x in (("field0", field0), ("field1", field1)):
+        check_finite(x, name, remedy="leave such pixels out, as zeros")
+    radius = max(*field0.shape[1:], *field1.shape[1:]) if radius is None else radius
+    check_int(radius, "radius", low=1)
+    check_int(stride, "stride", low=1)
+    features = [F.normalize(x.float(), dim=0).numpy() for x in (field0, field1)]
+    volume = score_volume(features, 1, 1, stride, radius, 1, (exponent,) * levels, True)
+    found = volume.decode(CELL * stride)
+    keep = torch.from_numpy(found.reciprocal)
+    points0, points1 = (
+        cell * (torch.from_numpy(x.copy()).float()[keep] + 0.5)
+        for x in (volume.centres(), found.target[..., ::-1])
+    )
+    return points0, points1, torch.from_numpy(found.score)[keep] / (len(volume.exponents) + 1)
+
+
+def match_pixel_maps(
+    image0: Any, image1: Any, map0: PixelMap, map1: PixelMap, *, places: int = _PLACES
+) -> ImageMatches:
+    """Match two pictures of one category by the embeddings of their pixels, as two animals of different coats.
+
+    Args:
+        image0: (3, H, W) in [0, 1]; its edges bound the flow.
+        image1: (3, H1, W1), of any size.
+        map0: of image 0, with embeddings, as `geoframe.models.surface_embedding.Predictor.predict` gives it.
+        map1: of image 1, with embeddings of the same space.
+        places: that are compared along the longer side of each object.
+
+    Returns:
+        Matches, and a flow that is NaN outside the foreground of image 0. Confidences are those of the two maps,
+        multiplied: how likely both pixels are where their maps say.
+
+    Raises:
+        ValueError: maps without embeddings or foreground, of another size than their image, of different spaces.
+    """
+    images = as_image(image0, "image0"), as_image(image1, "image1")
+    grids = [_grid(m, x, k, places) for m, x, k in zip((map0, map1), images, (0, 1), strict=True)]
+    at0, at1, score = match_fields(grids[0][0], grids[1][0], stride=1)
+    points0, points1 = (at * cell + corner for at, (_, cell, corner) in zip((at0, at1), grids, strict=True))
+    inside = (
+        values_at(map0.mask[None].float(), points0)[:, 0] * values_at(map1.mask[None].float(), points1)[:, 0]
+        > 0.25
+    )
+    points0, points1, score = points0[inside], points1[inside], score[inside]
+    sure = values_at(map0.confidence[None], points0)[:, 0] * values_at(map1.confidence[None], points1)[:, 0]
+    if not len(score):
+        unknown = torch.full((2, *map0.size), torch.nan)
+        return ImageMatches(points0, points1, score, sure, unknown, torch.zeros(map0.size))
+    flow, _ = interpolate_matches(points0, points1, edge_strength(images[0]), weights=sure.clamp(min=1e-3))
+    flow = torch.where(map0.mask, flow.float(), torch.nan)
+    rows, columns = torch.nonzero(map0.mask, as_tuple=True)
+    goal = torch.stack([columns, rows], dim=1) + 0.5 + flow[:, rows, columns].T
+    flow_confidence = torch.zeros(map0.size)
+    flow_confidence[rows, columns] = (
+        map0.confidence[rows, columns] * values_at(map1.confidence[None], goal)[:, 0]
+    )
+    return ImageMatches(points0, points1, score, sure, flow, flow_confidence)
+
+
+def _grid(found: PixelMap, image: Tensor, number: int, places: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean embeddings (D, h, w) of cells around an object, the sides of a cell (2,) and the corner (2,), pixels."""
+    name = f"map{number}"
+    if found.embedding is None:
+        raise ValueError(f"{name}: expected a map with embeddings, found none; predict it from the image")
+    if found.size != tuple(image.shape[1:]):
+        raise ValueError(
+            f"{name}: expected the size of image{number}, {tuple(image.shape[1:])}, found {found.size}"
+        )
+    rows, columns = torch.nonzero(found.mask, as_tuple=True)
+    if not len(rows):
+        raise ValueError(f"{name}: expected some foreground, found none; give predict a box of the object")
+    check_int(places, "places", low=2)
+    corner = torch.stack([columns.min(), rows.min()])
+    width, height = (torch.stack([columns.max(), rows.max()]) + 1 - corner).tolist()
+    cell = max(width, height) / places
+    size = [max(2, round(n / cell)) for n in (height, width)]
+    y, x = slice(int(corner[1]), int(corner[1]) + height), slice(int(corner[0]), int(corner[0]) + width)
+    cover = found.mask[y, x].float()
+    both = torch.cat([found.embedding[y, x].permute(2, 0, 1).float() * cover, cover[None]])
+    if cell > 1:
+        mean = F.interpolate(both[None], size=size, mode="area")[0]
+    else:
+        mean = F.interpolate(both[None], size=size, mode="bilinear", align_corners=False)[0]
+    field = torch.where(mean[-1] >= _LEAST_COVER, mean[:-1], 0.0)
+    return field, torch.tensor([width / size[1], height / size[0]]), corner.float()
 
 
 def score_volume(
