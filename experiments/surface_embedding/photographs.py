@@ -20,7 +20,7 @@ from geoframe.pixels import PixelMap
 LIMBS = 0.42  # of the height: below it everything counts as legs, whose far ones belong to the other side
 MIDLINE = 0.1  # of half the width: nearer to the middle plane, a vertex has no side
 WAYS = ("raw_features", "embedding", "embedding_and_features")
-WEIGHT = 0.7  # of the embedding beside raw features: its half in squares
+WEIGHT = 2.2  # of the embedding beside raw features, chosen on pairs of renders (study w)
 PIXELS = 256  # longer side of the crops whose raw features are compared
 
 
@@ -80,8 +80,8 @@ def videos(predictor: Predictor, folder: Path, names: Sequence[str] = ("camel", 
     return out
 
 
-class _Frame(NamedTuple):
-    """What is compared of a frame: at pixels (n, 2) of the mask, and at joints (J, 2)."""
+class Frame(NamedTuple):
+    """What is compared of a frame, of unit length: at pixels (n, 2) of the mask, and at joints (J, 2)."""
 
     mask: Tensor
     pixels: Tensor
@@ -89,10 +89,10 @@ class _Frame(NamedTuple):
     features: Tensor
     at_joints: tuple[Tensor, Tensor]
 
-    def of(self, way: str, joints: bool) -> Tensor:
-        """(C, n) or (C, J) descriptors."""
+    def of(self, way: str, joints: bool, weight: float = WEIGHT) -> Tensor:
+        """(C, n) or (C, J) descriptors; `weight` is that of the embedding beside the features."""
         E, F = self.at_joints if joints else (self.embedding, self.features)
-        return {"embedding": E, "raw_features": F, "embedding_and_features": torch.cat([F, WEIGHT * E])}[way]
+        return {"embedding": E, "raw_features": F, "embedding_and_features": torch.cat([F, weight * E])}[way]
 
 
 def _video(predictor: Predictor, folder: Path) -> dict[str, float]:
@@ -120,9 +120,13 @@ def _video(predictor: Predictor, folder: Path) -> dict[str, float]:
     return {way: round(float(np.mean(x)), 4) for way, x in hits.items()}
 
 
-def _frame(predictor: Predictor, folder: Path, frame: str, joints: Tensor | None) -> _Frame:
-    """Embedding (D, n) and raw features (C, n), each of unit length, at the pixels of the mask of a frame."""
+def _frame(predictor: Predictor, folder: Path, frame: str, joints: Tensor | None) -> Frame:
     image, mask = read_image(folder / f"{frame}.jpg"), read_mask(folder / f"{frame}.png")
+    return described(predictor, image, mask, joints)
+
+
+def described(predictor: Predictor, image: Tensor, mask: Tensor, joints: Tensor | None) -> Frame:
+    """What is compared of an image (3, H, W) at the pixels of a mask (H, W) and at joints (J, 2)."""
     (x0, y0, x1, y1), found = predictor.looks(image, box_of_mask(mask))[-1]
     E, maps = found.embedding, raw_maps(predictor, image[:, y0:y1, x0:x1])
     pixels = torch.nonzero(mask).flip(1).float()
@@ -138,7 +142,7 @@ def _frame(predictor: Predictor, folder: Path, frame: str, joints: Tensor | None
 
     E_mask, F_mask = at(pixels + 0.5)
     at_joints = (E_mask[:, :0], F_mask[:, :0]) if joints is None else at(joints.float())
-    return _Frame(mask, pixels, E_mask, F_mask, at_joints)
+    return Frame(mask, pixels, E_mask, F_mask, at_joints)
 
 
 @torch.no_grad()

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.surface_embedding.photographs import described
 from geoframe.data.rendered import RenderedBatch, render_set
-from geoframe.metrics.embeddings import mean_scores
+from geoframe.metrics.embeddings import mean_scores, pck
 from geoframe.models.surface_embedding import Predictor, evaluate_each
 from geoframe.render import rasterize
 
@@ -17,6 +18,8 @@ LEAST = (
     0.05  # share of the vertices outside of the picture, or of the object hidden, that makes it a hard one
 )
 SMALL = 0.1  # of the picture
+LEAST_PIXELS, LEAST_JOINTS = 800, 3  # of a picture, and seen in both, for landmarks to be carried
+CARRIED = ("horse", "cow", "dog", "sheep", "zebra", "lion", "cat", "bear", "elephant", "giraffe")
 KEYS = (
     "geodesic_error_mean",
     "geodesic_error_median",
@@ -53,6 +56,38 @@ def renders(
         means = mean_scores(found)
         out[kind] = {"pictures": len(found)} | {k: round(means[k], 4) for k in KEYS}
     return out
+
+
+WEIGHTS = (0.5, 0.7, 1.0, 1.2, 1.4, 1.7, 2.2, 3.0)
+
+
+def weights(predictor: Predictor, n: int, *, seed: int = 777) -> dict[str, Any]:
+    """Share of landmarks carried between two renders of an animal, by the weight of the embedding beside raw features.
+
+    Args:
+        predictor: the model.
+        n: pairs: another pose and another camera, 256 pixels, ten species.
+        seed: of the pairs.
+
+    Returns:
+        For each weight the shares within .2 and .1 sqrt(mask area), and their sum.
+    """
+    images = render_set(CARRIED, n, size=256, seed=seed, surface="horse")
+    found: dict[float, list[list[float]]] = {w: [] for w in WEIGHTS}
+    for i in range(n):
+        first, second, *_ = images.pairs(i, motion=0.6)
+        both = first.visible[0] & second.visible[0]
+        if min(int(x.mask.sum()) for x in (first, second)) < LEAST_PIXELS or int(both.sum()) < LEAST_JOINTS:
+            continue
+        start = described(predictor, first.image[0], first.mask[0], first.landmarks[0][both])
+        now = described(predictor, second.image[0], second.mask[0], None)
+        for w, shares in found.items():
+            ends = [x.of("embedding_and_features", joints, w) for x, joints in ((start, True), (now, False))]
+            there = now.pixels[(ends[0].T @ ends[1]).argmax(1)] + 0.5
+            size = float(now.mask.sum()) ** 0.5
+            shares.append([float(pck(there, second.landmarks[0][both], size, alpha=a)) for a in (0.2, 0.1)])
+    means = {str(w): torch.tensor(x).mean(0).tolist() for w, x in found.items()}
+    return {w: [round(v, 4) for v in (*m, sum(m))] for w, m in means.items()}
 
 
 def kinds_of(batch: RenderedBatch, faces: Tensor) -> list[list[str]]:

@@ -9,6 +9,7 @@ d  a new species: from scratch, pre-trained on another one, and with its embeddi
 e  one network for each species, one with a surface each, one that knows no categories
 p  photographs (``GEOFRAME_DATA``): horses, and joints in videos, with the model that geoframe comes with
 r  unseen renders, with the same model: all of them, and by what makes a picture hard
+w  with the same model, the weight of the embedding beside raw features, on pairs of renders
 
 All networks of a to e are frozen EfficientNet-Lite0 with a head of half a million weights. They see pictures of 64
 pixels, and learn from maps of the backbone that are computed once. ``--quick`` shrinks everything until it only runs.
@@ -218,7 +219,24 @@ def study_r(size: Size, seed: int) -> dict[str, Any]:
     return renders(load(), "horse", 100 if size != QUICK else 4, seed=9001 + seed)
 
 
-STUDIES = {"a": study_a, "b": study_b, "c": study_c, "d": study_d, "e": study_e, "p": study_p, "r": study_r}
+def study_w(size: Size, seed: int) -> dict[str, Any]:
+    """The weight of the embedding beside raw features."""
+    from experiments.surface_embedding.renders import weights
+    from geoframe.models.surface_embedding import load
+
+    return weights(load(), 20 if size != QUICK else 3, seed=777 + seed)
+
+
+STUDIES = {
+    "a": study_a,
+    "b": study_b,
+    "c": study_c,
+    "d": study_d,
+    "e": study_e,
+    "p": study_p,
+    "r": study_r,
+    "w": study_w,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:

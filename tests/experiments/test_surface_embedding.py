@@ -46,7 +46,7 @@ def test_what_makes_a_picture_hard_is_told():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", ["a", "b", "c", "d", "e", "r"])
+@pytest.mark.parametrize("study", ["a", "b", "c", "d", "e", "r", "w"])
 def test_each_study_runs(study, tmp_path):
     run.main(["--study", study, "--quick", "--out", str(tmp_path)])
     found = json.loads((tmp_path / "results.json").read_text())

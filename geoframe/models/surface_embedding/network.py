@@ -324,4 +324,5 @@ class Halved(nn.Module):
         self._model = (model,)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The model's own, in float16."""
         return {k: v.half() for k, v in self._model[0].state_dict().items()}
