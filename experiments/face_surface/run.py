@@ -7,9 +7,9 @@ are. N annotated faces of the training people (50) teach it landmarks, and the h
 vertices. Then faces of the test people become pixel maps in two ways: by the embedding of each pixel, and by the
 landmarks that were found, between which the head is bent. Each face is cropped around the landmarks that were found in
 it, none by given ones. Measured are the places where 20 vertices of the head are seen, against the given landmarks, and
-how well landmarks are carried from face to face through the head, both in percent of the eyes' distance; beside them the
-same landmarks by the regressor, and the mean shape of the crops. Pictures of both ways: WAY_faces.png, the head's colours
-on faces; WAY_texture.png, faces painted with the texture of the first one.
+how well landmarks are carried from face to face through the head, both in percent of the eyes' distance; beside them
+the same landmarks by the regressor, and the mean shape of the crops. Pictures of both ways: WAY_faces.png, the head's
+colours on faces; WAY_texture.png, faces painted with the texture of the first one.
 """
 
 from __future__ import annotations
