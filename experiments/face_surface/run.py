@@ -146,7 +146,7 @@ def draw(out: Path, name: str, maps: Sequence[PixelMap], crops: Tensor) -> None:
     for i in shown:
         on = maps[i].carry(torch.cat([texture, known[:, None].float()], 1))
         shown_there = on[..., 3:] > 0.5
-        picture = torch.where(shown_there, on[..., :3], crops[i].movedim(0, -1))
+        picture = torch.where(shown_there, on[..., :3] / on[..., 3:].clamp_min(0.5), crops[i].movedim(0, -1))
         painted += [as_picture(crops[i]), as_picture(picture.movedim(-1, 0).clamp(0, 1))]
     save_picture(contact_sheet(painted, columns=8), out / f"{name}_texture.png")
 
