@@ -1,15 +1,15 @@
 """Faces on the zoo's head: an object frame tied to a canonical surface by a few annotated photographs.
 
-    python -m experiments.face_surface.run --out DIR --frame FOLDER [--labels N] [--quick]
+    python -m experiments.face_surface.run --out DIR --frame FOLDER [--labels N] [--test N] [--quick]
 
-FOLDER is an object frame that experiments.object_frame.run trained. N annotated faces of the training people (50) teach
-it landmarks, and the head's surface what the frame says of its vertices. Then faces of the test people become pixel
-maps in two ways: by the embedding of each pixel, and by the landmarks that were found, between which the head is bent.
-Each face is cropped around the landmarks that were found in it, none by given ones. Measured are the places where 20
-vertices of the head are seen, against the given landmarks, and how well landmarks are carried from face to face through
-the head, both in percent of the eyes' distance; beside them the same landmarks by the regressor, and the mean shape of
-the crops. Pictures of both ways: WAY_faces.png, the head's colours on faces; WAY_texture.png, faces painted with the
-texture of the first one.
+FOLDER is an object frame that experiments.object_frame.run trained; landmarks that were saved with it are taken as they
+are. N annotated faces of the training people (50) teach it landmarks, and the head's surface what the frame says of its
+vertices. Then faces of the test people become pixel maps in two ways: by the embedding of each pixel, and by the
+landmarks that were found, between which the head is bent. Each face is cropped around the landmarks that were found in
+it, none by given ones. Measured are the places where 20 vertices of the head are seen, against the given landmarks, and
+how well landmarks are carried from face to face through the head, both in percent of the eyes' distance; beside them
+the same landmarks by the regressor, and the mean shape of the crops. Pictures of both ways: WAY_faces.png, the head's
+colours on faces; WAY_texture.png, faces painted with the texture of the first one.
 """
 
 from __future__ import annotations
@@ -72,16 +72,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frame", type=Path, required=True)
     parser.add_argument("--labels", type=int, default=50)
+    parser.add_argument("--test", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args(argv)
     faces = load_faces(asked.out / "faces")
     frame = object_frame.load(asked.frame)
-    n_test = 8 if asked.quick else 100
+    n_test = 8 if asked.quick else asked.test
     order = torch.randperm(len(faces.train), generator=torch.Generator().manual_seed(asked.seed))
     known = squares(frame, faces.train.only(order[: asked.labels]))
     test = squares(frame, faces.test.only(range(0, len(faces.test), max(1, len(faces.test) // n_test))))
-    fitted: Any = frame.with_landmarks(known[0], known[1], groups=known[2], seed=asked.seed)
+    fitted: Any = frame
+    if not frame.can_predict:
+        fitted = frame.with_landmarks(known[0], known[1], groups=known[2], seed=asked.seed)
 
     surface = template_surface("head")
     vertices = torch.tensor([surface.landmarks[name] for name in LANDMARKS])
@@ -112,7 +115,7 @@ def tie(fitted: Any, surface: Surface, vertices: Tensor, images: Tensor, points:
     return tie_to_surface(descriptors.flatten(0, 1), seen.repeat(len(images)), surface)
 
 
-def measured(maps: Sequence[PixelMap], vertices: Tensor, true: Tensor, regressed: Tensor) -> dict[str, float]:
+def measured(maps: Sequence[PixelMap], vertices: Tensor, true: Tensor) -> dict[str, float]:
     """Errors in percent of the eyes' distance; a landmark that is not seen counts as the mean shape's."""
     size = eye_distance(true)
     goal = true[:, INDEX]
@@ -143,7 +146,7 @@ def draw(out: Path, name: str, maps: Sequence[PixelMap], crops: Tensor) -> None:
     for i in shown:
         on = maps[i].carry(torch.cat([texture, known[:, None].float()], 1))
         shown_there = on[..., 3:] > 0.5
-        picture = torch.where(shown_there, on[..., :3], crops[i].movedim(0, -1))
+        picture = torch.where(shown_there, on[..., :3] / on[..., 3:].clamp_min(0.5), crops[i].movedim(0, -1))
         painted += [as_picture(crops[i]), as_picture(picture.movedim(-1, 0).clamp(0, 1))]
     save_picture(contact_sheet(painted, columns=8), out / f"{name}_texture.png")
 

@@ -26,8 +26,8 @@ from geoframe.training import Schedule
 
 def _small(recipe: Recipe) -> Recipe:
     """The recipe on views of 64 pixels with fewer pairs and a faster rate: it collapses, or not, in a minute."""
-    views = replace(recipe.views, size=64, pairs=12)
-    schedule = Schedule(steps=250, lr=1e-3, decay="cosine", weight_decay=5e-4)
+    views = replace(recipe.views, size=64, pairs=6)
+    schedule = Schedule(steps=100, lr=1e-3, decay="cosine", weight_decay=5e-4)
     return replace(recipe, name=f"{recipe.name}_small", views=views, schedule=schedule)
 
 

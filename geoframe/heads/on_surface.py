@@ -94,18 +94,13 @@ def spread_landmarks(
     Raises:
         ValueError: fewer than three landmarks, vertices that the surface does not have.
     """
-    L = check_shape(vertices, "L", "vertices")["L"]
-    check_index(vertices, surface.n_verts, "vertices", what="vertices of the surface")
-    check_shape(check_float(points, "points"), f"n {L} 2", "points")
-    if L < 3:
-        raise ValueError(f"vertices: expected at least three landmarks, found {L}")
+    chosen, places = _bent(surface, vertices, points, direction, up, margin)
     flat, depth = _view(surface, direction, up)
     low, size = flat.amin(0), (flat.amax(0) - flat.amin(0)).amax() / _VIEW
     screen = torch.cat([(flat - low) / size, depth[:, None]], 1)
-    seen = rasterize(screen, surface.faces, (_VIEW + 1, _VIEW + 1)).face_id
-    shown = surface.faces[seen[seen >= 0].unique()].unique()
-    chosen = shown[_in_hull(flat[shown], flat[vertices], margin)]
-    return chosen, spline_warp(flat[vertices], points.double())(flat[chosen]).to(points)
+    face = rasterize(screen, surface.faces, (_VIEW + 1, _VIEW + 1)).face_id
+    seen = torch.isin(chosen, surface.faces[face[face >= 0].unique()])
+    return chosen[seen], places[:, seen]
 
 
 def map_by_landmarks(
@@ -116,7 +111,7 @@ def map_by_landmarks(
     *,
     direction: Sequence[float],
     up: Sequence[float] = (0.0, 1.0, 0.0),
-    margin: float = 0.1,
+    margin: float = 0.3,
     confidence: float = 1.0,
 ) -> PixelMap:
     """The pixel map of a picture by landmarks alone: the surface between them, bent so that they agree.
@@ -133,18 +128,35 @@ def map_by_landmarks(
         margin: see `spread_landmarks`.
         confidence: of the landmarks.
     """
-    seen, places = spread_landmarks(
-        surface, vertices, points[None], direction=direction, up=up, margin=margin
-    )
+    inside, places = _bent(surface, vertices, points[None], direction, up, margin)
     known = torch.zeros(surface.n_verts, dtype=torch.bool)
-    known[seen] = True
+    known[inside] = True
     kept = torch.nonzero(known[surface.faces].all(1))[:, 0]
     screen = torch.zeros(surface.n_verts, 3, dtype=torch.float64)
-    screen[seen, :2], screen[:, 2] = places[0].double(), _view(surface, direction, up)[1]
-    found = rasterize(screen, surface.faces[kept], size)
+    screen[inside, :2], screen[:, 2] = places[0].double(), _view(surface, direction, up)[1]
+    found = rasterize(screen, surface.faces[kept], size)  # what lies behind is hidden there
     face = torch.where(found.face_id >= 0, kept[found.face_id.clamp_min(0)], -1)
     there = PixelMap.of_points(face, found.barycentric.float(), surface)
     return there.replace(confidence=there.confidence * confidence)
+
+
+def _bent(
+    surface: Surface,
+    vertices: Tensor,
+    points: Tensor,
+    direction: Sequence[float],
+    up: Sequence[float],
+    margin: float,
+) -> tuple[Tensor, Tensor]:
+    """Vertices (M,) within the landmarks' hull, hidden ones too, and where each picture has them (n, M, 2)."""
+    L = check_shape(vertices, "L", "vertices")["L"]
+    check_index(vertices, surface.n_verts, "vertices", what="vertices of the surface")
+    check_shape(check_float(points, "points"), f"n {L} 2", "points")
+    if L < 3:
+        raise ValueError(f"vertices: expected at least three landmarks, found {L}")
+    flat = _view(surface, direction, up)[0]
+    chosen = torch.nonzero(_in_hull(flat, flat[vertices], margin))[:, 0]
+    return chosen, spline_warp(flat[vertices], points.double())(flat[chosen]).to(points)
 
 
 def _view(surface: Surface, direction: Sequence[float], up: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -130,6 +130,16 @@ def test_flow_batches_carry_the_flow():
     assert batch["valid"][0, 3].tolist() == [False] * 4 + [True] * 2 + [False] * 2
 
 
+def test_a_frame_is_learned_from_flow_and_loaded_again(tmp_path):
+    frames = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
+    pairs = FlowBatches(
+        frames, frames.roll(2, 3), torch.full((4, 2, 32, 32), 2.0), pairs=2, stride=2, steps=2
+    )
+    predictor = train(pairs, out=tmp_path, recipe=replace(SMALL, group="none"), accelerator="cpu")
+    assert predictor.sizes == (32, 32) and predictor.about["images"] == 4 and predictor.about["steps"] == 3
+    assert torch.equal(load(tmp_path).embed(frames), predictor.embed(frames))
+
+
 def test_training_is_a_function_of_the_seed_and_is_loaded_again(trained, tmp_path):
     predictor, out = trained
     again = train(_set(), out=tmp_path, recipe=SMALL, accelerator="cpu")
