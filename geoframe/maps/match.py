@@ -151,25 +151,18 @@ def match(
             surface 1 is not one piece without seams.
     """
     tell = progress or (lambda step, done: None)
-    part1, part2 = (main_part(s, f"surface {i}") for i, s in enumerate(_surfaces(mesh1, mesh2), 1))
+    parts = [main_part(s, f"surface {i}") for i, s in enumerate(_surfaces(mesh1, mesh2), 1)]
     if landmarks is not None:
-        landmarks = as_tensor(landmarks, "landmarks", like=part1.surface.verts)
-    pairs = None if landmarks is None else _landmark_pairs(landmarks, part1, part2)
-    if precise and not (part1.is_whole and part2.is_whole):
-        raise ValueError(
-            f"precise: expected surfaces of one piece without seams, found: {'; '.join((*part1.notes, *part2.notes))}; "
-            "repair them first (geoframe.repair)"
-        )
-    proxies = [proxy(part.surface) for part in (part1, part2)]
+        landmarks = as_tensor(landmarks, "landmarks", like=parts[0].surface.verts)
+    pairs = None if landmarks is None else _landmark_pairs(landmarks, *parts)
+    if precise:
+        _check_whole(parts)
+    proxies = [proxy(part.surface) for part in parts]
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
-    tell("eigenbasis of surface 1", 0.0)
-    first, noise1 = _without_noise(proxies[0], own[0], "surface 1")
-    tell("eigenbasis of surface 2", 0.15)
-    second, noise2 = _without_noise(proxies[1], own[1], "surface 2")
+    proxies, k, notes = _with_bases(proxies, k, tell)
     tell("starts", 0.3)
-    proxies, (one, two) = [first, second], (first.surface, second.surface)
-    pair = Pair.of(one, two, min(own))
+    one, two = (p.surface for p in proxies)
+    pair = Pair.of(one, two, k)
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
     if small is not None:
         starts = starts_from_landmarks(pair, small)
@@ -183,29 +176,62 @@ def match(
     best = chosen(pair, maps, evidence.distortion)
     tell("measures", 0.9)
     energies = measures(pair, best, evidence)
-    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
-    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
-    settings = _settings(pair, proxies, best, None if landmarks is not None else orientation)
     sure = confidence(energies)
     found = Match(
-        p2p_21=carried_back(part1, part2, p2p_21),
-        p2p_12=carried_back(part2, part1, p2p_12),
-        C_12=p2p_to_fmap(p2p_21, basis1, basis2),
-        C_21=p2p_to_fmap(p2p_12, basis2, basis1),
-        basis1=part1.basis(basis1),
-        basis2=part2.basis(basis2),
+        **_in_the_file(parts, proxies, pair, best, precise),
         landmarks=None if landmarks is None else _each_once(landmarks),
         energies=energies,
         confidence=sure,
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(*part1.notes, *noise1, *part2.notes, *noise2, *doubts(energies, sure)),
-        settings=settings,
-        precise_21=points,
+        warnings=(*parts[0].notes, *notes[0], *parts[1].notes, *notes[1], *doubts(energies, sure)),
+        settings=_settings(pair, proxies, best, None if landmarks is not None else orientation),
     )
     tell("done", 1.0)
     return found
+
+
+def _check_whole(parts: list[Part]) -> None:
+    """Points inside triangles need surfaces of which nothing was left out or joined."""
+    if not all(part.is_whole for part in parts):
+        notes = "; ".join(note for part in parts for note in part.notes)
+        raise ValueError(
+            f"precise: expected surfaces of one piece without seams, found: {notes}; repair them first "
+            "(geoframe.repair)"
+        )
+
+
+def _with_bases(
+    proxies: list[Proxy], k: int | None, tell: Progress
+) -> tuple[list[Proxy], int, list[tuple[str, ...]]]:
+    """The same with their eigenfunctions computed, smoothed where there is noise; how many functions both have; and
+    notes on each."""
+    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
+    out, notes = [], []
+    for i, (of, n) in enumerate(zip(proxies, own, strict=True), 1):
+        tell(f"eigenbasis of surface {i}", 0.15 * (i - 1))
+        found, told = _without_noise(of, n, f"surface {i}")
+        out.append(found)
+        notes.append(told)
+    return out, min(own), notes
+
+
+def _in_the_file(
+    parts: list[Part], proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+) -> dict[str, Any]:
+    """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
+    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
+    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
+    return {
+        "p2p_21": carried_back(*parts, p2p_21),
+        "p2p_12": carried_back(*reversed(parts), p2p_12),
+        "C_12": p2p_to_fmap(p2p_21, basis1, basis2),
+        "C_21": p2p_to_fmap(p2p_12, basis2, basis1),
+        "basis1": parts[0].basis(basis1),
+        "basis2": parts[1].basis(basis2),
+        "precise_21": points,
+    }
 
 
 def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
