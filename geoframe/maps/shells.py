@@ -15,7 +15,7 @@ from geoframe.maps.quality import check_map
 from geoframe.nearest import lowest_score, nearest, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
-from geoframe.surface.sampling import farthest_points
+from geoframe.surface.sampling import spread_vertices
 from geoframe.transforms import nearest_rotation
 
 # Weights are for surfaces of unit area. They were chosen on cat to lion in an earlier session and kept.
@@ -108,7 +108,7 @@ def shell_refine(
     coarse = max(0, len(sizes) - check_int(polish, "polish", low=0))
     steps = list(zip(sizes, np.geomspace(*normals, len(sizes)).tolist(), strict=True))
     if coarse and max(mesh1.n_verts, mesh2.n_verts) > samples:
-        some1, some2 = (_Part.of(s, farthest_points(m, min(samples, m.n_verts)), COARSE)
+        some1, some2 = (_Part.of(s, spread_vertices(m, samples), COARSE)
                         for s, m in ((one, mesh1), (two, mesh2)))  # fmt: skip
         near1, near2 = some1.nearest(one), some2.nearest(two)
         q_21, q_12 = near1[p2p_21[some2.at]], near2[p2p_12[some1.at]]
