@@ -20,12 +20,6 @@ def compiled_sums(fn: Callable[..., Any]) -> Any:
     return _compiled(fn, fastmath={"reassoc", "contract"})
 
 
-def compiled_part(fn: Callable[..., Any]) -> Any:
-    """As `compiled`, for a loop that only other compiled loops call: without the entry from Python, half of the time it
-    takes to compile is saved where arguments are tuples of arrays."""
-    return _compiled(fn, fastmath=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
 def _compiled(fn: Callable[..., Any], **options: Any) -> Any:
     try:
         return njit(nogil=True, cache=True, error_model="numpy", **options)(fn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoframe._compiled import compiled, compiled_part
+from geoframe._compiled import compiled
 
 
 @compiled
@@ -67,7 +67,7 @@ def shadow(points, sx, sz, R, t, focal, px, py, wide, dense, out):
                 out[row, col] *= 1 - dense[0] * (1 - np.exp(-dense[1] * count[row, col]))
 
 
-@compiled_part
+@compiled
 def box_blur(image, reach):
     """Mean over a square of 2 reach + 1 pixels, in place; beyond the border there is nothing."""
     h, w = image.shape

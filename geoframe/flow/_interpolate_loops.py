@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geoframe._compiled import compiled, compiled_part, share
+from geoframe._compiled import compiled, share
 from geoframe._types import Array
 
 _TWELFTH = 12  # itself is the first
@@ -74,7 +74,7 @@ def fit_affine(
     return out
 
 
-@compiled_part
+@compiled
 def _push(key: Any, item: Any, n: int, k: float, i: int) -> int:
     at = n
     while at > 0:
@@ -87,7 +87,7 @@ def _push(key: Any, item: Any, n: int, k: float, i: int) -> int:
     return n + 1
 
 
-@compiled_part
+@compiled
 def _pop(key: Any, item: Any, n: int) -> int:
     """Remove the first of a heap of n; it is to be read before."""
     n -= 1

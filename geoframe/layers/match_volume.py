@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from geoframe._compiled import compiled, compiled_part, compiled_sums, share
+from geoframe._compiled import compiled, compiled_sums, share
 from geoframe._types import Array
 
 _STEPS = 65535.0  # of 16 bits
@@ -252,7 +252,7 @@ def _correlate_row(
         _pool(scores, np.float32(1), scale, pooled[j], switches[j])
 
 
-@compiled_part
+@compiled
 def _pool(scores: Any, exponent: float, scale: float, pooled: Any, switches: Any) -> None:
     """Maxima over 3 x 3 at every second place, to a power; switches count the nine row by row."""
     K, k = scores.shape[0], pooled.shape[0]
@@ -322,7 +322,7 @@ def _aggregate_row(
             _pool(scores, exponent, scale, out[i, j], switches[i, j])
 
 
-@compiled_part
+@compiled
 def _coarse(above: Any, i: int, j: int, low: int, high: int, coarse: Any) -> None:
     """The highest score of the patches that have (i, j) as a corner; minus infinity for none."""
     H, W, k = above.shape[0], above.shape[1], above.shape[2]

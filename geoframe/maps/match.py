@@ -229,8 +229,8 @@ def _in_the_file(
     p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
     basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
     return {
-        "p2p_21": carried_back(*parts, p2p_21),
-        "p2p_12": carried_back(*reversed(parts), p2p_12),
+        "p2p_21": carried_back(parts[0], parts[1], p2p_21),
+        "p2p_12": carried_back(parts[1], parts[0], p2p_12),
         "C_12": p2p_to_fmap(p2p_21, basis1, basis2),
         "C_21": p2p_to_fmap(p2p_12, basis2, basis1),
         "basis1": parts[0].basis(basis1),

@@ -194,10 +194,10 @@ class _Part:
         U = side.U[at]
         gram = U.T @ (share[:, None] * U)
         gram = gram + 1e-9 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-        fields = (
-            side.x[at], side.normals[at], U, side.X[at], gram, side.vals, side.x[around], side.U[around],
+        return cls(
+            at, share.to(dtype), side.x[at].to(dtype), side.normals[at].to(dtype), U.to(dtype), side.X[at].to(dtype),
+            gram.to(dtype), side.vals.to(dtype), side.x[around].to(dtype), side.U[around].to(dtype), faces, own,
         )  # fmt: skip
-        return cls(at, share.to(dtype), *(f.to(dtype) for f in fields), faces, own)
 
     def nearest(self, side: _Side) -> Tensor:
         """(V,) number of the nearest of these vertices, of every vertex of the side."""

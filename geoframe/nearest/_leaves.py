@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from geoframe._compiled import compiled, compiled_part, compiled_sums
+from geoframe._compiled import compiled, compiled_sums
 
 LANES = 16  # scores compared at a time; tables are padded to a multiple
 CHUNK = 256  # scores that are summed up at a time: their table stays in the cache
@@ -65,7 +65,7 @@ def _farthest(x: Any, rows: Any, point: Any) -> int:
     return int(where)
 
 
-@compiled_part
+@compiled
 def _parted(order: Any, along: Any, a: int, b: int, limit: float) -> int:
     """Rows a to b with those up to the limit first; where the others begin."""
     i, j = a, b - 1
@@ -154,7 +154,7 @@ def nearest_of_leaves(
         _answers(x[a:b], exact_x[a:b], table, value, kept[:n], half, exact_points, slack, answer[a:b])
 
 
-@compiled_part
+@compiled
 def _highest(row: Any) -> float:
     """The largest entry of a row of a multiple of LANES."""
     lanes = row[:LANES].copy()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._compiled import compiled, compiled_part
+from geoframe._compiled import compiled
 from geoframe._precision import full_precision
 from geoframe._types import Array
 from geoframe.render._first_order import first_order
@@ -148,13 +148,13 @@ def _mix_backward(given, places, weight, total, g_weight, g_bary, out):
         out[q, beside] -= g_v * share
 
 
-@compiled_part
+@compiled
 def _shared(g, total, pull):
     """Gradient of a weight before it was divided by the total of its pixel, if that is above 1."""
     return (g - pull) / total if total > 1 else g
 
 
-@compiled_part
+@compiled
 def _pair(given, k):
     """The left or upper pixel of a pair, and whether the other one is to the right."""
     W = given.size[1]
@@ -162,7 +162,7 @@ def _pair(given, k):
     return first, second // W == first // W
 
 
-@compiled_part
+@compiled
 def _ends(given, k, first, sideways):
     """Along the way from the first centre, across it, and depth of the two ends of a crossing's edge."""
     H, W = given.size
@@ -180,7 +180,7 @@ def _ends(given, k, first, sideways):
     return py, px, given.screen[p, 2], qy, qx, given.screen[q, 2]
 
 
-@compiled_part
+@compiled
 def _cut(given, places, k, first, sideways, step):
     """In one square of four centres: the crossing where the outline goes on or -1, the areas that it cuts off the first
     and the second pixel, and the derivatives of the first area by the place here and there, and of the second."""
@@ -226,12 +226,12 @@ def _cut(given, places, k, first, sideways, step):
     return other, a, b, -ap, sign * aq, -bp, sign * bq
 
 
-@compiled_part
+@compiled
 def _onto_first(given, k):
     return given.near[k] < given.far[k]
 
 
-@compiled_part
+@compiled
 def _strip(here, facing):
     """Quarter areas cut off the first and the second pixel by a segment to the opposite side of the square, and the
     derivatives of each by the two places."""
@@ -241,7 +241,7 @@ def _strip(here, facing):
     return a, b, -a_start - a_end / 2, -a_end / 2, b_start + b_end / 2, b_end / 2
 
 
-@compiled_part
+@compiled
 def _positive_area(start, end):
     """Integral over half a unit of the positive part of what goes linearly from start to end, and its derivatives."""
     high, low = max(start, end), min(start, end)
@@ -255,7 +255,7 @@ def _positive_area(start, end):
     return (area, by_high, by_low) if start > end else (area, by_low, by_high)
 
 
-@compiled_part
+@compiled
 def _corner(a, b):
     """Areas as `geoframe.render._outline_torch._corner`, and the derivatives of each by a and b."""
     beyond = beyond_a = beyond_b = aside = aside_a = aside_b = 0.0

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._compiled import compiled, compiled_part, share
+from geoframe._compiled import compiled, share
 from geoframe._types import Array
 from geoframe.render._mixing_numba import mixed as mixed
 from geoframe.render._outline_numba import crossings as crossings
@@ -114,7 +114,7 @@ def _parts(first: int, last: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(edges) if b > a]
 
 
-@compiled_part
+@compiled
 def _span(low: float, high: float, first: int, last: int) -> tuple[int, int]:
     """Pixels whose centres lie in [low, high], from first to last - 1."""
     a = math.ceil(min(max(low - 0.5, first), last))
@@ -293,6 +293,6 @@ def _soft_backward(xy, faces, first, last, sigma, radius, weight, g):
         g[f, 0, 0], g[f, 0, 1], g[f, 1, 0], g[f, 1, 1], g[f, 2, 0], g[f, 2, 1] = gax, gay, gbx, gby, gcx, gcy
 
 
-@compiled_part
+@compiled
 def _inverse(x: float) -> float:
     return 1 / x if x > 0 else 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._compiled import compiled, compiled_part, share
+from geoframe._compiled import compiled, share
 from geoframe._types import Array
 from geoframe.render._scene import Scene
 
@@ -102,7 +102,7 @@ def _mark(screen, faces, across, near):
             _mark_edge(screen, p, q, near)
 
 
-@compiled_part
+@compiled
 def _mark_edge(screen, p, q, near):
     H, W = near.shape[:2]
     for sideways in range(2):
@@ -211,7 +211,7 @@ def _walk(screen, faces, across, f, goal, x, y, sideways, step):
     return -1
 
 
-@compiled_part
+@compiled
 def _turn(screen, faces, f):
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ax, ay = screen[a, 0], screen[a, 1]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._compiled import compiled, compiled_part, share
+from geoframe._compiled import compiled, share
 from geoframe._types import Array
 from geoframe.solve._moments import LIFT, Moments
 from geoframe.solve._numba_algebra import cholesky, copy, eigen, solve, turn_by, weighted
@@ -146,7 +146,7 @@ def in_parts(run: Callable[[int, int], None], n: int, each: int) -> None:
     share(run, list(pairwise([n * i // parts for i in range(parts + 1)])))
 
 
-@compiled_part
+@compiled
 def _one(problems, p):
     """One of the problems."""
     return _Problems(problems.G[p], problems.H[p], problems.uu[p], problems.ridge[p])
@@ -163,7 +163,7 @@ def _newton(problems, which, method, first, last, found):
         )
 
 
-@compiled_part
+@compiled
 def _into(found, i, ended):
     """Scale, strictness and steps of one pose; rotation and values are there already."""
     found.s[i], found.strict[i], found.steps[i] = ended
@@ -216,7 +216,7 @@ def _reflected(problems, method, near, first, last, found):
             _into(found, p, _descend(one, method, best, s, found.values[p], room))
 
 
-@compiled_part
+@compiled
 def _collapse(one, c, each, rigid):
     """The rigid problem of the shape with the coefficients c (n,), one first; `each` (9 n,) is spare memory."""
     n = len(c)
@@ -225,20 +225,20 @@ def _collapse(one, c, each, rigid):
     weighted(one.H.reshape(n, 6), c, rigid.H.reshape(6))
 
 
-@compiled_part
+@compiled
 def _factors(n):
     """Matrix and Cholesky factor of the equations of n - 1 coefficients."""
     return np.empty((n - 1, n - 1)), np.empty((n - 1, n - 1))
 
 
-@compiled_part
+@compiled
 def _room(n, d):
     """Memory of `_descend` and, first, of `_evaluate`."""
     inner = _factors(n), np.empty(n), np.empty((n, 9)), np.empty((n - 1, d))
     return inner, np.empty(1 + d + d * d), np.empty((d, d)), np.empty((d, d)), np.empty((d, d)), np.empty(d)
 
 
-@compiled_part
+@compiled
 def _descend(one, method, R, s, values, room):
     """From R, changed in place, and s to a minimum: s there, whether it is strict, steps; `values` are filled."""
     inner, trial, hessian, L, V, step = room
@@ -271,7 +271,7 @@ def _descend(one, method, R, s, values, room):
     return s, decrement <= method.enough * size and min(step) > 1e-9 * max(step), steps
 
 
-@compiled_part
+@compiled
 def _evaluate(one, method, R, s, room, values):
     """Objective, gradient and Hessian at the best coefficients, as `geoframe.solve._weak.model`."""
     spare, c, each, cross = room
@@ -331,7 +331,7 @@ def _best_coefficients(problems, R, s, first, last, c, value):
                 value[p] += s[p] * R[p, i, a] * (s[p] * along - 2 * rigid.H[0, i, a])
 
 
-@compiled_part
+@compiled
 def _coefficients(one, R, s, spare, c):
     """c (n,): one, then the best coefficients. The factor of their equations is in `spare`; returned, whether there is
     one."""
@@ -368,7 +368,7 @@ def _coefficients(one, R, s, spare, c):
     return solved
 
 
-@compiled_part
+@compiled
 def _turned(Y, Z, R, s, z):
     """z (15,): moments Y (9,) and Z (6,) turned by R and scaled by s."""
     for i in range(3):
@@ -382,7 +382,7 @@ def _turned(Y, Z, R, s, z):
             z[9 + 3 * i + j] = s * (Z[3 * i] * R[j, 0] + Z[3 * i + 1] * R[j, 1] + Z[3 * i + 2] * R[j, 2])
 
 
-@compiled_part
+@compiled
 def _step(values, hessian, L, V, step):
     """Newton's step, where needed with the eigenvalues' absolute values; returned, the decrement."""
     d = len(step)
@@ -410,7 +410,7 @@ def _step(values, hessian, L, V, step):
     return decrement
 
 
-@compiled_part
+@compiled
 def _take_hessian(values, hessian):
     d = len(hessian)
     for i in range(d):

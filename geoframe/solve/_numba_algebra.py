@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
-from geoframe._compiled import compiled_part
+from geoframe._compiled import compiled
 
 
-@compiled_part
+@compiled
 def weighted(x, c, out):
     """out (m,) becomes the sum of the c[k] x[k]."""
     for i in range(len(out)):
@@ -19,14 +19,14 @@ def weighted(x, c, out):
             out[i] += c[k] * x[k, i]
 
 
-@compiled_part
+@compiled
 def copy(x, out):
     """The numbers of x into out, of the same shape."""
     for i in np.ndindex(x.shape):
         out[i] = x[i]
 
 
-@compiled_part
+@compiled
 def cholesky(A, L):
     """L with ``L L^T = A`` from the lower half of A; False, and half done, where A is not positive definite."""
     for k in range(len(A)):
@@ -43,7 +43,7 @@ def cholesky(A, L):
     return True
 
 
-@compiled_part
+@compiled
 def solve(L, x):
     """x becomes ``(L L^T)^-1 x``."""
     for k in range(len(x)):
@@ -56,7 +56,7 @@ def solve(L, x):
         x[k] /= L[k, k]
 
 
-@compiled_part
+@compiled
 def eigen(A, V, lam):
     """Eigenvalues and eigenvectors (columns of V) of a small symmetric matrix by Jacobi's rotations; uses A up."""
     d = len(A)
@@ -88,7 +88,7 @@ def eigen(A, V, lam):
         lam[i] = A[i, i]
 
 
-@compiled_part
+@compiled
 def turn_by(w, R, out):
     """R turned by Cayley's rotation of the first three of w, as in `geoframe.solve._weak`."""
     x, y, z = w[0] / 2, w[1] / 2, w[2] / 2

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._compiled import compiled, compiled_part
+from geoframe._compiled import compiled
 from geoframe.solve._moments import Moments
 from geoframe.solve._numba import arrays, in_parts
 
@@ -112,7 +112,7 @@ def _heights(G, H, s, ridge, axes, wave, first, last, best, at):
                 _peak(gain, best[p, side * N : (side + 1) * N], at[p, side * N : (side + 1) * N])
 
 
-@compiled_part
+@compiled
 def _reduce(P, X, ridge):
     """X[:, 1:] becomes ``L^-1 X[:, 1:]``, ``L L^T = P[1:, 1:] + ridge``, at every direction; P[1:, 1:] becomes L."""
     n, _, N = P.shape
@@ -137,7 +137,7 @@ def _reduce(P, X, ridge):
                 X[j, k, f] /= P[k, k, f]
 
 
-@compiled_part
+@compiled
 def _gain(P, X, side, wave, gram, gain):
     """By how much the objective is lower than without any shape, at every turn (A, N)."""
     n, _, N = P.shape
@@ -163,7 +163,7 @@ def _gain(P, X, side, wave, gram, gain):
             )
 
 
-@compiled_part
+@compiled
 def _peak(gain, best, at):
     """As `geoframe.solve._search._peak`, over the first axis."""
     A = len(gain)
