@@ -1,4 +1,4 @@
-"""Every test session has a disk cache of its own, so that nothing is left behind and nothing is inherited."""
+"""Every test session has a disk cache of its own, which its workers share, and starts what takes longest first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
+    """Nothing is left behind or inherited; what one worker has computed the other need not compute again."""
     before = os.environ.get("GEOFRAME_CACHE")
-    os.environ["GEOFRAME_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    folder.mkdir(exist_ok=True)
+    os.environ["GEOFRAME_CACHE"] = str(folder)
     yield
     if before is None:
         del os.environ["GEOFRAME_CACHE"]
     else:
         os.environ["GEOFRAME_CACHE"] = before
+
+
+def pytest_collection_modifyitems(items):
+    """Those marked `long` come first: a worker that begins one of them last would end long after the others."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -117,7 +117,9 @@ def test_other_engines_give_the_same_files(engine, undisturbed, tmp_path):
     pytest.importorskip("distributed" if engine == "dask" else engine)
     folder, quiet = undisturbed
     pairs = [p for p in _pairs(folder) if {p.source.stem, p.target.stem} <= {"s0", "s1"}]
-    batch.match_all(pairs, tmp_path / "out", k=K, engine=engine, jobs=2)
+    batch.match_all(
+        pairs, tmp_path / "out", k=K, engine=engine, jobs=1
+    )  # a worker more takes seconds to start
     assert [p.name for p in pairs] == ["s0--s1", "s1--s0"]
     for name in (f"{p.name}.{suffix}" for p in pairs for suffix in ("npz", "json")):
         assert (tmp_path / "out" / name).read_bytes() == (quiet / name).read_bytes()

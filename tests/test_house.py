@@ -445,12 +445,14 @@ def _wrong_in(code: dict[str, str], folder: Path) -> dict[str, str]:
     return {name: wrong + run.stderr[-2000:] for name, wrong in told.items() if wrong}
 
 
+@pytest.mark.long
 def test_code_of_readme_and_documentation_runs_on_core_dependencies(tmp_path):
     code = {page.stem: "\n".join(_blocks(page)) for page in PAGES if _blocks(page)}
     assert code.keys() > {"README", "match"}
     assert not _wrong_in(code, tmp_path)
 
 
+@pytest.mark.long
 def test_commands_of_the_readme_run_on_core_dependencies(tmp_path):
     assert not _wrong_in({"commands": COMMANDS}, tmp_path)
 
@@ -472,7 +474,9 @@ def test_readme_pictures_are_here():
         assert (ROOT / picture).is_file(), picture
 
 
-@pytest.mark.parametrize("tool", ["ruff check .", "ruff format --check .", "mypy"])
+@pytest.mark.parametrize(
+    "tool", ["ruff check .", "ruff format --check .", pytest.param("mypy", marks=pytest.mark.long)]
+)
 def test_linters(tool):
     pytest.importorskip(tool.split()[0])
     run = subprocess.run([sys.executable, "-m", *tool.split()], cwd=ROOT, capture_output=True, text=True)

@@ -15,7 +15,7 @@ from geoframe.surface.health import Health, health
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.repair import repair
 from geoframe.surface.resize import resize
-from geoframe.surface.sampling import farthest_points
+from geoframe.surface.sampling import spread_vertices
 
 Progress = Callable[[str, float], None]
 
@@ -90,7 +90,7 @@ def make_canonical(
     )
     surface.basis(min(k, max(2, new.n_verts // 3)))
     tell("geodesics", 0.75)
-    surface.distances(places if len(places) else farthest_points(new, SOURCES))
+    surface.distances(places if len(places) else spread_vertices(surface, SOURCES))
     tell("symmetry", 0.85)
     symmetry = surface.symmetry
     kind = "symmetric" if symmetry.residual <= SYMMETRIC else "not clearly symmetric, look before use"

@@ -10,7 +10,7 @@ from torch import Tensor
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.quality import flipped_triangles
 from geoframe.maps.starts import Pair, Start, spectral_energy
-from geoframe.maps.zoomout import zoomout
+from geoframe.maps.zoomout import zoomed_fmaps
 
 COARSE = 4  # the candidates are compared with k / COARSE functions
 # Without landmarks, what tells a map from its mirror image and from one turned by half a circle counts beside the
@@ -41,27 +41,25 @@ def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: flo
         orientation: weight of what tells a map from its mirror image; 0 with landmarks, which tell that themselves.
     """
     bases = pair.sampled()
-    samples = torch.arange(bases[0].n_verts), torch.arange(bases[1].n_verts)
     every = torch.arange(pair.two.n_verts, device=pair.two.device)
     found = []
     for start in starts:
         first = len(start.C_12)
         last = max(first, pair.basis1.k // COARSE)
         sizes = sorted({*range(first, last, 8), last})
-        z = zoomout(start.C_12, *bases, sizes=sizes, samples=samples, bidirectional=True, init_21=start.C_21)
-        assert z.C_21 is not None
+        C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, sizes)
         distortion = evidence.distortion
-        places = pair.places_21(z.C_12, distortion.probes2), pair.places_12(z.C_21, distortion.probes1)
+        places = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
         terms = {
             "distortion": distortion.of_probes(*places),
-            "spectral": spectral_energy(z.C_12, z.C_21, pair.basis1, pair.basis2),
+            "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
         }
         energy = terms["distortion"]
         if orientation:
-            p2p_21 = pair.places_21(z.C_12, every)
+            p2p_21 = pair.places_21(C_12, every)
             terms["flipped_triangles"] = flipped_triangles(pair.one, pair.turned2, p2p_21)
             terms |= evidence.likeness(p2p_21)
             against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
             energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
-        found.append(Candidate(start.name, z.C_12, z.C_21, energy, terms, start.landmarks))
+        found.append(Candidate(start.name, C_12, C_21, energy, terms, start.landmarks))
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))

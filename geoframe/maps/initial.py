@@ -108,27 +108,37 @@ def fmap_from_descriptors(
     # Row-major vec(C): C X -> kron(I, X^T), X C -> kron(X, I).
     H = torch.kron(eye, A1 @ A1.T / p) + regularisation * torch.diag(penalty.reshape(-1))
     if commutativity > 0:
-        for q in range(p):
-            X1 = u1.T @ ((m1 * scaled1[:, q])[:, None] * u1)
-            X2 = u2.T @ ((m2 * scaled2[:, q])[:, None] * u2)
-            H += commutativity / p * _commuting(X1, X2)
+        both = zip((u1, u2), (m1[:, None] * scaled1, m2[:, None] * scaled2), strict=True)
+        H += commutativity / p * _commuting(*(_products(u, f) for u, f in both))
     if orientation > 0:
         if meshes is None:
             raise ValueError("meshes: expected both surfaces for the orientation term, found None")
-        both = zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
-        for Y1, Y2 in zip(*(_turning_operators(mesh, f, u) for mesh, f, u in both), strict=True):
-            unit = (Y1.norm() * Y2.norm()).clamp_min(torch.finfo(Y1.dtype).tiny)
-            H += orientation / p * _commuting(Y1, Y2) / unit
+        sides = zip(meshes, (scaled1, scaled2), (u1, u2), strict=True)
+        Y1, Y2 = (_turning_operators(mesh, f, u) for mesh, f, u in sides)
+        unit = (Y1.norm(dim=(1, 2)) * Y2.norm(dim=(1, 2))).clamp_min(torch.finfo(Y1.dtype).tiny).sqrt()
+        H += orientation / p * _commuting(Y1 / unit[:, None, None], Y2 / unit[:, None, None])
     C = torch.linalg.solve(H, (A2 @ A1.T / p).reshape(-1)).reshape(k, k)
     scale = (basis2.mass.double().sum() / basis1.mass.double().sum()).sqrt()
     return (C * scale).to(basis2.vecs.dtype)
 
 
 def _commuting(X1: Tensor, X2: Tensor) -> Tensor:
-    """Quadratic form (k^2, k^2) of ``|C X1 - X2 C|^2`` in the row-major vec(C)."""
-    eye = torch.eye(len(X1), dtype=X1.dtype, device=X1.device)
-    R = torch.kron(eye, X1.T.contiguous()) - torch.kron(X2.contiguous(), eye)
-    return R.T @ R
+    """Quadratic form (k^2, k^2) of the sum of ``|C X1_q - X2_q C|^2`` in the row-major vec(C); X1 and X2 (p, k, k).
+
+    With ``R_q = kron(I, X1_q^T) - kron(X2_q, I)`` it is the sum of ``R_q^T R_q``, multiplied out: the products of
+    Kronecker factors are summed over q first, so that no matrix of k^2 rows is multiplied.
+    """
+    p, k, _ = X1.shape
+    eye = torch.eye(k, dtype=X1.dtype, device=X1.device)
+    square1, square2 = torch.einsum("qij,qlj->il", X1, X1), torch.einsum("qji,qjl->il", X2, X2)
+    crossed = (X2.reshape(p, -1).T @ X1.reshape(p, -1)).view(k, k, k, k)  # [a, b, c, d]: sum of X2_ab X1_cd
+    crossed = crossed.transpose(1, 2).reshape(k * k, k * k)  # kron(X2_q, X1_q)
+    return torch.kron(eye, square1) + torch.kron(square2, eye) - crossed - crossed.T
+
+
+def _products(u: Tensor, f: Tensor) -> Tensor:
+    """(p, k, k) multiplication by each of the functions f (V, p), times the areas, in the functions u (V, k)."""
+    return torch.stack([(f * column[:, None]).T @ u for column in u.T], 1)
 
 
 def _turning_operators(mesh: Mesh, f: Tensor, u: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from geoframe.canonical.surface import Surface
 from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
+from geoframe.maps.clouds import surface_of_points
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
@@ -38,8 +39,8 @@ from geoframe.maps.starts import (
 )
 from geoframe.maps.verdict import confidence, doubts
 from geoframe.spectral.basis import Eigenbasis
-from geoframe.surface.mesh import Mesh
-from geoframe.surface.sampling import farthest_points
+from geoframe.surface.mesh import Mesh, PointCloud
+from geoframe.surface.sampling import spread_vertices
 
 Progress = Callable[[str, float], None]
 
@@ -95,8 +96,8 @@ class Match:
 
 
 def match(
-    mesh1: Mesh,
-    mesh2: Mesh,
+    mesh1: Mesh | PointCloud,
+    mesh2: Mesh | PointCloud,
     landmarks: Tensor | None = None,
     *,
     k: int | None = None,
@@ -136,7 +137,8 @@ def match(
     (see `geoframe.maps.parts`).
 
     Args:
-        mesh1: surface 1, V1 vertices. A `geoframe.Surface` keeps what is computed of it here, for the next match.
+        mesh1: surface 1, V1 vertices. A `geoframe.Surface` keeps what is computed of it here, for the next match. A
+            cloud of points gets triangles between neighbours (`geoframe.maps.clouds`), and `warnings` tell.
         mesh2: surface 2, V2 vertices, any connectivity, scale and pose.
         landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
         k: number of eigenfunctions; by default 256, or a third of the vertices with faces where these are fewer.
@@ -146,30 +148,24 @@ def match(
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
     Raises:
-        TypeError: not meshes, or landmarks that are not integers.
+        TypeError: not meshes or clouds, or landmarks that are not integers.
         ValueError: batches, fewer than 9 vertices, k too large, landmarks out of range or empty, NaN; `precise` where
-            surface 1 is not one piece without seams.
+            surface 1 is not one piece without seams or is a cloud.
     """
     tell = progress or (lambda step, done: None)
-    part1, part2 = (main_part(s, f"surface {i}") for i, s in enumerate(_surfaces(mesh1, mesh2), 1))
+    *surfaces, made = _surfaces(mesh1, mesh2)
+    parts = [main_part(s, f"surface {i}") for i, s in enumerate(surfaces, 1)]
     if landmarks is not None:
-        landmarks = as_tensor(landmarks, "landmarks", like=part1.surface.verts)
-    pairs = None if landmarks is None else _landmark_pairs(landmarks, part1, part2)
-    if precise and not (part1.is_whole and part2.is_whole):
-        raise ValueError(
-            f"precise: expected surfaces of one piece without seams, found: {'; '.join((*part1.notes, *part2.notes))}; "
-            "repair them first (geoframe.repair)"
-        )
-    proxies = [proxy(part.surface) for part in (part1, part2)]
+        landmarks = as_tensor(landmarks, "landmarks", like=parts[0].surface.verts)
+    pairs = None if landmarks is None else _landmark_pairs(landmarks, *parts)
+    if precise:
+        _check_whole(parts, mesh1)
+    proxies = [proxy(part.surface) for part in parts]
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
-    tell("eigenbasis of surface 1", 0.0)
-    first, noise1 = _without_noise(proxies[0], own[0], "surface 1")
-    tell("eigenbasis of surface 2", 0.15)
-    second, noise2 = _without_noise(proxies[1], own[1], "surface 2")
+    proxies, k, notes = _with_bases(proxies, k, tell)
     tell("starts", 0.3)
-    proxies, (one, two) = [first, second], (first.surface, second.surface)
-    pair = Pair.of(one, two, min(own))
+    one, two = (p.surface for p in proxies)
+    pair = Pair.of(one, two, k)
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
     if small is not None:
         starts = starts_from_landmarks(pair, small)
@@ -183,29 +179,64 @@ def match(
     best = chosen(pair, maps, evidence.distortion)
     tell("measures", 0.9)
     energies = measures(pair, best, evidence)
-    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
-    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
-    settings = _settings(pair, proxies, best, None if landmarks is not None else orientation)
     sure = confidence(energies)
     found = Match(
-        p2p_21=carried_back(part1, part2, p2p_21),
-        p2p_12=carried_back(part2, part1, p2p_12),
-        C_12=p2p_to_fmap(p2p_21, basis1, basis2),
-        C_21=p2p_to_fmap(p2p_12, basis2, basis1),
-        basis1=part1.basis(basis1),
-        basis2=part2.basis(basis2),
+        **_in_the_file(parts, proxies, pair, best, precise),
         landmarks=None if landmarks is None else _each_once(landmarks),
         energies=energies,
         confidence=sure,
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(*part1.notes, *noise1, *part2.notes, *noise2, *doubts(energies, sure)),
-        settings=settings,
-        precise_21=points,
+        warnings=(*made, *parts[0].notes, *notes[0], *parts[1].notes, *notes[1], *doubts(energies, sure)),
+        settings=_settings(pair, proxies, best, None if landmarks is not None else orientation),
     )
     tell("done", 1.0)
     return found
+
+
+def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
+    """Points inside triangles need triangles of the user's, and surfaces of which nothing was left out or joined."""
+    if isinstance(mesh1, PointCloud):
+        raise ValueError("precise: expected triangles on surface 1, found a cloud of points; leave it out")
+    if not all(part.is_whole for part in parts):
+        notes = "; ".join(note for part in parts for note in part.notes)
+        raise ValueError(
+            f"precise: expected surfaces of one piece without seams, found: {notes}; repair them first "
+            "(geoframe.repair)"
+        )
+
+
+def _with_bases(
+    proxies: list[Proxy], k: int | None, tell: Progress
+) -> tuple[list[Proxy], int, list[tuple[str, ...]]]:
+    """The same with their eigenfunctions computed, smoothed where there is noise; how many functions both have; and
+    notes on each."""
+    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
+    out, notes = [], []
+    for i, (of, n) in enumerate(zip(proxies, own, strict=True), 1):
+        tell(f"eigenbasis of surface {i}", 0.15 * (i - 1))
+        found, told = _without_noise(of, n, f"surface {i}")
+        out.append(found)
+        notes.append(told)
+    return out, min(own), notes
+
+
+def _in_the_file(
+    parts: list[Part], proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+) -> dict[str, Any]:
+    """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
+    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
+    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
+    return {
+        "p2p_21": carried_back(parts[0], parts[1], p2p_21),
+        "p2p_12": carried_back(parts[1], parts[0], p2p_12),
+        "C_12": p2p_to_fmap(p2p_21, basis1, basis2),
+        "C_21": p2p_to_fmap(p2p_12, basis2, basis1),
+        "basis1": parts[0].basis(basis1),
+        "basis2": parts[1].basis(basis2),
+        "precise_21": points,
+    }
 
 
 def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
@@ -289,7 +320,7 @@ def prepare(surface: Surface, *, k: int | None = None, landmarks: Tensor | None 
     part = main_part(surface)
     one = proxy(part.surface).surface
     one.basis(_both(default_size(one) if k is None else check_int(k, "k", low=3), one))
-    one.distances(farthest_points(one, min(PROBES, one.n_verts)))
+    one.distances(spread_vertices(one, PROBES))
     if landmarks is not None and len(landmarks):
         inside = part.number[landmarks]
         one.distances(proxy(part.surface).cell[inside[inside >= 0]])
@@ -309,23 +340,31 @@ def default_size(mesh: Mesh) -> int:
     return min(MOST, n // 3)
 
 
-def _surfaces(mesh1: Mesh, mesh2: Mesh) -> tuple[Surface, Surface]:
+def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surface, Surface, list[str]]:
+    """Both as surfaces, and what was made of points, in sentences."""
     for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
-        if not isinstance(mesh, Mesh):
-            raise TypeError(f"{name}: expected a Mesh, found {type(mesh).__name__}; load faces too")
-        if mesh.verts.ndim != 2:
+        if not isinstance(mesh, Mesh | PointCloud):
+            raise TypeError(f"{name}: expected a Mesh or a PointCloud, found {type(mesh).__name__}")
+        if isinstance(mesh, Mesh) and mesh.verts.ndim != 2:
             raise ValueError(f"{name}: expected one pose, verts (V, 3), found {tuple(mesh.verts.shape)}")
     if mesh1.device != mesh2.device or mesh1.dtype != mesh2.dtype:
         raise ValueError(
             f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
         )
-    return Surface.of(mesh1), Surface.of(mesh2)
+    notes = [
+        f"surface {i} is a cloud of points: it was matched by triangles between neighbours, and measures that need "
+        "faces are those of these"
+        for i, mesh in enumerate((mesh1, mesh2), 1)
+        if isinstance(mesh, PointCloud)
+    ]
+    one, two = (surface_of_points(m) if isinstance(m, PointCloud) else Surface.of(m) for m in (mesh1, mesh2))
+    return one, two, notes
 
 
 def measures(pair: Pair, best: Refined, evidence: Evidence) -> dict[str, float]:
     """The `energies` of a `Match`: of large surfaces those of the map between their proxies."""
     one, two, p2p_21, p2p_12 = pair.one, pair.two, best.p2p_21, best.p2p_12
-    some = farthest_points(two, min(RETURNS, two.n_verts))
+    some = spread_vertices(two, RETURNS)
     back = cycle_error(two, p2p_21, p2p_12, vertices=some)
     equal_areas = (pair.basis1.mass.sum() / pair.basis2.mass.sum()).sqrt()
     return {

@@ -13,7 +13,7 @@ from geoframe._check import as_floats, as_tensor, check_finite, check_index, che
 from geoframe.surface.geodesics import geodesic_distances, geodesic_pairs
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import laplacian
-from geoframe.surface.sampling import farthest_points
+from geoframe.surface.sampling import spread_vertices
 
 
 def geodesic_error(mesh1: Mesh, p2p_21: Tensor, truth: Tensor, *, method: str = "exact") -> Tensor:
@@ -196,7 +196,7 @@ class GeodesicDistortion:
     def __init__(self, mesh1: Mesh, mesh2: Mesh, *, n: int = 100) -> None:
         check_int(n, "n", low=2)
         self._mesh1, self._mesh2 = mesh1, mesh2
-        self.probes1, self.probes2 = (farthest_points(m, min(n, m.n_verts)) for m in (mesh1, mesh2))
+        self.probes1, self.probes2 = (spread_vertices(m, n) for m in (mesh1, mesh2))
         self._rows1, self._rows2 = (
             _reachable(geodesic_distances(m, at)) / _area(float(m.area)) ** 0.5
             for m, at in ((mesh1, self.probes1), (mesh2, self.probes2))

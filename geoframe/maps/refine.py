@@ -50,8 +50,8 @@ def refined(
     one, two = pair.basis1, pair.basis2
     every1, every2 = (torch.arange(s.n_verts, device=s.device) for s in (pair.one, pair.two))
     start = pair.places_21(best.C_12, every2), pair.places_12(best.C_21, every1)
-    finer = _to_all_functions(pair, best, landmarks)
     limit = ROUGHER * dirichlet_energy(pair.one, pair.two, start[0])
+    finer = _to_all_functions(pair, best, landmarks, limit)
     marks = best.landmarks if landmarks is None else landmarks
     bent = []
     if marks is None or landmarks is not None:
@@ -64,23 +64,26 @@ def refined(
     first = min(bent, key=lambda m: distortion(m.p2p_21, m.p2p_12))
     last = shell_refine(pair.one, pair.two, first.p2p_21, first.p2p_12, one, two, **LAST)
     maps = [Refined(first.how, *last)]
-    if dirichlet_energy(pair.one, pair.two, finer[0]) <= limit:
+    if finer is not None:
         maps.insert(0, Refined("all functions", *shell_refine(pair.one, pair.two, *finer, one, two, **FINE)))
     return maps
 
 
-def _to_all_functions(pair: Pair, best: Candidate, landmarks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """p2p_21 and p2p_12 of all k functions, refined one way at a time, landmarks held."""
+def _to_all_functions(
+    pair: Pair, best: Candidate, landmarks: Tensor | None, limit: float
+) -> tuple[Tensor, Tensor] | None:
+    """p2p_21 and p2p_12 of all k functions, refined one way at a time, landmarks held; None where p2p_21 is rougher
+    than the limit, as the other way is then of no use."""
     first, k = len(best.C_12), pair.basis1.k
     sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
     held: list[dict[str, Any]] = [{}, {}]
     if landmarks is not None:
         held = [{"landmarks": x, "landmark_weight": HELD} for x in (landmarks, landmarks.flip(1))]
     one, two, s1, s2 = pair.basis1, pair.basis2, pair.samples1, pair.samples2
-    return (
-        zoomout(best.C_12, one, two, sizes=sizes, samples=(s1, s2), **held[0]).p2p_21,
-        zoomout(best.C_21, two, one, sizes=sizes, samples=(s2, s1), **held[1]).p2p_21,
-    )
+    p2p_21 = zoomout(best.C_12, one, two, sizes=sizes, samples=(s1, s2), **held[0]).p2p_21
+    if dirichlet_energy(pair.one, pair.two, p2p_21) > limit:
+        return None
+    return p2p_21, zoomout(best.C_21, two, one, sizes=sizes, samples=(s2, s1), **held[1]).p2p_21
 
 
 def chosen(pair: Pair, maps: list[Refined], distortion: GeodesicDistortion) -> Refined:

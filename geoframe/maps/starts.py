@@ -18,7 +18,7 @@ from geoframe.spectral.basis import Eigenbasis
 from geoframe.spectral.signatures import hks, wks
 from geoframe.surface.health import numpy_pose, patch_facing
 from geoframe.surface.mesh import Mesh
-from geoframe.surface.sampling import farthest_points
+from geoframe.surface.sampling import spread_vertices
 
 # Sizes and weights were chosen on cat to lion and on poses of the cat.
 SAMPLES = 1_500  # vertices of each surface that functional maps are refined on
@@ -75,7 +75,7 @@ class Pair:
     def of(cls, one: Surface, two: Surface, k: int) -> Pair:
         """Compute, or take from the surfaces, what is shared."""
         n = max(SAMPLES, PER_FUNCTION * k)
-        samples1, samples2 = (farthest_points(m, min(n, m.n_verts)) for m in (one, two))
+        samples1, samples2 = (spread_vertices(m, n) for m in (one, two))
         alike = _facing(one) * _facing(two) >= 0
         turned2 = two if alike else Mesh(two.verts, two.faces.flip(1))
         return cls(one, two, one.basis(k), two.basis(k), samples1, samples2, turned2)

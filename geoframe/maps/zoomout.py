@@ -88,46 +88,51 @@ def zoomout(
     check_int(block, "block", low=1)
     init = _checked_start(init, basis1, basis2)
     sizes = _sizes(init, basis1, basis2, k_final, step, sizes)
-    samples1, samples2 = (
-        (None, None) if samples is None else (as_tensor(x, "samples", like=init) for x in samples)
+    anchors = None if landmarks is None else _anchors(landmarks, landmark_weight, basis1, basis2)
+    work = _Work.of(
+        init,
+        init_21,
+        basis1,
+        basis2,
+        sizes,
+        samples=samples,
+        anchors=anchors,
+        both=bidirectional,
+        block=block,
     )
-    anchors1, anchors2 = (
-        (None, None) if landmarks is None else _anchors(landmarks, landmark_weight, basis1, basis2)
-    )
-    one = _Side.of(basis1, sizes[-1], samples1, anchors1, "1")
-    two = _Side.of(basis2, sizes[-1], samples2, anchors2, "2")
-    scale = (basis1.mass.double().sum() / basis2.mass.double().sum()).sqrt()  # of C_12, to unit areas
+    C_12, C_21, last = work.refined()
+    p2p_21, p2p_12 = work.on_all_vertices(C_12, C_21, last)
+    C_12, C_21 = work.in_own_units(C_12, C_21)
+    return ZoomoutResult(C_12, p2p_21, C_21, p2p_12)
 
-    if init.ndim == 1:
-        init, sizes = p2p_to_fmap(init, basis1.truncate(sizes[0]), basis2.truncate(sizes[0])), sizes[1:]
-    elif sizes[0] == max(init.shape):
-        sizes = sizes[1:]
-    C_12 = init.double() * scale
-    C_21 = C_12.T if bidirectional else None
-    if init_21 is not None:
-        init_21 = as_tensor(init_21, "init_21", like=init)
-        if not bidirectional or C_12.shape != init_21.T.shape:
-            raise ValueError(
-                f"init_21: expected {tuple(C_12.T.shape)}, a functional map as init, and bidirectional=True, "
-                f"found {tuple(init_21.shape)} and bidirectional={bidirectional}"
-            )
-        init_21 = check_fmap(init_21, basis2, basis1, "init_21")
-        check_finite(init_21, "init_21")
-        C_21 = init_21.double() / scale
-    cuts = _cuts(one.rows, two.rows, bidirectional, block)
-    last = None
-    for k in sizes:
-        p2p_21, p2p_12 = _vertices(C_12, C_21, one.rows, two.rows, last, cuts, block)
-        last = None if cuts is None else (p2p_21, p2p_12)
-        C_12 = two.fit(one, p2p_21, k)
-        C_21 = None if p2p_12 is None else one.fit(two, p2p_12, k)
-    if samples1 is not None and samples2 is not None:  # all vertices, for the first time
-        cuts = _cuts(one.every, two.every, bidirectional, block)
-        last = None if cuts is None else _among_samples(C_12, C_21, one, two, samples1, samples2, block)
-    p2p_21, p2p_12 = _vertices(C_12, C_21, one.every, two.every, last, cuts, block)
-    dtype = basis2.vecs.dtype
-    C_21 = None if C_21 is None else (C_21 * scale).to(dtype)
-    return ZoomoutResult((C_12 / scale).to(dtype), p2p_21, C_21, p2p_12)
+
+def zoomed_fmaps(
+    init: Tensor,
+    init_21: Tensor,
+    basis1: Eigenbasis,
+    basis2: Eigenbasis,
+    sizes: Sequence[int],
+    *,
+    block: int = BLOCK,
+) -> tuple[Tensor, Tensor]:
+    """The functional maps C_12 and C_21 of `zoomout` in both directions together, without the last vertex maps.
+
+    Args:
+        init: the functional map C_12 (k, k) to start with.
+        init_21: C_21 (k, k).
+        basis1: of surface 1, on all vertices or as seen from samples that share the area.
+        basis2: of surface 2, likewise.
+        sizes: as in `zoomout`.
+        block: number of scores held at a time.
+    """
+    some1, some2 = (torch.arange(b.n_verts, device=init.device) for b in (basis1, basis2))
+    work = _Work.of(
+        init, init_21, basis1, basis2, list(sizes), samples=(some1, some2), both=True, block=block
+    )
+    C_12, C_21, _ = work.refined()
+    C_12, C_21 = work.in_own_units(C_12, C_21)
+    assert C_21 is not None
+    return C_12, C_21
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,87 @@ class _Side:
 
 
 Maps = tuple[Tensor, Tensor | None]  # p2p_21 and, of both directions, p2p_12
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What `zoomout` starts with, checked.
+
+    C_12: (K2, K1) at unit areas. C_21: likewise, None for one direction. scale: of C_12, to unit areas. sizes: those
+    still to come. samples: of both sides, or None. dtype: of the result.
+    """
+
+    one: _Side
+    two: _Side
+    C_12: Tensor
+    C_21: Tensor | None
+    scale: Tensor
+    sizes: list[int]
+    samples: tuple[Tensor, Tensor] | None
+    block: int
+    dtype: torch.dtype
+
+    @classmethod
+    def of(
+        cls, init: Tensor, init_21: Tensor | None, basis1: Eigenbasis, basis2: Eigenbasis, sizes: list[int], *,
+        samples: tuple[Tensor, Tensor] | None, anchors: tuple[Tensor, Tensor] | None = None, both: bool, block: int,
+    ) -> _Work:  # fmt: skip
+        if samples is not None:
+            samples = as_tensor(samples[0], "samples", like=init), as_tensor(samples[1], "samples", like=init)
+        (some1, some2), (anchors1, anchors2) = samples or (None, None), anchors or (None, None)
+        one = _Side.of(basis1, sizes[-1], some1, anchors1, "1")
+        two = _Side.of(basis2, sizes[-1], some2, anchors2, "2")
+        scale = (basis1.mass.double().sum() / basis2.mass.double().sum()).sqrt()
+        if init.ndim == 1:
+            init = p2p_to_fmap(init, basis1.truncate(sizes[0]), basis2.truncate(sizes[0]))
+            sizes = sizes[1:]
+        elif sizes[0] == max(init.shape):
+            sizes = sizes[1:]
+        C_12 = init.double() * scale
+        C_21 = C_12.T if both else None
+        if init_21 is not None:
+            C_21 = _checked_back(init_21, C_12, basis1, basis2, both).double() / scale
+        return cls(one, two, C_12, C_21, scale, sizes, samples, block, basis2.vecs.dtype)
+
+    def refined(self) -> tuple[Tensor, Tensor | None, Maps | None]:
+        """C_12 and C_21 of the last size at unit areas, and the vertex maps of the rows in use before it."""
+        one, two, C_12, C_21 = self.one, self.two, self.C_12, self.C_21
+        cuts = _cuts(one.rows, two.rows, C_21 is not None, self.block)
+        last = None
+        for k in self.sizes:
+            p2p_21, p2p_12 = _vertices(C_12, C_21, one.rows, two.rows, last, cuts, self.block)
+            last = None if cuts is None else (p2p_21, p2p_12)
+            C_12 = two.fit(one, p2p_21, k)
+            C_21 = None if p2p_12 is None else one.fit(two, p2p_12, k)
+        return C_12, C_21, last
+
+    def on_all_vertices(self, C_12: Tensor, C_21: Tensor | None, last: Maps | None) -> Maps:
+        """p2p_21 (V2,) and, of both directions, p2p_12 (V1,), read from the functional maps."""
+        one, two = self.one, self.two
+        cuts = _cuts(one.every, two.every, C_21 is not None, self.block)
+        if self.samples is not None:  # all vertices, for the first time
+            last = None if cuts is None else _among_samples(C_12, C_21, one, two, *self.samples, self.block)
+        return _vertices(C_12, C_21, one.every, two.every, last, cuts, self.block)
+
+    def in_own_units(self, C_12: Tensor, C_21: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The functional maps between the surfaces as they are, in the dtype of the bases."""
+        C_21 = None if C_21 is None else (C_21 * self.scale).to(self.dtype)
+        return (C_12 / self.scale).to(self.dtype), C_21
+
+
+def _checked_back(
+    init_21: Tensor, C_12: Tensor, basis1: Eigenbasis, basis2: Eigenbasis, both: bool
+) -> Tensor:
+    """The functional map to start the other way with, which must fit C_12 (K2, K1)."""
+    init_21 = as_tensor(init_21, "init_21", like=C_12)
+    if not both or C_12.shape != init_21.T.shape:
+        raise ValueError(
+            f"init_21: expected {tuple(C_12.T.shape)}, a functional map as init, and bidirectional=True, "
+            f"found {tuple(init_21.shape)} and bidirectional={both}"
+        )
+    init_21 = check_fmap(init_21, basis2, basis1, "init_21")
+    check_finite(init_21, "init_21")
+    return init_21
 
 
 def _cuts(U1: Tensor, U2: Tensor, both: bool, block: int) -> tuple[Patches | None, Patches] | None:

@@ -51,6 +51,27 @@ def farthest_points(points: Tensor | Mesh | PointCloud, n: int, *, start: int = 
     return _farthest(x.points if isinstance(x, PointCloud) else as_floats(x, "points"), n, start)
 
 
+def spread_vertices(mesh: Mesh, n: int) -> Tensor:
+    """Vertices (n,) of one pose far from each other, the same places whatever the order of the vertices.
+
+    `farthest_points` from the vertex that is farthest from the middle of all. A `geoframe.Surface` keeps them.
+
+    Args:
+        mesh: one pose, V vertices.
+        n: how many; all where it has fewer.
+
+    Raises:
+        TypeError, ValueError: as `farthest_points`.
+    """
+    n = min(n, mesh.n_verts)
+    held: dict[str, Tensor] = mesh.once("spread vertices", dict)
+    if "indices" not in held or len(held["indices"]) < n:
+        verts = mesh.verts.detach()
+        start = int((verts - verts.mean(0)).square().sum(1).argmax())
+        held["indices"] = _farthest(verts, n, start)
+    return held["indices"][:n]
+
+
 def _farthest(x: Tensor, n: int, start: int) -> Tensor:
     sizes = check_shape(x, "... N D", "points")
     N, D = sizes["N"], sizes["D"]

@@ -6,15 +6,18 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from geoframe.canonical.surface import Surface
-from geoframe.data.image_files import ImageSet, list_images, read_image
 from geoframe.pixels import surface_digest
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.images import as_picture
 from geoframe.viz.page import hidden_image, write_page
 from geoframe.viz.pixel_page import colored_surface, smaller
 from geoframe.viz.surfaces import surface_caption
+
+if TYPE_CHECKING:
+    from geoframe.data.image_files import ImageSet
 
 _LEAD = (
     "Click on a point of the image and on the same place of the surface (or choose its landmark by name), in either "
@@ -61,6 +64,8 @@ def write_annotation_page(
     Raises:
         ValueError: no image, one that cannot be read, a file that cannot be written.
     """
+    from geoframe.data.image_files import list_images, read_image
+
     path, surface = Path(path), Surface.of(surface)
     if isinstance(images, str | Path):
         files = list_images(images) if Path(images).is_dir() else [Path(images)]

@@ -10,7 +10,8 @@ import torch
 
 from geoframe._types import Array
 from geoframe.canonical.surface import Surface
-from geoframe.surface import Mesh, farthest_points, health, subdivide
+from geoframe.surface import Mesh, health, subdivide
+from geoframe.surface.sampling import spread_vertices
 from geoframe.viz.page import card, cards, image, table, write_page
 from geoframe.viz.surfaces import draw_surface, good_view, position_colors, sheet, two_sided
 
@@ -79,7 +80,7 @@ def _marked(surface: Surface) -> torch.Tensor:
     """Vertices of the landmarks, or points far from each other where there are none."""
     if surface.landmarks:
         return torch.tensor(list(surface.landmarks.values()))
-    return farthest_points(surface, 16)
+    return spread_vertices(surface, 16)
 
 
 def _facets(mesh: Mesh, red: Array, view: Array, size: tuple[int, int]) -> Array:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from geoframe._types import Array
-from geoframe.data.crops import resized
 from geoframe.pixels import PixelMap, surface_digest
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.images import as_picture
@@ -127,6 +126,8 @@ def _row(name: str, m: PixelMap) -> tuple[Any, ...]:
 
 def _entry(m: PixelMap) -> dict[str, Any]:
     """The map of one image as the script reads it, of at most FINEST rows and columns."""
+    from geoframe.data.crops import resized
+
     H, W = m.size
     unit = max(H, W) / FINEST
     size = (H, W) if unit <= 1 else (max(round(H / unit), 1), max(round(W / unit), 1))

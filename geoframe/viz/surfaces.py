@@ -255,9 +255,16 @@ def _occlusion(depth: Array) -> Array:
         return np.ones(depth.shape)
     filled = np.where(hit, depth, 0.0)
     buried = np.zeros(depth.shape)
+    every_other = (
+        filled[::2, ::2],
+        hit[::2, ::2].astype(float),
+    )  # the surroundings are smooth: a quarter of the work
     for radius in (0.006, 0.02):
-        sigma = radius * max(depth.shape)
-        around = gaussian_filter(filled, sigma) / np.maximum(gaussian_filter(hit.astype(float), sigma), 1e-6)
+        sigma = radius * max(depth.shape) / 2
+        sums, weights = (gaussian_filter(x, sigma) for x in every_other)
+        around = (
+            (sums / np.maximum(weights, 1e-6)).repeat(2, 0).repeat(2, 1)[: depth.shape[0], : depth.shape[1]]
+        )
         buried += np.clip((filled - around) / max(0.12 * np.ptp(depth[hit]), 1e-300), 0, 1)
     return 1 - 0.45 * np.clip(buried, 0, 1)
 

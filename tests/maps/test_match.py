@@ -1,5 +1,6 @@
 """The one call, on shapes with a known map and on the real animals."""
 
+import functools
 import math
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from geoframe import zoo
 from geoframe.maps import coverage, geodesic_error, match
 from geoframe.surface import load
 from geoframe.surface.mesh import Mesh, PointCloud
+from geoframe.transforms import random_rotations
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +59,20 @@ def test_a_mirror_image_is_matched_only_without_the_orientation_term(pair):
     assert bound.energies["flipped_triangles"] < 0.5
 
 
-def _cats(names, *, k=None, inside_out=False, scale=1.0, dtype=torch.int64, extra=0):
-    """Error and match of two individuals of the cat in two poses, 700 vertices each."""
+@functools.cache
+def _two_cats():
+    """Two individuals in two poses, 700 vertices each, and for each vertex of the second its place on the first."""
     a, b = zoo.animal("cat", 700, seed=1, pose=1), zoo.animal("cat", 700, seed=2, pose=5)
+    return a, b, zoo.correspondence(a, b).p2p_21
+
+
+def _cats(names, *, k=None, inside_out=False, scale=1.0, dtype=torch.int64, extra=0):
+    """Error and match of the two cats, the second changed as asked for."""
+    a, b, truth = _two_cats()
     landmarks = torch.tensor([(a.landmarks[n], b.landmarks[n]) for n in names], dtype=dtype)
     verts = torch.cat([scale * b.mesh.verts, torch.zeros(extra, 3).double()])
     mesh2 = Mesh(verts, b.mesh.faces.flip(1) if inside_out else b.mesh.faces)
     found = match(a.mesh, mesh2, landmarks, k=k)
-    truth = zoo.correspondence(a, b).p2p_21
     error = geodesic_error(a.mesh, found.p2p_21[: len(truth)], truth, method="dijkstra").mean()
     return float(error), found
 
@@ -75,6 +83,31 @@ def test_landmarks_on_the_plane_of_symmetry_are_enough(inside_out):
     error, found = _cats(("nose", "rump", "chest"), inside_out=inside_out)
     assert error < 0.03
     assert found.candidates[0]["start"] == "oriented"
+
+
+@pytest.mark.parametrize("size", [1e-3, 1e3])
+def test_motion_size_and_order_do_not_matter(size):
+    """The second surface turned, moved, larger or smaller, with its vertices in another order: the same map."""
+    a, b, _ = _two_cats()
+    names = ("nose", "rump", "left_front_paw", "right_hind_paw", "left_ear")
+    landmarks = torch.tensor([(a.landmarks[n], b.landmarks[n]) for n in names])
+    plain = match(a.mesh, b.mesh, landmarks, k=60)
+    g = torch.Generator().manual_seed(1)
+    R = random_rotations(1, generator=g, dtype=torch.float64)[0]
+    order = torch.randperm(b.mesh.n_verts, generator=g)
+    number = torch.argsort(order)
+    mesh2 = Mesh(size * (b.mesh.verts @ R.T + 1.0)[order], number[b.mesh.faces])
+    found = match(a.mesh, mesh2, torch.stack([landmarks[:, 0], number[landmarks[:, 1]]], 1), k=60)
+    assert float((found.p2p_21 == plain.p2p_21[order]).double().mean()) > 0.99
+    assert found.confidence == pytest.approx(plain.confidence, abs=0.01)
+
+
+def test_a_cloud_of_points_is_matched_by_triangles_between_neighbours(pair):
+    mesh1, mesh2, order = pair
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(mesh1, PointCloud(mesh2.verts), torch.stack([order[at], at], 1), k=60)
+    assert "surface 2 is a cloud of points" in found.warnings[0] and found.verdict == "good"
+    assert float(geodesic_error(mesh1, found.p2p_21, order, method="dijkstra").mean()) < 0.01
 
 
 def test_units_do_not_matter_and_a_landmark_counts_once():
@@ -109,8 +142,10 @@ def test_bad_input(pair):
     small = Mesh(torch.cat([torch.zeros(1, 3), torch.eye(3)]).double(), faces)
     with pytest.raises(ValueError, match="expected at least 9 vertices with faces to match, found 4"):
         match(small, small, one)
-    with pytest.raises(TypeError, match="mesh2: expected a Mesh, found PointCloud"):
-        match(mesh1, PointCloud(mesh2.verts), one)
+    with pytest.raises(TypeError, match="mesh2: expected a Mesh or a PointCloud, found Tensor"):
+        match(mesh1, mesh2.verts, one)
+    with pytest.raises(ValueError, match="precise: expected triangles on surface 1, found a cloud"):
+        match(PointCloud(mesh1.verts), mesh2, one, precise=True)
     with pytest.raises(ValueError, match="mesh1: expected one pose"):
         match(mesh1.with_verts(mesh1.verts[None]), mesh2, one)
     with pytest.raises(ValueError, match=r"mesh2: expected torch\.float64 on cpu, found torch\.float32"):
@@ -122,6 +157,7 @@ def test_bad_input(pair):
 
 
 @pytest.mark.skipif("GEOFRAME_DATA" not in os.environ, reason="GEOFRAME_DATA is not set: no real animals")
+@pytest.mark.long
 def test_cat_to_lion():
     """The figures of the README, each within the bound that the project set itself."""
     folder = Path(os.environ["GEOFRAME_DATA"]) / "animals" / "cat_lion"

@@ -1,0 +1,50 @@
+"""Triangles between the points of a cloud: where they lie, how they are turned, and what of the surface they give."""
+
+import numpy as np
+import pytest
+import torch
+
+from geoframe import eigenbasis
+from geoframe.maps.clouds import surface_of_points
+from geoframe.surface import health
+from geoframe.surface.mesh import PointCloud
+from geoframe.surface.shapes import icosphere
+
+
+@pytest.fixture(scope="module")
+def ball():
+    """Points that do not lie on a grid, 1,500 on the unit sphere."""
+    x = torch.randn(1500, 3, generator=torch.Generator().manual_seed(0)).double()
+    return surface_of_points(PointCloud(torch.nn.functional.normalize(x, dim=1)))
+
+
+def test_a_sphere_comes_out_closed_but_for_small_holes(ball):
+    """Its area, no edge with three triangles, one component, turned outwards."""
+    about = health(ball)
+    assert about.n_components == 1 and not len(about.nonmanifold_edges)
+    assert float(ball.area) == pytest.approx(4 * np.pi, rel=0.03)
+    assert float((ball.vertex_normals * ball.verts).sum(1).median()) > 0.95
+
+
+def test_its_eigenvalues_are_those_of_the_sphere(ball):
+    vals = eigenbasis(ball, 9).vals
+    torch.testing.assert_close(vals[1:4], torch.full((3,), 2.0).double(), rtol=0.05, atol=0)
+    torch.testing.assert_close(vals[4:9], torch.full((5,), 6.0).double(), rtol=0.05, atol=0)
+
+
+def test_points_stay_and_their_order_does_not_matter():
+    verts = icosphere(2).verts * torch.tensor([1.0, 0.8, 0.6]).double()
+    order = torch.randperm(len(verts), generator=torch.Generator().manual_seed(0))
+    one, two = surface_of_points(PointCloud(verts)), surface_of_points(PointCloud(1e4 * verts[order]))
+    assert torch.equal(one.verts, verts)
+    as_sets = [{tuple(sorted(f)) for f in faces.tolist()} for faces in (one.faces, order[two.faces])]
+    assert as_sets[0] == as_sets[1]
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="cloud: expected at least 50 points, found 3"):
+        surface_of_points(PointCloud(torch.eye(3)))
+    with pytest.raises(ValueError, match="cloud: expected one cloud"):
+        surface_of_points(PointCloud(torch.rand(2, 60, 3)))
+    with pytest.raises(ValueError, match="cloud: expected finite"):
+        surface_of_points(PointCloud(torch.full((60, 3), torch.nan)))
