@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/.installed
 BENCH := .venv-bench
 PIP_FLAGS := --quiet --disable-pip-version-check --only-binary :all: -c constraints.txt
 
+# The suite starts many processes: without bytecode on disk each of them would compile geoframe anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo docs plain test test-slow lint format bench bench-env gallery clean
 
 demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write out/demo/

@@ -44,17 +44,14 @@ def match_images(
     """
     from geoframe.data.image_files import list_images, read_image
     from geoframe.models.deep_matching import load
-    from geoframe.models.deep_matching import match_images as match
+    from geoframe.models.deep_matching import match_images as by_patches
 
     options = given(radius=radius, downscale=downscale) | (
         {} if model is None else {"matcher": load(model).model}
     )
-    if embedding is not None:
-        if options:
-            raise ValueError(
-                "--embedding: expected without --model, --radius and --downscale, found it with one"
-            )
-        match = _by_embedding(embedding)
+    if embedding is not None and options:
+        raise ValueError("--embedding: expected without --model, --radius and --downscale, found it with one")
+    match: Callable[..., Any] = by_patches if embedding is None else _by_embedding(embedding)
     if first.is_dir() != (second is None):
         what = "a folder and more" if second else "one image"
         raise ValueError(f"expected two images, or one folder of frames, found {what}")
