@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoframe.data import CloudSet
-    from geoframe.models.category_keypoints import Predictor
+    from geoframe.models.category_keypoints import Prediction, Predictor
 
+_AXES = ("x", "y", "z")
 _COLUMNS = {
     "coverage_percent": "coverage %",
     "model_error_percent": "model error %",
@@ -101,11 +102,12 @@ def train(
 
 
 def predict(
-    model: Path,
+    model: str,
+    clouds: str | None = None,
     /,
     *,
-    data: str,
-    out: Path,
+    data: str | None = None,
+    out: Path = Path("keypoints"),
     category: str | None = None,
     split: Literal["train", "test", "val", "all"] | None = None,
     show: int = 12,
@@ -114,18 +116,22 @@ def predict(
 ) -> None:
     """Find the keypoints of clouds: keypoints.json, NAME.keypoints.ply each, keypoints.png and keypoints.html.
 
-    Keypoints are in the clouds' own coordinates, in the same order for all. Files that cannot be read, or hold no
-    usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
+    Keypoints are in the clouds' own coordinates, in the same order for all. keypoints.json has by the clouds' names
+    also `scores`, `uncertainties` and `warnings`: what is told on the screen, too. Files that cannot be read, or hold
+    no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe keypoints train` wrote.
-        data: a mesh or cloud file, or what `train` takes.
+        model: folder that `geoframe keypoints train` wrote; or one of the models that come with the package: chair,
+            table, aeroplane, car, motorbike, as far as there are any.
+        clouds: a mesh or cloud file, or what `train` takes.
+        data: the same as an option.
         out: folder for the results.
         category: if not the one the model was trained on.
         split: which part of the data; by default all files of a plain folder, else what is for the test.
         show: how many clouds come into picture and page.
         points: points a cloud; by default as many as in the training.
-        up: the vertical axis of the data, which has to be the model's; by default the layout's, or else the model's.
+        up: the vertical axis of the data; by default the layout's, or else the model's, and where a cloud makes no
+            sense so, another one is tried.
     """
     import torch
 
@@ -137,24 +143,32 @@ def predict(
     from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
+    if (clouds is None) == (data is None):
+        raise ValueError("--data: expected the clouds once, as second argument or with --data")
     predictor = load(model)
     bad: list[str] = []
-    clouds = _clouds(data, category, split, up, points, predictor, bad=bad)
-    clouds, found = _predict_each(predictor, clouds, bad)
-    names = list(clouds.names)
+    some = _clouds(str(clouds or data), category, split, up, points, predictor, bad=bad)
+    some, found = _predict_each(predictor, some, bad)
+    names, keypoints = list(some.names), found.keypoints
     for line in bad:
         warn(line)
+    warnings = {name: text for name, text in zip(names, found.warnings, strict=True) if text}
+    for name, text in warnings.items():
+        warn(f"{name}: {text}")
+    scores = found.score.tolist()
     colors = torch.as_tensor(keypoint_colors(predictor.n_keypoints))
-    shown = [x.numpy() for x in clouds.points[:show]], [k.numpy() for k in found[:show]]
+    shown = [x.numpy() for x in some.points[:show]], [k.numpy() for k in keypoints[:show]]
+    titles = [_title(name, score, name in warnings) for name, score in zip(names, scores, strict=True)][:show]
     with staged_folder(out) as folder:
-        entries = {name: k.tolist() for name, k in zip(names, found, strict=True)}
-        told = {"model": str(model), "category": predictor.category, "keypoints": entries, "failed": bad}
-        save_json(told, folder / "keypoints.json")
-        for name, k in zip(names, found, strict=True):
+        told = {"model": model, "category": predictor.category, "limit": predictor.limit}
+        tables = {"keypoints": keypoints, "scores": found.score, "uncertainties": found.uncertainty}
+        told |= {key: dict(zip(names, x.tolist(), strict=True)) for key, x in tables.items()}
+        save_json(told | {"warnings": warnings, "failed": bad}, folder / "keypoints.json")
+        for name, k in zip(names, keypoints, strict=True):
             save(PointCloud(k.double(), colors=colors), folder / f"{name}.keypoints.ply")
-        save_picture(draw_clouds(*shown, up=clouds.up, titles=names[:show]), folder / "keypoints.png")
+        save_picture(draw_clouds(*shown, up=some.up, titles=titles), folder / "keypoints.png")
         title = f"{predictor.n_keypoints} keypoints of {predictor.category or 'the category'}"
-        write_clouds_page(folder / "keypoints.html", *shown, names=names[:show], up=clouds.up, title=title)
+        write_clouds_page(folder / "keypoints.html", *shown, names=titles, up=some.up, title=title)
     print(
         f"{predictor.n_keypoints} keypoints on {len(names)} clouds; wrote keypoints.json, .png, .html and PLY to {out}"
     )
@@ -162,8 +176,15 @@ def predict(
         raise PartFailed(f"{len(bad)} of {len(names) + len(bad)} clouds were left out, see above")
 
 
+def _title(name: str, score: float, doubtful: bool) -> str:
+    """A cloud's name with its score, if it has one."""
+    if score != score:
+        return name
+    return f"{name}: {score:.2f}{' (see warning)' if doubtful else ''}"
+
+
 def evaluate(
-    model: Path,
+    model: str,
     /,
     *,
     data: str,
@@ -181,7 +202,7 @@ def evaluate(
     Files that cannot be read are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe keypoints train` wrote.
+        model: folder that `geoframe keypoints train` wrote, finished or not; or a model of the package.
         data: what `train` takes.
         out: folder for the results.
         category: if not the one the model was trained on.
@@ -189,9 +210,9 @@ def evaluate(
         degrees: largest rotation about the vertical; by default that of the training.
         seed: of the rotations.
         points: points a cloud; by default as many as in the training.
-        up: the vertical axis of the data, which has to be the model's; by default the layout's, or else the model's.
-        planes: axes of the data across true planes of symmetry, such as x or xy; by default the horizontal one that
-            fits best, for tables both.
+        up: the vertical axis of the data; by default the layout's, or else the model's.
+        planes: axes across true planes of symmetry, such as x or xy, once the model's vertical axis is the data's; by
+            default those that the clouds have.
     """
     from geoframe._files import staged_folder
     from geoframe.models.category_keypoints import evaluate as measure
@@ -204,8 +225,11 @@ def evaluate(
     bad: list[str] = []
     clouds = _clouds(data, category, split, up, points, predictor, bad=bad, surfaces=True)
     clouds, _ = _predict_each(predictor, clouds, bad)
+    clouds = clouds.standing(predictor.up)
     for line in bad:
         warn(line)
+    if not predictor.about.get("finished", True):
+        warn(f"{model}: the run is not finished, it has {predictor.about['epochs']} epochs")
     angle = predictor.about["degrees"] if degrees is None else degrees
     numbers = measure(predictor, clouds, degrees=angle, seed=seed, true_axes=axes)
     text = _markdown(predictor, numbers, len(clouds), angle, beside=data != "procedural")
@@ -228,7 +252,7 @@ def evaluate(
 
 
 def register(
-    model: Path,
+    model: str,
     sources: Path,
     targets: Path,
     /,
@@ -244,7 +268,7 @@ def register(
     read, or hold no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe keypoints train` wrote.
+        model: folder that `geoframe keypoints train` wrote, or a model of the package.
         sources: a mesh or cloud file, or a folder of them.
         targets: the template, or a folder of templates.
         out: folder for the results.
@@ -305,10 +329,8 @@ def _clouds(
 ) -> CloudSet:
     """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none.
 
-    Lines about what cannot be read are added to `bad`.
-
-    Raises:
-        ValueError: their vertical axis, where it is known, is not that of the model.
+    Lines about what cannot be read are added to `bad`. Without `up` or a layout that decides it, the vertical axis is
+    taken to be that of the model.
     """
     from geoframe.data import CloudSet, has_splits, known_up, load_cloud, load_clouds
 
@@ -317,41 +339,39 @@ def _clouds(
     n = predictor.about["points"] if points is None else points
     single = file.is_file() and file.suffix.lower() not in (".npz", ".hdf5")
     theirs = up or (None if single else known_up(data, category)) or own
-    if theirs != own:
-        raise ValueError(
-            f"{data}: expected clouds with the model's vertical axis, {own}, found {theirs}; "
-            f"if it is {own}, say --up {own}"
-        )
     if single:
-        return CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), predictor.up)
-    if split is None:
-        split = "test" if has_splits(data, category) else "all"
-    return load_clouds(
-        data, category, split=split, n_points=n, up=own, surfaces=surfaces, on_bad_file=bad.append
-    )
+        clouds = CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), "xyz".index(theirs))
+    else:
+        if split is None:
+            split = "test" if has_splits(data, category) else "all"
+        clouds = load_clouds(
+            data, category, split=split, n_points=n, up=theirs, surfaces=surfaces, on_bad_file=bad.append
+        )
+    return clouds
 
 
-def _predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Tensor]:
-    """The clouds that have keypoints, and those (n, K, 3); lines about the others go to `bad`.
+def _predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Prediction]:
+    """The clouds that have keypoints, and what was found of those; lines about the others go to `bad`.
 
     Raises:
         ValueError: none has any.
     """
-    import torch
-
+    up = _AXES[clouds.up]
     try:
-        return clouds, predictor.predict(clouds.points).keypoints
+        return clouds, predictor.predict(clouds.points, up=up)
     except ValueError:  # which of them it was, one by one
-        found, lines = {}, []
+        good, lines = [], []
         for i, name in enumerate(clouds.names):
             try:
-                found[i] = predictor.predict(clouds.points[i]).keypoints
+                predictor.predict(clouds.points[i], up=up, any_up=False)
+                good.append(i)
             except ValueError as err:
                 lines.append(f"{name}: {err}")
-        if not found:
+        if not good:
             raise
     bad += lines
-    return clouds.only(found), torch.stack(list(found.values()))
+    left = clouds.only(good)
+    return left, predictor.predict(left.points, up=up)
 
 
 def _read_each(path: Path, n: int, bad: list[str]) -> tuple[tuple[str, ...], Tensor]:

@@ -27,9 +27,9 @@ from geoframe.surface.sampling import sample_surface
 _log = logging.getLogger(__name__)
 _STORED = ("train", "test", "val")
 SPLITS = (*_STORED, "all")
-_MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+_MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf", ".pcd")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
-_PREDICTED = ".keypoints.ply"  # what `geoframe keypoints predict` writes; no clouds of a data set
+_PREDICTED = ".keypoints.ply"  # of `geoframe keypoints predict`; no clouds
 _SYNONYMS = {"airplane": "aeroplane", "motorcycle": "motorbike"}  # of procedural categories
 _AXES = {"x": 0, "y": 1, "z": 2}
 
@@ -58,11 +58,11 @@ def load_clouds(
       x y z nx ny nz part (y up, with parts);
     - Dynamic FAUST: registrations_m.hdf5 or registrations_f.hdf5, a category such as 50009_jiggle_on_toes (y up);
     - a folder of meshes or clouds: ``CATEGORY/{train,test}/*``, ``CATEGORY/*`` or the files themselves (z up). Any
-      mesh file that `geoframe.load` reads, PLY clouds, .npy (N, 3) and text of numbers (.txt, .xyz, .pts).
+      mesh file that `geoframe.load` reads, PLY and PCD clouds, .npy (N, 3) and text of numbers (.txt, .xyz, .pts).
 
-    A `raw` folder in between, as torch_geometric keeps it, is looked into. Without a split on disk every
-    seventh file by name is for the test (15 %, as in the paper). Names are those of the files without suffix;
-    where they repeat, with folder and suffix. `clouds_from_pyg` takes a torch_geometric data set.
+    A folder `raw` in between, as of torch_geometric, is looked into. Without a split on disk every seventh file by name
+    is for the test (15 %, as in the paper). Names are those of the files without suffix; where they repeat, with folder
+    and suffix. `clouds_from_pyg` takes a torch_geometric data set.
 
     Args:
         path: see above.
@@ -82,8 +82,7 @@ def load_clouds(
     """
     check_choice(split, SPLITS, "split")
     check_int(n_points, "n_points", low=2)
-    if limit is not None:
-        check_int(limit, "limit", low=1)
+    check_int(1 if limit is None else limit, "limit", low=1)
     axis = None if up is None else _AXES[check_choice(up, tuple(_AXES), "up")]
     if str(path) == "procedural":
         found = _procedural(category, split, n_points, seed, limit, surfaces)
@@ -258,7 +257,7 @@ def _npz(file: Path, job: _Job) -> CloudSet:
     wanted = _STORED if job.split == "all" else (job.split,)
     with _reading(file, "an npz file of arrays of numbers"), np.load(file, allow_pickle=False) as data:
         there = data.files
-        arrays = {s: np.asarray(data[s], np.float32) for s in wanted if s in there}
+        arrays = {s: np.asarray(data[s], np.float64) for s in wanted if s in there}
     if not arrays:
         need = " or ".join(map(repr, wanted))
         raise ValueError(f"{file}: expected an array {need}, found {', '.join(there) or 'none'}")
@@ -280,11 +279,11 @@ def _npz(file: Path, job: _Job) -> CloudSet:
 
 
 def _usable(points: Tensor, where: str) -> Tensor:
-    """The points of a cloud, if they are finite and differ."""
+    """The points, if they are finite and differ."""
     if not bool(points.isfinite().all()):
         raise ValueError(f"{where}: expected finite numbers, found NaN or infinite coordinates")
-    if not bool((points.amax(0) > points.amin(0)).any()):
-        raise ValueError(f"{where}: expected points that differ, found one point repeated")
+    if not len(points) or not bool((points.amax(0) > points.amin(0)).any()):
+        raise ValueError(f"{where}: expected points that differ, found one point repeated, or none")
     return points
 
 
@@ -339,7 +338,7 @@ def _text(file: Path) -> Tensor:
         lines = read_text(file).split("\n")
         first = int(len(lines[0].replace(",", " ").split()) == 1)
         delimiter = "," if "," in "".join(lines[1:2]) else None
-        data = np.loadtxt(lines[first:], dtype=np.float32, ndmin=2, delimiter=delimiter)
+        data = np.loadtxt(lines[first:], dtype=np.float64, ndmin=2, delimiter=delimiter)
     if data.shape[0] == 0 or data.shape[1] < 3:
         raise ValueError(f"{file}: expected lines of at least three numbers, found shape {data.shape}")
     return torch.as_tensor(data)
@@ -447,7 +446,7 @@ def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tens
         seed: of the sample.
 
     Returns:
-        (N, 3) float32.
+        (N, 3) float64, so that coordinates with a large offset keep their digits.
 
     Raises:
         ValueError: naming the file, for one that is missing, is not what `load_clouds` reads or holds no usable cloud.
@@ -465,13 +464,14 @@ def _read_cloud(file: Path, n: int, seed: int, i: int) -> tuple[Tensor, Mesh | N
         surface = load(file, dtype=torch.float64)
         try:
             if isinstance(surface, Mesh):
-                return _sample(surface, n, seed + i).float(), surface
-            points = surface.points.float()
+                return _sample(surface, n, seed + i).double(), surface
+            seen = surface.points.isfinite().all(1) | (file.suffix.lower() != ".pcd")  # there NaN is not seen
+            points = surface.points[seen]
         except ValueError as err:
             raise ValueError(f"{file}: {err}") from err
     elif file.suffix.lower() == ".npy":
         with _reading(file, "an array (N, 3) of numbers"):
-            array = np.asarray(np.load(file, allow_pickle=False), np.float32)
+            array = np.asarray(np.load(file, allow_pickle=False), np.float64)
         if array.ndim != 2 or array.shape[1] < 3:
             raise ValueError(f"{file}: expected an array (N, 3), found shape {array.shape}")
         points = torch.as_tensor(np.ascontiguousarray(array[:, :3]))

@@ -74,6 +74,20 @@ class CloudSet:
             surfaces = tuple(m.with_verts((m.verts - c.to(m.verts)) / float(h)) for m, c, h in frames)
         return replace(self, points=points.float(), surfaces=surfaces)
 
+    def standing(self, up: int) -> CloudSet:
+        """The same clouds with another vertical axis: their axes are exchanged in a circle.
+
+        Args:
+            up: the axis that is to be vertical, 0 to 2.
+        """
+        shift = check_int(up, "up", low=0, high=2) - self.up
+        if not shift:
+            return self
+        surfaces = self.surfaces
+        if surfaces is not None:
+            surfaces = tuple(m.with_verts(m.verts.roll(shift, -1)) for m in surfaces)
+        return replace(self, points=self.points.roll(shift, -1), up=up, surfaces=surfaces)
+
     def rotated(self, degrees: float, *, seed: int = 0) -> tuple[Tensor, Tensor]:
         """The points, each cloud rotated at random about the vertical.
 

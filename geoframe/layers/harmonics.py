@@ -88,7 +88,7 @@ class HarmonicPose(nn.Module):
         size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
         return F / size.clamp(min=1e-12)
 
-    def forward(self, points: Tensor) -> Tensor:
+    def forward(self, points: Tensor, *, any_turn: bool = False) -> Tensor:
         """Directions of clouds.
 
         Differentiable in the points: the last step is one of Newton's method, whose derivative is that of the
@@ -96,6 +96,7 @@ class HarmonicPose(nn.Module):
 
         Args:
             points: (B, N, 3).
+            any_turn: look for the angle everywhere, whatever `max_angle` is.
 
         Returns:
             (B, 2) unit vectors: cosine and sine of the angle from the canonical frame to that of the points.
@@ -104,12 +105,13 @@ class HarmonicPose(nn.Module):
             ValueError: nothing was learned yet.
         """
         fit, mirror = self._series(self.describe(points))
-        angle = self._search(fit.detach(), mirror.detach())
+        limit = math.pi if any_turn else self.limit
+        angle = self._search(fit.detach(), mirror.detach(), limit)
         for _ in range(2):
             angle = angle - self._newton(fit.detach(), mirror.detach(), angle)
         angle = angle - self._newton(fit, mirror, angle)
-        if self.limit < math.pi:
-            angle = angle.clamp(-self.limit, self.limit)
+        if limit < math.pi:
+            angle = angle.clamp(-limit, limit)
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
 
     @torch.no_grad()
@@ -118,6 +120,13 @@ class HarmonicPose(nn.Module):
         direction = self(points)
         series, _ = self._series(self.describe(points))
         return _evaluate(series, torch.atan2(direction[:, 1:], direction[:, :1]))[:, 0]
+
+    @torch.no_grad()
+    def fit_upright(self, points: Tensor) -> Tensor:
+        """(B, 2) fit and symmetry, see above, of clouds that are in the canonical frame; 1 is the highest of either."""
+        fit, mirror = self._series(self.describe(points))
+        zero = torch.zeros(len(points), 1, dtype=points.dtype, device=points.device)
+        return torch.cat([_evaluate(fit, zero), _evaluate(mirror, zero)], 1)
 
     @torch.no_grad()
     def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:
@@ -159,7 +168,8 @@ class HarmonicPose(nn.Module):
         for i in range(rounds):
             fit = _fit_series(F, T)
             known = i >= rounds // 4  # the template decides first, then its plane
-            angle = self._search(fit, _mirror_series(F, plane) if known and plane is not None else None)
+            mirror = _mirror_series(F, plane) if known and plane is not None else None
+            angle = self._search(fit, mirror, self.limit)
             if self.limit < math.pi:
                 angle = angle - angle.mean()
             aligned = F * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)[:, None]
@@ -174,10 +184,10 @@ class HarmonicPose(nn.Module):
             raise ValueError("pose: nothing was learned yet; call learn(points) or load a trained model")
         return _fit_series(F, T), _mirror_series(F, self.plane)
 
-    def _search(self, fit: Tensor, mirror: Tensor | None) -> Tensor:
-        """(B,) angle of the highest score on a grid of about one degree."""
-        n = math.ceil(math.degrees(2 * self.limit))
-        grid = torch.linspace(-self.limit, self.limit, n + 1, dtype=fit.real.dtype, device=fit.device)
+    def _search(self, fit: Tensor, mirror: Tensor | None, limit: float) -> Tensor:
+        """(B,) angle of the highest score on a grid of about one degree, from -limit to limit."""
+        n = math.ceil(math.degrees(2 * limit))
+        grid = torch.linspace(-limit, limit, n + 1, dtype=fit.real.dtype, device=fit.device)
         score = _evaluate(fit, grid)
         if self.symmetric and mirror is not None:
             score = score + _SYMMETRY * _evaluate(mirror, 2 * grid)

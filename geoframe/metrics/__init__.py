@@ -7,6 +7,7 @@ from geoframe.metrics.clouds import box_overlap as box_overlap
 from geoframe.metrics.clouds import clusters as clusters
 from geoframe.metrics.clouds import dual_alignment_score as dual_alignment_score
 from geoframe.metrics.clouds import inclusivity as inclusivity
+from geoframe.metrics.clouds import left_out_errors as left_out_errors
 from geoframe.metrics.clouds import merge_keypoints as merge_keypoints
 from geoframe.metrics.clouds import merged as merged
 from geoframe.metrics.clouds import model_error as model_error
@@ -15,6 +16,7 @@ from geoframe.metrics.clouds import repeatability as repeatability
 from geoframe.metrics.clouds import semantic_consistency as semantic_consistency
 from geoframe.metrics.clouds import surface_distance as surface_distance
 from geoframe.metrics.clouds import symmetry_error as symmetry_error
+from geoframe.metrics.clouds import symmetry_planes as symmetry_planes
 from geoframe.metrics.embeddings import average_precision as average_precision
 from geoframe.metrics.embeddings import geodesic_errors as geodesic_errors
 from geoframe.metrics.embeddings import gps as gps

@@ -18,20 +18,21 @@ from geoframe._files import atomic_path, plain_utf8
 from geoframe.surface._gltf import read_gltf
 from geoframe.surface._obj import read_obj, write_obj
 from geoframe.surface._off import read_off, write_off
+from geoframe.surface._pcd import read_pcd, write_pcd
 from geoframe.surface._ply import read_ply, write_ply
 from geoframe.surface._raw import Raw
 from geoframe.surface._stl import is_binary_stl, read_stl
 from geoframe.surface.mesh import Mesh, PointCloud
 
-_READERS = {".obj": read_obj, ".off": read_off, ".ply": read_ply, ".stl": read_stl}
+_READERS = {".obj": read_obj, ".off": read_off, ".ply": read_ply, ".stl": read_stl, ".pcd": read_pcd}
 _GLTF = (".glb", ".gltf")
-_WRITABLE = (".obj", ".off", ".ply")
+_WRITABLE = (".obj", ".off", ".ply", ".pcd")
 
 
 def load(
     path: str | Path, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
 ) -> Mesh | PointCloud:
-    """Read an OBJ, OFF, PLY, STL, GLB or glTF file; vertex order and count are the file's.
+    """Read an OBJ, OFF, PLY, STL, PCD, GLB or glTF file; vertex order and count are the file's.
 
     A polygon of n corners becomes n - 2 triangles: a fan from its first corner where that is exact, as for
     every convex polygon, else by cutting off ears. Their orientation is the polygon's. Colours of vertices and
@@ -112,25 +113,29 @@ def _read(path: Path, suffix: str) -> Raw:
 
 
 def save(surface: Mesh | PointCloud, path: str | Path) -> None:
-    """Write a mesh or a point cloud as OBJ, OFF or PLY (by suffix), whole or not at all.
+    """Write a mesh or a point cloud as OBJ, OFF or PLY, or a cloud as PCD (by suffix), whole or not at all.
 
     Numbers read back the same in the surface's dtype: positions, and in OBJ also texture coordinates and
-    colours. PLY is binary, its colours have 8 bits. OFF has no place for texture coordinates, nor for the
+    colours. PLY and PCD are binary, their colours have 8 bits. OFF has no place for texture coordinates, nor for the
     normals of a cloud: they are left out.
 
     Args:
         surface: one pose.
-        path: of the file; its suffix is .obj, .off or .ply.
+        path: of the file; its suffix is .obj, .off, .ply or .pcd.
 
     Raises:
         TypeError: not a `Mesh` or `PointCloud`.
-        ValueError: unknown suffix, a batch, or a place that cannot be written to; an existing file is then left as it
-            was.
+        ValueError: unknown suffix, a mesh as PCD, a batch, or a place that cannot be written to; an existing file is
+            then left as it was.
     """
     path = Path(path)
     if not isinstance(surface, Mesh | PointCloud):
         raise TypeError(f"surface: expected a Mesh or PointCloud, found {type(surface).__name__}")
     suffix = check_choice(path.suffix.lower(), _WRITABLE, f"suffix of {path}")
+    if suffix == ".pcd" and isinstance(surface, Mesh):
+        raise ValueError(
+            f"suffix of {path}: expected .obj, .off or .ply for a mesh, found .pcd, which has no faces"
+        )
     points = surface.verts if isinstance(surface, Mesh) else surface.points
     if points.ndim != 2:
         raise ValueError(
@@ -149,6 +154,8 @@ def save(surface: Mesh | PointCloud, path: str | Path) -> None:
         data = write_obj(verts, faces, colors=colors, normals=normals, uv=uv, uv_faces=uv_faces)
     elif suffix == ".off":
         data = write_off(verts, faces, colors=colors)
+    elif suffix == ".pcd":
+        data = write_pcd(verts, colors=colors, normals=normals)
     else:
         is_mesh = isinstance(surface, Mesh)
         data = write_ply(

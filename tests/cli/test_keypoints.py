@@ -85,14 +85,24 @@ def test_register_takes_only_meshes_and_clouds(model, flat, tmp_path, capsys):
     assert "expected a folder of mesh or cloud files, found none in it" in capsys.readouterr().err
 
 
-def test_the_vertical_axis_of_data_and_model_is_to_be_one(model, flat, tmp_path, capsys):
-    """The model's clouds have y up; a folder says nothing, other layouts do."""
-    command = ["keypoints", "predict", model, "--data", str(flat), "--out", str(tmp_path / "p")]
-    assert main([*command, "--up", "z"]) == 2
-    assert "expected clouds with the model's vertical axis, y, found z" in capsys.readouterr().err
-    assert main([*command, "--up", "y", "--show", "2", "--points", "300"]) == 0
-    assert main([*command, "--show", "0"]) == 2
+def test_clouds_of_another_vertical_axis_are_turned_and_their_keypoints_turned_back(
+    model, flat, tmp_path, capsys
+):
+    """The model's clouds have y up; a folder says nothing, and may be told."""
+    command = ["keypoints", "predict", model, str(flat), "--show", "2", "--points", "300"]
+    assert main([*command, "--out", str(tmp_path / "y"), "--up", "y"]) == 0
+    for file in flat.glob("*.npy"):
+        np.save(file, np.roll(np.load(file), 1, 1))  # now z is up
+    assert main([*command, "--out", str(tmp_path / "z"), "--up", "z"]) == 0
+    first, second = (json.loads((tmp_path / k / "keypoints.json").read_text()) for k in "yz")
+    for name, places in first["keypoints"].items():
+        np.testing.assert_allclose(np.roll(places, 1, 1), second["keypoints"][name], atol=1e-4)
+    assert first["scores"] == {"c0": None, "c1": None, "c2": None}  # eight clouds are too few to calibrate
+    assert first["warnings"] == {} and len(first["uncertainties"]["c0"]) == len(first["keypoints"]["c0"])
+    assert main([*command, "--out", str(tmp_path / "z"), "--show", "0"]) == 2
     assert "--show: expected an integer at least 1, found 0" in capsys.readouterr().err
+    assert main([*command, "--data", str(flat)]) == 2
+    assert "expected the clouds once" in capsys.readouterr().err
 
 
 def test_options_of_the_paper_and_of_the_measures(flat, tmp_path, capsys):

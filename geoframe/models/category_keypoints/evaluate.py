@@ -8,9 +8,8 @@ from torch import Tensor
 from geoframe import metrics
 from geoframe.data import CloudSet, corrupt
 from geoframe.models.category_keypoints.predictor import Predictor
-from geoframe.surface.clouds import nearest_sq
+from geoframe.surface.clouds import box, nearest_sq
 
-_TWO_PLANES = ("table",)  # categories whose shapes are symmetric both ways
 _CORRUPTIONS = {  # name: share of the points cut off, standard deviation of noise at scale 2
     "missing_30_percent": {"missing": 0.3},
     "noise_2_percent": {"noise": 0.04},
@@ -34,11 +33,14 @@ def evaluate(
     - coverage_percent, model_error_percent, inclusivity_percent, n_keypoints: `metrics.box_coverage`,
       `model_error`, `inclusivity`, and how many keypoints there are after non-maximum suppression;
     - correspondence_percent: 100, keypoints being ordered;
-    - symmetry_error_deg, symmetry_error_median_deg: `metrics.symmetry_error`; not of mode "plain";
+    - symmetry_error_deg, symmetry_error_median_deg: `metrics.symmetry_error`; planes_of_symmetry: how many true planes
+      that was measured by: with two, nobody can tell which end is which; not of mode "plain";
     - registration_median_deg, registration_mean_deg (and registration_any_axis_...): over pairs of clouds,
       `metrics.relative_rotation_error` about the vertical (about any axis);
     - box_overlap_percent, points_covered_percent, model_error_unsquared_percent, repeatability_percent: as in
       `geoframe.metrics`; repeatability is the mean over the keypoints;
+    - spread_K: of keypoint K over the shapes, a length: root mean square distance to its mean, rotations undone;
+    - flagged_percent: share of the clouds whose score is below the model's limit, of a calibrated model;
     - distance_to_points: of a keypoint to the nearest point of its cloud;
     - distance_to_surface, inclusivity_surface_percent: of a keypoint to the surface, and the share within 0.015; where
       the clouds have surfaces;
@@ -47,7 +49,9 @@ def evaluate(
     - moved_by_missing_30_percent, moved_by_noise_2_percent (and ..._unknown_box): distance between the keypoints of a
       cloud and of the same one corrupted: without the 30 % of the points that lie farthest on a random side, or with
       Gaussian noise of standard deviation 0.04 in each coordinate;
-    - semantic_consistency_percent, dual_alignment_percent: as in `geoframe.metrics`, where the clouds have labels.
+    - semantic_consistency_percent, dual_alignment_percent: as in `geoframe.metrics`, where the clouds have labels;
+    - part_error, part_error_of_box: how far the middles of the labelled parts are from where a linear regression puts
+      them that was fitted to the other shapes (leave-one-out), from the keypoints and from the corners of the box.
 
     Args:
         predictor: that `train` or `load` gave.
@@ -55,8 +59,9 @@ def evaluate(
         degrees: largest rotation, in [0, 180].
         seed: of the rotations, the pairs and the corruptions.
         pairs: how many are registered.
-        true_axes: coordinate axes, 0 to 2, that are normals of true planes of symmetry; by default the horizontal one
-            about which the clouds are most symmetric, and for tables both.
+        true_axes: coordinate axes, 0 to 2, that are normals of true planes of symmetry; by default those that
+            `metrics.symmetry_planes` finds on the clouds, or where that is none the one about which they are most
+            symmetric.
 
     Returns:
         Numbers by name.
@@ -86,8 +91,12 @@ def evaluate(
         "distance_to_points": float(nearest_sq(p, points)[0].sqrt().mean()),
         "repeatability_percent": 100 * float(metrics.repeatability(p, R).mean()),
     }
+    numbers |= {f"spread_{k}": 2 * float(x) for k, x in enumerate(metrics.repeatability(p, R))}
+    found_anyhow = predictor.predict(points)
+    if predictor.confidence is not None:
+        numbers["flagged_percent"] = 100 * float((found_anyhow.score < predictor.limit).double().mean())
     if predictor.model.basis.mode != "plain":
-        axes = _true_axes(ready, predictor.category) if true_axes is None else true_axes
+        axes = _true_axes(ready) if true_axes is None else true_axes
         numbers |= _symmetry(predictor, found.rotation, R, axes)
     if len(ready) > 1:
         which = metrics.random_pairs(len(ready), pairs, seed=seed)
@@ -98,20 +107,21 @@ def evaluate(
         gap = metrics.surface_distance(p @ R, ready.surfaces)
         numbers["distance_to_surface"] = float(gap.mean())
         numbers["inclusivity_surface_percent"] = 100 * float((gap <= metrics.SURFACE_REACH).double().mean())
-    numbers |= _moved_by(predictor, points, p, seed)
+    numbers |= _moved_by(predictor, points, p, found_anyhow.keypoints, seed)
     if ready.labels is not None:
         _, consistent = metrics.semantic_consistency(p, points, ready.labels)
         numbers["semantic_consistency_percent"] = consistent
         numbers["dual_alignment_percent"] = metrics.dual_alignment_score(p, points, ready.labels)
+        numbers |= _part_errors(p @ R, ready)
     return numbers
 
 
-def _true_axes(ready: CloudSet, category: str) -> tuple[int, ...]:
+def _true_axes(ready: CloudSet) -> tuple[int, ...]:
     """Normals of the planes of symmetry of aligned clouds, see `evaluate`."""
+    if found := metrics.symmetry_planes(ready.points, ready.up):
+        return found
     sides = ((ready.up + 1) % 3, (ready.up + 2) % 3)
-    if category in _TWO_PLANES:
-        return sides
-    return (min(sides, key=lambda axis: float(metrics.asymmetry(ready.points, axis).mean())),)
+    return (min(sides, key=lambda axis: float(metrics.asymmetry(ready.points[:64], axis).mean())),)
 
 
 def _symmetry(
@@ -122,19 +132,42 @@ def _symmetry(
         raise ValueError(f"true_axes: expected numbers of axes, 0 to 2, found {axes}")
     normal, true = (x.to(rotation) for x in (predictor.model.basis.normal.detach(), torch.eye(3)[list(axes)]))
     off = metrics.symmetry_error(normal, rotation, true, true_rotation)
-    return {"symmetry_error_deg": float(off.mean()), "symmetry_error_median_deg": float(off.median())}
+    numbers = {"symmetry_error_deg": float(off.mean()), "symmetry_error_median_deg": float(off.median())}
+    return numbers | {"planes_of_symmetry": float(len(axes))}
 
 
-def _moved_by(predictor: Predictor, points: Tensor, keypoints: Tensor, seed: int) -> dict[str, float]:
+def _moved_by(
+    predictor: Predictor, points: Tensor, keypoints: Tensor, anyhow: Tensor, seed: int
+) -> dict[str, float]:
     """How far keypoints move when clouds are corrupted, their box known or not."""
 
     def moved(found: Tensor) -> float:
         return float((found - keypoints).norm(dim=-1).mean())
 
     generator = torch.Generator().manual_seed(seed)
-    numbers = {"moved_by_unknown_box": moved(predictor.predict(points).keypoints)}
+    numbers = {"moved_by_unknown_box": moved(anyhow)}
     for name, how in _CORRUPTIONS.items():
         worse = corrupt(points, **how, generator=generator)
         numbers[f"moved_by_{name}"] = moved(predictor.predict_normalised(worse).keypoints)
         numbers[f"moved_by_{name}_unknown_box"] = moved(predictor.predict(worse).keypoints)
     return numbers
+
+
+def _part_errors(keypoints: Tensor, ready: CloudSet) -> dict[str, float]:
+    """Errors of the middles of parts that are regressed from keypoints, and from the walls of the box; see `evaluate`.
+
+    Parts that a shape lacks are left out there, and parts that fewer than a third of the shapes have.
+    """
+    assert ready.labels is not None
+    walls = torch.cat(box(ready.points), -1)
+    sources = {"part_error": keypoints.flatten(1), "part_error_of_box": walls}
+    found: dict[str, list[Tensor]] = {name: [] for name in sources}
+    for part in ready.labels.unique().tolist():
+        member = (ready.labels == part).to(ready.points)
+        have = member.sum(1) >= 3
+        if int(have.sum()) < max(8, len(ready) // 3):
+            continue
+        middle = (ready.points * member[..., None]).sum(1)[have] / member.sum(1)[have, None]
+        for name, x in sources.items():
+            found[name].append(metrics.left_out_errors(x[have], middle))
+    return {name: float(torch.cat(errors).mean()) for name, errors in found.items() if errors}

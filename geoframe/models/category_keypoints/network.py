@@ -198,14 +198,24 @@ class CategoryKeypoints(nn.Module):
         self.basis.plane_parameter.requires_grad_(False)
         return fit
 
-    def rotation(self, points: Tensor) -> Tensor:
-        """Rotations (B, 3, 3) from the canonical frame to that of clouds (B, N, 3), without the rest of the network."""
-        return rotation_from_direction(self.pose(points), self.up)
+    def rotation(self, points: Tensor, *, any_turn: bool = False) -> Tensor:
+        """Rotations (B, 3, 3) from the canonical frame to that of clouds (B, N, 3), without the rest of the network.
 
-    def forward(self, points: Tensor) -> Keypoints:
-        """Keypoints and nodes of clouds (B, N, 3), normalised to scale 2 before they were rotated."""
+        Args:
+            points: (B, N, 3) as of `forward`.
+            any_turn: look for the angle everywhere, whatever `max_angle` is.
+        """
+        return rotation_from_direction(self.pose(points, any_turn=any_turn), self.up)
+
+    def forward(self, points: Tensor, rotation: Tensor | None = None) -> Keypoints:
+        """Keypoints and nodes of clouds.
+
+        Args:
+            points: (B, N, 3), normalised to scale 2 before they were rotated.
+            rotation: (B, 3, 3) from the canonical frame to the clouds, if it is known.
+        """
         check_clouds(points, self.nodes.n_nodes)
-        R = self.rotation(points)
+        R = self.rotation(points) if rotation is None else rotation
         straight = points @ R
         frame = symmetry_frame(self.basis)
         local = straight @ frame.mT  # across the plane of symmetry, along it, up

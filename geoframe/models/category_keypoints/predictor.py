@@ -2,41 +2,83 @@
 
 clouds = load_clouds("modelnet10", "chair")
 predictor = train(clouds, out="chair")
-found = predictor.predict(cloud).keypoints        # (K, 3) ordered, in the cloud's units
+found = predictor.predict(cloud)                  # keypoints (K, 3) ordered, in the cloud's units; score, warnings
 numbers = evaluate(predictor, load_clouds("modelnet10", "chair", split="test"))
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geoframe import metrics
 from geoframe._cache import cache_key
-from geoframe._check import check_int
+from geoframe._check import check_choice, check_finite, check_int
 from geoframe._random import seeded
-from geoframe.data import CloudBatches, CloudSet, normalise
-from geoframe.models.category_keypoints.network import (
-    NETWORKS,
-    CategoryKeypoints,
-    Keypoints,
-    Network,
-    build,
-    symmetry_frame,
+from geoframe.data import CloudBatches, CloudSet
+from geoframe.models.category_keypoints.calibrate import Calibrated, calibrate, set_aside
+from geoframe.models.category_keypoints.confidence import Confidence, evidence, keypoint_gaps
+from geoframe.models.category_keypoints.locate import (
+    INFERENCE_BATCH,
+    Located,
+    locate,
+    on_side,
+    other_sides,
+    settle,
 )
+from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
+from geoframe.models.category_keypoints.placement import Placement
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
-from geoframe.surface.clouds import as_points, box
+from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
+from geoframe.training.checkpoints import STATE, read_state
 from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
-_INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
-_SETTLE_ROUNDS = 2  # the first rotation is found in the box of the rotated cloud, the second in its own
+SHIPPED = Path(__file__).parent / "shipped"
+_AXES = ("x", "y", "z")
+
+
+class Prediction(NamedTuple):
+    """What is said of clouds (..., N, 3).
+
+    Attributes:
+        keypoints: (..., K, 3) ordered, in the units and the frame of the clouds.
+        canonical: (..., K, 3) the same in the common frame, at scale 2.
+        nodes: (..., M, 3) unordered, in the units and the frame of the clouds.
+        rotation: (..., 3, 3) from the canonical frame to that of the clouds.
+        coefficients: (..., C) of the shape basis.
+        score: (...) in [0, 1], how sure the keypoints are; NaN from a model that was not calibrated.
+        uncertainty: (..., K) in the units of the clouds: nine of ten keypoints are nearer to where they would be found
+            on the whole, clean object; NaN from a model that was not calibrated.
+        dropped: (..., N) bool, points that are taken for outliers or for a floor.
+        warnings: one a cloud, in the order of the flattened leading dimensions; empty where there is nothing to say.
+    """
+
+    keypoints: Tensor
+    canonical: Tensor
+    nodes: Tensor
+    rotation: Tensor
+    coefficients: Tensor
+    score: Tensor
+    uncertainty: Tensor
+    dropped: Tensor
+    warnings: tuple[str, ...]
+
+
+class _Seen(NamedTuple):
+    """Clouds in one orientation: where they are, what the network says there, how sure that is."""
+
+    located: Located
+    found: Keypoints
+    score: Tensor
+    uncertainty: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +90,10 @@ class Predictor:
         category: its name.
         group: (K,) int64, the final keypoint that each of the network's K ends in (non-maximum suppression).
         canonical: (K', 3) places of the final keypoints in the common frame, averaged over the training clouds.
-        about: how it was trained: recipe, network, degrees, seed, epochs, shapes, points, data (a digest).
+        about: how it was trained: recipe, network, degrees, seed, epochs, shapes, points, data (a digest), and how it
+            was calibrated.
+        placement: finds tilt and walls; None where there were too few clouds to learn it from.
+        confidence: scores and uncertainties; None likewise.
     """
 
     model: Network
@@ -56,6 +101,8 @@ class Predictor:
     group: Tensor
     canonical: Tensor
     about: dict[str, Any] = field(default_factory=dict)
+    placement: Placement | None = None
+    confidence: Confidence | None = None
 
     @property
     def n_keypoints(self) -> int:
@@ -67,15 +114,21 @@ class Predictor:
         """The vertical axis, 0 to 2."""
         return self.model.up
 
-    def predict(self, points: Any) -> Keypoints:
-        """Ordered keypoints of clouds of any position and size.
+    @property
+    def limit(self) -> float:
+        """The score below which there is a warning; NaN from a model that was not calibrated."""
+        return float("nan") if self.confidence is None else float(self.confidence.limit)
+
+    def predict(self, points: Any, *, up: str | None = None, any_up: bool = True) -> Prediction:
+        """Ordered keypoints of clouds of any position, size and rotation about the vertical.
+
+        Stray points, outliers and a floor are left out, a tilt of up to about 15 degrees is undone.
 
         Args:
-            points: (..., N, 3) floating tensor, array or list, in any units.
-
-        Returns:
-            Keypoints and nodes (..., K', 3) and (..., M, 3) in the units and the frame of the clouds; canonical
-            keypoints (..., K', 3) at scale 2; rotation (..., 3, 3); coefficients (..., C).
+            points: (..., N, 3) floating tensor, array or list, in any units. Coordinates with a large offset are to be
+                float64.
+            up: the vertical axis of the clouds, "x", "y" or "z"; None for that of the model.
+            any_up: where the score is low, see whether the cloud makes more sense on another side.
 
         Raises:
             TypeError: not numbers.
@@ -84,54 +137,206 @@ class Predictor:
         points = as_points(points, "... N 3", "points")
         if not points.numel():
             raise ValueError(f"points: expected at least one cloud, found shape {tuple(points.shape)}")
-        settled, centre, half = settle(self.model, points.reshape(-1, *points.shape[-2:]))
-        found = self.predict_normalised(settled)
-        keypoints, nodes = (
-            x.to(points.dtype) * half[:, None, None] + centre[:, None] for x in (found.keypoints, found.nodes)
-        )
-        found = found._replace(keypoints=keypoints, nodes=nodes)
-        return Keypoints(*(x.reshape(*points.shape[:-2], *x.shape[1:]) for x in found))
+        clouds = points.reshape(-1, *points.shape[-2:])
+        check_finite(clouds, "points")
+        if bool(((clouds.amax(1) - clouds.amin(1)).amax(-1) <= 0).any()):
+            raise ValueError(
+                "points: expected clouds of positive size, found one whose points are all the same"
+            )
+        shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
+        side = torch.eye(3, dtype=torch.float64).roll(shift, 0).repeat(len(clouds), 1, 1)
+        seen = self._look(on_side(clouds, side))
+        if any_up and self.confidence is not None:
+            seen, side = self._other_sides(clouds, side, seen)
+        return self._told(points, seen, side, shift)
 
     @torch.no_grad()
     def predict_normalised(self, points: Tensor) -> Keypoints:
         """All that the network says of clouds (B, N, 3) that were normalised to scale 2; keypoints are the final K'."""
+        return self._network(points, None)
+
+    def _network(self, points: Tensor, rotation: Tensor | None) -> Keypoints:
         weight = self.model.basis.basis  # says where and how precisely to compute
-        parts = [self.model(p.to(weight)) for p in points.split(_INFERENCE_BATCH)]
+        parts = []
+        for p in points.split(INFERENCE_BATCH):
+            known = () if rotation is None else (rotation.to(weight).expand(len(p), 3, 3),)
+            parts.append(self.model(p.to(weight), *known))
         found = Keypoints(*(torch.cat(x).to(points.device) for x in zip(*parts, strict=True)))
         group = self.group.to(points.device)
         return found._replace(
             keypoints=metrics.merged(found.keypoints, group), canonical=metrics.merged(found.canonical, group)
         )
 
-    def save(self, folder: str | Path) -> None:
-        """Write model.safetensors and model.json into a folder, which is made if need be."""
+    @torch.no_grad()
+    def _look(self, clouds: Tensor) -> _Seen:
+        """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's."""
+        located = locate(self.model, self.placement, clouds)
+        upright = isinstance(self.model, CategoryKeypoints)
+        found = self._network(located.points, torch.eye(3) if upright else None)
+        B, K = found.keypoints.shape[:2]
+        score, uncertainty = torch.full((B,), torch.nan), torch.full((B, K), torch.nan)
+        if self.confidence is not None:
+            assert self.placement is not None and isinstance(self.model, CategoryKeypoints)
+            weight = self.model.basis.basis
+            parts = []
+            for i in range(0, B, INFERENCE_BATCH):
+                some = Keypoints(*(x[i : i + INFERENCE_BATCH].to(weight) for x in found))
+                p = located.points[i : i + INFERENCE_BATCH].to(weight)
+                told = evidence(self.model, self.placement, self.confidence.occupancy, p, some)
+                parts.append(self.confidence(told, keypoint_gaps(some.keypoints, some.nodes, p)))
+            score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
+        return _Seen(located, found, score, uncertainty)
+
+    def _other_sides(self, clouds: Tensor, side: Tensor, seen: _Seen) -> tuple[_Seen, Tensor]:
+        """Look again at clouds whose score is low, lying on each of the five other sides; take what is sure there."""
+        rows = (seen.score < self.limit).nonzero()[:, 0]
+        if not len(rows):
+            return seen, side
+        least = 0.5 * (1 + self.limit)  # six tries, of which one may look right by chance
+        best = torch.full_like(seen.score[rows], least)
+        for other in other_sides(self.up):
+            turn = other @ side[rows]
+            again = self._look(on_side(clouds[rows], turn))
+            better = again.score > best
+            best = torch.where(better, again.score, best)
+            side[rows[better]] = turn[better]
+            seen = _replaced(seen, again, rows[better], better)
+        return seen, side
+
+    def _told(self, points: Tensor, seen: _Seen, side: Tensor, shift: int) -> Prediction:
+        """What was found, in the frame and shape of the clouds."""
+        motion, found = seen.located.motion, seen.found
+        back = Similarity(side.mT, torch.zeros_like(motion.t), torch.ones_like(motion.scale)).after(motion)
+        keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
+        kind = self.model.basis.basis.dtype
+        given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
+        warnings = tuple(
+            self._warning(float(s), given, q, float(t))
+            for s, q, t in zip(seen.score, side, seen.located.tilt, strict=True)
+        )
+        uncertainty = seen.uncertainty * motion.scale[:, None].to(seen.uncertainty)
+        shape = points.shape[:-2]
+        tensors = (
+            keypoints,
+            found.canonical,
+            nodes,
+            (back.R @ found.rotation.double()).to(kind),
+            found.coefficients,
+            seen.score,
+            uncertainty,
+            seen.located.dropped,
+        )
+        return Prediction(*(x.reshape((*shape, *x.shape[1:])) for x in tensors), warnings)
+
+    def _warning(self, score: float, given: Tensor, side: Tensor, tilt: float) -> str:
+        """What a user should know about a cloud; empty if nothing."""
+        told = []
+        if score < self.limit:
+            told.append(
+                f"score {score:.2f} is below {self.limit:.2f}: the keypoints are not to be trusted; the cloud may be "
+                f"incomplete, uneven or no {self.category or 'object of the category'}"
+            )
+        if not torch.equal(side, given):
+            axis = side[self.up]
+            way = "-" if float(axis.sum()) < 0 else ""
+            told.append(f"the object is taken to stand along {way}{_AXES[int(axis.abs().argmax())]}")
+        return "; ".join(told)
+
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write model.safetensors and model.json into a folder, which is made if need be.
+
+        Args:
+            folder: for the two files.
+            half: weights in half precision, which halves the file and moves keypoints by less than 0.001.
+        """
         about = {
             "category": self.category,
             "settings": self.model.settings,
             "group": self.group.tolist(),
             "canonical": self.canonical.tolist(),
+            "calibrated": self.confidence is not None,
             "about": self.about,
         }
-        save_model(folder, self.model, about, kind=KIND)
+        parts = _Parts(self.model, self.placement, self.confidence)
+        save_model(folder, copy.deepcopy(parts).half() if half else parts, about, kind=KIND)
+
+
+class _Parts(nn.Module):
+    """All that has weights."""
+
+    def __init__(self, model: Network, placement: Placement | None, confidence: Confidence | None) -> None:
+        super().__init__()
+        self.model, self.placement, self.confidence = model, placement, confidence
+
+
+def _replaced(seen: _Seen, again: _Seen, rows: Tensor, better: Tensor) -> _Seen:
+    """The first with some rows of the second."""
+
+    def put(x: Tensor, y: Tensor) -> Tensor:
+        out = x.clone()
+        out[rows] = y[better].to(x)
+        return out
+
+    old, new = seen.located, again.located
+    located = Located(
+        put(old.points, new.points),
+        Similarity(*(put(x, y) for x, y in zip(old.motion, new.motion, strict=True))),
+        *(put(x, y) for x, y in zip(old[2:], new[2:], strict=True)),
+    )
+    found = Keypoints(*(put(x, y) for x, y in zip(seen.found, again.found, strict=True)))
+    return _Seen(located, found, put(seen.score, again.score), put(seen.uncertainty, again.uncertainty))
 
 
 def load(folder: str | Path) -> Predictor:
-    """Read what `Predictor.save` or `train` wrote.
+    """Read what `Predictor.save` or `train` wrote, a run that is not finished yet, or a model of the package.
+
+    Args:
+        folder: of a model or of a run; or, where there is no such folder, a procedural category such as "chair", whose
+            model comes with the package. Of a run that is not finished no keypoints are merged, and there is no score.
 
     Raises:
         ValueError: nothing there, files of something else, weights that do not fit.
     """
+    folder = Path(folder)
+    if not folder.exists() and (SHIPPED / folder).is_dir():
+        folder = SHIPPED / folder
+    if (folder / STATE).is_file() and not (folder / "model.json").is_file():
+        return _unfinished(folder)
 
-    def described(about: dict[str, Any]) -> Network:
+    def described(about: dict[str, Any]) -> nn.Module:
         model = build(about["about"]["network"], about["settings"])
         numbers = sorted(set(about["group"]))
         if len(about["group"]) != model.basis.n_keypoints or numbers != list(range(len(about["canonical"]))):
             raise ValueError(f"{len(about['group'])} keypoints in {len(about['canonical'])} groups")
-        return model
+        if "calibrated" not in about:  # written by an earlier version
+            return model
+        if not about["calibrated"]:
+            return _Parts(model, None, None)
+        return _Parts(model, Placement(), Confidence(len(about["canonical"])))
 
-    model, about = load_model(folder, described, kind=KIND)
+    parts, about = load_model(folder, described, kind=KIND)
+    model, rest = (
+        (parts.model, (parts.placement, parts.confidence)) if isinstance(parts, _Parts) else (parts, ())
+    )
     group, canonical = torch.tensor(about["group"]), torch.tensor(about["canonical"])
-    return Predictor(model, about["category"], group, canonical, about["about"])
+    return Predictor(model, about["category"], group, canonical, about["about"], *rest)
+
+
+def _unfinished(folder: Path) -> Predictor:
+    """The model of a run as far as it has come."""
+    stored = read_state(folder)
+    assert stored is not None
+    about, tensors = stored
+    try:
+        run = about["run"]
+        model = build(run["network"], run["settings"])
+        model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    except (KeyError, TypeError, RuntimeError, ValueError) as err:
+        raise ValueError(f"{folder / STATE}: expected a run of {KIND}, found another one") from err
+    K = model.basis.n_keypoints
+    names = ("recipe", "network", "degrees", "seed", "shapes", "points", "data")
+    said = {k: run[k] for k in names} | {"epochs": len(about["history"]), "finished": False}
+    return Predictor(model.eval(), run["category"], torch.arange(K), torch.zeros(K, 3), said)
 
 
 def train(
@@ -147,6 +352,9 @@ def train(
     progress: Callable[[str, float], None] | None = None,
 ) -> Predictor:
     """Learn the keypoints of a category from its clouds, without labels; a run that was killed goes on.
+
+    A finished run goes on, too, if more epochs are asked for; its learning rate falls as it was begun. Of 64 clouds or
+    more every eighth is set aside: it calibrates the confidence.
 
     Args:
         clouds: in any units; each is normalised.
@@ -173,7 +381,8 @@ def train(
         raise TypeError(f"recipe: expected a Recipe such as OURS or PAPER, found {type(recipe).__name__}")
     if not 0 <= degrees <= 180:
         raise ValueError(f"degrees: expected a number in [0, 180], found {degrees}")
-    ready = _enough(clouds, check_int(devices, "devices", low=1)).normalised()
+    every = _enough(clouds, check_int(devices, "devices", low=1)).normalised()
+    ready, aside = set_aside(every) if recipe.network == "pose_first" else (every, None)
     key = cache_key(ready.points)
     model, ready = _begin(recipe, ready, degrees, seed)
     n, N = ready.points.shape[:2]
@@ -189,7 +398,7 @@ def train(
         seed=seed,
     )
     about = {"recipe": recipe.name, "network": recipe.network, "degrees": degrees, "seed": seed, "shapes": n}
-    about |= {"epochs": recipe.schedule.epochs, "points": N, "data": key}
+    about |= {"points": N, "data": key}
     said = {**asdict(plan), "size": batches.batch_size}
     run = {
         **about,
@@ -203,75 +412,37 @@ def train(
         batches,
         recipe.losses,
         out=out,
-        schedule=recipe.schedule,
+        schedule=_as_begun(recipe.schedule, Path(out)),
         seed=seed,
         accelerator=accelerator,
         devices=devices,
         run=run,
         progress=progress,
     )
+    about["epochs"] = recipe.schedule.epochs
     predictor = _finish(model.eval(), category, ready, degrees, seed, about)
+    if aside is not None:
+        if progress is not None:
+            progress("calibrating", 1.0)
+        steps = min(recipe.placement_steps, (recipe.schedule.epochs or 1) * batches.n_batches)
+        predictor = _with_confidence(
+            predictor, calibrate(predictor.model, predictor.group, ready, aside, steps, seed)
+        )
     predictor.save(out)
     return predictor
 
 
-def register(predictor: Predictor, sources: Any, targets: Any) -> tuple[Similarity, Tensor, Tensor]:
-    """Similarity transforms that bring each source cloud onto the target it fits best, by ordered keypoints alone.
-
-    Clouds are rotated about the vertical, or about any axis where the network allows for that.
-
-    Args:
-        predictor: of the category of the clouds.
-        sources: (S, N, 3) in any units.
-        targets: (T, M, 3) in any units, the templates.
-
-    Returns:
-        motion: R (S, 3, 3), t (S, 3) and scale (S,); ``motion(sources)`` lie on the targets.
-        target: (S,) int64, which one.
-        residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
-
-    Raises:
-        TypeError, ValueError: as `Predictor.predict`.
-    """
-    moving, still = (predictor.predict(x).keypoints for x in (sources, targets))
-    S, T = len(moving), len(still)
-    fits = metrics.fit_similarity(
-        moving[:, None].expand(-1, T, -1, -1), still[None].expand(S, -1, -1, -1), up=predictor.model.axis
-    )
-    size = normalise(targets)[2]
-    off = (fits(moving[:, None].expand(-1, T, -1, -1)) - still).square().sum(-1).mean(-1).sqrt() / size
-    residual, target = off.min(1)
-    row = torch.arange(S)
-    motion = Similarity(*(x[row, target] for x in fits))
-    return motion, target, residual
+def _with_confidence(predictor: Predictor, made: Calibrated) -> Predictor:
+    about = predictor.about | {"calibration": made.about}
+    return replace(predictor, about=about, placement=made.placement, confidence=made.confidence)
 
 
-@torch.no_grad()
-def settle(model: Network, clouds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise clouds by the box that is aligned with their plane of symmetry, as far as the network knows it.
-
-    The axis-aligned box of a rotated cloud is another one than that of the cloud before, and so is its centre. So the
-    rotation is found and undone, the cloud is boxed again, and once more.
-
-    Args:
-        model: a trained network.
-        clouds: (B, N, 3) in any units.
-
-    Returns:
-        points: (B, N, 3) at scale 2.
-        centre: (B, 3).
-        half: (B,), half the longest side; ``points * half + centre`` are the clouds.
-    """
-    points, centre, half = normalise(clouds)
-    frame = symmetry_frame(model.basis)
-    for _ in range(_SETTLE_ROUNDS):
-        parts = [model.rotation(p.to(frame)) for p in points.split(_INFERENCE_BATCH)]
-        axes = (torch.cat(parts) @ frame.mT).to(clouds)
-        low, high = box(clouds @ axes)
-        centre = (axes @ (low + high)[..., None] / 2)[..., 0]
-        half = (high - low).amax(-1) / 2
-        points = (clouds - centre[:, None]) / half[:, None, None]
-    return points, centre, half
+def _as_begun(schedule: Any, out: Path) -> Any:
+    """The schedule, with the steps of the learning rate of the run in `out`, if there is one that has fewer epochs."""
+    stored = read_state(out) if out.is_dir() else None
+    if stored is None or not 0 < len(stored[0]["history"]) < schedule.epochs:
+        return schedule
+    return replace(schedule, every=stored[0]["run"].get("every", schedule.every))
 
 
 def _enough(clouds: CloudSet, devices: int) -> CloudSet:

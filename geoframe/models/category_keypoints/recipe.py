@@ -141,6 +141,8 @@ class Recipe:
         schedule: length of the training and learning rate.
         pose_rounds: how often, before the training, the rotations of the clouds are learned and their boxes aligned
             with them; of network "pose_first".
+        placement_steps: batches from which, after the training, the network of `Placement` learns what tilted and cut
+            clouds look like; no more than the training itself had. Of network "pose_first".
 
     Raises:
         ValueError: an unknown network, rounds for a network that learns rotations by descent.
@@ -153,6 +155,7 @@ class Recipe:
     schedule: Schedule
     settings: Mapping[str, Any] = field(default_factory=dict)
     pose_rounds: int = 0
+    placement_steps: int = 400
 
     def __post_init__(self) -> None:
         kind = NETWORKS[check_choice(self.network, tuple(NETWORKS), "network")]

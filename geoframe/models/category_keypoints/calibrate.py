@@ -1,0 +1,123 @@
+"""What follows the training: tilt, walls and confidence are learned, and their limits chosen on clouds set aside."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from geoframe import metrics
+from geoframe.data import CloudSet, normalise
+from geoframe.data.corruptions import corrupted
+from geoframe.models.category_keypoints.confidence import MOVED, Confidence, evidence, keypoint_gaps
+from geoframe.models.category_keypoints.locate import INFERENCE_BATCH, locate, settle
+from geoframe.models.category_keypoints.network import CategoryKeypoints, Network, symmetry_frame
+from geoframe.models.category_keypoints.placement import Placement, train_placement
+
+_EVERY = 8  # so many-th cloud is set aside
+_FEWEST = 8  # of them: fewer say nothing about a few percent
+_MOST = 96  # of them are corrupted in every way
+_CLEAN = ("clean", "turned 75", "turned 180")
+_KINDS = (
+    *_CLEAN,
+    "stray point",
+    "outliers around",
+    "outliers inside",
+    "floor",
+    "tilted 10",
+    "tilted 15",
+    "upside down",
+    "another axis up",
+    "cut 30 %",
+    "cut 30 % below",
+    "half",
+    "lateral half",
+    "nearer half",
+    "one view",
+    "top-heavy",
+    "noise 2 %",
+    "few points",
+)
+
+
+class Calibrated(NamedTuple):
+    """What `calibrate` makes; `about` says on how many clouds, and the shares that are flagged there."""
+
+    placement: Placement
+    confidence: Confidence
+    about: dict[str, Any]
+
+
+def set_aside(clouds: CloudSet) -> tuple[CloudSet, CloudSet | None]:
+    """Clouds to learn from, and those to calibrate with, every eighth; None where these would be fewer than eight."""
+    n = len(clouds)
+    aside = range(_EVERY - 1, n, _EVERY)
+    if len(aside) < _FEWEST:
+        return clouds, None
+    return clouds.only(i for i in range(n) if i not in aside), clouds.only(aside)
+
+
+@torch.no_grad()
+def calibrate(
+    model: Network, group: Tensor, learned: CloudSet, aside: CloudSet, steps: int, seed: int = 0
+) -> Calibrated:
+    """Learn placement and confidence of a trained network.
+
+    Args:
+        model: in evaluation mode.
+        group: (K,) final keypoint of each of the network's.
+        learned: the clouds that it was trained on, normalised.
+        aside: clouds that it was not trained on, normalised.
+        steps: of the training of the placement.
+        seed: of all that is random.
+    """
+    assert isinstance(model, CategoryKeypoints)
+    whole, other = (_upright(model, x.points) for x in (learned, aside))
+    with torch.enable_grad():
+        placement = train_placement(whole, steps=steps, seed=seed)
+    placement.requires_grad_(False).set_limits(other)
+    confidence = Confidence(int(group.max()) + 1)
+    confidence.occupancy.learn(whole)
+    some = aside.first(_MOST)
+    told, gaps, moved, clean = [], [], [], []
+    truth: Tensor | None = None
+    for kind in _KINDS:
+        worse, motion = corrupted(some.points, kind, up=some.up, seed=seed)
+        located = locate(model, placement, worse)
+        seen = [_seen(model, placement, confidence, group, p) for p in located.points.split(INFERENCE_BATCH)]
+        keypoints, e, g = (torch.cat(x) for x in zip(*seen, strict=True))
+        places = motion.inverse()(located.motion(keypoints.double()))
+        truth = places if truth is None else truth
+        told.append(e)
+        gaps.append(g)
+        moved.append((places - truth).norm(dim=-1).float())
+        clean.append(torch.full((len(places),), kind in _CLEAN))
+    tables = [torch.cat(x) for x in (told, gaps, moved, clean)]
+    confidence.calibrate(*tables)
+    score = confidence(tables[0], tables[1])[0]
+    flagged, bad = score < confidence.limit, tables[2].mean(1) > MOVED
+    shares = {
+        "clean": float(flagged[tables[3]].double().mean()),
+        "moved": float(flagged[bad].double().mean()),
+        "others": float(flagged[~bad & ~tables[3]].double().mean()),
+    }
+    about = {"clouds": len(some), "kinds": len(_KINDS), "flagged": shares}
+    about["planes"] = len(metrics.symmetry_planes(other))
+    return Calibrated(placement, confidence, about)
+
+
+def _upright(model: CategoryKeypoints, points: Tensor) -> Tensor:
+    """Clouds (n, N, 3) in the frame of the plane of symmetry, boxes at scale 2."""
+    settled, _, _, rotation = settle(model, points)
+    return normalise(settled @ rotation @ symmetry_frame(model.basis).mT)[0]
+
+
+def _seen(
+    model: CategoryKeypoints, placement: Placement, confidence: Confidence, group: Tensor, points: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Final keypoints of clouds in the canonical frame, the evidence against them, and their gaps."""
+    found = model(points, torch.eye(3).expand(len(points), 3, 3))
+    found = found._replace(keypoints=metrics.merged(found.keypoints, group))
+    told = evidence(model, placement, confidence.occupancy, points, found)
+    return found.keypoints, told, keypoint_gaps(found.keypoints, found.nodes, points)

@@ -1,0 +1,219 @@
+"""Whether the keypoints of a cloud are to be trusted, and how far each may be off: calibrated after the training.
+
+What speaks against an answer is measured where the object was found, in the canonical frame: keypoints that no node
+confirms, keypoints away from the points, points away from all keypoints, a cloud that does not fit the template of the
+pose, and one whose points lie where those of the category do not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geoframe.models.category_keypoints.network import CategoryKeypoints, Keypoints, symmetry_frame
+from geoframe.models.category_keypoints.placement import N_SEEN, Placement
+from geoframe.surface.clouds import nearest_sq
+
+MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
+_CELLS = (6, 12, 12)  # across (folded), along, up
+_RANK = 24
+_CAP = 6.0  # standard deviations of the evidence that count
+_CLEAN = 0.99  # of the clean clouds that were set aside are trusted
+_LEAST_MOVE = 0.005
+
+
+class Occupancy(nn.Module):
+    """Where the points of a category lie: a low-rank model of how many are in each cell of the canonical box.
+
+    Args:
+        rank: of the model.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    spread: Tensor
+
+    def __init__(self, rank: int = _RANK) -> None:
+        super().__init__()
+        n = _CELLS[0] * _CELLS[1] * _CELLS[2]
+        self.register_buffer("mean", torch.zeros(n))
+        self.register_buffer("directions", torch.zeros(rank, n))
+        self.register_buffer("spread", torch.ones(rank))
+
+    @staticmethod
+    def describe(points: Tensor) -> Tensor:
+        """(B, cells) square roots of the shares of points (B, N, 3), in the frame of the plane of symmetry.
+
+        Points count in the eight cells around them; what is outside of the box counts in the outermost ones.
+        """
+        B, N = points.shape[:2]
+        size = torch.tensor(_CELLS, dtype=points.dtype, device=points.device)
+        folded = torch.cat([points[..., :1].abs(), (points[..., 1:] + 1) / 2], -1).clamp(0, 1)
+        place = (folded * size - 0.5).clamp(min=0)
+        place = torch.minimum(place, size - 1.001)
+        low = place.floor()
+        part = place - low
+        cell = low.long()
+        total = torch.zeros(B, _CELLS[0] * _CELLS[1] * _CELLS[2], dtype=points.dtype, device=points.device)
+        for corner in range(8):
+            step = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1], device=points.device)
+            weight = torch.where(step.bool(), part, 1 - part).prod(-1)
+            at = cell + step
+            number = (at[..., 0] * _CELLS[1] + at[..., 1]) * _CELLS[2] + at[..., 2]
+            total.scatter_add_(1, number, weight)
+        return (total / N).sqrt()
+
+    def learn(self, points: Tensor) -> None:
+        """Mean and directions from clouds (n, N, 3)."""
+        x = self.describe(points)
+        self.mean.copy_(x.mean(0))
+        rank = min(len(self.spread), len(x) - 1)
+        _, s, v = torch.linalg.svd(x - self.mean, full_matrices=False)
+        self.directions.zero_()
+        self.directions[:rank] = v[:rank]
+        self.spread[:rank] = (s[:rank] / (len(x) - 1) ** 0.5).clamp(min=1e-4)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """(B, 2) how far clouds are from the model's subspace, and within it (root mean square, in its spreads)."""
+        x = self.describe(points) - self.mean
+        inside = x @ self.directions.mT
+        rest = (x.square().sum(1) - inside.square().sum(1)).clamp(min=0).sqrt()
+        return torch.stack([rest, (inside / self.spread).square().mean(1).sqrt()], 1)
+
+
+@torch.no_grad()
+def evidence(
+    model: CategoryKeypoints, placement: Placement, occupancy: Occupancy, points: Tensor, found: Keypoints
+) -> Tensor:
+    """What speaks against the keypoints of clouds; higher is worse, but for the sixth and seventh number.
+
+    Args:
+        model: a trained network.
+        placement: of the same category.
+        occupancy: of the same category.
+        points: (B, N, 3) in the canonical frame, boxes at scale 2.
+        found: what the network says of them.
+
+    Returns:
+        (B, 13): logarithms of distances (keypoints to nodes, mean and largest; nodes to keypoints; keypoints to points,
+        mean and largest; points to keypoints or nodes, mean and largest), misfit and asymmetry of the pose, logarithms
+        of the distances from the low-rank model of the points and within it, tilt and walls that are still found.
+    """
+    K, N = found.keypoints, found.nodes
+    some = points[:, :: max(1, points.shape[1] // N_SEEN)][:, :N_SEEN]
+    to_node, to_point = keypoint_gaps(K, N, points).unbind(-1)
+    from_node = nearest_sq(N, K)[0].sqrt()
+    from_point = nearest_sq(some, torch.cat([K, N], 1))[0].sqrt()
+    local = some @ symmetry_frame(model.basis).mT
+    place = placement(local)
+    fits = model.pose.fit_upright(some)
+    off = occupancy(local)
+    distances = (
+        to_node.mean(1),
+        to_node.amax(1),
+        from_node.mean(1),
+        to_point.mean(1),
+        to_point.amax(1),
+        from_point.mean(1),
+        from_point.amax(1),
+    )
+    logs = torch.stack([*distances, *off.unbind(1)], 1).clamp(min=1e-4).log()
+    rest = (1 - fits[:, 0], 1 - fits[:, 1], place.tilt.norm(dim=-1), place.walls.abs().amax(-1))
+    return torch.cat([logs, torch.stack(rest, 1)], 1)
+
+
+N_EVIDENCE = 13
+
+
+class Confidence(nn.Module):
+    """Scores of clouds and uncertainties of keypoints from the evidence; to be calibrated first.
+
+    Attributes:
+        limit: score below which keypoints are not to be trusted.
+    """
+
+    middle: Tensor
+    spread: Tensor
+    weights: Tensor
+    limit: Tensor
+    moves: Tensor
+
+    def __init__(self, n_keypoints: int) -> None:
+        super().__init__()
+        self.occupancy = Occupancy()
+        self.register_buffer("middle", torch.zeros(N_EVIDENCE))
+        self.register_buffer("spread", torch.ones(N_EVIDENCE))
+        self.register_buffer("weights", torch.zeros(2 * N_EVIDENCE + 1))
+        self.register_buffer("limit", torch.tensor(0.0))
+        self.register_buffer("moves", torch.zeros(n_keypoints + 3))
+
+    def forward(self, evidence: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
+        """How sure the keypoints of clouds are.
+
+        Args:
+            evidence: (B, 13), see `evidence`.
+            gaps: (B, K, 2) of the final keypoints, see `keypoint_gaps`.
+
+        Returns:
+            score: (B,) in [0, 1]: of as many clouds that keep their keypoints as clouds that do not, the share of
+                those that do among the ones like this.
+            uncertainty: (B, K) at scale 2: nine of ten keypoints like this are nearer to where they would be found on
+                the whole, clean cloud.
+        """
+        doubt = self._terms(evidence) @ self.weights
+        far = self._features(doubt, gaps) @ self.moves
+        return torch.sigmoid(-doubt), far.exp().clamp(max=2.0)
+
+    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor) -> None:
+        """Learn the weights of the evidence, the limit and the uncertainties.
+
+        Args:
+            evidence: (n, 13) of clouds that were not trained on, clean and corrupted ones.
+            gaps: (n, K, 2).
+            moved: (n, K) how far keypoints moved by the corruption, at scale 2.
+            clean: (n,) bool, which clouds are clean.
+        """
+        self.middle.copy_(evidence[clean].mean(0))
+        self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
+        terms, bad = self._terms(evidence), moved.mean(1) > MOVED
+        self.weights.copy_(_logistic(terms, bad))
+        doubt = terms @ self.weights
+        self.limit.copy_(torch.sigmoid(-doubt[clean].quantile(_CLEAN)))
+        features = self._features(doubt, gaps).flatten(0, 1).double()
+        target = (moved.flatten() + _LEAST_MOVE).log().double()
+        ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
+        moves = torch.linalg.solve(features.mT @ features + ridge, features.mT @ target)
+        rest = (target - features @ moves).quantile(0.9)
+        moves[:-3] += rest
+        self.moves.copy_(moves)
+
+    def _terms(self, evidence: Tensor) -> Tensor:
+        """(B, 27): the evidence in its spreads among clean clouds, squares of what is worse, and 1."""
+        z = ((evidence - self.middle) / self.spread).clamp(-_CAP, _CAP)
+        return torch.cat([z, z.clamp(min=0).square() / 4, torch.ones_like(z[:, :1])], 1)
+
+    def _features(self, doubt: Tensor, gaps: Tensor) -> Tensor:
+        """(B, K, K + 3) of every keypoint: which one it is, the doubt about its cloud, logarithms of its distances."""
+        B, K = gaps.shape[:2]
+        which = torch.eye(K, dtype=gaps.dtype, device=gaps.device).expand(B, K, K)
+        cloud = doubt.clamp(-_CAP, _CAP)[:, None, None].expand(B, K, 1)
+        return torch.cat([which, cloud, (gaps + 0.01).log()], -1)
+
+
+def keypoint_gaps(keypoints: Tensor, nodes: Tensor, points: Tensor) -> Tensor:
+    """(B, K, 2) distances of every keypoint to the nearest node and to the nearest point."""
+    return torch.stack([nearest_sq(keypoints, x)[0].sqrt() for x in (nodes, points)], -1)
+
+
+def _logistic(terms: Tensor, bad: Tensor, *, ridge: float = 1e-2) -> Tensor:
+    """Weights (T,) of a logistic regression on terms (n, T), both classes of equal weight, by Newton's method."""
+    x, y = terms.double(), bad.double()
+    share = y.mean().clamp(1 / len(y), 1 - 1 / len(y))
+    weight = torch.where(bad, 0.5 / share, 0.5 / (1 - share))
+    prior = ridge * len(y) * torch.eye(x.shape[1], dtype=torch.float64)
+    w = torch.zeros(x.shape[1], dtype=torch.float64)
+    for _ in range(30):
+        p = torch.sigmoid(x @ w)
+        bend = x.mT @ (x * (p * (1 - p) * weight).clamp(min=1e-9)[:, None]) + prior
+        w = w - torch.linalg.solve(bend, x.mT @ ((p - y) * weight) + prior @ w)
+    return w.to(terms)
