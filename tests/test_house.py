@@ -33,7 +33,7 @@ FLOORS = {  # whole numbers, from the real imports: a module imports only from l
     "maps": 6,
     **dict.fromkeys(("flow", "layers", "metrics", "pixels", "render", "solve"), 7),
     **dict.fromkeys(("data", "fitting", "losses", "training"), 8),
-    "heads": 9,
+    **dict.fromkeys(("heads", "placing"), 9),
     "models": 10,
     "viz": 11,
     "batch": 11,

@@ -1,6 +1,6 @@
 """How far keypoints move when clouds are corrupted, and which of them are flagged.
 
-    python -m experiments.keypoint_confidence.run --out DIR [--model DIR] [--quick] [--seed S] [--category NAME]
+    python -m experiments.keypoint_confidence.run --out DIR [--model DIR] [--clouds N] [--quick] [--seed S]
 
 With GEOFRAME_DATA the clouds are those of its folder modelnet10, whose test parts are corrupted, 100 of each kind;
 without it, or with --procedural, procedural ones and a model of the package. --model is a folder of `keypoints train`;
@@ -22,7 +22,7 @@ from geoframe._files import atomic_path, to_json
 from geoframe.data import CloudSet, load_clouds
 from geoframe.data.corruptions import corrupted, corruptions
 from geoframe.models.category_keypoints import Predictor, load, train
-from geoframe.models.category_keypoints.confidence import MOVED
+from geoframe.placing.confidence import MOVED
 from geoframe.viz.clouds import draw_clouds
 from geoframe.viz.surfaces import save_picture
 from geoframe.zoo.rigid import CATEGORIES
@@ -40,11 +40,12 @@ def main() -> None:
     parser.add_argument("--category", default="chair")
     parser.add_argument("--procedural", action="store_true")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--clouds", type=int, default=100, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     real = bool(os.environ.get("GEOFRAME_DATA")) and not args.procedural
     data = str(Path(os.environ["GEOFRAME_DATA"]) / "modelnet10") if real else "procedural"
-    n = 16 if args.quick else 100
+    n = 16 if args.quick else args.clouds
     if args.model is None and real:
         made = args.out / "model"
         train(load_clouds(data, args.category), out=made, category=args.category, seed=args.seed)

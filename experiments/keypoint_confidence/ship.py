@@ -5,7 +5,7 @@
 Each is trained by the default recipe on the 256 procedural shapes of its category, 32 of them set aside to calibrate
 it, and written in half precision to OUT/CATEGORY; the run itself is kept in OUT/runs/CATEGORY, so that it can go on.
 results.json has the figures of `evaluate` on the 64 procedural shapes to test and, with GEOFRAME_DATA, those of the
-chairs and tables of ModelNet10. To ship them, copy the folders to geoframe/models/category_keypoints/shipped.
+chairs and tables of ModelNet10. To ship them, copy the folders to geoframe/placing/categories.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Bricks of networks: point features, node branch, poses, low-rank shape bases, embeddings. Channels are last."""
 
 from geoframe.layers.basis import KeypointBasis as KeypointBasis
+from geoframe.layers.basis import symmetry_frame as symmetry_frame
 from geoframe.layers.harmonics import HarmonicPose as HarmonicPose
 from geoframe.layers.mlp import BatchNorm as BatchNorm
 from geoframe.layers.mlp import linear as linear

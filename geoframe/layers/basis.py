@@ -103,3 +103,14 @@ class KeypointBasis(nn.Module):
     def _combine(self, c: Tensor) -> Tensor:
         shape = torch.einsum("bk,knd->bnd", c, self.basis)
         return shape if self.mean is None else shape + self.mean
+
+
+def symmetry_frame(basis: KeypointBasis) -> Tensor:
+    """The frame of a basis's plane of symmetry, as rows (3, 3): its normal, the direction along it, up.
+
+    With a plane that is not vertical, up is the direction in the plane nearest to the vertical.
+    """
+    normal = basis.normal.detach()
+    along = torch.linalg.cross(torch.eye(3, dtype=normal.dtype, device=normal.device)[basis.up], normal)
+    along = along / along.norm().clamp(min=1e-12)
+    return torch.stack([normal, along, torch.linalg.cross(normal, along)])

@@ -11,7 +11,7 @@ import torch
 
 from geoframe.data import rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
-from geoframe.models.category_keypoints.locate import settle
+from geoframe.placing.locate import settle
 from geoframe.transforms import rotation_about_axis
 
 pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make

@@ -26,6 +26,7 @@ from geoframe.layers import (
     NodeBranch,
     PoseCoefficientBranch,
     farthest_nodes,
+    symmetry_frame,
 )
 from geoframe.surface.clouds import box, check_clouds
 from geoframe.transforms import rotation_from_direction
@@ -231,17 +232,6 @@ class CategoryKeypoints(nn.Module):
         if self.fold:
             nodes = torch.cat([nodes, self.basis.reflect(nodes)], dim=1)
         return Keypoints(canonical @ R.mT, canonical, nodes @ R.mT, R, coefficients)
-
-
-def symmetry_frame(basis: KeypointBasis) -> Tensor:
-    """The frame of a basis's plane of symmetry, as rows (3, 3): its normal, the direction along it, up.
-
-    With a plane that is not vertical, up is the direction in the plane nearest to the vertical.
-    """
-    normal = basis.normal.detach()
-    along = torch.linalg.cross(torch.eye(3, dtype=normal.dtype, device=normal.device)[basis.up], normal)
-    along = along / along.norm().clamp(min=1e-12)
-    return torch.stack([normal, along, torch.linalg.cross(normal, along)])
 
 
 Network = PaperKeypoints | CategoryKeypoints

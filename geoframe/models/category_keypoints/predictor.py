@@ -21,27 +21,28 @@ from geoframe import metrics
 from geoframe._cache import cache_key
 from geoframe._check import check_choice, check_finite, check_int
 from geoframe._random import seeded
-from geoframe.data import CloudBatches, CloudSet
-from geoframe.models.category_keypoints.calibrate import Calibrated, calibrate, set_aside
-from geoframe.models.category_keypoints.confidence import Confidence, evidence, keypoint_gaps
-from geoframe.models.category_keypoints.locate import (
+from geoframe.data import CloudBatches, CloudSet, normalise
+from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
+from geoframe.models.category_keypoints.recipe import OURS, Recipe
+from geoframe.placing import CATEGORY_MODELS
+from geoframe.placing.calibrate import Calibrated, calibrate, set_aside
+from geoframe.placing.confidence import Confidence, evidence, keypoint_gaps
+from geoframe.placing.locate import (
     INFERENCE_BATCH,
-    Located,
+    Seen,
     locate,
     on_side,
     other_sides,
+    replaced,
     settle,
 )
-from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
-from geoframe.models.category_keypoints.placement import Placement
-from geoframe.models.category_keypoints.recipe import OURS, Recipe
+from geoframe.placing.placement import Placement
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
 from geoframe.training.checkpoints import STATE, read_state
 from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
-SHIPPED = Path(__file__).parent / "shipped"
 _AXES = ("x", "y", "z")
 
 
@@ -70,15 +71,6 @@ class Prediction(NamedTuple):
     uncertainty: Tensor
     dropped: Tensor
     warnings: tuple[str, ...]
-
-
-class _Seen(NamedTuple):
-    """Clouds in one orientation: where they are, what the network says there, how sure that is."""
-
-    located: Located
-    found: Keypoints
-    score: Tensor
-    uncertainty: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +160,7 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def _look(self, clouds: Tensor) -> _Seen:
+    def _look(self, clouds: Tensor) -> Seen:
         """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's."""
         located = locate(self.model, self.placement, clouds)
         upright = isinstance(self.model, CategoryKeypoints)
@@ -185,9 +177,9 @@ class Predictor:
                 told = evidence(self.model, self.placement, self.confidence.occupancy, p, some)
                 parts.append(self.confidence(told, keypoint_gaps(some.keypoints, some.nodes, p)))
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
-        return _Seen(located, found, score, uncertainty)
+        return Seen(located, found, score, uncertainty)
 
-    def _other_sides(self, clouds: Tensor, side: Tensor, seen: _Seen) -> tuple[_Seen, Tensor]:
+    def _other_sides(self, clouds: Tensor, side: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
         """Look again at clouds whose score is low, lying on each of the five other sides; take what is sure there."""
         rows = (seen.score < self.limit).nonzero()[:, 0]
         if not len(rows):
@@ -200,10 +192,10 @@ class Predictor:
             better = again.score > best
             best = torch.where(better, again.score, best)
             side[rows[better]] = turn[better]
-            seen = _replaced(seen, again, rows[better], better)
+            seen = replaced(seen, again, rows[better], better)
         return seen, side
 
-    def _told(self, points: Tensor, seen: _Seen, side: Tensor, shift: int) -> Prediction:
+    def _told(self, points: Tensor, seen: Seen, side: Tensor, shift: int) -> Prediction:
         """What was found, in the frame and shape of the clouds."""
         motion, found = seen.located.motion, seen.found
         back = Similarity(side.mT, torch.zeros_like(motion.t), torch.ones_like(motion.scale)).after(motion)
@@ -269,24 +261,6 @@ class _Parts(nn.Module):
         self.model, self.placement, self.confidence = model, placement, confidence
 
 
-def _replaced(seen: _Seen, again: _Seen, rows: Tensor, better: Tensor) -> _Seen:
-    """The first with some rows of the second."""
-
-    def put(x: Tensor, y: Tensor) -> Tensor:
-        out = x.clone()
-        out[rows] = y[better].to(x)
-        return out
-
-    old, new = seen.located, again.located
-    located = Located(
-        put(old.points, new.points),
-        Similarity(*(put(x, y) for x, y in zip(old.motion, new.motion, strict=True))),
-        *(put(x, y) for x, y in zip(old[2:], new[2:], strict=True)),
-    )
-    found = Keypoints(*(put(x, y) for x, y in zip(seen.found, again.found, strict=True)))
-    return _Seen(located, found, put(seen.score, again.score), put(seen.uncertainty, again.uncertainty))
-
-
 def load(folder: str | Path) -> Predictor:
     """Read what `Predictor.save` or `train` wrote, a run that is not finished yet, or a model of the package.
 
@@ -298,8 +272,8 @@ def load(folder: str | Path) -> Predictor:
         ValueError: nothing there, files of something else, weights that do not fit.
     """
     folder = Path(folder)
-    if not folder.exists() and (SHIPPED / folder).is_dir():
-        folder = SHIPPED / folder
+    if not folder.exists() and (CATEGORY_MODELS / folder).is_dir():
+        folder = CATEGORY_MODELS / folder
     if (folder / STATE).is_file() and not (folder / "model.json").is_file():
         return _unfinished(folder)
 
@@ -430,6 +404,37 @@ def train(
         )
     predictor.save(out)
     return predictor
+
+
+def register(predictor: Predictor, sources: Any, targets: Any) -> tuple[Similarity, Tensor, Tensor]:
+    """Similarity transforms that bring each source cloud onto the target it fits best, by ordered keypoints alone.
+
+    Clouds are rotated about the vertical, or about any axis where the network allows for that.
+
+    Args:
+        predictor: of the category of the clouds.
+        sources: (S, N, 3) in any units.
+        targets: (T, M, 3) in any units, the templates.
+
+    Returns:
+        motion: R (S, 3, 3), t (S, 3) and scale (S,); ``motion(sources)`` lie on the targets.
+        target: (S,) int64, which one.
+        residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
+
+    Raises:
+        TypeError, ValueError: as `Predictor.predict`.
+    """
+    moving, still = (predictor.predict(x).keypoints for x in (sources, targets))
+    S, T = len(moving), len(still)
+    fits = metrics.fit_similarity(
+        moving[:, None].expand(-1, T, -1, -1), still[None].expand(S, -1, -1, -1), up=predictor.model.axis
+    )
+    size = normalise(targets)[2]
+    off = (fits(moving[:, None].expand(-1, T, -1, -1)) - still).square().sum(-1).mean(-1).sqrt() / size
+    residual, target = off.min(1)
+    row = torch.arange(S)
+    motion = Similarity(*(x[row, target] for x in fits))
+    return motion, target, residual
 
 
 def _with_confidence(predictor: Predictor, made: Calibrated) -> Predictor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from geoframe import metrics
 from geoframe.data import CloudSet, normalise
 from geoframe.data.corruptions import corrupted
-from geoframe.models.category_keypoints.confidence import MOVED, Confidence, evidence, keypoint_gaps
-from geoframe.models.category_keypoints.locate import INFERENCE_BATCH, locate, settle
-from geoframe.models.category_keypoints.network import CategoryKeypoints, Network, symmetry_frame
-from geoframe.models.category_keypoints.placement import Placement, train_placement
+from geoframe.layers import symmetry_frame
+from geoframe.placing.confidence import MOVED, Confidence, evidence, keypoint_gaps
+from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
+from geoframe.placing.placement import Placement, train_placement
 
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
@@ -60,7 +60,7 @@ def set_aside(clouds: CloudSet) -> tuple[CloudSet, CloudSet | None]:
 
 @torch.no_grad()
 def calibrate(
-    model: Network, group: Tensor, learned: CloudSet, aside: CloudSet, steps: int, seed: int = 0
+    model: Any, group: Tensor, learned: CloudSet, aside: CloudSet, steps: int, seed: int = 0
 ) -> Calibrated:
     """Learn placement and confidence of a trained network.
 
@@ -72,7 +72,6 @@ def calibrate(
         steps: of the training of the placement.
         seed: of all that is random.
     """
-    assert isinstance(model, CategoryKeypoints)
     whole, other = (_upright(model, x.points) for x in (learned, aside))
     with torch.enable_grad():
         placement = train_placement(whole, steps=steps, seed=seed)
@@ -107,14 +106,14 @@ def calibrate(
     return Calibrated(placement, confidence, about)
 
 
-def _upright(model: CategoryKeypoints, points: Tensor) -> Tensor:
+def _upright(model: Any, points: Tensor) -> Tensor:
     """Clouds (n, N, 3) in the frame of the plane of symmetry, boxes at scale 2."""
     settled, _, _, rotation = settle(model, points)
     return normalise(settled @ rotation @ symmetry_frame(model.basis).mT)[0]
 
 
 def _seen(
-    model: CategoryKeypoints, placement: Placement, confidence: Confidence, group: Tensor, points: Tensor
+    model: Any, placement: Placement, confidence: Confidence, group: Tensor, points: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Final keypoints of clouds in the canonical frame, the evidence against them, and their gaps."""
     found = model(points, torch.eye(3).expand(len(points), 3, 3))

@@ -5,14 +5,14 @@ All of it is found together: a box needs a rotation, a rotation a box, and both 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from geoframe.data import normalise
-from geoframe.models.category_keypoints.network import CategoryKeypoints, Network, symmetry_frame
-from geoframe.models.category_keypoints.placement import N_SEEN, Placement
+from geoframe.layers import KeypointBasis, symmetry_frame
+from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import box, gather_rows
 from geoframe.surface.outliers import even_index, floor_points, isolated_points
 from geoframe.transforms import Similarity, rotation_angle, rotvec_to_rotation
@@ -21,6 +21,22 @@ INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take
 _SETTLED = 2e-3  # change of centre, size and rotation (radians) in a round that is none
 _MOST_ROUNDS = 15
 _PLACEMENTS = 3  # times that tilt and walls are looked for, where there is something to find
+
+
+class Network(Protocol):
+    """What is needed of a network of category keypoints."""
+
+    basis: KeypointBasis
+    up: int
+
+    def rotation(self, points: Tensor) -> Tensor:
+        """Rotations (B, 3, 3) from the canonical frame to clouds (B, N, 3) at scale 2."""
+        ...
+
+
+def finds_pose(model: Any) -> bool:
+    """Whether a network finds the rotation first, on its own, and can look for any turn."""
+    return hasattr(model, "pose")
 
 
 class Located(NamedTuple):
@@ -90,7 +106,7 @@ def settle(
 def turned(model: Network, points: Tensor, *, any_turn: bool) -> Tensor:
     """Rotations (B, 3, 3) from the canonical frame to clouds (B, N, 3) at scale 2, from some of their points."""
     some = thinned(points, N_SEEN).to(model.basis.basis)
-    more = {"any_turn": any_turn} if isinstance(model, CategoryKeypoints) else {}
+    more = {"any_turn": any_turn} if finds_pose(model) else {}
     return torch.cat([model.rotation(p, **more) for p in some.split(INFERENCE_BATCH)])
 
 
@@ -128,7 +144,7 @@ def locate(
     B = len(x)
     lean = torch.eye(3).repeat(B, 1, 1).to(x)  # from the upright object to the cloud
     walls = torch.zeros(B, 6).to(x)
-    if placement is not None and isinstance(model, CategoryKeypoints):
+    if placement is not None and finds_pose(model):
         frame = symmetry_frame(model.basis)
         rows = torch.arange(B, device=x.device)
         kinds = torch.ones(
@@ -160,7 +176,7 @@ def locate(
             walls[rows] = beyond * kinds[:, 1:]
             again = settle(model, x[rows] @ lean[rows], any_turn=any_turn, walls=walls[rows])
             points[rows], centre[rows], half[rows], rotation[rows] = again
-    canonical = isinstance(model, CategoryKeypoints)
+    canonical = finds_pose(model)
     whole = lean @ rotation.to(x) if canonical else lean
     points = points @ rotation.to(points) if canonical else points
     scale = half.double() * spread
@@ -192,3 +208,30 @@ def other_sides(up: int) -> list[Tensor]:
         R[(up + 1) % 3], R[(up + 2) % 3], R[up] = rows
         made.append(R)
     return made
+
+
+class Seen(NamedTuple):
+    """Clouds in one orientation: where they are, what the network says there, how sure that is."""
+
+    located: Located
+    found: Any
+    score: Tensor
+    uncertainty: Tensor
+
+
+def replaced(seen: Seen, again: Seen, rows: Tensor, better: Tensor) -> Seen:
+    """The first with some rows of the second."""
+
+    def put(x: Tensor, y: Tensor) -> Tensor:
+        out = x.clone()
+        out[rows] = y[better].to(x)
+        return out
+
+    old, new = seen.located, again.located
+    located = Located(
+        put(old.points, new.points),
+        Similarity(*(put(x, y) for x, y in zip(old.motion, new.motion, strict=True))),
+        *(put(x, y) for x, y in zip(old[2:], new[2:], strict=True)),
+    )
+    found = type(seen.found)(*(put(x, y) for x, y in zip(seen.found, again.found, strict=True)))
+    return Seen(located, found, put(seen.score, again.score), put(seen.uncertainty, again.uncertainty))

@@ -7,11 +7,13 @@ pose, and one whose points lie where those of the category do not.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from geoframe.models.category_keypoints.network import CategoryKeypoints, Keypoints, symmetry_frame
-from geoframe.models.category_keypoints.placement import N_SEEN, Placement
+from geoframe.layers import symmetry_frame
+from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import nearest_sq
 
 MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
@@ -82,9 +84,7 @@ class Occupancy(nn.Module):
 
 
 @torch.no_grad()
-def evidence(
-    model: CategoryKeypoints, placement: Placement, occupancy: Occupancy, points: Tensor, found: Keypoints
-) -> Tensor:
+def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Tensor, found: Any) -> Tensor:
     """What speaks against the keypoints of clouds; higher is worse, but for the sixth and seventh number.
 
     Args:

@@ -1,0 +1,79 @@
+"""Scores and uncertainties on evidence with a known truth; the low-rank model of where points are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Evidence of 800 clouds whose keypoints move by a function of it and by chance; half of them are clean."""
+    g = torch.Generator().manual_seed(0)
+    clean = torch.arange(800) % 2 == 0
+    harm = torch.where(clean, 0.0, 2.5 * torch.rand(800, generator=g))
+    evidence = torch.randn(800, N_EVIDENCE, generator=g)
+    evidence[:, :4] += 2.5 * harm[:, None]
+    spread = torch.tensor([0.5, 1.0, 3.0])  # the third keypoint is three times as uncertain
+    moved = (0.1 * harm[:, None] + 0.005) * spread * torch.rand(800, 3, generator=g)
+    gaps = 0.05 + 0.1 * torch.rand(800, 3, 2, generator=g)
+    return evidence, gaps, moved, clean
+
+
+def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
+    evidence, gaps, moved, clean = runs
+    learn, test = slice(0, 600), slice(600, None)
+    made = Confidence(3)
+    made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn])
+    score, uncertainty = made(evidence[test], gaps[test])
+    flagged, bad = score < made.limit, moved[test].mean(1) > MOVED
+    assert float(flagged[clean[test]].double().mean()) <= 0.05
+    assert float(flagged[bad].double().mean()) >= 0.9
+    assert bool(((score >= 0) & (score <= 1)).all())
+    holds = (moved[test] <= uncertainty).double().mean(0)
+    assert float(holds.min()) > 0.8 and 0.85 < float(holds.mean()) < 0.97
+    assert 2 < float(uncertainty[:, 2].median() / uncertainty[:, 0].median()) < 7  # 6 but for a least move of 0.005
+    order = uncertainty.mean(1)[bad].median() / uncertainty.mean(1)[clean[test]].median()
+    assert float(order) > 3
+
+
+def test_units_of_the_evidence_mean_nothing(runs):
+    evidence, gaps, moved, clean = runs
+    one, two = Confidence(3), Confidence(3)
+    one.calibrate(evidence, gaps, moved, clean)
+    two.calibrate(100 * evidence + 7, gaps, moved, clean)
+    for a, b in zip(one(evidence, gaps), two(100 * evidence + 7, gaps), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(one.limit, two.limit, atol=1e-3, rtol=0)
+
+
+def test_occupancy_counts_every_point_once_on_either_side(runs):
+    g = torch.Generator().manual_seed(1)
+    points = 2 * torch.rand(2, 300, 3, generator=g) - 1
+    x = Occupancy.describe(points)
+    torch.testing.assert_close(x.square().sum(1), torch.ones(2))
+    torch.testing.assert_close(Occupancy.describe(points * torch.tensor([-1.0, 1, 1])), x)
+    torch.testing.assert_close(Occupancy.describe(points.flip(1)), x)
+
+
+def test_clouds_of_another_kind_are_far_from_the_model():
+    g = torch.Generator().manual_seed(2)
+
+    def slabs(n, axis):
+        x = 2 * torch.rand(n, 200, 3, generator=g) - 1
+        x[..., axis] *= 0.1 + 0.2 * torch.rand(n, 1, generator=g)
+        return x
+
+    model = Occupancy(rank=8)
+    model.learn(slabs(60, 2))
+    own, other = model(slabs(20, 2)), model(slabs(20, 1))
+    assert float(other[:, 0].amin()) > float(own[:, 0].amax())
+    torch.testing.assert_close(model.directions @ model.directions.mT, torch.eye(8), atol=1e-4, rtol=0)
+
+
+def test_gaps_are_distances():
+    k = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
+    gaps = keypoint_gaps(k, k + torch.tensor([0, 0, 0.5]), torch.tensor([[[0.0, 2, 0]]]))
+    torch.testing.assert_close(gaps, torch.tensor([[[0.5, 2], [0.5, 5**0.5]]]))
