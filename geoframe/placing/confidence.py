@@ -21,6 +21,9 @@ _CELLS = (6, 12, 12)  # across (folded), along, up
 _RANK = 24
 _CAP = 6.0  # standard deviations of the evidence that count
 _CLEAN = 0.99  # of the clean clouds that were set aside are trusted
+_UNMOVED = (
+    0.95  # of all clouds that kept their keypoints: others are odder than those set aside of one collection
+)
 _LEAST_MOVE = 0.005
 
 
@@ -178,7 +181,8 @@ class Confidence(nn.Module):
         terms, bad = self._terms(evidence), moved.mean(1) > MOVED
         self.weights.copy_(_logistic(terms, bad))
         doubt = terms @ self.weights
-        self.limit.copy_(torch.sigmoid(-doubt[clean].quantile(_CLEAN)))
+        limit = torch.maximum(doubt[clean].quantile(_CLEAN), doubt[~bad].quantile(_UNMOVED))
+        self.limit.copy_(torch.sigmoid(-limit))
         features = self._features(doubt, gaps).flatten(0, 1).double()
         target = (moved.flatten() + _LEAST_MOVE).log().double()
         ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)

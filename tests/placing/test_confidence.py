@@ -34,7 +34,9 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     assert bool(((score >= 0) & (score <= 1)).all())
     holds = (moved[test] <= uncertainty).double().mean(0)
     assert float(holds.min()) > 0.8 and 0.85 < float(holds.mean()) < 0.97
-    assert 2 < float(uncertainty[:, 2].median() / uncertainty[:, 0].median()) < 7  # 6 but for a least move of 0.005
+    assert (
+        2 < float(uncertainty[:, 2].median() / uncertainty[:, 0].median()) < 7
+    )  # 6 but for a least move of 0.005
     order = uncertainty.mean(1)[bad].median() / uncertainty.mean(1)[clean[test]].median()
     assert float(order) > 3
 
