@@ -17,7 +17,7 @@ def runs():
     evidence = torch.randn(800, N_EVIDENCE, generator=g)
     evidence[:, :4] += 2.5 * harm[:, None]
     spread = torch.tensor([0.5, 1.0, 3.0])  # the third keypoint is three times as uncertain
-    moved = (0.1 * harm[:, None] + 0.005) * spread * torch.rand(800, 3, generator=g)
+    moved = (0.1 * harm[:, None] + 0.005) * spread * (0.8 + 0.4 * torch.rand(800, 3, generator=g))
     gaps = 0.05 + 0.1 * torch.rand(800, 3, 2, generator=g)
     return evidence, gaps, moved, clean
 
