@@ -218,7 +218,8 @@ class Predictor:
             uncertainty,
             seen.located.dropped,
         )
-        return Prediction(*(x.reshape((*shape, *x.shape[1:])) for x in tensors), warnings)
+        shaped = [x.reshape((*shape, *x.shape[1:])) for x in tensors]
+        return Prediction._make([*shaped, warnings])
 
     def _warning(self, score: float, given: Tensor, side: Tensor, tilt: float) -> str:
         """What a user should know about a cloud; empty if nothing."""
