@@ -44,6 +44,7 @@ from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
 _AXES = ("x", "y", "z")
+_SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
 
 
 class Prediction(NamedTuple):
@@ -184,8 +185,7 @@ class Predictor:
         rows = (seen.score < self.limit).nonzero()[:, 0]
         if not len(rows):
             return seen, side
-        least = 0.5 * (1 + self.limit)  # six tries, of which one may look right by chance
-        best = torch.full_like(seen.score[rows], least)
+        best = torch.full_like(seen.score[rows], max(_SURE_SIDE, self.limit))
         for other in other_sides(self.up):
             turn = other @ side[rows]
             again = self._look(on_side(clouds[rows], turn))
