@@ -121,8 +121,8 @@ def predict(
     no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe keypoints train` wrote; or one of the models that come with the package: chair,
-            table, aeroplane, car, motorbike, as far as there are any.
+        model: folder that `geoframe keypoints train` wrote; or "chair", a model of procedural chairs that comes with the
+            package and takes most real ones for doubtful.
         clouds: a mesh or cloud file, or what `train` takes.
         data: the same as an option.
         out: folder for the results.

@@ -266,7 +266,7 @@ def load(folder: str | Path) -> Predictor:
     """Read what `Predictor.save` or `train` wrote, a run that is not finished yet, or a model of the package.
 
     Args:
-        folder: of a model or of a run; or, where there is no such folder, a procedural category such as "chair", whose
+        folder: of a model or of a run; or, where there is no such folder, "chair", procedural ones, whose
             model comes with the package. Of a run that is not finished no keypoints are merged, and there is no score.
 
     Raises:
