@@ -15,6 +15,7 @@ from torch import Tensor
 from geoframe._check import check_int, check_shape
 from geoframe.canonical.surface import Surface
 from geoframe.data.zoo_surfaces import zoo_surface
+from geoframe.pixels import PixelMap
 from geoframe.surface.closest import TriangleTree
 from geoframe.surface.resize import resize
 
@@ -117,7 +118,7 @@ class ObjectTemplate:
 
     @property
     def landmark_swap(self) -> Tensor:
-        """(L,) the number of each landmark's counterpart on the other side: the landmark nearest to its mirror image."""
+        """(L,) the number of each landmark's counterpart: the landmark nearest to its mirror image."""
         at = self.surface.verts[list(self.surface.landmarks.values())].double()
         return torch.cdist(at @ self.reflection.to(at), at).argmin(1)
 
@@ -133,3 +134,37 @@ def zoo_template(category: str, n_verts: int = 500) -> ObjectTemplate:
         ValueError: an unknown category.
     """
     return ObjectTemplate.of(zoo_surface(category), n_verts)
+
+
+def points_of_pixels(
+    pixels: PixelMap, mask: Tensor, template: ObjectTemplate, surface: Surface, *, most: int = 400
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a pixel map says of a template's vertices: correspondences to start a reconstruction from.
+
+    Args:
+        pixels: of a square picture, on the surface that the template was made of.
+        mask: (S, S) bool, the object; only pixels inside count.
+        template: whose vertices are wanted.
+        surface: that the template was made of.
+        most: pixels that are kept, evenly.
+
+    Returns:
+        Positions (m, 2) in halves of the side from the middle, vertices (m,) of the template, confidences (m,).
+
+    Raises:
+        ValueError: another surface.
+    """
+    if surface.n_verts <= int(template.source.max()) or pixels.surface.n_verts != surface.n_verts:
+        raise ValueError(
+            f"surface: expected the one that the template was made of, found one of {surface.n_verts} vertices"
+        )
+    verts = surface.verts.double()
+    near = template.surface.once(
+        ("nearest", surface.n_verts), lambda: torch.cdist(verts, template.carried(verts)).argmin(1)
+    )
+    S = mask.shape[-1]
+    at = torch.nonzero(pixels.mask & mask)
+    at = at[torch.linspace(0, len(at) - 1, min(most, len(at))).round().long()] if len(at) else at
+    where = 2 * (at.flip(1).float() + 0.5) / S - 1
+    rows, cols = at.unbind(1)
+    return where, near[pixels.vertex[rows, cols]], pixels.confidence[rows, cols]

@@ -1,8 +1,8 @@
 """Backbones: an image to feature maps of several strides.
 
-Three kinds. "small" and "tiny" are our own, trained from scratch. "efficientnet-lite0" comes with its ImageNet weights from pip,
-so nothing is fetched from a hub. "auto:FOLDER" and "auto:NAME" are any of transformers' backbones (ResNet, DINOv2,
-ConvNeXt, ...), from a folder or from its hub.
+Three kinds. "small" and "tiny" are our own, trained from scratch. "efficientnet-lite0" comes with its ImageNet weights
+from pip, so nothing is fetched from a hub. "auto:FOLDER" and "auto:NAME" are any of transformers' backbones (ResNet,
+DINOv2, ConvNeXt, ...), from a folder or from its hub.
 
 A frozen backbone is not a part of the model's state: its weights are neither trained nor saved. Whoever loads a model
 builds the backbone again, and `Backbone.digest` tells whether it is the same.
@@ -107,7 +107,8 @@ def backbone(name: str, *, weights: str | None = None, trainable: bool | None = 
     """A network that turns images into feature maps.
 
     Args:
-        name: "small", "tiny" with channels half as many, "efficientnet-lite0", or "auto:" with a folder, or a name of transformers' hub, behind it.
+        name: "small", "tiny" with half as many channels, "efficientnet-lite0", or "auto:" with a folder, or a name
+            of transformers' hub, behind it.
         weights: "pretrained" or "random"; by default "pretrained" where the network has such. For
             "efficientnet-lite0" also the path of a .pth or .safetensors file with its weights.
         trainable: whether its weights are learned, too; by default only those of "small" and "tiny". Batch statistics

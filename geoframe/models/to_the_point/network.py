@@ -110,20 +110,23 @@ class ToThePoint(nn.Module):
         mean = self.shape.template()
         basis = self.shape.basis() if deform and self.shape.n_modes else None
         ridge = self.shape.ridge.exp() if self.ridge is None else torch.tensor(self.ridge)
-        points, verts = found.points.float(), mean.expand(len(v), -1, -1)
-        for again in range(1 + _LENS_STEPS * bool(self.lens)):
-            if again:  # what a camera far away would see
+        verts = mean.expand(len(v), -1, -1)
+        points, given = found.points.float(), found.points.float()
+        solution: Solution | None = None
+        for _ in range(1 + _LENS_STEPS * bool(self.lens)):
+            if solution is not None:  # what a camera far away would see
                 depth = 1 + self.lens * (verts @ solution.R.mT)[..., 2:].detach()
                 middle = solution.t[:, None].detach()
-                points = middle + depth * (found.points.float() - middle)
+                given = middle + depth * (points - middle)
             solution = solve_pose(
-                *(points, v.float(), mean, basis),
+                *(given, v.float(), mean, basis),
                 ridge=ridge.expand(len(v)),
                 scale=self.scale,
                 mode=self.mode,
                 steps=steps or self.steps,
             )
             verts = verts if basis is None else self.shape(solution.alpha)
+        assert solution is not None
         lens = torch.full_like(solution.scale, self.lens) if self.lens else None
         return Posed(verts, place(verts, solution.R, solution.t, solution.scale, lens), solution)
 

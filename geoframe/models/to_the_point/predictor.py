@@ -177,9 +177,7 @@ class Predictor:
         ):
             told = []
             if not unique and far > _FAR:
-                told.append(
-                    f"another pose, {far:.0f} degrees away, explains the positions almost as well; it may be the right one"
-                )
+                told.append(f"another pose, {far:.0f} degrees away, explains the positions almost as well")
             if sure < limit:
                 told.append(f"the pose is doubtful (confidence {sure:.2f} below {limit:.2f})")
             out.append(tuple(told))

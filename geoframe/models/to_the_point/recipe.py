@@ -365,7 +365,7 @@ def moved(points: Tensor, affine: Tensor) -> Tensor:
 
 
 def warped(images: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (n, C, S, S) whose content went where affine maps (n, 2, 3) send it; and which pixels are known (n, S, S)."""
+    """Images (n, C, S, S) whose content went where affine maps (n, 2, 3) send it; which pixels are known (n, S, S)."""
     A = torch.cat([affine, affine.new_tensor([[[0.0, 0.0, 1.0]]]).expand(len(affine), 1, 3)], 1)
     back = torch.linalg.inv(A)[:, :2]
     grid = F.affine_grid(back, list(images.shape), align_corners=False)
