@@ -102,10 +102,11 @@ def _images(folder: Path, table: Path, rooms: Sequence[str]) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     """A .mat file of MATLAB up to version 7.2; nothing in it is run."""
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         found: dict[str, Any] = loadmat(path, struct_as_record=False, squeeze_me=True)
-    except (ValueError, OSError, TypeError, NotImplementedError) as err:
+    except (ValueError, OSError, TypeError, NotImplementedError, MatReadError) as err:
         raise ValueError(f"{path}: expected a .mat file, found something else ({str(err)[:80]})") from err
     return found
 

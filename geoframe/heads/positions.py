@@ -24,11 +24,13 @@ class Positions(NamedTuple):
         points: (B, V, 2) x right, y down, in halves of the image's side from its middle: -1 to 1.
         visibility: (B, V) logits.
         mask: (B, h, w) logits of the foreground, or None from a head that does not say.
+        heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
     """
 
     points: Tensor
     visibility: Tensor
     mask: Tensor | None
+    heat: Tensor | None = None
 
 
 class DensePositions(nn.Module):
@@ -94,6 +96,7 @@ class ControlPositions(nn.Module):
         P = check_int(len(controls), "controls", low=4)
         self.field = FieldHead(backbone, P, width=width, stride=stride)
         self.backbone = backbone
+        self.controls = controls
         self.register_buffer("spread", spread_matrix(verts, functions, controls, stiffness).float())
         n_context = backbone.channels[-1]
         self.context = nn.Linear(n_context, width)
@@ -108,7 +111,7 @@ class ControlPositions(nn.Module):
         places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
-        return Positions(cast(Tensor, self.spread) @ at, self.visible(inner), field.mask)
+        return Positions(cast(Tensor, self.spread) @ at, self.visible(inner), field.mask, field.embedding)
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

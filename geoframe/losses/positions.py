@@ -178,3 +178,26 @@ def flip_pose_loss(R: Tensor, other: Tensor, reflection: Tensor) -> Tensor:
     wanted = flip @ R @ reflection.to(R)
     chord = (wanted - other).square().sum((1, 2)) / 8  # sin^2 of half the angle
     return 2 * torch.asin(chord.clamp(1e-12, 1 - 1e-7).sqrt()).mean()
+
+
+def heat_loss(heat: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    """Cross entropy of heat maps and the places where their points are: learns faster than the mean of the map does.
+
+    Args:
+        heat: (B, P, h, w) logits.
+        points: (B, P, 2), each shared among the four cells around it; those outside count at the border.
+        weights: (B,) of the images.
+    """
+    h, w = heat.shape[-2:]
+    logs = heat.flatten(2).log_softmax(-1)
+    at = (points + 1) / 2 * points.new_tensor([w, h]) - 0.5
+    at = torch.stack([at[..., 0].clamp(0, w - 1), at[..., 1].clamp(0, h - 1)], -1)
+    low = at.floor().clamp_max(at.new_tensor([max(w - 2, 0), max(h - 2, 0)]))
+    part = at - low
+    total = torch.zeros_like(at[..., 0])
+    for i in range(2):
+        for j in range(2):
+            cell = (low[..., 1] + j).clamp_max(h - 1) * w + (low[..., 0] + i).clamp_max(w - 1)
+            share = (part[..., 0] if i else 1 - part[..., 0]) * (part[..., 1] if j else 1 - part[..., 1])
+            total = total - share * logs.gather(2, cell.long()[..., None])[..., 0]
+    return (weights[:, None] * total).mean()

@@ -106,21 +106,22 @@ class ToThePoint(nn.Module):
             deform: False leaves the mean shape as it is.
             steps: alternations; None for those of the model.
         """
-        v = self.hidden + (1 - self.hidden) * found.visibility.sigmoid()
+        points, logits = (_full(x) for x in (found.points, found.visibility))
+        v = self.hidden + (1 - self.hidden) * logits.sigmoid()
         mean = self.shape.template()
         basis = self.shape.basis() if deform and self.shape.n_modes else None
         ridge = self.shape.ridge.exp() if self.ridge is None else torch.tensor(self.ridge)
         verts = mean.expand(len(v), -1, -1)
-        points, given = found.points.float(), found.points.float()
+        given = points
         solution: Solution | None = None
         for _ in range(1 + _LENS_STEPS * bool(self.lens)):
             if solution is not None:  # what a camera far away would see
-                depth = 1 + self.lens * (verts @ solution.R.mT)[..., 2:].detach()
-                middle = solution.t[:, None].detach()
+                depth = 1 + self.lens * (verts @ solution.R.mT)[..., 2:]
+                middle = solution.t[:, None]
                 given = middle + depth * (points - middle)
             solution = solve_pose(
-                *(given, v.float(), mean, basis),
-                ridge=ridge.expand(len(v)),
+                *(given, v, mean, basis),
+                ridge=ridge.to(v).expand(len(v)),
                 scale=self.scale,
                 mode=self.mode,
                 steps=steps or self.steps,
@@ -135,6 +136,11 @@ class ToThePoint(nn.Module):
         screen = posed.screen(size).detach()
         with torch.no_grad():
             return vertex_visibility(rasterize(screen, self.faces, (size, size)), self.faces, screen)
+
+
+def _full(x: Tensor) -> Tensor:
+    """Half precision as float32, all else as it is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def smooth_functions(mesh: Mesh, n: int = N_FUNCTIONS, *, damping: float = DAMPING) -> Tensor:

@@ -143,11 +143,11 @@ class Predictor:
         seen = self.model.seen(posed, self.size)[i]
         s = posed.solution
         one = Posed(posed.verts[i : i + 1], posed.projected[i : i + 1], _row(s, i))
-        uv = placed[:, :2] / placed.new_tensor([W, H])
+        at = self._textured(placed[:, :2], seen)
+        colors = sample_image(image, at).clamp(0, 1)
+        uv = at / at.new_tensor([W, H])
         uv = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1)
-        mesh = Mesh(
-            verts, faces, self._colors(image, placed, seen).to(surface.dtype), uv.to(surface.dtype), None
-        )
+        mesh = Mesh(verts, faces, colors.to(surface.dtype), uv.to(surface.dtype))
         scale = float(s.scale[i]) * self.size / 2 * unit
         t = crop.to_image(((s.t[i] + 1) * (self.size / 2))[None])[0]
         confidence = float(self.confidence(one)[0])
@@ -155,12 +155,10 @@ class Predictor:
         pixels = pixels.replace(confidence=pixels.mask.float() * confidence)
         return Reconstruction(mesh, placed, seen, s.R[i], scale, t, pixels, confidence, self.warnings(one)[0])
 
-    def _colors(self, image: Tensor, placed: Tensor, seen: Tensor) -> Tensor:
-        """(V, 3) colours of the vertices; of hidden ones those of the other side, where that is seen."""
-        colors = sample_image(image, placed[:, :2]).clamp(0, 1)
-        other = self.template.mirrored(colors)
+    def _textured(self, at: Tensor, seen: Tensor) -> Tensor:
+        """(V, 2) pixels that show each vertex; of a hidden one those of the other side, where that is seen."""
         there = self.template.mirrored(seen[:, None].float())[:, 0] > 0.5
-        return torch.where((~seen & there)[:, None], other, colors)
+        return torch.where((~seen & there)[:, None], self.template.mirrored(at), at)
 
     def confidence(self, posed: Posed) -> Tensor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth."""

@@ -26,6 +26,7 @@ from geoframe.losses.positions import (
     edge_consistency,
     equivariance_loss,
     flip_pose_loss,
+    heat_loss,
     keypoint_loss,
     mask_distance,
     silhouette_consistency,
@@ -60,6 +61,7 @@ class Losses:
 
     Attributes:
         targets: distance of the positions from the targets (ours).
+        heat: cross entropy of the control points' heat maps and the targets (ours).
         foreground: cross entropy of the head's mask (ours).
         keypoints: distance of the projected keypoints from annotated ones.
         region: difference of silhouette and mask.
@@ -79,6 +81,7 @@ class Losses:
     """
 
     targets: float = 0.0
+    heat: float = 0.0
     foreground: float = 0.0
     keypoints: float = 0.0
     region: float = 0.0
@@ -102,7 +105,7 @@ class Losses:
     @property
     def need_pose(self) -> bool:
         """Whether any of them looks at the solved pose."""
-        names = ("keypoints", "region", "cycle", "edges", "flip_pose", "texture", "arap", "size", "smooth")
+        names = ("keypoints", "region", "cycle", "edges", "texture", "arap", "arap_modes", "size", "smooth")
         return any(getattr(self, name) for name in names) or bool(self.visibility and not self.targets)
 
 
@@ -210,6 +213,9 @@ class BatchLosses:
             off = (found.points - x["points"]).square().sum(-1)
             parts["targets"] = w.targets * (x["sure"][:, None] * (off + 1e-6).sqrt()).mean()
             parts["visibility"] = w.visibility * visibility_loss(found.visibility, x["seen"], form="entropy")
+            if w.heat and found.heat is not None:
+                at = x["points"][:, net.head.controls]
+                parts["heat"] = w.heat * heat_loss(found.heat, at, x["sure"])
         if w.foreground and found.mask is not None:
             small = F.adaptive_avg_pool2d(x["mask"][:, None], found.mask.shape[-2:])[:, 0]
             parts["foreground"] = w.foreground * F.binary_cross_entropy_with_logits(found.mask, small)
@@ -229,7 +235,7 @@ class BatchLosses:
             )
         if w.equivariance or w.flip_pose:
             parts |= self._equivariance(model, net, found, x)
-        return {k: v for k, v in parts.items() if v is not None}
+        return parts
 
     def _of_pose(self, net: Any, found: Any, posed: Posed, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the solved poses."""
@@ -325,7 +331,8 @@ class BatchLosses:
             mirrored = template.mirrored(seen[..., None].float())[..., 0] > 0.5
             out |= {"points": moved(both, affine), "sure": sure.float()}
             out["seen"] = torch.where(flip[:, None], mirrored, seen)
-        return out
+        kind = next(net.parameters())
+        return {k: x.to(kind) if x.is_floating_point() else x.to(kind.device) for k, x in out.items()}
 
     def _swapped(self, net: Any) -> Tensor:
         """(L,) the vertex of each keypoint's counterpart, which a flipped image shows in its place."""
@@ -388,7 +395,7 @@ OURS = Recipe(
     name="geoframe",
     backbone="small",
     head="control",
-    losses=Losses(targets=1.0, visibility=0.1, foreground=0.1),
+    losses=Losses(targets=1.0, heat=0.1, visibility=0.1, foreground=0.1),
     schedule=Schedule(
         steps=4000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
