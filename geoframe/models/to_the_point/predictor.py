@@ -276,17 +276,13 @@ def train(
     points = None if points is None else [points[i] for i in kept.tolist()]
     if not keypoints:
         crops = crops.without_keypoints()
-    marks = template.surface.landmarks
-    if missing := [n for n in crops.names if n not in marks]:
-        raise ValueError(
-            f"crops: expected keypoints that are landmarks of the template, found {', '.join(missing[:5])}"
-        )
-    vertices = torch.tensor([marks[n] for n in crops.names], dtype=torch.int64)
+    vertices = _vertices(crops, template)
     K = recipe.n_modes
     shape = shape_model(template, K, n_symmetric=round(recipe.symmetric * K), seed=seed)
     told = None
     if recipe.fit is not None:
         told = _explained(crops, shape, template, vertices, recipe, keypoints, points, up, seed, progress)
+        shape.requires_grad_(False)
     with seeded(seed):
         net = backbone(recipe.backbone)
         head = position_head(recipe.head, net, template, **recipe.head_settings)
@@ -306,30 +302,13 @@ def train(
     def described(m: nn.Module) -> Predictor:
         return Predictor(cast(ToThePoint, m), recipe.size, about)
 
-    if told is not None:
-        model.shape.requires_grad_(False)
-    held = torch.arange(len(crops)) % _EVERY == _EVERY - 1
-    if len(crops) < _FEWEST:
-        held[:] = False
+    held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
     mine = torch.nonzero(~held)[:, 0]
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
     for k in range(rounds):
         _learn(
-            model,
-            crops,
-            vertices,
-            told,
-            mine,
-            _part(recipe, k, rounds),
-            Path(out),
-            k,
-            rounds,
-            seed,
-            accelerator,
-            devices,
-            about,
-            progress,
-            None if look is None else _looks(look, described),
+            *(model, crops, vertices, told, mine, _part(recipe, k, rounds), Path(out), k, rounds, seed),
+            *(accelerator, devices, about, progress, None if look is None else _looks(look, described)),
         )
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
@@ -338,6 +317,16 @@ def train(
     predictor = described(model.eval())
     predictor.save(out)
     return predictor
+
+
+def _vertices(crops: ObjectCrops, template: ObjectTemplate) -> Tensor:
+    """(L,) the template's vertex of each keypoint."""
+    marks = template.surface.landmarks
+    if missing := [n for n in crops.names if n not in marks]:
+        raise ValueError(
+            f"crops: expected keypoints that are landmarks of the template, found {', '.join(missing[:5])}"
+        )
+    return torch.tensor([marks[n] for n in crops.names], dtype=torch.int64)
 
 
 def usable(crops: ObjectCrops) -> tuple[ObjectCrops, Tensor]:
@@ -382,6 +371,7 @@ def _explained(
         return explain_by_keypoints(collection, shape, faces, epochs=recipe.fit_epochs, **settings)
     if points is not None:
         return explain_by_points(collection, shape, faces, points, epochs=recipe.fit_epochs, **settings)
+    shape.modes.data.zero_()  # nothing teaches them: what bends to a wrong pose would be learned
     return explain_by_masks(collection, shape, faces, up=up, **settings)
 
 

@@ -162,7 +162,7 @@ class Recipe:
     n_modes: int = 16
     symmetric: float = 0.5
     fit: CollectionLosses | None = None
-    fit_epochs: int = 6
+    fit_epochs: int = 5
     warmup: float = 0.0
     augmentation: Augmentation = Augmentation()
     solver: Mapping[str, Any] = field(default_factory=dict)
@@ -395,11 +395,11 @@ OURS = Recipe(
     name="geoframe",
     backbone="small",
     head="control",
-    losses=Losses(targets=1.0, heat=0.1, visibility=0.1, foreground=0.1),
+    losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.1),
     schedule=Schedule(
         steps=4000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
-    fit=CollectionLosses(prior=0.01, arap=2.0),
+    fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0),
 )
 PAPER = Recipe(
     name="paper",
