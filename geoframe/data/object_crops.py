@@ -138,9 +138,11 @@ class ObjectCrops:
             mask = np.unpackbits(x["mask"], axis=-1, count=S).astype(bool)
             crops = tuple(Crop((*map(int, box),), (S, S)) for box in x["boxes"])  # type: ignore[arg-type]
             more = {k: torch.from_numpy(x[k]) for k in ("screen", "truth") if k in x}
-            tensors = [torch.from_numpy(a) for a in (x["image"], mask, x["points"], x["visible"])]
-            names = tuple(map(str, x["names"])), crops, tuple(map(str, x["files"]))
-            return cls(*tensors, *names, **more)  # type: ignore[arg-type]
+            image, masks, points, visible = (
+                torch.from_numpy(a) for a in (x["image"], mask, x["points"], x["visible"])
+            )
+            names, files = (tuple(map(str, x[k])) for k in ("names", "files"))
+            return cls(image, masks, points, visible, names, crops, files, **more)
         except (OSError, KeyError, ValueError, EOFError) as err:
             raise ValueError(f"{path}: expected crops that were saved, found {str(err)[:80]}") from err
 
@@ -225,14 +227,11 @@ def rendered_crops(
             break
     if not rows:
         raise ValueError("pictures: expected at least one in which the whole object is seen, found none")
-    image, mask, marks, visible, screen, truth, crops = zip(*rows, strict=True)
-    points = torch.stack(marks).float()
-    visible = torch.stack(visible) & torch.isfinite(points).all(-1)
-    names = tuple(pictures.surfaces()[0].landmarks)
-    return ObjectCrops(
-        *(torch.stack(image), torch.stack(mask), points, visible, names, crops, ("",) * len(rows)),
-        *(torch.stack(screen).float(), torch.stack(truth).float()),
-    )
+    marked = [(*row[:4], row[6], "") for row in rows]
+    out = crops_of(marked, tuple(pictures.surfaces()[0].landmarks))
+    visible = out.visible & torch.isfinite(out.points).all(-1)
+    screen, truth = (torch.stack([row[k] for row in rows]).float() for k in (4, 5))
+    return replace(out, points=out.points.float(), visible=visible, screen=screen, truth=truth)
 
 
 def _whole(mask: Tensor, verts: Tensor, camera: Pinhole, faces: Tensor, least: float) -> list[int]:
@@ -317,9 +316,9 @@ def folder_crops(
 
 def crops_of(rows: Sequence[tuple[Any, ...]], names: Sequence[str]) -> ObjectCrops:
     """Crops of rows (image, mask, points, visible, crop, file)."""
-    image, mask, points, visible, crops, files = zip(*rows, strict=True)
-    tensors = [torch.stack(x) for x in (image, mask, points, visible)]
-    return ObjectCrops(*tensors, tuple(names), tuple(crops), tuple(files))
+    image, mask, points, visible = (torch.stack([row[k] for row in rows]) for k in range(4))
+    crops, files = (tuple(row[k] for row in rows) for k in (4, 5))
+    return ObjectCrops(image, mask, points, visible, tuple(names), crops, files)
 
 
 def _read_keypoints(path: Path) -> dict[str, dict[str, list[float]]]:

@@ -158,8 +158,8 @@ def explain_by_masks(
     mesh = Mesh(shape.template().detach(), faces)
     found = mask_hypotheses(mesh, collection.masks, n=n, up=up)
     N, H = found.overlap.shape
-    flat = [x.flatten(0, 1) for x in (found.R, found.t, found.scale)]
-    latents = Latents.of(*flat, torch.zeros(N * H, shape.n_modes), losses.lens)
+    R, t, scale = (x.flatten(0, 1) for x in (found.R, found.t, found.scale))
+    latents = Latents.of(R, t, scale, torch.zeros(N * H, shape.n_modes), losses.lens)
     rows = torch.arange(N).repeat_interleave(H)
     many = _without_keypoints(collection.take(rows))
     still = CollectionLosses(

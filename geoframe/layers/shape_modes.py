@@ -102,8 +102,9 @@ class ShapeModes(nn.Module):
         centre = alpha.mean(0)
         if self.mirror is not None:
             centre = torch.where(torch.arange(len(centre)) < self.n_symmetric, centre, 0.0)
-        self.mean += torch.tensordot(centre, self.modes, dims=1)
+        self.mean.data += torch.tensordot(centre, self.modes, dims=1)
         alpha = alpha - centre
         spread = alpha.square().mean(0).sqrt().clamp_min(1e-6)
-        self.modes *= spread[:, None, None]
-        return alpha / spread
+        self.modes.data *= spread[:, None, None]
+        out: Tensor = alpha / spread
+        return out

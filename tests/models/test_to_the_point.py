@@ -219,6 +219,8 @@ def test_a_step_that_is_not_finite_is_told_and_not_learned_from(
     from geoframe.models.to_the_point import predictor as module
 
     class Broken(BatchLosses):
+        count = 0
+
         def __call__(self, model, batch):
             self.count += 1
             return {

@@ -162,12 +162,12 @@ class Predictor:
 
     def confidence(self, posed: Posed) -> Tensor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth."""
-        weight = self.model.calibration[:3]
+        weight = cast(Tensor, self.model.calibration)[:3]
         return (_evidence(posed).to(weight) @ weight).sigmoid()
 
     def warnings(self, posed: Posed) -> list[tuple[str, ...]]:
         """What speaks against each pose, in sentences."""
-        limit = float(self.model.calibration[3])
+        limit = float(cast(Tensor, self.model.calibration)[3])
         s, out = posed.solution, []
         apart = rotation_angle(s.R, s.second.R).rad2deg()
         for sure, unique, far in zip(
@@ -409,7 +409,9 @@ def _learn(
         targets = Targets(told.points[mine], told.seen[mine], told.belief[mine])
 
     def batches(epoch: int, rank: int, world: int) -> Any:
-        return some.batches(recipe.batch, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+        drawn = some.batches(recipe.batch, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+        first = epoch * max(len(some) // recipe.batch, 1)
+        return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
 
     fit(
         model,
@@ -452,7 +454,7 @@ def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor
     likeliest = told.belief[rows].argmax(1)
     true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
     right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
-    model.calibration.copy_(_fitted_confidence(_evidence(posed), right))
+    cast(Tensor, model.calibration).copy_(_fitted_confidence(_evidence(posed), right))
 
 
 def _evidence(posed: Posed) -> Tensor:

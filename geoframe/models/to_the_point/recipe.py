@@ -193,18 +193,16 @@ class BatchLosses:
         self.points = 2 * crops.points / crops.size - 1
         self.distance = mask_distance(crops.mask) if recipe.losses.consistency else None
         self.kept: dict[str, Any] = {}
-        self.count = 0
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Named scalars, weights included; their sum is minimised.
 
         Args:
             model: a `ToThePoint`, perhaps wrapped.
-            batch: of `ObjectCrops.batches`.
+            batch: of `ObjectCrops.batches`, with "step", the number of the step, for the warm-up.
         """
         row = batch["row"].cpu()
-        net = getattr(model, "module", model)
-        assert hasattr(net, "template")
+        net: Any = getattr(model, "module", model)
         w = self.recipe.losses
         x = self._drawn(row, net)
         found = model(x["image"])
@@ -221,8 +219,7 @@ class BatchLosses:
             parts["foreground"] = w.foreground * F.binary_cross_entropy_with_logits(found.mask, small)
         if w.need_pose:
             total = self.recipe.schedule.steps or 1
-            deform = self.count >= self.recipe.warmup * total
-            self.count += 1
+            deform = "step" not in batch or int(batch["step"]) >= self.recipe.warmup * total
             parts |= self._of_pose(net, found, net.solve(found, deform=deform), x)
         if w.consistency:
             assert self.distance is not None
@@ -270,7 +267,8 @@ class BatchLosses:
 
     def _of_shape(self, net: Any, posed: Posed) -> dict[str, Tensor]:
         """What keeps deformations plausible."""
-        w, parts, shape = self.recipe.losses, {}, net.shape
+        w, shape = self.recipe.losses, net.shape
+        parts: dict[str, Tensor] = {}
         if not shape.n_modes:
             return parts
         rest, V = shape.verts, shape.verts.shape[0]
