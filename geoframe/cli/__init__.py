@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from geoframe.cli import embed, features, frame, keypoints, landmarks
+from geoframe.cli import embed, features, frame, keypoints, landmarks, reconstruct
 from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.annotate import annotate
@@ -53,6 +53,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "embed predict": embed.predict,
     "embed evaluate": embed.evaluate,
     "embed export": embed.export,
+    "reconstruct train": reconstruct.train,
+    "reconstruct predict": reconstruct.predict,
+    "reconstruct evaluate": reconstruct.evaluate,
     "landmarks train": landmarks.train,
     "landmarks predict": landmarks.predict,
     "landmarks evaluate": landmarks.evaluate,

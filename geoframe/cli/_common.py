@@ -138,3 +138,19 @@ def save_json(value: Any, path: Path) -> None:
     from geoframe._files import to_json
 
     path.write_text(to_json(value), encoding="utf-8")
+
+
+def read_boxes(path: Path | None) -> dict[str, Any]:
+    """Name of an image -> its box, from a JSON file; nothing without one.
+
+    Raises:
+        ValueError: not valid JSON.
+    """
+    import json
+
+    from geoframe._files import read_text
+
+    try:
+        return {} if path is None else dict(json.loads(read_text(path)))
+    except json.JSONDecodeError as err:
+        raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err

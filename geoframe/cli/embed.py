@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._common import PartFailed, given, progress_bar, save_json, warn
+from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -293,7 +293,7 @@ def predict(
         raise ValueError(
             "images: expected files of different names, found some alike; run them one after another"
         )
-    places = _read_boxes(boxes)
+    places = read_boxes(boxes)
     reference = None
     if to is not None:
         picture = read_image(to)
@@ -334,18 +334,6 @@ def predict(
     print(f"{len(rows)} images; wrote NAME.npz, NAME.png, {page}predictions.json to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
-
-
-def _read_boxes(boxes: Path | None) -> dict[str, Any]:
-    """Name of an image -> box."""
-    import json
-
-    from geoframe._files import read_text
-
-    try:
-        return {} if boxes is None else dict(json.loads(read_text(boxes)))
-    except json.JSONDecodeError as err:
-        raise ValueError(f"{boxes}: not valid JSON ({str(err)[:80]})") from err
 
 
 def _write(

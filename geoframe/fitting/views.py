@@ -118,21 +118,21 @@ def matched_views(scene: Scene, n: int) -> Poses:
     centroid and area, are compared at all turns about the viewing direction.
     """
     mesh, masks = scene.mesh, scene.masks * scene.weights
-    frames = _directions().to(mesh.verts)
+    frames = directions().to(mesh.verts)
     centre, radius = ball(mesh.verts)
     half = GRID_SIDE / 2
     views = Poses(frames, frames.new_full((len(frames), 2), half), (0.95 * half / radius).expand(len(frames)))
     size = (GRID_SIDE, GRID_SIDE)
     seen = rasterize(mesh.verts, mesh.faces, views.camera(centre, size)).mask.to(masks.dtype)
     angles = torch.arange(ROLLS, device=masks.device).to(masks) * (2 * math.pi / ROLLS)
-    ours = _framed(seen, torch.zeros_like(angles[:1]))[:, 0].flatten(1)
-    theirs = _framed(masks, angles)[0].flatten(1)
-    known = _framed(scene.weights.clamp_max(1), angles, like=masks)[0].flatten(1)
+    ours = framed(seen, torch.zeros_like(angles[:1]))[:, 0].flatten(1)
+    theirs = framed(masks, angles)[0].flatten(1)
+    known = framed(scene.weights.clamp_max(1), angles, like=masks)[0].flatten(1)
     overlap = ours @ theirs.T
     score = overlap / (ours @ known.T + theirs.sum(1) - overlap).clamp_min(1e-9)  # (directions, ROLLS)
-    roll = _rolls(angles)
+    roll = rolls(angles)
     R = (roll[None] @ frames[:, None]).flatten(0, 1)
-    picks = _peaks(R, score.flatten(), n)
+    picks = peaks(R, score.flatten(), n)
     view, turn = picks // ROLLS, picks % ROLLS
     (from_centre, from_size), (to_centre, to_size) = moments_of(seen[view]), moments_of(masks)
     ratio = to_size / from_size
@@ -157,7 +157,7 @@ def matched_turns(scene: Scene, start: Poses, n: int, *, n_views: int = 3, n_eac
     P = len(R)
     poses = Poses(R, start.middle.expand(P, -1), start.scale.expand(P))
     energy = _residuals_at(scene, *LEVELS[0][:2])(poses).square().sum(1)
-    return poses.take(_peaks(R, -energy, n))
+    return poses.take(peaks(R, -energy, n))
 
 
 def _ray_frame(cameras: Camera, middle: Tensor, i: int) -> Tensor:
@@ -173,7 +173,7 @@ def _ray_frame(cameras: Camera, middle: Tensor, i: int) -> Tensor:
     return torch.stack([x, torch.linalg.cross(z, x), z])
 
 
-def _directions() -> Tensor:
+def directions() -> Tensor:
     """(162, 3, 3) rotations, one for each direction of an icosphere as the viewing direction, the last row."""
     from geoframe.surface.shapes import icosphere
 
@@ -182,12 +182,12 @@ def _directions() -> Tensor:
     return torch.stack([x, torch.linalg.cross(d, x), d], 1)
 
 
-def _rolls(angles: Tensor) -> Tensor:
+def rolls(angles: Tensor) -> Tensor:
     """(n, 3, 3) turns about the viewing axis."""
     return rotvec_to_rotation(angles[:, None] * torch.eye(3, dtype=angles.dtype, device=angles.device)[2])
 
 
-def _framed(images: Tensor, angles: Tensor, like: Tensor | None = None) -> Tensor:
+def framed(images: Tensor, angles: Tensor, like: Tensor | None = None) -> Tensor:
     """Images (N, A, FRAME_SIDE, FRAME_SIDE) in the frame of the masks `like` (default: of themselves): their centroid
     in the middle, their area one, turned back by each of the angles (A,)."""
     centre, size = moments_of(images if like is None else like)
@@ -195,14 +195,14 @@ def _framed(images: Tensor, angles: Tensor, like: Tensor | None = None) -> Tenso
         (torch.arange(FRAME_SIDE, device=images.device).to(images) + 0.5) / FRAME_SIDE * 2 - 1
     ) * FRAME_HALF
     y, x = torch.meshgrid(line, line, indexing="ij")
-    grid = torch.stack([x, y], -1).view(-1, 2) @ _rolls(angles)[:, :2, :2].mT  # (A, n, 2)
+    grid = torch.stack([x, y], -1).view(-1, 2) @ rolls(angles)[:, :2, :2].mT  # (A, n, 2)
     at = centre[:, None, None] + size[:, None, None, None] * grid
     padded = pad(images, (1, 1, 1, 1))  # what lies outside the image is empty
     out = sample_image(padded[:, None], at.flatten(1, 2) + 1)
     return out.view(len(images), len(angles), FRAME_SIDE, FRAME_SIDE)
 
 
-def _peaks(R: Tensor, score: Tensor, n: int) -> Tensor:
+def peaks(R: Tensor, score: Tensor, n: int) -> Tensor:
     """Up to n indices of rotations, the highest scores first, no two within APART of each other."""
     score, picks = score.clone(), []
     for _ in range(n):

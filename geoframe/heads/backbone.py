@@ -1,8 +1,8 @@
 """Backbones: an image to feature maps of several strides.
 
-Three kinds. "small" is our own, trained from scratch. "efficientnet-lite0" comes with its ImageNet weights from pip,
-so nothing is fetched from a hub. "auto:FOLDER" and "auto:NAME" are any of transformers' backbones (ResNet, DINOv2,
-ConvNeXt, ...), from a folder or from its hub.
+Three kinds. "small" and "tiny" are our own, trained from scratch. "efficientnet-lite0" comes with its ImageNet weights
+from pip, so nothing is fetched from a hub. "auto:FOLDER" and "auto:NAME" are any of transformers' backbones (ResNet,
+DINOv2, ConvNeXt, ...), from a folder or from its hub.
 
 A frozen backbone is not a part of the model's state: its weights are neither trained nor saved. Whoever loads a model
 builds the backbone again, and `Backbone.digest` tells whether it is the same.
@@ -32,6 +32,7 @@ _LITE0_TAPS = (
     14,
 )  # the last block of each stride, 2 to 32; the 16th is tuned to ImageNet's classes
 _SMALL_WIDTHS = (32, 64, 96, 128, 160)  # of strides 2 to 32
+_TINY_WIDTHS = (16, 32, 48, 64, 80)
 _FEW_STAGES = 6  # a network of more (a transformer counts each layer) gives four of them, evenly spread
 _PROBE = 224  # pixels; a multiple of the strides in use, 32 and 14
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -106,10 +107,11 @@ def backbone(name: str, *, weights: str | None = None, trainable: bool | None = 
     """A network that turns images into feature maps.
 
     Args:
-        name: "small", "efficientnet-lite0", or "auto:" with a folder, or a name of transformers' hub, behind it.
+        name: "small", "tiny" with half as many channels, "efficientnet-lite0", or "auto:" with a folder, or a name
+            of transformers' hub, behind it.
         weights: "pretrained" or "random"; by default "pretrained" where the network has such. For
             "efficientnet-lite0" also the path of a .pth or .safetensors file with its weights.
-        trainable: whether its weights are learned, too; by default only those of "small". Batch statistics
+        trainable: whether its weights are learned, too; by default only those of "small" and "tiny". Batch statistics
             stay as they are either way: they are folded into the convolutions, or kept in evaluation mode.
 
     Returns:
@@ -119,27 +121,26 @@ def backbone(name: str, *, weights: str | None = None, trainable: bool | None = 
         ImportError: the package that the network needs is missing; the line tells how to install it.
         ValueError: another name, weights that cannot be read or do not fit, "small" pretrained.
     """
-    if name == "small":
+    if name in ("small", "tiny"):
         if weights not in (None, "random"):
-            raise ValueError(f"weights: expected None or 'random' with backbone 'small', found {weights!r}")
-        frozen = trainable is False
-        return Backbone(name, _Small(), channels=_SMALL_WIDTHS, strides=(2, 4, 8, 16, 32), frozen=frozen)
+            raise ValueError(f"weights: expected None or 'random' with backbone {name!r}, found {weights!r}")
+        frozen, widths = trainable is False, _SMALL_WIDTHS if name == "small" else _TINY_WIDTHS
+        return Backbone(name, _Small(widths), channels=widths, strides=(2, 4, 8, 16, 32), frozen=frozen)
     weights = weights or "pretrained"
     if name == LITE0:
         return _lite0(weights, frozen=not trainable)
     if name.startswith(_AUTO) and len(name) > len(_AUTO):
         return _auto(name, weights, frozen=not trainable)
-    raise ValueError(f"name: expected 'small', {LITE0!r} or 'auto:FOLDER', found {name!r}")
+    raise ValueError(f"name: expected 'small', 'tiny', {LITE0!r} or 'auto:FOLDER', found {name!r}")
 
 
 class _Small(nn.Module):
     """A plain encoder: each level halves the image, then adds a convolution of its own to itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        before = (3, *_SMALL_WIDTHS)
-        self.down = nn.ModuleList(conv(a, b, stride=2) for a, b in zip(before, _SMALL_WIDTHS, strict=False))
-        self.more = nn.ModuleList(conv(b, b) for b in _SMALL_WIDTHS)
+        self.down = nn.ModuleList(conv(a, b, stride=2) for a, b in zip((3, *widths), widths, strict=False))
+        self.more = nn.ModuleList(conv(b, b) for b in widths)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []

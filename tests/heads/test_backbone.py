@@ -112,7 +112,9 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch):
 
 
 def test_bad_arguments(lite0):
-    with pytest.raises(ValueError, match="name: expected 'small', 'efficientnet-lite0' or 'auto:FOLDER'"):
+    with pytest.raises(
+        ValueError, match="name: expected 'small', 'tiny', 'efficientnet-lite0' or 'auto:FOLDER'"
+    ):
         backbone("resnet")
     with pytest.raises(ValueError, match="weights: expected None or 'random' with backbone 'small'"):
         backbone("small", weights="pretrained")

@@ -1,0 +1,394 @@
+"""`geoframe reconstruct`: one photograph to a posed, deformed, textured mesh; train, predict, evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from geoframe.data.object_crops import ObjectCrops
+    from geoframe.data.object_templates import ObjectTemplate
+    from geoframe.models.to_the_point import Predictor, Reconstruction
+
+Layout = Literal["auto", "renders", "folder", "cub", "pascal3d"]
+
+_TABLE = {
+    "iou_soft": "IoU, soft silhouettes",
+    "iou_hard": "IoU",
+    "pck_10": "PCK@0.1, through the 3D shape",
+    "pck_15": "PCK@0.15, through the 3D shape",
+    "pck_10_regressed": "PCK@0.1, by regression alone",
+    "rotation_median_deg": "rotation error, median, degrees",
+    "reversed": "reversed",
+    "surface_percent": "surface error, % of the size",
+    "iou_3d": "3D IoU",
+    "confidence": "mean confidence",
+    "right": "rotation right",
+    "doubtful": "with a warning",
+    "doubtful_where_wrong": "with a warning where wrong",
+}
+
+
+def train(
+    *,
+    data: Path,
+    out: Path,
+    template: Path | None = None,
+    layout: Layout = "auto",
+    part: str = "train",
+    category: str | None = None,
+    keypoints: bool = True,
+    embedding: Path | None = None,
+    up: Literal["x", "y", "z", "none"] = "y",
+    minutes: float | None = None,
+    steps: int | None = None,
+    recipe: Literal["geoframe", "paper", "code"] = "geoframe",
+    backbone: str | None = None,
+    size: int | None = None,
+    vertices: int | None = None,
+    modes: int | None = None,
+    symmetric: float | None = None,
+    most: int | None = None,
+    seed: int = 0,
+    devices: int = 1,
+    accelerator: str = "auto",
+) -> None:
+    """Learn to reconstruct a category from images with masks, with keypoints or without; a killed run goes on.
+
+    OUT gets the model (model.safetensors, model.json, template/), log.csv, the same for TensorBoard, pictures/ of six
+    fixed images while it learns, and the state to go on from. A twentieth of the images is set aside to choose the
+    ridge and to calibrate the confidence.
+
+    Args:
+        data: a folder of `geoframe render --keep-vertices`; or of images/, masks/ and perhaps keypoints.json; or the
+            folder of annotations of CUB (*_cub_cleaned.mat) or PASCAL3D+ (CLASS_train.mat, CLASS_kps.mat).
+        out: folder for the model.
+        template: a mesh file or a folder of `geoframe canonical`; its landmarks are the keypoints. By default the
+            surface of the renders.
+        layout: of the data; auto looks.
+        part: of CUB and PASCAL3D+: train, val or test.
+        category: of PASCAL3D+, such as car; or the embedding's surface, the same as the template's.
+        keypoints: --no-keypoints learns from the masks alone.
+        embedding: without keypoints, a model of `geoframe embed` whose pixel maps tell the views to start from, or
+            "animals" for the one that geoframe comes with; by default pose hypotheses by the masks.
+        up: the template's upward axis, if the images are upright; none looks for all rotations.
+        minutes: of training, after the fits; none for the recipe's steps.
+        steps: of training.
+        recipe: geoframe is ours; paper has the published losses, code those of the released code.
+        backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
+        size: pixels of the crops.
+        vertices: of the template.
+        modes: K, of deformation; 0 is rigid.
+        symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend.
+        most: use at most so many images.
+        seed: of everything random.
+        devices: GPUs, or processes on the CPU.
+        accelerator: cpu, cuda, mps or auto.
+    """
+    from dataclasses import replace
+
+    import torch
+
+    from geoframe.models.to_the_point import RECIPES
+    from geoframe.models.to_the_point import train as learn
+
+    plan = RECIPES[recipe]
+    changes = given(backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric)
+    plan = replace(plan, **changes)
+    if minutes is not None or steps is not None:
+        plan = plan.lasting(minutes=minutes, steps=steps)
+    bad: list[str] = []
+    with progress_bar("reconstruct train") as progress:
+        shape = _template(template, data, plan.n_verts)
+        crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
+        points = (
+            None if keypoints or embedding is None else _embedded(embedding, crops, shape, category, progress)
+        )
+        axis = None if up == "none" else torch.eye(3)["xyz".index(up)]
+        predictor = learn(
+            crops,
+            shape,
+            out=out,
+            recipe=plan,
+            keypoints=keypoints,
+            points=points,
+            up=axis,
+            seed=seed,
+            devices=devices,
+            accelerator=accelerator,
+            progress=progress,
+            look=_looker(out, crops),
+        )
+    for line in bad:
+        warn(line)
+    told = predictor.about
+    print(
+        f"{told['crops']} images, {'with' if keypoints else 'without'} keypoints, K = {predictor.model.shape.n_modes}; "
+        f"wrote model.safetensors, model.json, template and log.csv to {out}"
+    )
+    if bad:
+        raise PartFailed(f"{len(bad)} images were left out, see above")
+
+
+def _template(path: Path | None, data: Path, n_verts: int) -> ObjectTemplate:
+    from geoframe.canonical import load_surface
+    from geoframe.data.object_templates import ObjectTemplate, zoo_template
+    from geoframe.data.rendered_files import load_rendered
+    from geoframe.data.zoo_surfaces import zoo_surface
+
+    if path is not None:
+        return ObjectTemplate.of(load_surface(path), n_verts)
+    if not (data / "set.json").is_file():
+        raise ValueError(
+            "--template: expected a mesh or a folder of geoframe canonical with this data, found none"
+        )
+    pictures = load_rendered(data)
+    if len(pictures.categories) != 1:
+        raise ValueError(f"--data: expected renders of one category, found {', '.join(pictures.categories)}")
+    own, name = pictures.surfaces()[0], pictures.surface_names[0]
+    return (
+        zoo_template(name, n_verts)
+        if own.n_verts == zoo_surface(name).n_verts
+        else ObjectTemplate.of(own, n_verts)
+    )
+
+
+def _crops(
+    data: Path,
+    layout: str,
+    template: ObjectTemplate,
+    size: int,
+    part: str,
+    category: str | None,
+    most: int | None,
+    bad: list[str],
+    progress: Any,
+) -> ObjectCrops:
+    """The images of any of the layouts as crops."""
+    from geoframe.data.category_files import cub_crops, pascal3d_crops
+    from geoframe.data.object_crops import folder_crops, rendered_crops
+    from geoframe.data.rendered_files import load_rendered
+
+    if layout == "auto":
+        layout = "renders" if (data / "set.json").is_file() else "folder"
+        if any(data.glob("*_cub_cleaned.mat")) or any(data.glob("data/*_cub_cleaned.mat")):
+            layout = "cub"
+        elif any(data.glob("*_kps.mat")) or any(data.glob("data/*_kps.mat")):
+            layout = "pascal3d"
+    if layout == "renders":
+        return rendered_crops(load_rendered(data), template, size=size, most=most, progress=progress)
+    names = tuple(template.surface.landmarks)
+    if layout == "folder":
+        crops = folder_crops(data, size=size, names=names, on_bad_file=bad.append)
+    elif layout == "cub":
+        crops = cub_crops(data, part, size=size, on_bad_file=bad.append)
+    else:
+        if category is None:
+            raise ValueError("--category: expected the class of PASCAL3D+, such as car, found none")
+        crops = pascal3d_crops(data, category, part, size=size, on_bad_file=bad.append)
+    return crops if most is None else crops[range(min(most, len(crops)))]
+
+
+def _embedded(
+    path: Path, crops: ObjectCrops, template: ObjectTemplate, category: str | None, progress: Any
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Correspondences of each crop by a surface embedding."""
+    from geoframe.data.object_templates import points_of_pixels
+    from geoframe.models.surface_embedding import load
+
+    predictor = load(None if str(path) == "animals" else path)
+    name = category or predictor.names[0]
+    target, out = predictor.target(name), []
+    for i, (image, mask) in enumerate(zip(crops.image, crops.mask, strict=True)):
+        pixels = predictor.predict(image.float() / 255, [(0, 0, crops.size, crops.size)], category=name)[0]
+        out.append(points_of_pixels(pixels, mask, template, target.surface))
+        progress(f"embedding, {i + 1} of {len(crops)}", 0.0)
+    return out
+
+
+def _looker(out: Path, crops: ObjectCrops) -> Any:
+    """Draws the reconstructions of six fixed crops into OUT/pictures, about once a minute."""
+    shown = crops[list(range(0, len(crops), max(len(crops) // 6, 1)))[:6]]
+
+    def look(predictor: Predictor, told: Mapping[str, float]) -> None:
+        from geoframe.models.to_the_point.evaluate import reconstructed
+        from geoframe.viz.images import contact_sheet
+        from geoframe.viz.reconstruction_page import draw_on_image
+        from geoframe.viz.surfaces import save_picture
+
+        posed = reconstructed(predictor.model, shown)[1]
+        images = [x.float() / 255 for x in shown.image]
+        pictures: list[Any] = list(images)
+        for i, image in enumerate(images):
+            pictures.append(draw_on_image(image, predictor.reconstruction(image, posed, i, _own(shown.size))))
+        folder = out / "pictures"
+        folder.mkdir(parents=True, exist_ok=True)
+        save_picture(contact_sheet(pictures, columns=len(images)), folder / f"{int(told['step']):06d}.png")
+
+    return look
+
+
+def _own(size: int) -> Any:
+    """The crop that is the whole of a picture."""
+    from geoframe.data.crops import Crop
+
+    return Crop((0, 0, size, size), (size, size))
+
+
+def predict(
+    images: list[Path],
+    /,
+    *,
+    model: Path,
+    out: Path,
+    masks: Path | None = None,
+    boxes: Path | None = None,
+    views: int = 8,
+    show: int = 12,
+) -> None:
+    """Turn photographs into meshes: NAME.obj with texture, NAME.json, NAME.npz, NAME.png, NAME.gif and a page.
+
+    NAME.obj has texture coordinates into NAME_texture.png; NAME.json the pose, confidence and warnings; NAME.npz the
+    `PixelMap`; NAME.png the mesh over the image and from all around, NAME.gif the same turning. Files that cannot be
+    read are told and left out; the exit status is 1 then, and 2 if nothing is left.
+
+    Args:
+        images: files, or folders of them.
+        model: folder that `geoframe reconstruct train` wrote.
+        out: folder for the results.
+        masks: a folder with the mask of each image, NAME.png.
+        boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; without masks or boxes it fills
+            the image.
+        views: of a whole turn.
+        show: how many images come into reconstruction.html; 0 for no page.
+    """
+    from geoframe._files import staged_folder
+    from geoframe.data.image_files import list_images, read_image
+    from geoframe.models.to_the_point import load
+    from geoframe.viz.reconstruction_page import write_reconstruction_page
+
+    predictor = load(model)
+    files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
+    if not files or len({f.stem for f in files}) < len(files):
+        raise ValueError("images: expected one or more files of different names, found none or some alike")
+    places = read_boxes(boxes)
+    rows: list[dict[str, Any]] = []
+    shown: list[tuple[Tensor, Reconstruction, str]] = []
+    bad: list[str] = []
+    with staged_folder(out) as folder, progress_bar("reconstruct predict") as progress:
+        for i, file in enumerate(files):
+            progress(file.name, i / len(files))
+            try:
+                image = read_image(file)
+                mask = None if masks is None else _mask_of(masks, file, image)
+                found = predictor.predict(image, mask=mask, box=places.get(file.name))
+            except ValueError as err:
+                bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
+                continue
+            rows.append(_write(folder, file, image, found, views))
+            shown += [(image, found, file.name)] if len(shown) < show else []
+        if not rows:
+            raise ValueError(bad[0])
+        if shown:
+            pictures, meshes, names = zip(*shown, strict=True)
+            write_reconstruction_page(folder / "reconstruction.html", pictures, meshes, names)
+        save_json({"model": str(model), "images": rows, "failed": bad}, folder / "predictions.json")
+    for row in rows:
+        for line in row["warnings"]:
+            warn(f"{row['image']}: {line}")
+    for line in bad:
+        warn(line)
+    print(f"{len(rows)} images; wrote NAME.obj, NAME.json, NAME.npz, NAME.png, NAME.gif to {out}")
+    if bad:
+        raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
+
+
+def _mask_of(folder: Path, file: Path, image: Tensor) -> Tensor:
+    """The mask of an image from a folder of masks."""
+    from geoframe.data.image_files import read_mask
+
+    path = folder / f"{file.stem}.png"
+    mask = read_mask(path)
+    if mask.shape != image.shape[-2:]:
+        raise ValueError(f"{path}: expected a mask of {tuple(image.shape[-2:])}, found {tuple(mask.shape)}")
+    return mask
+
+
+def _write(folder: Path, file: Path, image: Tensor, found: Reconstruction, views: int) -> dict[str, Any]:
+    """All files of one image, and its row of predictions.json."""
+    from geoframe.viz.images import contact_sheet
+    from geoframe.viz.reconstruction_page import draw_on_image, draw_turntable, save_textured, save_turntable
+    from geoframe.viz.surfaces import save_picture, sheet
+
+    stem = file.stem
+    save_textured(image, found, folder / f"{stem}.obj")
+    found.pixels.save(folder / f"{stem}.npz")
+    strip = draw_turntable(found, n=views)
+    over = contact_sheet([image, draw_on_image(image, found)], columns=2, size=240)
+    save_picture(sheet([over, strip], columns=1), folder / f"{stem}.png")
+    save_turntable(strip, folder / f"{stem}.gif")
+    row = {
+        "image": file.name,
+        "rotation": found.rotation.tolist(),
+        "translation": found.translation.tolist(),
+        "scale": found.scale,
+        "confidence": found.confidence,
+        "warnings": list(found.warnings),
+    }
+    save_json(row | {"placed": found.placed.tolist(), "seen": found.seen.tolist()}, folder / f"{stem}.json")
+    return row
+
+
+def evaluate(
+    model: Path,
+    /,
+    *,
+    data: Path,
+    out: Path,
+    layout: Layout = "auto",
+    part: str = "test",
+    category: str | None = None,
+    deform: bool = True,
+    alternations: int | None = None,
+    most: int | None = None,
+) -> None:
+    """Measure a model on images that it was not trained on: evaluation.json and evaluation.md.
+
+    Args:
+        model: folder that `geoframe reconstruct train` wrote.
+        data: as `train` takes it.
+        out: folder for the results.
+        layout: of the data; auto looks.
+        part: of CUB and PASCAL3D+.
+        category: of PASCAL3D+.
+        deform: --no-deform measures the mean shape.
+        alternations: of pose and deformation; by default those of the model.
+        most: use at most so many images.
+    """
+    from geoframe._files import staged_folder
+    from geoframe.models.to_the_point import evaluate as measure
+    from geoframe.models.to_the_point import load
+
+    predictor = load(model)
+    bad: list[str] = []
+    with progress_bar("reconstruct evaluate") as progress:
+        crops = _crops(data, layout, predictor.template, predictor.size, part, category, most, bad, progress)
+        numbers = measure(predictor, crops, deform=deform, steps=alternations, progress=progress)
+    with staged_folder(out) as folder:
+        save_json(
+            {"model": str(model), "data": str(data), **numbers, "failed": bad}, folder / "evaluation.json"
+        )
+        lines = [f"| {label} | {numbers[key]:.4f} |" for key, label in _TABLE.items() if key in numbers]
+        text = "\n".join(["| measure | value |", "|---|---|", *lines])
+        (folder / "evaluation.md").write_text(text + "\n", encoding="utf-8")
+    print(text)
+    print(f"{len(crops)} images; wrote evaluation.json and evaluation.md to {out}")
+    for line in bad:
+        warn(line)
+    if bad:
+        raise PartFailed(f"{len(bad)} images were left out, see above")

@@ -1,0 +1,267 @@
+"""Training pictures explained by themselves: where the vertices of a template are believed to be in each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from geoframe.fitting.collections import (
+    Collection,
+    CollectionLosses,
+    Latents,
+    fit_collection,
+    posed,
+    poses_of_keypoints,
+)
+from geoframe.fitting.hypotheses import mask_hypotheses
+from geoframe.layers.shape_modes import ShapeModes
+from geoframe.solve.pose import solve_pose
+from geoframe.surface.mesh import Mesh
+
+_ROUNDS = 2  # of fits, the modes made standard between them
+_FEWEST = 4  # keypoints that give a pose
+
+
+class Explained(NamedTuple):
+    """What is believed of n pictures, by each of H hypotheses.
+
+    Attributes:
+        points: (n, H, V, 2) in halves of the side from the middle.
+        seen: (n, H, V) bool.
+        belief: (n, H) of sum 1, or 0 for pictures that nothing is believed of.
+        rotation: (n, H, 3, 3).
+        lens: mean perspective.
+    """
+
+    points: Tensor
+    seen: Tensor
+    belief: Tensor
+    rotation: Tensor
+    lens: float
+
+
+def explain_by_keypoints(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    *,
+    losses: CollectionLosses,
+    epochs: int = 5,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Explained:
+    """Poses from the keypoints, then poses, coefficients, mean shape and modes from keypoints and masks.
+
+    Args:
+        collection: n pictures.
+        shape: template and modes; learned in place.
+        faces: (F, 3).
+        losses: weights.
+        epochs: of each of two rounds.
+        seed: of the order.
+        progress: called with (text, share done).
+
+    Raises:
+        ValueError: no picture with four keypoints.
+    """
+    start = poses_of_keypoints(collection, shape)
+    ok = torch.isfinite(start.log_scale)
+    if not bool(ok.any()):
+        raise ValueError(
+            f"keypoints: expected at least {_FEWEST} visible ones in some picture, found none; train without them"
+        )
+    rows = torch.nonzero(ok)[:, 0]
+    latents = start.take(rows)._replace(perspective=torch.full((len(rows),), losses.lens))
+    latents = _fitted(collection.take(rows), shape, faces, latents, losses, epochs, seed, progress)
+    return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
+
+
+def explain_by_points(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    points: list[tuple[Tensor, Tensor, Tensor]],
+    *,
+    losses: CollectionLosses,
+    epochs: int = 5,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Explained:
+    """As `explain_by_keypoints`, from many uncertain correspondences of each picture, such as those of a `PixelMap`.
+
+    Args:
+        collection: n pictures; their keypoints are not looked at.
+        shape: template and modes; learned in place.
+        faces: (F, 3).
+        points: for each picture positions (m, 2) in halves of the side from the middle, vertices (m,), weights (m,).
+        losses: weights.
+        epochs: of each of two rounds.
+        seed: of the order.
+        progress: called with (text, share done).
+
+    Raises:
+        ValueError: no picture whose correspondences give a pose.
+    """
+    rest = shape.template().detach().double()
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    rows = []
+    for i, (at, vertex, weight) in enumerate(points):
+        if int((weight > 0).sum()) < _FEWEST:
+            continue
+        s = solve_pose(at.double(), weight.double(), rest[vertex], scale="free", loss="geman-mcclure")
+        if bool(s.converged):
+            found.append((s.R, s.t, s.scale))
+            rows.append(i)
+    if not rows:
+        raise ValueError("points: expected correspondences that give a pose in some picture, found none")
+    R, t, scale = (torch.stack(x).float() for x in zip(*found, strict=True))
+    alpha = torch.zeros(len(rows), shape.n_modes)
+    latents = Latents.of(
+        R, t, scale, alpha + 0.1 * torch.randn(alpha.shape, generator=_draw(seed)), losses.lens
+    )
+    some = torch.tensor(rows)
+    part = _without_keypoints(collection.take(some))
+    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress)
+    return _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+
+
+def explain_by_masks(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    *,
+    losses: CollectionLosses,
+    n: int = 4,
+    up: Tensor | None = None,
+    temperature: float = 0.03,
+    epochs: int = 2,
+    seed: int = 0,
+    progress: Callable[[str, float], None] | None = None,
+) -> Explained:
+    """Pose hypotheses from the masks alone, each brought to its mask by the rigid template; the better, the likelier.
+
+    Args:
+        collection: n pictures; their keypoints are not looked at.
+        shape: template and modes, which stay as they are: what bends to a wrong pose would be learned.
+        faces: (F, 3).
+        losses: weights.
+        n: H, hypotheses a picture.
+        up: the template's upward direction, see `mask_hypotheses`.
+        temperature: of the belief, in the loss's unit.
+        epochs: of the poses.
+        seed: of the order.
+        progress: called with (text, share done).
+    """
+    mesh = Mesh(shape.template().detach(), faces)
+    found = mask_hypotheses(mesh, collection.masks, n=n, up=up)
+    N, H = found.overlap.shape
+    R, t, scale = (x.flatten(0, 1) for x in (found.R, found.t, found.scale))
+    latents = Latents.of(R, t, scale, torch.zeros(N * H, shape.n_modes), losses.lens)
+    rows = torch.arange(N).repeat_interleave(H)
+    many = _without_keypoints(collection.take(rows))
+    still = CollectionLosses(
+        mask=losses.mask, coarse=losses.coarse, arap=0.0, prior=100.0, smooth=0.0, lens=losses.lens
+    )
+    latents, _ = fit_collection(
+        many,
+        shape,
+        faces,
+        latents,
+        epochs=epochs,
+        losses=still,
+        learn_shape=False,
+        seed=seed,
+        progress=progress,
+    )
+    misfit = _misfit(latents, shape, faces, collection, rows).view(N, H)
+    misfit = torch.where(found.overlap < 0, torch.inf, misfit)
+    points, seen = posed(latents, shape, faces, collection.masks.shape[-1])
+    V = points.shape[1]
+    belief = torch.softmax(-misfit / temperature, 1)
+    return Explained(
+        points.view(N, H, V, 2), seen.view(N, H, V), belief, latents.R.view(N, H, 3, 3), losses.lens
+    )
+
+
+def believed(explained: Explained, points: Tensor, *, spread: float = 0.1) -> Explained:
+    """Beliefs after a network that learned from them has had its say: hypotheses near its positions gain.
+
+    Args:
+        explained: of n pictures.
+        points: (n, V, 2) what the network says.
+        spread: distance at which a hypothesis counts for less by a factor of e.
+    """
+    away = (explained.points - points[:, None]).norm(dim=-1).mean(-1)
+    logits = explained.belief.clamp_min(1e-12).log() - away / spread
+    known = explained.belief.sum(1, keepdim=True) > 0
+    return explained._replace(belief=torch.where(known, torch.softmax(logits, 1), 0.0))
+
+
+def _fitted(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    latents: Latents,
+    losses: CollectionLosses,
+    epochs: int,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> Latents:
+    for k in range(_ROUNDS):
+        latents, _ = fit_collection(
+            *(collection, shape, faces, latents),
+            epochs=epochs,
+            losses=losses,
+            seed=seed + k,
+            progress=progress,
+            learn_shape=True,
+        )
+        if shape.n_modes:
+            latents = latents._replace(alpha=shape.standardise(latents.alpha))
+    return latents
+
+
+@torch.no_grad()
+def _misfit(
+    latents: Latents, shape: ShapeModes, faces: Tensor, collection: Collection, rows: Tensor
+) -> Tensor:
+    """(n H,) difference of silhouettes and masks, in parts of the masks' area."""
+    from geoframe.fitting.collections import on_screen
+    from geoframe.render import rasterize
+
+    S, out = collection.masks.shape[-1], []
+    for part in torch.arange(len(rows)).split(64):
+        few = latents.take(part)
+        drawn = rasterize(on_screen(few.project(shape(few.alpha)), S), faces, (S, S)).mask
+        masks = collection.masks[rows[part]]
+        out.append((drawn.float() - masks).abs().sum((1, 2)) / masks.sum((1, 2)).clamp_min(1))
+    return torch.cat(out)
+
+
+def _spread_out(
+    latents: Latents, shape: ShapeModes, faces: Tensor, rows: Tensor, n: int, size: int
+) -> Explained:
+    """One hypothesis for some of n pictures, none for the others."""
+    points, seen = posed(latents, shape, faces, size)
+    V = points.shape[1]
+    out = Explained(
+        torch.zeros(n, 1, V, 2),
+        torch.zeros(n, 1, V, dtype=torch.bool),
+        torch.zeros(n, 1),
+        torch.eye(3).expand(n, 1, 3, 3).clone(),
+        float(latents.perspective.mean()),
+    )
+    out.points[rows, 0], out.seen[rows, 0] = points.detach(), seen
+    out.belief[rows, 0], out.rotation[rows, 0] = 1.0, latents.R.detach()
+    return out
+
+
+def _without_keypoints(collection: Collection) -> Collection:
+    return collection._replace(weights=torch.zeros_like(collection.weights))
+
+
+def _draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

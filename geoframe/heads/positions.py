@@ -1,0 +1,135 @@
+"""Heads that say for every vertex of a template where it is in an image, hidden ones too, and whether it is seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from geoframe._check import check_int, check_shape
+from geoframe.heads.backbone import Backbone, conv
+from geoframe.heads.fields import FieldHead
+from geoframe.warps import pixel_grid
+
+_COARSE = 4  # cells a side of the paper's last feature map
+_WIDTH = 256  # of that map
+
+
+class Positions(NamedTuple):
+    """What a head says about images.
+
+    Attributes:
+        points: (B, V, 2) x right, y down, in halves of the image's side from its middle: -1 to 1.
+        visibility: (B, V) logits.
+        mask: (B, h, w) logits of the foreground, or None from a head that does not say.
+        heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
+    """
+
+    points: Tensor
+    visibility: Tensor
+    mask: Tensor | None
+    heat: Tensor | None = None
+
+
+class DensePositions(nn.Module):
+    """The paper's head: one linear layer from a feature map of 4 x 4 to all positions and visibilities.
+
+    Args:
+        backbone: whose coarsest map is looked at.
+        start: (V, 2) positions that the head says before it has learned anything, inside (-1, 1).
+
+    Source: Kokkinos & Kokkinos 2021, section 4; the released code. Differs: group norm in place of batch norm, so
+        that an image does not depend on its batch; positions start at `start`, not all in the middle.
+    """
+
+    def __init__(self, backbone: Backbone, start: Tensor) -> None:
+        super().__init__()
+        V = check_shape(start, "V 2", "start")["V"]
+        self.backbone = backbone
+        self.enter = conv(backbone.channels[-1], _WIDTH)
+        self.out = nn.Linear(_WIDTH * _COARSE**2, 3 * V)
+        nn.init.normal_(self.out.weight, std=1e-4)
+        nn.init.zeros_(self.out.bias)
+        self.register_buffer("start", torch.atanh(start.clamp(-0.99, 0.99)).float())
+
+    def forward(self, image: Tensor) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1]."""
+        coarse = self.enter(self.backbone(image)[-1])
+        coarse = F.adaptive_avg_pool2d(coarse, _COARSE)
+        found = self.out(coarse.flatten(1)).unflatten(1, (-1, 3))
+        return Positions((found[..., :2] + cast(Tensor, self.start)).tanh(), found[..., 2], None)
+
+
+class ControlPositions(nn.Module):
+    """Ours: P control points by soft-argmax, spread to all vertices by smooth functions of the template.
+
+    A global linear layer stays at the mean shape for long; a point that is the mean of a heat map follows the image
+    from the first steps. Between control points the positions are a combination of 1, x, y, z and the surface's
+    lowest eigenfunctions, so that every view of the template and its smooth deformations can be said.
+
+    Args:
+        backbone: gives the maps.
+        verts: (V, 3) of the template.
+        functions: (V, M) smooth functions of the template.
+        controls: (P,) vertices.
+        width: of the decoder, see `FieldHead`.
+        stride: of the heat maps, in pixels.
+        stiffness: weight of the functions' squared coefficients against the control points' errors.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        verts: Tensor,
+        functions: Tensor,
+        controls: Tensor,
+        *,
+        width: int = 64,
+        stride: int = 4,
+        stiffness: float = 0.1,
+    ) -> None:
+        super().__init__()
+        V = check_shape(verts, "V 3", "verts")["V"]
+        check_shape(functions, f"{V} M", "functions")
+        P = check_int(len(controls), "controls", low=4)
+        self.field = FieldHead(backbone, P, width=width, stride=stride)
+        self.backbone = backbone
+        self.controls = controls
+        self.register_buffer("spread", spread_matrix(verts, functions, controls, stiffness).float())
+        n_context = backbone.channels[-1]
+        self.context = nn.Linear(n_context, width)
+        self.inner = nn.Linear(width + 2 * P, 2 * width)
+        self.visible = nn.Linear(2 * width, V)
+
+    def forward(self, image: Tensor) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1]."""
+        maps = self.backbone(image)
+        field = self.field(maps)
+        heat = field.embedding.flatten(2).softmax(-1)
+        places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)
+        at = heat @ places
+        inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
+        return Positions(cast(Tensor, self.spread) @ at, self.visible(inner), field.mask, field.embedding)
+
+
+def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:
+    """(V, P) that carries positions of control vertices to all vertices; rows sum to 1.
+
+    ``f = a + b . X + sum_m c_m phi_m`` with the coefficients that minimise the errors at the controls plus
+    ``stiffness sum c^2``; 1 and the coordinates X are free, so an affine image of the template is carried exactly.
+
+    Args:
+        verts: (V, 3).
+        functions: (V, M) phi.
+        controls: (P,) vertices, not all in one plane.
+        stiffness: above 0.
+    """
+    if not stiffness > 0:
+        raise ValueError(f"stiffness: expected a positive number, found {stiffness}")
+    X = torch.cat([torch.ones_like(verts[:, :1]), verts, functions.to(verts)], 1).double()
+    penalty = torch.full((X.shape[1],), stiffness, dtype=torch.float64)
+    penalty[:4] = 1e-9
+    at = X[controls]
+    return X @ torch.linalg.solve(at.T @ at + torch.diag(penalty), at.T)

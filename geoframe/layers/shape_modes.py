@@ -1,0 +1,110 @@
+"""A template with learned modes of deformation, smooth and, where that is asked for, mirror-symmetric."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_int, check_shape
+
+
+class ShapeModes(nn.Module):
+    """``V = T + m + sum_k alpha_k B_k``, with the mean offset m and the modes B_k made of M smooth functions.
+
+    Smooth functions keep a mode from tearing at vertices that no image sees. Those of high frequency start smaller
+    and learn more slowly, as they are scaled by ``1 / (1 + lambda / lambda_M * damping)``.
+
+    Args:
+        verts: T (V, 3).
+        functions: (V, M) smooth functions, such as eigenfunctions of the surface, the lowest first.
+        n_modes: K, from 0.
+        mirror: (V, V) or None; what carries functions to their mirror images, see `ObjectTemplate.mirrored`.
+        reflection: (3, 3) of the mirror plane through 0.
+        n_symmetric: how many of the modes, the first ones, are mirror-symmetric; the mean offset always is, where
+            there is a mirror.
+        spread: of the initial weights; the paper's code draws them from U(0, 0.01).
+        seed: of the initial weights.
+
+    Attributes:
+        ridge: log of the weight of the squared coefficients, learned in the paper's code.
+
+    Source: Kokkinos & Kokkinos 2021, eq. 3. Differs: there each vertex of each mode is free.
+    """
+
+    def __init__(
+        self,
+        verts: Tensor,
+        functions: Tensor,
+        n_modes: int,
+        *,
+        mirror: Tensor | None = None,
+        reflection: Tensor | None = None,
+        n_symmetric: int = 0,
+        spread: float = 0.01,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        V = check_shape(verts, "V 3", "verts")["V"]
+        M = check_shape(functions, f"{V} M", "functions")["M"]
+        check_int(n_modes, "n_modes", low=0)
+        check_int(n_symmetric, "n_symmetric", low=0, high=n_modes)
+        if (mirror is None) != (reflection is None):
+            raise ValueError("mirror, reflection: expected both or neither, found one")
+        self.n_symmetric = n_symmetric if mirror is not None else 0
+        self.register_buffer("verts", verts.clone())
+        self.register_buffer("functions", functions.to(verts).clone())
+        self.register_buffer("mirror", None if mirror is None else mirror.to(verts).clone())
+        self.register_buffer("reflection", None if reflection is None else reflection.to(verts).clone())
+        draw = torch.Generator().manual_seed(seed)
+        self.mean = nn.Parameter(torch.zeros(M, 3, dtype=verts.dtype))
+        self.modes = nn.Parameter(spread * torch.randn(n_modes, M, 3, generator=draw).to(verts.dtype))
+        self.ridge = nn.Parameter(torch.zeros((), dtype=verts.dtype))
+
+    @property
+    def n_modes(self) -> int:
+        """K."""
+        return len(self.modes)
+
+    def template(self) -> Tensor:
+        """(V, 3) the mean shape ``T + m``."""
+        offset = cast(Tensor, self.functions) @ self.mean
+        return cast(Tensor, self.verts) + (offset if self.mirror is None else self._symmetric(offset))
+
+    def basis(self) -> Tensor:
+        """(K, V, 3)."""
+        B = cast(Tensor, self.functions) @ self.modes
+        if self.n_symmetric:
+            even = self._symmetric(B[: self.n_symmetric])
+            B = torch.cat([even, B[self.n_symmetric :]])
+        return B
+
+    def forward(self, alpha: Tensor) -> Tensor:
+        """Shapes (..., V, 3) of coefficients (..., K)."""
+        return self.template() + torch.tensordot(alpha, self.basis(), dims=1)
+
+    def reflected(self, field: Tensor) -> Tensor:
+        """Vector fields (..., V, 3) as their mirror images are; shapes likewise."""
+        return (cast(Tensor, self.mirror) @ field) @ cast(Tensor, self.reflection).mT
+
+    def _symmetric(self, field: Tensor) -> Tensor:
+        return (field + self.reflected(field)) / 2
+
+    @torch.no_grad()
+    def standardise(self, alpha: Tensor) -> Tensor:
+        """Move the mean of coefficients (n, K) into the mean shape and scale the modes so that they vary by 1.
+
+        Returns:
+            (n, K) the coefficients of the same shapes: of mean 0 and standard deviation 1. A symmetric mean cannot
+            take over the mean of a mode that is not; such a mode keeps it.
+        """
+        centre = alpha.mean(0)
+        if self.mirror is not None:
+            centre = torch.where(torch.arange(len(centre)) < self.n_symmetric, centre, 0.0)
+        self.mean.data += torch.tensordot(centre, self.modes, dims=1)
+        alpha = alpha - centre
+        spread = alpha.square().mean(0).sqrt().clamp_min(1e-6)
+        self.modes.data *= spread[:, None, None]
+        out: Tensor = alpha / spread
+        return out

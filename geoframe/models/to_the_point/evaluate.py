@@ -1,0 +1,140 @@
+"""Reconstructions measured: silhouettes, keypoints, poses, surfaces; and the confidence calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from geoframe.data.object_crops import PADDING, ObjectCrops
+from geoframe.heads.positions import Positions
+from geoframe.metrics.embeddings import mask_iou
+from geoframe.metrics.reconstruction import REVERSED, iou_3d, keypoint_pck, soft_iou, surface_error
+from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images
+from geoframe.render import rasterize, soft_silhouette
+from geoframe.transforms import procrustes, rotation_angle
+
+if TYPE_CHECKING:
+    from geoframe.models.to_the_point.predictor import Predictor
+
+RIGHT = 30.0  # degrees from the truth up to which a pose is right
+_BATCH = 32
+
+
+def evaluate(
+    predictor: Predictor,
+    crops: ObjectCrops,
+    *,
+    deform: bool = True,
+    steps: int | None = None,
+    progress: Callable[[str, float], None] | None = None,
+) -> dict[str, float]:
+    """Measure a predictor on crops that it was not trained on.
+
+    Args:
+        predictor: what is measured.
+        crops: with masks; with keypoints and, of renders, the truth of every vertex.
+        deform: False measures the mean shape.
+        steps: alternations; None for those of the model.
+        progress: called with (text, share done).
+
+    Returns:
+        `iou_soft` (unthresholded soft silhouettes) and `iou_hard`, means over the crops; where there are keypoints
+        `pck_10` and `pck_15` (through the 3D shape) and `pck_10_regressed`, means over keypoints, thresholds in parts
+        of the longer side of the object's box; where the truth is known `rotation_median_deg`, `reversed` (share of
+        rotations more than 90 degrees away), `surface_percent` (of the box's diagonal) and `iou_3d`; `confidence`, the
+        mean, `right` (share of rotations within 30 degrees), `doubtful` (share of crops with a warning) and
+        `doubtful_where_wrong`; `crops`, their number.
+    """
+    found, posed = reconstructed(predictor.model, crops, deform=deform, steps=steps)
+    S, faces = crops.size, predictor.model.faces
+    out = {"crops": float(len(crops))}
+    hard, soft = [], []
+    for rows in torch.arange(len(crops)).split(_BATCH):
+        screen, mask = posed.screen(S)[rows], crops.mask[rows]
+        drawn = rasterize(screen, faces, (S, S)).mask
+        hard += [float(mask_iou(a, b)) for a, b in zip(drawn, mask, strict=True)]
+        soft += soft_iou(soft_silhouette(screen, faces, (S, S)), mask).tolist()
+        if progress is not None:
+            progress(f"measuring, {len(hard)} of {len(crops)}", len(hard) / len(crops))
+    out |= {"iou_soft": _mean(soft), "iou_hard": _mean(hard)}
+    at = predictor.vertices_of(crops.names)
+    if bool(crops.visible.any()) and bool((at >= 0).any()):
+        side, seen = S / (1 + 2 * PADDING), crops.visible & (at >= 0)
+        through, regressed = (
+            (x[:, at.clamp_min(0), :2] + 1) * (S / 2) for x in (posed.projected, found.points)
+        )
+        out["pck_10"] = keypoint_pck(through, crops.points, seen, side, alpha=0.1)
+        out["pck_15"] = keypoint_pck(through, crops.points, seen, side, alpha=0.15)
+        out["pck_10_regressed"] = keypoint_pck(regressed, crops.points, seen, side, alpha=0.1)
+    confidence = predictor.confidence(posed)
+    out["confidence"] = float(confidence.mean())
+    if crops.truth is not None:
+        out |= _against_truth(predictor, crops, posed, confidence)
+    return out
+
+
+def _against_truth(
+    predictor: Predictor, crops: ObjectCrops, posed: Posed, confidence: Tensor
+) -> dict[str, float]:
+    assert crops.truth is not None
+    error = rotation_errors(predictor.model, crops, posed)
+    doubtful = torch.tensor([bool(w) for w in predictor.warnings(posed)])
+    wrong = error > RIGHT
+    x, faces = crops.truth.double(), predictor.model.faces
+    surface = [surface_error(a, b, faces) for a, b in zip(posed.verts, x, strict=True)]
+    straight = canonical(predictor.model.template.surface.verts, x)
+    return {
+        "rotation_median_deg": float(error.median()),
+        "reversed": float((error > REVERSED).double().mean()),
+        "right": float((~wrong).double().mean()),
+        "surface_percent": _mean(surface),
+        "iou_3d": float(iou_3d(posed.verts, straight, faces).mean()),
+        "doubtful": float(doubtful.double().mean()),
+        "doubtful_where_wrong": float(doubtful[wrong].double().mean()) if bool(wrong.any()) else 1.0,
+    }
+
+
+def rotation_errors(model: ToThePoint, crops: ObjectCrops, posed: Posed) -> Tensor:
+    """(n,) degrees between predicted and true rotations; the true one brings the template nearest to the true shape.
+
+    Args:
+        model: whose template it is.
+        crops: with the truth.
+        posed: of the crops.
+    """
+    assert crops.truth is not None
+    rest = model.template.surface.verts.double().expand(len(crops), -1, -1)
+    true = procrustes(rest, crops.truth.double(), scale=True).R
+    return rotation_angle(posed.solution.R.double(), true).rad2deg()
+
+
+def canonical(rest: Tensor, truth: Tensor) -> Tensor:
+    """True shapes (n, V, 3) turned back into the frame of the template (V, 3)."""
+    rest = rest.double().expand(len(truth), -1, -1)
+    return procrustes(rest, truth, scale=True).inverse()(truth)
+
+
+@torch.no_grad()
+def reconstructed(
+    model: ToThePoint, crops: ObjectCrops, *, deform: bool = True, steps: int | None = None
+) -> tuple[Positions, Posed]:
+    """What a network says of crops, and the meshes that explain it.
+
+    Args:
+        model: in evaluation mode.
+        crops: n.
+        deform: see `ToThePoint.solve`.
+        steps: see `ToThePoint.solve`.
+    """
+    parts = [model(as_images(crops.image[rows])) for rows in torch.arange(len(crops)).split(_BATCH)]
+    points, visibility = (torch.cat([getattr(p, name) for p in parts]) for name in ("points", "visibility"))
+    masks = [p.mask for p in parts if p.mask is not None]
+    found = Positions(points, visibility, torch.cat(masks) if masks else None)
+    return found, model.solve(found, deform=deform, steps=steps)
+
+
+def _mean(x: list[float]) -> float:
+    return sum(x) / len(x)

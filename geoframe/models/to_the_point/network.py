@@ -1,0 +1,222 @@
+"""The network: an image to the 2D positions of a template's vertices, and through the solver to a posed, bent mesh.
+
+The network never says a pose. It says where the vertices are; pose and deformation are those that explain the
+positions best, a small problem of each image on its own whose solution is differentiable.
+
+Source: Kokkinos & Kokkinos 2021, sections 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_choice, check_int
+from geoframe.data.object_templates import ObjectTemplate
+from geoframe.fitting.collections import on_screen, place
+from geoframe.heads.backbone import Backbone
+from geoframe.heads.positions import ControlPositions, DensePositions, Positions
+from geoframe.layers.shape_modes import ShapeModes
+from geoframe.render import rasterize, vertex_visibility
+from geoframe.solve.pose import Solution, solve_pose
+from geoframe.surface import farthest_points
+from geoframe.surface.mesh import Mesh
+
+HEADS = ("control", "dense")
+N_FUNCTIONS = 40  # that the modes are made of
+DAMPING = 4.0  # of the highest of them against the lowest
+_SPREAD_FUNCTIONS = 24  # that positions are made of
+_LENS_STEPS = 2  # corrections of the positions for perspective
+
+
+class Posed(NamedTuple):
+    """Meshes in images.
+
+    Attributes:
+        verts: (B, V, 3) deformed, in the frame of the template.
+        projected: (B, V, 3) x and y in halves of the image's side from its middle, and depth in the same unit.
+        solution: pose and coefficients, in the same unit, with the second-best minimum.
+    """
+
+    verts: Tensor
+    projected: Tensor
+    solution: Solution
+
+    def screen(self, size: int) -> Tensor:
+        """(B, V, 3) pixel x, pixel y and depth in images of size x size, as `rasterize` takes them."""
+        return on_screen(self.projected, size)
+
+
+class ToThePoint(nn.Module):
+    """A head that says positions, and the shape model that explains them.
+
+    Args:
+        head: images to `Positions`.
+        shape: template and modes.
+        template: mirror image and landmarks of the vertices.
+        steps: alternations of pose and deformation.
+        mode: "alternation" as in the paper, or "joint", see `solve_pose`.
+        scale: "free", or "std" as in the paper.
+        hidden: what a vertex counts that is surely hidden, against 1 for one that is surely seen; 0 in the paper.
+        ridge: weight of the squared coefficients against the sum over the vertices, or None for the learned one of
+            the paper's code, ``exp(shape.ridge)``.
+        lens: perspective, the template's size over its distance from the eye; 0 is weak perspective, as in the
+            paper. The solver stays that of weak perspective: what it is given are the positions that a camera far
+            away would see, by the depths found so far (Dementhon & Davis 1995).
+    """
+
+    def __init__(
+        self,
+        head: ControlPositions | DensePositions,
+        shape: ShapeModes,
+        template: ObjectTemplate,
+        *,
+        steps: int = 4,
+        mode: str = "alternation",
+        scale: str = "free",
+        hidden: float = 0.2,
+        ridge: float | None = 0.5,
+        lens: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.head, self.shape, self.template = head, shape, template
+        self.steps = check_int(steps, "steps", low=1)
+        self.mode = check_choice(mode, ("alternation", "joint"), "mode")
+        self.scale = check_choice(scale, ("free", "std"), "scale")
+        self.hidden, self.ridge, self.lens = hidden, ridge, lens
+        self.register_buffer("calibration", torch.tensor([0.0, 0.0, 1.0, 0.0]))  # see `geoframe...evaluate`
+
+    @property
+    def faces(self) -> Tensor:
+        """(F, 3) of the template."""
+        return self.template.surface.faces
+
+    def forward(self, image: Tensor) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1]."""
+        found: Positions = self.head(image)
+        return found
+
+    def solve(self, found: Positions, *, deform: bool = True, steps: int | None = None) -> Posed:
+        """The posed meshes that explain positions.
+
+        Args:
+            found: what the network said.
+            deform: False leaves the mean shape as it is.
+            steps: alternations; None for those of the model.
+        """
+        points, logits = (_full(x) for x in (found.points, found.visibility))
+        v = self.hidden + (1 - self.hidden) * logits.sigmoid()
+        mean = self.shape.template()
+        basis = self.shape.basis() if deform and self.shape.n_modes else None
+        ridge = self.shape.ridge.exp() if self.ridge is None else torch.tensor(self.ridge)
+        verts = mean.expand(len(v), -1, -1)
+        given = points
+        solution: Solution | None = None
+        for _ in range(1 + _LENS_STEPS * bool(self.lens)):
+            if solution is not None:  # what a camera far away would see
+                depth = 1 + self.lens * (verts @ solution.R.mT)[..., 2:]
+                middle = solution.t[:, None]
+                given = middle + depth * (points - middle)
+            solution = solve_pose(
+                *(given, v, mean, basis),
+                ridge=ridge.to(v).expand(len(v)),
+                scale=self.scale,
+                mode=self.mode,
+                steps=steps or self.steps,
+            )
+            verts = verts if basis is None else self.shape(solution.alpha)
+        assert solution is not None
+        lens = torch.full_like(solution.scale, self.lens) if self.lens else None
+        return Posed(verts, place(verts, solution.R, solution.t, solution.scale, lens), solution)
+
+    def seen(self, posed: Posed, size: int) -> Tensor:
+        """(B, V) bool: vertices that the z-buffer of size x size pixels shows."""
+        screen = posed.screen(size).detach()
+        with torch.no_grad():
+            return vertex_visibility(rasterize(screen, self.faces, (size, size)), self.faces, screen)
+
+
+def _full(x: Tensor) -> Tensor:
+    """Half precision as float32, all else as it is."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def smooth_functions(mesh: Mesh, n: int = N_FUNCTIONS, *, damping: float = DAMPING) -> Tensor:
+    """(V, n) eigenfunctions of a template after the constant, of mean square 1, those of high frequency smaller.
+
+    Args:
+        mesh: the template.
+        n: how many.
+        damping: the highest is divided by 1 + damping.
+    """
+    from geoframe.spectral import eigenbasis
+
+    basis = eigenbasis(mesh, min(n + 1, mesh.n_verts - 2))
+    vals, vecs = basis.vals[1:], basis.vecs[:, 1:] * basis.mass.sum().sqrt()
+    return vecs / (1 + damping * vals / vals[-1])
+
+
+def mirror_matrix(template: ObjectTemplate) -> Tensor | None:
+    """(V, V) that carries functions to their mirror images; None for a template without mirror plane."""
+    if not template.is_symmetric:
+        return None
+    out = torch.zeros(template.n_verts, template.n_verts, dtype=torch.float64)
+    return out.scatter_add_(1, template.mirror_source, template.mirror_weights.double())
+
+
+def shape_model(
+    template: ObjectTemplate, n_modes: int, *, n_symmetric: int = 0, spread: float = 0.01, seed: int = 0
+) -> ShapeModes:
+    """The mean shape and modes of a template, before anything is learned.
+
+    Args:
+        template: of the category.
+        n_modes: K.
+        n_symmetric: how many modes are mirror-symmetric.
+        spread: of the modes' weights.
+        seed: of these.
+    """
+    mirror = mirror_matrix(template)
+    return ShapeModes(
+        template.surface.verts.float(),
+        smooth_functions(template.surface).float(),
+        n_modes,
+        mirror=None if mirror is None else mirror.float(),
+        reflection=None if mirror is None else template.reflection.float(),
+        n_symmetric=n_symmetric if mirror is not None else 0,
+        spread=spread,
+        seed=seed,
+    )
+
+
+def position_head(
+    kind: str, net: Backbone, template: ObjectTemplate, *, n_controls: int = 64, width: int = 64
+) -> ControlPositions | DensePositions:
+    """A head for the vertices of a template.
+
+    Args:
+        kind: "control" is ours, "dense" the paper's.
+        net: the backbone.
+        template: of the category.
+        n_controls: P, of "control".
+        width: of the decoder of "control".
+    """
+    check_choice(kind, HEADS, "kind")
+    verts = template.surface.verts.double()
+    if kind == "dense":
+        return DensePositions(net, verts[:, :2] * verts.new_tensor([0.7, -0.7]))
+    controls = farthest_points(verts, min(n_controls, template.n_verts))
+    functions = smooth_functions(template.surface, _SPREAD_FUNCTIONS, damping=0.0)
+    return ControlPositions(net, verts, functions, controls, width=width)
+
+
+def flipped(found: Tensor, template: ObjectTemplate) -> Tensor:
+    """Positions (B, V, 2) as they are in the flipped images."""
+    return template.mirrored(found) * found.new_tensor([-1.0, 1.0])
+
+
+def as_images(image: Tensor) -> Tensor:
+    """(B, 3, S, S) in [0, 1] of uint8."""
+    return cast(Tensor, image.float() / 255) if image.dtype == torch.uint8 else image

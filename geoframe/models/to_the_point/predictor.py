@@ -1,0 +1,485 @@
+"""Reconstruction in use: train on crops, then turn one photograph and a mask or box into a posed, textured mesh."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from geoframe._check import check_float, check_shape
+from geoframe._random import seeded
+from geoframe.canonical import load_surface
+from geoframe.data.crops import Crop
+from geoframe.data.object_crops import ObjectCrops, crop_object
+from geoframe.data.object_templates import ObjectTemplate
+from geoframe.fitting.collections import Collection
+from geoframe.fitting.explained import (
+    Explained,
+    believed,
+    explain_by_keypoints,
+    explain_by_masks,
+    explain_by_points,
+)
+from geoframe.heads.backbone import backbone
+from geoframe.models.to_the_point.evaluate import RIGHT, reconstructed
+from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
+from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets
+from geoframe.pixels import PixelMap
+from geoframe.render import rasterize, sample_image
+from geoframe.surface.mesh import Mesh
+from geoframe.training import Pictures, fit, load_model, save_model
+from geoframe.transforms import rotation_angle
+
+KIND = "to the point"
+_log = logging.getLogger(__name__)
+_EVERY = 20  # which crop is set aside
+_FEWEST = 200  # crops, below which none is
+_RIDGES = (0.5, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
+_FAR = 45.0  # degrees: a second pose that far away is another answer
+_ROUNDS = 3  # of learning from hypotheses and believing some of them more
+
+
+class Reconstruction(NamedTuple):
+    """An object in an image, in three dimensions.
+
+    Attributes:
+        mesh: V vertices in the frame of the template, with the image's colours where it is seen and those of the
+            mirror image elsewhere, and texture coordinates into the image.
+        placed: (V, 3) pixel x, pixel y and depth of the vertices in the image.
+        seen: (V,) bool.
+        rotation: (3, 3) template to camera.
+        scale: pixels a unit of the template.
+        translation: (2,) pixels, where the template's origin lands.
+        pixels: for each pixel of the image the place on the template.
+        confidence: in [0, 1], that the rotation is right.
+        warnings: in sentences; none where nothing speaks against the pose.
+    """
+
+    mesh: Mesh
+    placed: Tensor
+    seen: Tensor
+    rotation: Tensor
+    scale: float
+    translation: Tensor
+    pixels: PixelMap
+    confidence: float
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """A trained network with what belongs to it.
+
+    Attributes:
+        model: in evaluation mode.
+        size: pixels of the crops that the network sees.
+        about: how it was trained.
+    """
+
+    model: ToThePoint
+    size: int = 64
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def template(self) -> ObjectTemplate:
+        """Of the category."""
+        return self.model.template
+
+    def vertices_of(self, names: Sequence[str]) -> Tensor:
+        """(L,) the template's vertex of each keypoint, -1 for names that it does not have."""
+        marks = self.template.surface.landmarks
+        return torch.tensor([marks.get(n, -1) for n in names], dtype=torch.int64)
+
+    def predict(
+        self, image: Tensor, *, mask: Tensor | None = None, box: Sequence[float] | Tensor | None = None
+    ) -> Reconstruction:
+        """The object of an image as a mesh.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            mask: (H, W) bool of the object; its box tells where to look.
+            box: x0, y0, x1, y1 in pixels, in place of the mask. With neither the object fills the image.
+
+        Raises:
+            TypeError, ValueError: another shape, an empty mask or box.
+        """
+        sizes = check_shape(check_float(image, "image"), "3 H W", "image")
+        H, W = sizes["H"], sizes["W"]
+        if mask is not None:
+            check_shape(mask, f"{H} {W}", "mask")
+        if mask is None:
+            where = torch.tensor([0.0, 0.0, W, H]) if box is None else torch.as_tensor(box).float()
+            padding = 0.0 if box is None else 0.1
+            crop = crop_object(
+                image, torch.ones(H, W, dtype=torch.bool), self.size, box=where, padding=padding
+            )
+        else:
+            crop = crop_object(image, mask, self.size)
+        with torch.no_grad():
+            posed = self.model.solve(self.model(as_images(crop[0][None])))
+        return self.reconstruction(image, posed, 0, crop[2])
+
+    def reconstruction(self, image: Tensor, posed: Posed, i: int, crop: Crop) -> Reconstruction:
+        """One of several solved poses as a mesh in its image.
+
+        Args:
+            image: (3, H, W) in [0, 1].
+            posed: of the crops.
+            i: which.
+            crop: where it was cut from the image.
+        """
+        H, W = image.shape[-2:]
+        unit = 1 / crop.scale[0]
+        screen = posed.screen(self.size)[i]
+        placed = torch.cat([crop.to_image(screen[:, :2]).float(), unit * screen[:, 2:]], 1)
+        faces, surface = self.model.faces, self.template.surface
+        fragments = rasterize(placed, faces, (H, W))
+        verts = posed.verts[i].to(surface.dtype)
+        seen = self.model.seen(posed, self.size)[i]
+        s = posed.solution
+        one = Posed(posed.verts[i : i + 1], posed.projected[i : i + 1], _row(s, i))
+        at = self._textured(placed[:, :2], seen)
+        colors = sample_image(image, at).clamp(0, 1)
+        uv = at / at.new_tensor([W, H])
+        uv = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1)
+        mesh = Mesh(verts, faces, colors.to(surface.dtype), uv.to(surface.dtype))
+        scale = float(s.scale[i]) * self.size / 2 * unit
+        t = crop.to_image(((s.t[i] + 1) * (self.size / 2))[None])[0]
+        confidence = float(self.confidence(one)[0])
+        pixels = PixelMap.of_fragments(fragments, surface)
+        pixels = pixels.replace(confidence=pixels.mask.float() * confidence)
+        return Reconstruction(mesh, placed, seen, s.R[i], scale, t, pixels, confidence, self.warnings(one)[0])
+
+    def _textured(self, at: Tensor, seen: Tensor) -> Tensor:
+        """(V, 2) pixels that show each vertex; of a hidden one those of the other side, where that is seen."""
+        there = self.template.mirrored(seen[:, None].float())[:, 0] > 0.5
+        return torch.where((~seen & there)[:, None], self.template.mirrored(at), at)
+
+    def confidence(self, posed: Posed) -> Tensor:
+        """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth."""
+        weight = cast(Tensor, self.model.calibration)[:3]
+        return (_evidence(posed).to(weight) @ weight).sigmoid()
+
+    def warnings(self, posed: Posed) -> list[tuple[str, ...]]:
+        """What speaks against each pose, in sentences."""
+        limit = float(cast(Tensor, self.model.calibration)[3])
+        s, out = posed.solution, []
+        apart = rotation_angle(s.R, s.second.R).rad2deg()
+        for sure, unique, far in zip(
+            self.confidence(posed).tolist(), s.unique.tolist(), apart.tolist(), strict=True
+        ):
+            told = []
+            if not unique and far > _FAR:
+                told.append(f"another pose, {far:.0f} degrees away, explains the positions almost as well")
+            if sure < limit:
+                told.append(f"the pose is doubtful (confidence {sure:.2f} below {limit:.2f})")
+            out.append(tuple(told))
+        return out
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model and, in template/, its surface."""
+        folder, t = Path(folder), self.template
+        t.surface.save(folder / "template")
+        about = {
+            "size": self.size,
+            "about": self.about,
+            "solver": {k: getattr(self.model, k) for k in _SOLVER},
+            "n_modes": self.model.shape.n_modes,
+            "n_symmetric": self.model.shape.n_symmetric,
+            "reflection": t.reflection.tolist(),
+        }
+        save_model(folder, _Whole(self.model), about, kind=KIND)
+
+
+_SOLVER = ("steps", "mode", "scale", "hidden", "ridge", "lens")
+_TEMPLATE = ("source", "weights", "mirror_source", "mirror_weights")
+
+
+class _Whole(nn.Module):
+    """A model together with the arrays of its template."""
+
+    def __init__(self, model: ToThePoint) -> None:
+        super().__init__()
+        self.model = model
+        for name in _TEMPLATE:
+            self.register_buffer(name, getattr(model.template, name).clone())
+
+
+def load(folder: str | Path) -> Predictor:
+    """Read what `Predictor.save` or `train` wrote.
+
+    Raises:
+        ImportError: the package of the backbone is missing.
+        ValueError: nothing there, files of something else.
+    """
+    folder = Path(folder)
+
+    def built(about: dict[str, Any]) -> nn.Module:
+        surface = load_surface(folder / "template")
+        V, told = surface.n_verts, about["about"]
+        near, share = torch.zeros(V, 3, dtype=torch.int64), torch.zeros(V, 3, dtype=torch.float64)
+        reflection = torch.tensor(about["reflection"], dtype=torch.float64)
+        template = ObjectTemplate(surface, near, share, near.clone(), share.clone(), reflection)
+        shape = shape_model(template, about["n_modes"], n_symmetric=about["n_symmetric"])
+        head = position_head(told["head"], backbone(told["backbone"]), template, **told["head_settings"])
+        return _Whole(ToThePoint(head, shape, template, **about["solver"]))
+
+    whole, about = load_model(folder, built, kind=KIND)
+    model = whole.model
+    model.template = replace(model.template, **{name: getattr(whole, name) for name in _TEMPLATE})
+    return Predictor(model, about["size"], about["about"])
+
+
+def train(
+    crops: ObjectCrops,
+    template: ObjectTemplate,
+    *,
+    out: str | Path,
+    recipe: Recipe = OURS,
+    keypoints: bool = True,
+    points: list[tuple[Tensor, Tensor, Tensor]] | None = None,
+    up: Tensor | None = None,
+    seed: int = 0,
+    accelerator: str = "auto",
+    devices: int = 1,
+    progress: Callable[[str, float], None] | None = None,
+    look: Callable[[Predictor, Mapping[str, float]], None] | None = None,
+) -> Predictor:
+    """Learn to reconstruct a category; a run that was killed goes on.
+
+    A twentieth of the crops is set aside: the ridge is chosen and the confidence calibrated on them.
+
+    Args:
+        crops: to learn from.
+        template: of the category; its landmarks are the keypoints.
+        out: folder for model, state and logs.
+        recipe: network, losses, schedule.
+        keypoints: whether to use the crops' keypoints.
+        points: without keypoints, for each crop correspondences to start from, see `explain_by_points`; None starts
+            from pose hypotheses by the masks.
+        up: (3,) the template's upward direction, if the images are upright; see `mask_hypotheses`.
+        seed: of everything random.
+        accelerator: see `geoframe.training.fit`.
+        devices: see `geoframe.training.fit`.
+        progress: called with (text, share done).
+        look: called about once a minute with the model as it is and {"epoch", "step", "seconds"}.
+
+    Raises:
+        ValueError: crops with empty masks only, no keypoint in use, anything that `fit` complains about.
+    """
+    crops, kept = usable(crops)
+    points = None if points is None else [points[i] for i in kept.tolist()]
+    if not keypoints:
+        crops = crops.without_keypoints()
+    vertices = _vertices(crops, template)
+    K = recipe.n_modes
+    shape = shape_model(template, K, n_symmetric=round(recipe.symmetric * K), seed=seed)
+    told = None
+    if recipe.fit is not None:
+        told = _explained(crops, shape, template, vertices, recipe, keypoints, points, up, seed, progress)
+        shape.requires_grad_(False)
+    with seeded(seed):
+        net = backbone(recipe.backbone)
+        head = position_head(recipe.head, net, template, **recipe.head_settings)
+        settings = {"lens": 0.0 if told is None else told.lens} | dict(recipe.solver)
+        model = ToThePoint(head, shape, template, **settings)
+    about = {
+        "recipe": recipe.name,
+        "backbone": recipe.backbone,
+        "head": recipe.head,
+        "head_settings": dict(recipe.head_settings),
+        "losses": asdict(recipe.losses),
+        "keypoints": keypoints,
+        "crops": len(crops),
+        "seed": seed,
+    }
+
+    def described(m: nn.Module) -> Predictor:
+        return Predictor(cast(ToThePoint, m), recipe.size, about)
+
+    held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
+    mine = torch.nonzero(~held)[:, 0]
+    rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
+    for k in range(rounds):
+        _learn(
+            *(model, crops, vertices, told, mine, _part(recipe, k, rounds), Path(out), k, rounds, seed),
+            *(accelerator, devices, about, progress, None if look is None else _looks(look, described)),
+        )
+        if rounds > 1 and told is not None and k < rounds - 1:
+            told = believed(told, reconstructed(model.eval(), crops)[0].points)
+    if told is not None and bool(held.any()):
+        _settle(model, crops, told, held)
+    predictor = described(model.eval())
+    predictor.save(out)
+    return predictor
+
+
+def _vertices(crops: ObjectCrops, template: ObjectTemplate) -> Tensor:
+    """(L,) the template's vertex of each keypoint."""
+    marks = template.surface.landmarks
+    if missing := [n for n in crops.names if n not in marks]:
+        raise ValueError(
+            f"crops: expected keypoints that are landmarks of the template, found {', '.join(missing[:5])}"
+        )
+    return torch.tensor([marks[n] for n in crops.names], dtype=torch.int64)
+
+
+def usable(crops: ObjectCrops) -> tuple[ObjectCrops, Tensor]:
+    """Crops that can be learned from and their numbers; the others are told in the log.
+
+    Raises:
+        ValueError: none is left.
+    """
+    ok = crops.mask.flatten(1).any(1)
+    ok &= torch.isfinite(torch.where(crops.visible[..., None], crops.points, 0.0)).flatten(1).all(1)
+    if not bool(ok.all()):
+        _log.warning(
+            "%d of %d crops are left out: their mask is empty, or a keypoint is NaN",
+            int((~ok).sum()),
+            len(ok),
+        )
+    if not bool(ok.any()):
+        raise ValueError("crops: expected some with an object in their mask, found only empty ones")
+    rows = torch.nonzero(ok)[:, 0]
+    return (crops if bool(ok.all()) else crops[rows]), rows
+
+
+def _explained(
+    crops: ObjectCrops,
+    shape: Any,
+    template: ObjectTemplate,
+    vertices: Tensor,
+    recipe: Recipe,
+    keypoints: bool,
+    points: list[tuple[Tensor, Tensor, Tensor]] | None,
+    up: Tensor | None,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> Explained:
+    """Where the vertices are believed to be in each crop."""
+    assert recipe.fit is not None
+    where = torch.nan_to_num(2 * crops.points / crops.size - 1)
+    collection = Collection(crops.mask.float(), where, crops.visible.float(), vertices)
+    faces = template.surface.faces
+    settings: dict[str, Any] = {"losses": recipe.fit, "seed": seed, "progress": progress}
+    if keypoints:
+        return explain_by_keypoints(collection, shape, faces, epochs=recipe.fit_epochs, **settings)
+    if points is not None:
+        return explain_by_points(collection, shape, faces, points, epochs=recipe.fit_epochs, **settings)
+    shape.modes.data.zero_()  # nothing teaches them: what bends to a wrong pose would be learned
+    return explain_by_masks(collection, shape, faces, up=up, **settings)
+
+
+def _part(recipe: Recipe, k: int, rounds: int) -> Recipe:
+    """The recipe of one of several rounds, the last of which takes half of the time."""
+    share = 1.0 if rounds == 1 else 0.5 if k == rounds - 1 else 0.5 / (rounds - 1)
+    s = recipe.schedule
+    return recipe.lasting(
+        steps=None if s.steps is None else max(round(share * s.steps), 1),
+        minutes=None if s.minutes is None else share * s.minutes,
+    )
+
+
+def _learn(
+    model: ToThePoint,
+    crops: ObjectCrops,
+    vertices: Tensor,
+    told: Explained | None,
+    mine: Tensor,
+    recipe: Recipe,
+    out: Path,
+    k: int,
+    rounds: int,
+    seed: int,
+    accelerator: str,
+    devices: int,
+    about: Mapping[str, Any],
+    progress: Callable[[str, float], None] | None,
+    pictures: Pictures | None,
+) -> None:
+    """One round of training on the crops `mine`."""
+    some = crops[mine]
+    targets = None
+    if told is not None:
+        targets = Targets(told.points[mine], told.seen[mine], told.belief[mine])
+
+    def batches(epoch: int, rank: int, world: int) -> Any:
+        drawn = some.batches(recipe.batch, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+        first = epoch * max(len(some) // recipe.batch, 1)
+        return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
+
+    fit(
+        model,
+        batches,
+        BatchLosses(recipe, some, vertices, targets),
+        out=out if rounds == 1 else out / f"round{k}",
+        schedule=recipe.schedule,
+        seed=seed + k,
+        accelerator=accelerator,
+        devices=devices,
+        bad_steps="skip",
+        run=about,
+        progress=progress,
+        pictures=pictures,
+    )
+
+
+def _looks(
+    look: Callable[[Predictor, Mapping[str, float]], None], described: Callable[[nn.Module], Predictor]
+) -> Pictures:
+    return Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
+
+
+def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor) -> None:
+    """Choose the ridge and calibrate the confidence on crops that were set aside."""
+    rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
+    if not len(rows):
+        return
+    model.eval()
+    some = crops[rows]
+    S, best = some.size, (float("inf"), model.ridge)
+    for ridge in _RIDGES if model.ridge is not None and model.shape.n_modes else ():
+        model.ridge = ridge
+        posed = reconstructed(model, some)[1]
+        drawn = rasterize(posed.screen(S), model.faces, (S, S)).mask
+        off = (drawn ^ some.mask).sum((1, 2)) / some.mask.sum((1, 2))
+        best = min(best, (float(off.mean()), ridge), key=lambda pair: pair[0])
+    model.ridge = best[1]
+    posed = reconstructed(model, some)[1]
+    likeliest = told.belief[rows].argmax(1)
+    true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
+    right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
+    cast(Tensor, model.calibration).copy_(_fitted_confidence(_evidence(posed), right))
+
+
+def _evidence(posed: Posed) -> Tensor:
+    """(n, 3): how badly the pose explains the positions, how much better than the second one does, and 1."""
+    s = posed.solution
+    misfit = (s.residual / s.scale.clamp_min(1e-6)).clamp(1e-4, 1).log()
+    lead = (s.second.residual / s.residual.clamp_min(1e-9)).clamp(1, 10).log()
+    return torch.stack([misfit, lead, torch.ones_like(lead)], 1).float()
+
+
+def _fitted_confidence(evidence: Tensor, right: Tensor) -> Tensor:
+    """(4,) weights of a logistic function, by Newton's method with a small ridge, and the limit of a warning."""
+    x, y = evidence.double(), right.double()
+    w = torch.tensor([0.0, 0.0, 1.0]).double()
+    prior = torch.diag(torch.tensor([1.0, 1.0, 0.1]).double())
+    for _ in range(50):
+        p = (x @ w).sigmoid()
+        gradient = x.T @ (p - y) + prior @ w
+        w = w - torch.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + prior, gradient)
+    limit = min(0.5, float((x @ w).sigmoid().quantile(0.5)))
+    return torch.cat([w, torch.tensor([limit]).double()]).float()
+
+
+def _row(solution: Any, i: int) -> Any:
+    """One of several solutions, in a batch of one."""
+    names = ("R", "t", "scale", "alpha", "value", "residual", "converged", "unique", "steps", "weights")
+    second = type(solution.second)(*(x[i : i + 1] for x in solution.second))
+    return replace(solution, second=second, **{n: getattr(solution, n)[i : i + 1] for n in names})

@@ -1,0 +1,95 @@
+"""`geoframe reconstruct` from a folder of images and masks to meshes on a page."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geoframe.canonical import Surface
+from geoframe.cli import main
+from geoframe.data.image_files import read_image
+from geoframe.fitting.collections import on_screen, place
+from geoframe.render import rasterize
+from geoframe.surface import load_mesh
+from geoframe.surface.shapes import icosphere
+from geoframe.transforms import rotvec_to_rotation
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Five eggs with keypoints, and the template."""
+    out = tmp_path_factory.mktemp("eggs")
+    ball = icosphere(2)
+    x = ball.verts * torch.tensor([1.0, 0.6, 0.4]).double() * (1 + 0.3 * ball.verts[:, :1])
+    x[:, 1] += 0.3 * x[:, 0] ** 2
+    at = [0, 5, 40, 77, 120, 150]
+    marks = {f"m{i}": v for i, v in enumerate(at)}
+    Surface(x, ball.faces, landmarks=marks).save(out / "template")
+    draw, told = torch.Generator().manual_seed(0), {}
+    R = rotvec_to_rotation(0.4 * torch.randn(5, 3, generator=draw).double())
+    R = R @ torch.diag(torch.tensor([1.0, -1.0, -1.0]).double())
+    placed = place(x.expand(5, -1, -1), R, torch.zeros(5, 2).double(), torch.full((5,), 0.6).double())
+    screen = on_screen(placed, 40)
+    masks = rasterize(screen, ball.faces, (40, 40)).mask.numpy()
+    for name in ("images", "masks"):
+        (out / name).mkdir()
+    for i, mask in enumerate(masks):
+        Image.fromarray(np.where(mask[..., None], [200, 120, 60], 40).astype(np.uint8)).save(
+            out / f"images/{i}.png"
+        )
+        Image.fromarray(255 * mask.astype(np.uint8)).save(out / f"masks/{i}.png")
+        told[f"{i}.png"] = {n: [*screen[i, v, :2].tolist(), 1] for n, v in marks.items()}
+    (out / "keypoints.json").write_text(json.dumps(told))
+    return out
+
+
+def test_from_training_to_a_page(data, tmp_path, capsys):
+    model, out = tmp_path / "model", tmp_path / "out"
+    command = [
+        "reconstruct",
+        "train",
+        "--data",
+        str(data),
+        "--template",
+        str(data / "template"),
+        "--out",
+        str(model),
+    ]
+    small = ["--steps", "2", "--size", "32", "--backbone", "tiny", "--modes", "1", "--vertices", "162"]
+    assert main([*command, *small]) == 0
+    assert "5 images, with keypoints, K = 1" in capsys.readouterr().out
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    images = [str(data / "images/0.png"), str(tmp_path / "broken.png")]
+    given = ["--model", str(model), "--masks", str(data / "masks"), "--out", str(out), "--views", "2"]
+    assert main(["reconstruct", "predict", *images, *given]) == 1  # a part failed
+    assert "broken.png" in capsys.readouterr().err
+    mesh = load_mesh(out / "0.obj")
+    assert mesh.n_verts == 162 and mesh.uv is not None and mesh.colors is not None
+    assert (out / "0.obj").read_text().startswith("mtllib 0.mtl\nusemtl photograph\n")
+    assert "map_Kd 0_texture.png" in (out / "0.mtl").read_text()
+    assert read_image(out / "0_texture.png").shape == (3, 40, 40)
+    with Image.open(out / "0.gif") as turning:
+        assert turning.n_frames == 2
+    told = json.loads((out / "0.json").read_text())
+    assert len(told["placed"]) == 162 and np.linalg.det(told["rotation"]) == pytest.approx(1, abs=1e-5)
+    assert "0.png" in (out / "reconstruction.html").read_text()
+    assert main(["reconstruct", "evaluate", str(model), "--data", str(data), "--out", str(out)]) == 0
+    numbers = json.loads((out / "evaluation.json").read_text())
+    assert {"iou_soft", "iou_hard", "pck_10", "pck_15", "pck_10_regressed"} <= numbers.keys()
+
+
+def test_bad_input_is_told_in_one_line(data, tmp_path, capsys):
+    start = ["reconstruct", "train", "--out", str(tmp_path / "m"), "--data", str(data)]
+    for more, told in (
+        ([], "--template: expected a mesh"),
+        (["--template", str(data / "template"), "--layout", "pascal3d"], "--category: expected the class"),
+        (["--template", str(data / "template"), "--layout", "cub"], "expected train_cub_cleaned.mat"),
+    ):
+        assert main([*start, *more]) == 2
+        assert told in capsys.readouterr().err
+    assert main(["reconstruct", "predict", "x.png", "--model", str(data), "--out", str(tmp_path)]) == 2
+    assert "expected model.json and model.safetensors" in capsys.readouterr().err

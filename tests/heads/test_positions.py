@@ -1,0 +1,47 @@
+"""Heads that place a template's vertices: what they can say, and where they start."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoframe.heads import backbone
+from geoframe.heads.positions import ControlPositions, DensePositions, spread_matrix
+from geoframe.surface import farthest_points
+from geoframe.surface.shapes import icosphere
+
+
+def test_affine_images_of_the_template_are_carried_exactly():
+    x = icosphere(2).verts.double()
+    functions = torch.randn(len(x), 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    controls = farthest_points(x, 20)
+    A = spread_matrix(x, functions, controls, 0.1)
+    u = x @ torch.randn(3, 2, dtype=torch.float64) + torch.tensor([0.3, -0.2])
+    torch.testing.assert_close(A @ u[controls], u, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(A.sum(1), torch.ones(len(x), dtype=torch.float64), atol=1e-6, rtol=1e-6)
+    with pytest.raises(ValueError, match="stiffness"):
+        spread_matrix(x, functions, controls, 0.0)
+
+
+def test_a_dense_head_starts_at_the_template():
+    start = 0.8 * torch.rand(7, 2) - 0.4
+    head = DensePositions(backbone("tiny"), start)
+    head.out.weight.data.zero_()
+    found = head(torch.rand(2, 3, 32, 32))
+    torch.testing.assert_close(found.points, start.expand(2, 7, 2))
+    assert found.visibility.shape == (2, 7) and found.mask is None
+
+
+def test_control_points_are_means_of_heat_maps():
+    x = icosphere(1).verts
+    head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
+    found = head(torch.rand(2, 3, 48, 32))
+    assert found.points.shape == (2, len(x), 2) and found.visibility.shape == (2, len(x))
+    assert found.mask.shape == (2, 16, 8)  # of the image continued to multiples of the largest stride
+    head.field.out.weight.data.zero_()
+    head.field.out.bias.data.zero_()
+    torch.testing.assert_close(
+        head(torch.rand(1, 3, 32, 32)).points, torch.zeros(1, len(x), 2), atol=1e-5, rtol=0
+    )
+    with pytest.raises(ValueError, match="controls"):
+        ControlPositions(backbone("tiny"), x, x, farthest_points(x, 3))

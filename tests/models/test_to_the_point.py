@@ -1,0 +1,284 @@
+"""To The Point on an egg with horns: gradients of whole losses, independence, training, prediction, complaints."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import pytest
+import torch
+
+from geoframe.canonical import Surface
+from geoframe.data.crops import Crop
+from geoframe.data.object_crops import ObjectCrops
+from geoframe.data.object_templates import ObjectTemplate
+from geoframe.fitting.collections import on_screen, place
+from geoframe.heads import backbone
+from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
+from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
+from geoframe.models.to_the_point.recipe import (
+    Augmentation,
+    BatchLosses,
+    Losses,
+    affine_by_chance,
+    moved,
+    warped,
+)
+from geoframe.render import rasterize
+from geoframe.surface.shapes import icosphere
+from geoframe.transforms import rotvec_to_rotation
+
+S = 32
+NAMES = ("nose", "tail", "top", "left", "right", "belly")
+QUICK = replace(OURS.lasting(steps=4), backbone="tiny", size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200)
+
+
+@pytest.fixture(scope="module")
+def template():
+    ball = icosphere(2)
+    x = ball.verts.double()
+    x = x * torch.tensor([1.0, 0.6, 0.4]).double() * (1 + 0.4 * x[:, :1])
+    ends = ((0, 1), (0, -1), (1, 1), (2, 1), (2, -1), (1, -1))
+    marks = {n: int((s * x[:, i]).argmax()) for n, (i, s) in zip(NAMES, ends, strict=True)}
+    return ObjectTemplate.of(Surface(x, ball.faces, landmarks=marks), 200)
+
+
+@pytest.fixture(scope="module")
+def crops(template):
+    """Twelve eggs as they are seen, in colours of their own coordinates."""
+    n, draw = 12, torch.Generator().manual_seed(0)
+    x = template.surface.verts.float()
+    R = rotvec_to_rotation(torch.randn(n, 3, generator=draw) * torch.tensor([0.2, 0.8, 0.2]))
+    R = R @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))  # up is up
+    placed = place(x.expand(n, -1, -1), R, 0.05 * torch.randn(n, 2, generator=draw), torch.full((n,), 0.75))
+    fragments = rasterize(on_screen(placed, S), template.surface.faces, (S, S))
+    colors = (
+        fragments.barycentric[..., None] * (x / 2 + 0.5)[template.surface.faces[fragments.face_id]]
+    ).sum(-2)
+    image = torch.where(fragments.mask[..., None], 255 * colors, 20).movedim(-1, 1).round().to(torch.uint8)
+    at = torch.tensor([template.surface.landmarks[n] for n in NAMES])
+    screen = on_screen(placed, S)[..., :2]
+    whole = tuple(Crop((0, 0, S, S), (S, S)) for _ in range(n))
+    points, seen = screen[:, at], torch.ones(n, len(NAMES), dtype=torch.bool)
+    files = tuple(f"{i}.png" for i in range(n))
+    return ObjectCrops(
+        image, fragments.mask, points, seen, NAMES, whole, files, screen, x.expand(n, -1, -1) @ R.mT
+    )
+
+
+def _model(template, *, kind="dense", n_modes=2, **solver):
+    torch.manual_seed(0)
+    head = position_head(kind, backbone("tiny"), template, **({"width": 16} if kind == "control" else {}))
+    shape = shape_model(template, n_modes, n_symmetric=1, spread=0.05)
+    return ToThePoint(head, shape, template, **solver)
+
+
+WHOLE = {
+    "the paper's": replace(
+        PAPER.losses, region=0.0, equivariance=0.0
+    ),  # its silhouettes and constants: below
+    "the code's": Losses(region=2.0, consistency=1.0, coverage=3.0, visibility=1.0, edges=3.0, form="code"),
+}
+
+
+@pytest.mark.parametrize(("name", "lens"), [("the paper's", 0.15), ("the code's", 0.0)])
+def test_the_gradient_of_the_whole_loss_is_that_of_differences(template, crops, name, lens):
+    """In the last layer's weights, through positions, solver, deformation and rendering, in float64."""
+    model = _model(template, lens=lens).double()
+    recipe = replace(QUICK, losses=WHOLE[name], augmentation=Augmentation(color=0.0), fit=None)
+    losses = BatchLosses(recipe, crops, _vertices(template))
+    batch = {"row": torch.tensor([1, 5])}
+    weight = model.head.out.weight
+
+    def loss():
+        torch.manual_seed(3)
+        return torch.stack(list(losses(model, batch).values())).sum()
+
+    model.head.out.weight.data += 1e-3 * torch.randn(weight.shape, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(loss(), weight)
+    step = torch.randn(weight.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    slope, h = float((gradient * step).sum()), 1e-7  # so small that no point passes an edge of a pixel
+    with torch.no_grad():
+        weight += h * step
+        up = float(loss())
+        weight -= 2 * h * step
+        down = float(loss())
+    assert slope == pytest.approx((up - down) / (2 * h), rel=5e-3)  # a painted pixel may see another face
+    assert abs(slope) > 1e-3
+
+
+def _vertices(template):
+    return torch.tensor([template.surface.landmarks[n] for n in NAMES])
+
+
+@pytest.mark.parametrize("kind", ["dense", "control"])
+def test_a_result_does_not_depend_on_batch_mates(template, crops, kind):
+    model = _model(template, kind=kind).eval()
+    x = crops.image.float() / 255
+    with torch.no_grad():
+        together = model.solve(model(x))
+        alone = model.solve(model(x[3:4]))
+    for a, b in ((together.projected, alone.projected), (together.solution.R, alone.solution.R)):
+        torch.testing.assert_close(a[3:4], b, atol=1e-4, rtol=1e-4)
+
+
+def test_each_loss_has_its_switch(template, crops):
+    model = _model(template)
+    names = [n for n in Losses.__dataclass_fields__ if n not in ("form", "targets", "heat", "foreground")]
+    for name in names:
+        recipe = replace(QUICK, losses=Losses(**{name: 1.0}), fit=None)
+        parts = BatchLosses(recipe, crops, _vertices(template))(model, {"row": torch.tensor([0, 1])})
+        assert name in parts and parts.keys() <= {name, "flip_points"}, name
+        assert all(torch.isfinite(v) for v in parts.values())
+
+
+def test_points_move_as_their_image_does(template, crops):
+    torch.manual_seed(1)
+    affine = affine_by_chance(4, Augmentation())
+    dot = torch.zeros(4, 1, 64, 64)
+    dot[:, :, 40:43, 20:23] = 1
+    there = warped(dot, affine)[0][:, 0]
+    line = (torch.arange(64) + 0.5) / 32 - 1
+    total = there.sum((1, 2))
+    centre = torch.stack([(there.sum(1) * line).sum(1), (there.sum(2) * line).sum(1)], 1) / total[:, None]
+    was = torch.stack([line[21], line[41]]).expand(4, 1, 2)
+    torch.testing.assert_close(moved(was, affine)[:, 0], centre, atol=0.01, rtol=0)
+
+
+def test_the_flipped_positions_are_those_of_the_flipped_image(template, crops):
+    """The egg's flipped image is the image of its other side: the landmarks exchange left and right."""
+    u = (2 * crops.screen / S - 1).double()
+    there = flipped(u, template)
+    at, swap = _vertices(template), template.landmark_swap
+    expected = u[:, at[swap]] * torch.tensor([-1.0, 1.0])
+    torch.testing.assert_close(there[:, at], expected, atol=0.03, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def trained(template, crops, tmp_path_factory):
+    out = tmp_path_factory.mktemp("model")
+    return train(crops, template, out=out, recipe=QUICK), out
+
+
+def test_a_loaded_model_is_the_trained_one(trained, crops):
+    predictor, out = trained
+    again = load(out)
+    numbers = evaluate(predictor, crops)
+    assert evaluate(again, crops) == numbers
+    wanted = (
+        "iou_soft iou_hard pck_10 pck_15 pck_10_regressed rotation_median_deg reversed surface_percent iou_3d"
+    )
+    assert set(wanted.split()) <= numbers.keys()
+    assert evaluate(predictor, crops, deform=False)["surface_percent"] != numbers["surface_percent"]
+
+
+def test_what_explains_the_pictures_is_near_the_truth(template, crops):
+    """The targets that a network of ours learns from: keypoints and masks put every vertex where it is."""
+    from geoframe.fitting.explained import explain_by_keypoints, explain_by_masks
+    from geoframe.models.to_the_point.predictor import Collection
+
+    where = 2 * crops.points / S - 1
+    collection = Collection(crops.mask.float(), where, crops.visible.float(), _vertices(template))
+    shape = shape_model(template, 0)
+    settings = {"losses": replace(OURS.fit, lens=0.0), "epochs": 2}
+    told = explain_by_keypoints(collection, shape, template.surface.faces, **settings)
+    truth = 2 * crops.screen / S - 1
+    assert float((told.points[:, 0] - truth).norm(dim=-1).mean()) < 0.03
+    assert (told.belief == 1).all()
+    up = torch.tensor([0.0, 1.0, 0.0])
+    shape = shape_model(template, 0)
+    guesses = explain_by_masks(collection, shape, template.surface.faces, up=up, **settings)
+    away = (guesses.points - truth[:, None]).norm(dim=-1).mean(-1)
+    assert float(away.amin(1).mean()) < 0.12 and float(away.amax(1).mean()) > 0.3
+    torch.testing.assert_close(guesses.belief.sum(1), torch.ones(len(crops)))
+
+
+@pytest.mark.slow
+def test_training_without_keypoints_and_the_papers_way(template, crops, tmp_path):
+    for name, recipe, keypoints in (("masks", QUICK, False), ("paper", PAPER, True)):
+        plan = replace(recipe.lasting(steps=3), backbone="tiny", size=S, n_modes=2, n_verts=200, batch=3)
+        numbers = evaluate(
+            train(crops, template, out=tmp_path / name, recipe=plan, keypoints=keypoints), crops
+        )
+        assert 0 <= numbers["iou_hard"] <= 1
+
+
+def test_empty_masks_are_told_and_left_out(template, crops, tmp_path, caplog):
+    mask = crops.mask.clone()
+    mask[2] = False
+    with caplog.at_level(logging.WARNING):
+        predictor = train(replace(crops, mask=mask), template, out=tmp_path, recipe=QUICK.lasting(steps=1))
+    assert "1 of 12 crops are left out" in caplog.text and predictor.about["crops"] == 11
+    with pytest.raises(ValueError, match="crops: expected some with an object"):
+        train(replace(crops, mask=mask & False), template, out=tmp_path, recipe=QUICK)
+
+
+def test_a_step_that_is_not_finite_is_told_and_not_learned_from(
+    template, crops, tmp_path, caplog, monkeypatch
+):
+    from geoframe.models.to_the_point import predictor as module
+
+    class Broken(BatchLosses):
+        count = 0
+
+        def __call__(self, model, batch):
+            self.count += 1
+            return {
+                k: v * (torch.nan if self.count == 2 else 1)
+                for k, v in super().__call__(model, batch).items()
+            }
+
+    monkeypatch.setattr(module, "BatchLosses", Broken)
+    with caplog.at_level(logging.WARNING):
+        trained = train(crops, template, out=tmp_path, recipe=QUICK)
+    assert "is skipped" in caplog.text
+    assert all(torch.isfinite(p).all() for p in trained.model.parameters())
+
+
+def test_a_reconstruction_lies_in_its_image(trained, crops):
+    predictor, _ = trained
+    image = torch.full((3, 50, 70), 0.5)
+    image[:, 9 : 9 + S, 20 : 20 + S] = crops.image[0].float() / 255
+    mask = torch.zeros(50, 70, dtype=torch.bool)
+    mask[9 : 9 + S, 20 : 20 + S] = crops.mask[0]
+    found = predictor.predict(image, mask=mask)
+    assert found.pixels.size == (50, 70) and 0 <= found.confidence <= 1
+    moved_mesh = found.scale * (found.mesh.verts.float() @ found.rotation.T)[:, :2] + found.translation
+    lens = predictor.model.lens
+    assert (moved_mesh - found.placed[:, :2]).norm(dim=1).mean() < (
+        1e-3 if not lens else 0.3 * found.scale * lens
+    )
+    assert found.mesh.uv is not None and found.mesh.colors.shape == (predictor.template.n_verts, 3)
+    near = predictor.predict(image, box=[20, 9, 20 + S, 9 + S])
+    assert near.pixels.size == (50, 70)
+    with pytest.raises(ValueError, match="mask"):
+        predictor.predict(image, mask=mask[:10])
+    with pytest.raises(ValueError, match="mask: expected some pixels"):
+        predictor.predict(image, mask=mask & False)
+
+
+def test_an_ambiguous_pose_is_told(trained, template):
+    """Positions of an almost flat shape have two poses mirrored in depth."""
+    from geoframe.heads.positions import Positions
+
+    predictor, _ = trained
+    verts = predictor.model.shape.template().detach()
+    v = torch.zeros(1, len(verts))
+    v[0, _vertices(template)[:3]] = 40  # three points alone
+    model = predictor.model
+    before, model.hidden = model.hidden, 0.0
+    R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]]))
+    points = place(verts[None], R, torch.zeros(1, 2), torch.ones(1))[..., :2]
+    posed = model.solve(Positions(points, torch.where(v > 0, 40.0, -40.0), None), deform=False)
+    model.hidden = before
+    assert any("another pose" in line for line in predictor.warnings(posed)[0])
+
+
+def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):
+    with pytest.raises(ValueError, match="crops: expected keypoints that are landmarks"):
+        train(replace(crops, names=("a", "b", "c", "d", "e", "f")), template, out=tmp_path, recipe=QUICK)
+    hidden = replace(crops, visible=crops.visible & False)
+    with pytest.raises(ValueError, match="keypoints: expected at least 4 visible"):
+        train(hidden, template, out=tmp_path, recipe=QUICK)
+    with pytest.raises(ValueError, match=r"expected model\.json"):
+        load(tmp_path)
