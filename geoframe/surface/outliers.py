@@ -134,6 +134,8 @@ def floor_points(points: Points, up: int) -> Tensor:
     enough = (slab.double().mean(1) >= _LEAST_FLOOR) & ((~slab).sum(1) >= 3)
     for i in enough.nonzero()[:, 0].tolist():
         above = points[i][~slab[i]]
+        if not bool((above != above[0]).any()):
+            continue  # one point repeated stands on no floor
         low, high = box(above[:, side])
         reach = _REACH * float((high - low).amax())
         flat = points[i][:, side]

@@ -107,7 +107,7 @@ def test_shapenet_part(tmp_path):
     assert train.names == ("a1", "a2") and train.up == 1
     assert train.labels is not None and train.labels.shape == (2, 40)
     table = np.loadtxt(tmp_path / "02691156" / "a1.txt")
-    at = torch.cdist(train.points[0], torch.tensor(table[:, :3], dtype=torch.float32)).argmin(1)
+    at = torch.cdist(train.points[0], torch.from_numpy(table[:, :3])).argmin(1)
     assert train.labels[0].tolist() == table[at.numpy(), 6].astype(int).tolist()
     assert load_clouds(tmp_path, "Airplane", split="test").names == ("a3",)
     assert load_clouds(tmp_path, "airplane", split="all").names == ("a1", "a2", "a3")

@@ -94,3 +94,7 @@ def test_bad_clouds_are_told():
         isolated_points(torch.full((1, 40, 3), float("nan")))
     with pytest.raises(ValueError, match="expected shape"):
         floor_points(torch.rand(40, 2), 2)
+
+
+def test_one_point_repeated_stands_on_no_floor():
+    assert not floor_points(torch.eye(3).repeat(1, 20, 1), 2).any()
