@@ -584,8 +584,10 @@ def test_a_damaged_file_gives_a_value_error_or_a_mesh(
 
 def test_save_refuses_and_leaves_the_old_file(tmp_path: Path) -> None:
     mesh = Mesh(torch.eye(3), torch.tensor([[0, 1, 2]]))
-    with pytest.raises(ValueError, match=r"expected one of '.obj', '.off', '.ply', found '.stl'"):
+    with pytest.raises(ValueError, match=r"expected one of '.obj', '.off', '.ply', '.pcd', found '.stl'"):
         save(mesh, tmp_path / "a.stl")
+    with pytest.raises(ValueError, match=r"expected .obj, .off or .ply for a mesh, found .pcd"):
+        save(mesh, tmp_path / "a.pcd")
     with pytest.raises(ValueError, match=r"expected one pose \(V, 3\), found \(2, 3, 3\)"):
         save(mesh.with_verts(torch.stack([mesh.verts] * 2)), tmp_path / "a.obj")
     with pytest.raises(TypeError, match="expected a Mesh or PointCloud, found dict"):
