@@ -114,10 +114,11 @@ def measured(predictor: Predictor, unseen: ObjectCrops, name: str) -> Mapping[st
 def sheet(predictor: Predictor, unseen: ObjectCrops) -> Any:
     """Eight crops: image, mesh over it, mesh as seen and from its side."""
     some = unseen[list(range(0, len(unseen), max(len(unseen) // 8, 1)))[:8]]
-    posed = reconstructed(predictor.model, some)[1]
+    found, posed = reconstructed(predictor.model, some)
+    evidence = predictor.model.evidence(found, posed)
     whole, pictures = Crop((0, 0, some.size, some.size), (some.size, some.size)), []
     for i, image in enumerate(some.image.float() / 255):
-        r = predictor.reconstruction(image, posed, i, whole)
+        r = predictor.reconstruction(image, posed, evidence, i, whole)
         views = upright_views(r, 4)[:2]
         pictures += [
             image,

@@ -221,11 +221,13 @@ def _looker(out: Path, crops: ObjectCrops) -> Any:
         from geoframe.viz.reconstruction_page import draw_on_image
         from geoframe.viz.surfaces import save_picture
 
-        posed = reconstructed(predictor.model, shown)[1]
+        found, posed = reconstructed(predictor.model, shown)
+        evidence = predictor.model.evidence(found, posed)
         images = [x.float() / 255 for x in shown.image]
         pictures: list[Any] = list(images)
         for i, image in enumerate(images):
-            pictures.append(draw_on_image(image, predictor.reconstruction(image, posed, i, _own(shown.size))))
+            whole = predictor.reconstruction(image, posed, evidence, i, _own(shown.size))
+            pictures.append(draw_on_image(image, whole))
         folder = out / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         save_picture(contact_sheet(pictures, columns=len(images)), folder / f"{int(told['step']):06d}.png")

@@ -158,6 +158,31 @@ def jpeg(image: Tensor, quality: int) -> Tensor:
     return back.to(image.device, image.dtype) / 255
 
 
+def shuffle_tiles(image: Tensor, n: int = 4, *, seed: int | torch.Generator = 0) -> Tensor:
+    """The picture cut into n x n tiles in another order: its colours and textures without its shapes.
+
+    Args:
+        image: (..., C, H, W) with H and W at least n; what is left of a division by n stays where it is.
+        n: tiles along a side.
+        seed: an int or a generator; each picture has an order of its own.
+
+    Raises:
+        ValueError: n below 2, or more tiles than pixels.
+    """
+    check_shape(image, "... C H W", "image")
+    h, w = (size // n if n >= 2 else 0 for size in image.shape[-2:])
+    if not h or not w:
+        raise ValueError(f"n: expected 2 to {min(image.shape[-2:])} tiles a side, found {n}")
+    generator = torch.Generator().manual_seed(seed) if isinstance(seed, int) else seed
+    flat = image.reshape(-1, *image.shape[-3:]).clone()
+    for picture in flat:
+        part = picture[:, : n * h, : n * w].unflatten(2, (n, w)).unflatten(1, (n, h))
+        tiles = part.permute(1, 3, 0, 2, 4).flatten(0, 1)[torch.randperm(n * n, generator=generator)]
+        part = tiles.unflatten(0, (n, n)).permute(2, 0, 3, 1, 4)
+        picture[:, : n * h, : n * w] = part.flatten(3).flatten(1, 2)
+    return flat.reshape(image.shape)
+
+
 def augment(image: Tensor, *, seed: int | np.random.Generator, strength: float = 1.0) -> Tensor:
     """Some of all that, by chance, the same for all pictures given.
 

@@ -25,12 +25,15 @@ class Positions(NamedTuple):
         visibility: (B, V) logits.
         mask: (B, h, w) logits of the foreground, or None from a head that does not say.
         heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
+        spread: (B,) standard deviation of those places, the mean over the control points, in the unit of `points`;
+            or None. It is large where the image shows nothing that the head knows.
     """
 
     points: Tensor
     visibility: Tensor
     mask: Tensor | None
     heat: Tensor | None = None
+    spread: Tensor | None = None
 
 
 class DensePositions(nn.Module):
@@ -110,8 +113,10 @@ class ControlPositions(nn.Module):
         heat = field.embedding.flatten(2).softmax(-1)
         places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
+        variance = heat @ places.square().sum(1) - at.square().sum(-1)
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
-        return Positions(cast(Tensor, self.spread) @ at, self.visible(inner), field.mask, field.embedding)
+        points, spread = cast(Tensor, self.spread) @ at, variance.clamp_min(0).sqrt().mean(1).detach()
+        return Positions(points, self.visible(inner), field.mask, field.embedding, spread)
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

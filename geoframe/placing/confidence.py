@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from geoframe.layers import symmetry_frame
+from geoframe.layers.logistic import fit_logistic
 from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import nearest_sq
 
 MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
 _CELLS = (6, 12, 12)  # across (folded), along, up
 _RANK = 24
+_PENALTY = 1e-2  # of the weights of the evidence
 _CAP = 6.0  # standard deviations of the evidence that count
 _CLEAN = 0.99  # of the clean clouds that were set aside are trusted
 _UNMOVED = (
@@ -179,7 +181,9 @@ class Confidence(nn.Module):
         self.middle.copy_(evidence[clean].mean(0))
         self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
         terms, bad = self._terms(evidence), moved.mean(1) > MOVED
-        self.weights.copy_(_logistic(terms, bad))
+        share = bad.double().mean().clamp(1 / len(bad), 1 - 1 / len(bad))
+        alike = torch.where(bad, 0.5 / share, 0.5 / (1 - share))  # both kinds count the same
+        self.weights.copy_(fit_logistic(terms, bad, penalty=_PENALTY, weight=alike))
         doubt = terms @ self.weights
         limit = torch.maximum(doubt[clean].quantile(_CLEAN), doubt[~bad].quantile(_UNMOVED))
         self.limit.copy_(torch.sigmoid(-limit))
@@ -207,17 +211,3 @@ class Confidence(nn.Module):
 def keypoint_gaps(keypoints: Tensor, nodes: Tensor, points: Tensor) -> Tensor:
     """(B, K, 2) distances of every keypoint to the nearest node and to the nearest point."""
     return torch.stack([nearest_sq(keypoints, x)[0].sqrt() for x in (nodes, points)], -1)
-
-
-def _logistic(terms: Tensor, bad: Tensor, *, ridge: float = 1e-2) -> Tensor:
-    """Weights (T,) of a logistic regression on terms (n, T), both classes of equal weight, by Newton's method."""
-    x, y = terms.double(), bad.double()
-    share = y.mean().clamp(1 / len(y), 1 - 1 / len(y))
-    weight = torch.where(bad, 0.5 / share, 0.5 / (1 - share))
-    prior = ridge * len(y) * torch.eye(x.shape[1], dtype=torch.float64)
-    w = torch.zeros(x.shape[1], dtype=torch.float64)
-    for _ in range(30):
-        p = torch.sigmoid(x @ w)
-        bend = x.mT @ (x * (p * (1 - p) * weight).clamp(min=1e-9)[:, None]) + prior
-        w = w - torch.linalg.solve(bend, x.mT @ ((p - y) * weight) + prior @ w)
-    return w.to(terms)

@@ -10,7 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
-from geoframe.data.augment import add_noise, augment, blur, jitter_color, jpeg, motion_blur, soften
+from geoframe.data.augment import (
+    add_noise,
+    augment,
+    blur,
+    jitter_color,
+    jpeg,
+    motion_blur,
+    shuffle_tiles,
+    soften,
+)
 
 PICTURE = torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -94,6 +103,23 @@ def test_augment_by_seed():
     assert torch.equal(augment(picture, seed=0, strength=0), picture)
 
 
+def test_tiles_in_another_order_are_the_same_tiles():
+    picture = torch.arange(2 * 3 * 9 * 13).view(2, 3, 9, 13)
+    out = shuffle_tiles(picture, 4, seed=3)
+    assert torch.equal(out, shuffle_tiles(picture, 4, seed=3)) and not torch.equal(out, picture)
+    assert torch.equal(out[..., 8:, :], picture[..., 8:, :])  # what is left of a division
+    for a, b in zip(out, picture, strict=True):
+        tiles = [
+            {
+                tuple(x[:, i : i + 2, j : j + 3].flatten().tolist())
+                for i in range(0, 8, 2)
+                for j in range(0, 12, 3)
+            }
+            for x in (a, b)
+        ]
+        assert tiles[0] == tiles[1] and len(tiles[0]) == 16
+
+
 @pytest.mark.parametrize(
     ("call", "told"),
     [
@@ -104,6 +130,7 @@ def test_augment_by_seed():
         (lambda: jitter_color(PICTURE, brightness=-1), "expected positive"),
         (lambda: jitter_color(PICTURE[:, :2]), "image: expected"),
         (lambda: jpeg(PICTURE, 0), "quality: expected"),
+        (lambda: shuffle_tiles(PICTURE, 1), "n: expected 2 to"),
         (lambda: augment(PICTURE, seed=0, strength=-1), "strength: expected 0"),
     ],
 )

@@ -43,5 +43,8 @@ def test_control_points_are_means_of_heat_maps():
     torch.testing.assert_close(
         head(torch.rand(1, 3, 32, 32)).points, torch.zeros(1, len(x), 2), atol=1e-5, rtol=0
     )
+    even = torch.linspace(-1, 1, 17)[:8] + 1 / 16  # centres of 16 cells a side, and their mirror images
+    wide = (2 * even.square().mean()).sqrt()
+    torch.testing.assert_close(head(torch.rand(1, 3, 64, 64)).spread, wide[None], atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="controls"):
         ControlPositions(backbone("tiny"), x, x, farthest_points(x, 3))

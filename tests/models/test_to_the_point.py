@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
 
 import pytest
@@ -269,9 +270,29 @@ def test_an_ambiguous_pose_is_told(trained, template):
     before, model.hidden = model.hidden, 0.0
     R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]]))
     points = place(verts[None], R, torch.zeros(1, 2), torch.ones(1))[..., :2]
-    posed = model.solve(Positions(points, torch.where(v > 0, 40.0, -40.0), None), deform=False)
+    said = Positions(points, torch.where(v > 0, 40.0, -40.0), None)
+    posed = model.solve(said, deform=False)
     model.hidden = before
-    assert any("another pose" in line for line in predictor.warnings(posed)[0])
+    assert any("another pose" in line for line in predictor.warnings(posed, model.evidence(said, posed))[0])
+
+
+def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
+    from geoframe.heads.positions import Positions
+
+    model = trained[0].model
+    verts = model.shape.template().detach()
+    R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]]))
+    points = place(verts[None], R, torch.zeros(1, 2), torch.full((1,), 0.6))[..., :2]
+    said = Positions(points, torch.zeros(1, len(verts)), None)
+    posed = model.solve(said, deform=False)
+    drawn = rasterize(posed.screen(64), model.faces, (64, 64)).mask.float()
+    same = torch.nn.functional.avg_pool2d(drawn[:, None], 4)[:, 0].round()
+    for mask, most, least in ((same, 1.0, 0.8), (1 - same, 0.2, 0.0)):
+        one = said._replace(mask=40 * mask - 20, spread=torch.tensor([0.1]))
+        evidence = model.evidence(one, posed)[0]
+        assert least <= float(evidence[2]) <= most
+        assert float(evidence[3]) == pytest.approx(math.log(0.1), rel=1e-5)
+    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 1]  # a head that says neither
 
 
 def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):

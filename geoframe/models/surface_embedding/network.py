@@ -20,6 +20,7 @@ from geoframe._check import check_shape
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
 from geoframe.heads.fields import Field, FieldHead
+from geoframe.layers.logistic import fit_logistic
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.surface import farthest_points
 
@@ -77,13 +78,12 @@ class Calibration(nn.Module):
         assert isinstance(weight, Tensor)
         return (_columns(evidence).to(weight) @ weight).sigmoid()
 
-    def fit(self, evidence: Evidence, right: Tensor, *, steps: int = 60) -> None:
+    def fit(self, evidence: Evidence, right: Tensor) -> None:
         """Fit the weights.
 
         Args:
             evidence: of N pixels that were not trained on.
             right: (N,) bool, which of them show the object and are right.
-            steps: of Newton's method, at most.
 
         Raises:
             ValueError: all right or all wrong, so that nothing can be learned.
@@ -92,16 +92,7 @@ class Calibration(nn.Module):
             raise ValueError(
                 "right: expected some pixels that are right and some that are not, found one kind"
             )
-        x, y = _columns(evidence).double(), right.double()
-        w = torch.zeros(x.shape[1], dtype=torch.float64)
-        small = 1e-4 * len(x) * torch.eye(len(w), dtype=torch.float64)
-        for _ in range(steps):
-            p = (x @ w).sigmoid()
-            gradient = x.T @ (p - y) + small @ w
-            step = torch.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + small, gradient)
-            w = w - step
-            if float(step.abs().max()) < 1e-8:
-                break
+        w = fit_logistic(_columns(evidence), right, penalty=1e-4)
         assert isinstance(self.weight, Tensor)
         self.weight.copy_(w)
 

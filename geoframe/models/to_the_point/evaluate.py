@@ -69,19 +69,20 @@ def evaluate(
         out["pck_10"] = keypoint_pck(through, crops.points, seen, side, alpha=0.1)
         out["pck_15"] = keypoint_pck(through, crops.points, seen, side, alpha=0.15)
         out["pck_10_regressed"] = keypoint_pck(regressed, crops.points, seen, side, alpha=0.1)
-    confidence = predictor.confidence(posed)
+    evidence = predictor.model.evidence(found, posed)
+    confidence = predictor.confidence(evidence)
     out["confidence"] = float(confidence.mean())
     if crops.truth is not None:
-        out |= _against_truth(predictor, crops, posed, confidence)
+        out |= _against_truth(predictor, crops, posed, evidence)
     return out
 
 
 def _against_truth(
-    predictor: Predictor, crops: ObjectCrops, posed: Posed, confidence: Tensor
+    predictor: Predictor, crops: ObjectCrops, posed: Posed, evidence: Tensor
 ) -> dict[str, float]:
     assert crops.truth is not None
     error = rotation_errors(predictor.model, crops, posed)
-    doubtful = torch.tensor([bool(w) for w in predictor.warnings(posed)])
+    doubtful = torch.tensor([bool(w) for w in predictor.warnings(posed, evidence)])
     wrong = error > RIGHT
     x, faces = crops.truth.double(), predictor.model.faces
     surface = [surface_error(a, b, faces) for a, b in zip(posed.verts, x, strict=True)]
@@ -129,10 +130,12 @@ def reconstructed(
         deform: see `ToThePoint.solve`.
         steps: see `ToThePoint.solve`.
     """
-    parts = [model(as_images(crops.image[rows])) for rows in torch.arange(len(crops)).split(_BATCH)]
-    points, visibility = (torch.cat([getattr(p, name) for p in parts]) for name in ("points", "visibility"))
-    masks = [p.mask for p in parts if p.mask is not None]
-    found = Positions(points, visibility, torch.cat(masks) if masks else None)
+    parts = [
+        model(as_images(crops.image[rows]))._replace(heat=None)  # large, and of no use here
+        for rows in torch.arange(len(crops)).split(_BATCH)
+    ]
+    columns = zip(*parts, strict=True)
+    found = Positions(*(None if c[0] is None else torch.cat(c) for c in columns))
     return found, model.solve(found, deform=deform, steps=steps)
 
 

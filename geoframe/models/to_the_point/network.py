@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
@@ -19,6 +20,7 @@ from geoframe.fitting.collections import on_screen, place
 from geoframe.heads.backbone import Backbone
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
 from geoframe.layers.shape_modes import ShapeModes
+from geoframe.metrics.reconstruction import soft_iou
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.solve.pose import Solution, solve_pose
 from geoframe.surface import farthest_points
@@ -28,6 +30,8 @@ HEADS = ("control", "dense")
 N_FUNCTIONS = 40  # that the modes are made of
 DAMPING = 4.0  # of the highest of them against the lowest
 _SPREAD_FUNCTIONS = 24  # that positions are made of
+N_EVIDENCE = 5  # numbers that the confidence is made of
+_FINER = 4  # times the head's mask, that the silhouette is drawn to be compared with it
 _LENS_STEPS = 2  # corrections of the positions for perspective
 
 
@@ -86,7 +90,9 @@ class ToThePoint(nn.Module):
         self.mode = check_choice(mode, ("alternation", "joint"), "mode")
         self.scale = check_choice(scale, ("free", "std"), "scale")
         self.hidden, self.ridge, self.lens = hidden, ridge, lens
-        self.register_buffer("calibration", torch.tensor([0.0, 0.0, 1.0, 0.0]))  # see `geoframe...evaluate`
+        self.register_buffer(
+            "calibration", torch.tensor([0.0] * (N_EVIDENCE - 1) + [1.0, 0.0])
+        )  # and the limit
 
     @property
     def faces(self) -> Tensor:
@@ -136,6 +142,32 @@ class ToThePoint(nn.Module):
         screen = posed.screen(size).detach()
         with torch.no_grad():
             return vertex_visibility(rasterize(screen, self.faces, (size, size)), self.faces, screen)
+
+    @torch.no_grad()
+    def evidence(self, found: Positions, posed: Posed) -> Tensor:
+        """What tells whether a pose is right, and whether the image shows the category at all.
+
+        Args:
+            found: what the network said.
+            posed: the meshes that explain it.
+
+        Returns:
+            (B, 5): how badly the pose explains the positions; how much better than the second one does; the overlap of
+            silhouette and the head's mask; how spread the places of the control points are; and 1. The first, second
+            and fourth are logarithms. What the head does not say is 0.
+        """
+        s = posed.solution
+        misfit = (s.residual / s.scale.clamp_min(1e-6)).clamp(1e-4, 1).log()
+        lead = (s.second.residual / s.residual.clamp_min(1e-9)).clamp(1, 10).log()
+        overlap, spread = torch.zeros_like(misfit), torch.zeros_like(misfit)
+        if found.mask is not None:
+            size = _FINER * found.mask.shape[-1]
+            drawn = rasterize(posed.screen(size), self.faces, (size, size)).mask
+            share = F.avg_pool2d(drawn.to(misfit)[:, None], _FINER)[:, 0]
+            overlap = soft_iou(share, found.mask.sigmoid().to(misfit))
+        if found.spread is not None:
+            spread = found.spread.to(misfit).clamp_min(1e-3).log()
+        return torch.stack([misfit, lead, overlap, spread, torch.ones_like(lead)], 1).float()
 
 
 def _full(x: Tensor) -> Tensor:

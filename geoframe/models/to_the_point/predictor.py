@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from geoframe._check import check_float, check_shape
 from geoframe._random import seeded
 from geoframe.canonical import load_surface
+from geoframe.data.augment import shuffle_tiles
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops, crop_object
 from geoframe.data.object_templates import ObjectTemplate
@@ -26,6 +27,7 @@ from geoframe.fitting.explained import (
     explain_by_points,
 )
 from geoframe.heads.backbone import backbone
+from geoframe.layers.logistic import fit_logistic
 from geoframe.models.to_the_point.evaluate import RIGHT, reconstructed
 from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
 from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets
@@ -37,6 +39,8 @@ from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
 _log = logging.getLogger(__name__)
+_DOUBTFUL = 0.5  # confidence below which there is a warning
+_PENALTY = 1e-3  # of the confidence's weights
 _EVERY = 20  # which crop is set aside
 _FEWEST = 200  # crops, below which none is
 _RIDGES = (0.5, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
@@ -56,7 +60,7 @@ class Reconstruction(NamedTuple):
         scale: pixels a unit of the template.
         translation: (2,) pixels, where the template's origin lands.
         pixels: for each pixel of the image the place on the template.
-        confidence: in [0, 1], that the rotation is right.
+        confidence: in [0, 1], that the category is seen and the rotation right to 30 degrees.
         warnings: in sentences; none where nothing speaks against the pose.
     """
 
@@ -121,15 +125,19 @@ class Predictor:
         else:
             crop = crop_object(image, mask, self.size)
         with torch.no_grad():
-            posed = self.model.solve(self.model(as_images(crop[0][None])))
-        return self.reconstruction(image, posed, 0, crop[2])
+            found = self.model(as_images(crop[0][None]))
+            posed = self.model.solve(found)
+        return self.reconstruction(image, posed, self.model.evidence(found, posed), 0, crop[2])
 
-    def reconstruction(self, image: Tensor, posed: Posed, i: int, crop: Crop) -> Reconstruction:
+    def reconstruction(
+        self, image: Tensor, posed: Posed, evidence: Tensor, i: int, crop: Crop
+    ) -> Reconstruction:
         """One of several solved poses as a mesh in its image.
 
         Args:
             image: (3, H, W) in [0, 1].
             posed: of the crops.
+            evidence: of the crops, see `ToThePoint.evidence`.
             i: which.
             crop: where it was cut from the image.
         """
@@ -143,6 +151,7 @@ class Predictor:
         seen = self.model.seen(posed, self.size)[i]
         s = posed.solution
         one = Posed(posed.verts[i : i + 1], posed.projected[i : i + 1], _row(s, i))
+        told = evidence[i : i + 1]
         at = self._textured(placed[:, :2], seen)
         colors = sample_image(image, at).clamp(0, 1)
         uv = at / at.new_tensor([W, H])
@@ -150,34 +159,47 @@ class Predictor:
         mesh = Mesh(verts, faces, colors.to(surface.dtype), uv.to(surface.dtype))
         scale = float(s.scale[i]) * self.size / 2 * unit
         t = crop.to_image(((s.t[i] + 1) * (self.size / 2))[None])[0]
-        confidence = float(self.confidence(one)[0])
+        confidence = float(self.confidence(told)[0])
         pixels = PixelMap.of_fragments(fragments, surface)
         pixels = pixels.replace(confidence=pixels.mask.float() * confidence)
-        return Reconstruction(mesh, placed, seen, s.R[i], scale, t, pixels, confidence, self.warnings(one)[0])
+        return Reconstruction(
+            mesh, placed, seen, s.R[i], scale, t, pixels, confidence, self.warnings(one, told)[0]
+        )
 
     def _textured(self, at: Tensor, seen: Tensor) -> Tensor:
         """(V, 2) pixels that show each vertex; of a hidden one those of the other side, where that is seen."""
         there = self.template.mirrored(seen[:, None].float())[:, 0] > 0.5
         return torch.where((~seen & there)[:, None], self.template.mirrored(at), at)
 
-    def confidence(self, posed: Posed) -> Tensor:
-        """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth."""
-        weight = cast(Tensor, self.model.calibration)[:3]
-        return (_evidence(posed).to(weight) @ weight).sigmoid()
+    def confidence(self, evidence: Tensor) -> Tensor:
+        """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth.
 
-    def warnings(self, posed: Posed) -> list[tuple[str, ...]]:
-        """What speaks against each pose, in sentences."""
-        limit = float(cast(Tensor, self.model.calibration)[3])
+        Args:
+            evidence: (n, 5), see `ToThePoint.evidence`.
+        """
+        weight = cast(Tensor, self.model.calibration)[:-1]
+        return (evidence.to(weight) @ weight).sigmoid()
+
+    def warnings(self, posed: Posed, evidence: Tensor) -> list[tuple[str, ...]]:
+        """What speaks against each pose, in sentences.
+
+        Args:
+            posed: n.
+            evidence: (n, 5), see `ToThePoint.evidence`.
+        """
+        limit = float(cast(Tensor, self.model.calibration)[-1])
         s, out = posed.solution, []
         apart = rotation_angle(s.R, s.second.R).rad2deg()
         for sure, unique, far in zip(
-            self.confidence(posed).tolist(), s.unique.tolist(), apart.tolist(), strict=True
+            self.confidence(evidence).tolist(), s.unique.tolist(), apart.tolist(), strict=True
         ):
             told = []
             if not unique and far > _FAR:
                 told.append(f"another pose, {far:.0f} degrees away, explains the positions almost as well")
             if sure < limit:
-                told.append(f"the pose is doubtful (confidence {sure:.2f} below {limit:.2f})")
+                told.append(
+                    f"the pose is doubtful, or this is something else (confidence {sure:.2f} below {limit:.2f})"
+                )
             out.append(tuple(told))
         return out
 
@@ -436,7 +458,11 @@ def _looks(
 
 
 def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor) -> None:
-    """Choose the ridge and calibrate the confidence on crops that were set aside."""
+    """Choose the ridge and calibrate the confidence on crops that were set aside.
+
+    As many pictures again are their tiles in another order, in which nothing is right: they stand for pictures of
+    something else.
+    """
     rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
     if not len(rows):
         return
@@ -450,32 +476,14 @@ def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor
         off = (drawn ^ some.mask).sum((1, 2)) / some.mask.sum((1, 2))
         best = min(best, (float(off.mean()), ridge), key=lambda pair: pair[0])
     model.ridge = best[1]
-    posed = reconstructed(model, some)[1]
+    found, posed = reconstructed(model, some)
     likeliest = told.belief[rows].argmax(1)
     true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
     right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
-    cast(Tensor, model.calibration).copy_(_fitted_confidence(_evidence(posed), right))
-
-
-def _evidence(posed: Posed) -> Tensor:
-    """(n, 3): how badly the pose explains the positions, how much better than the second one does, and 1."""
-    s = posed.solution
-    misfit = (s.residual / s.scale.clamp_min(1e-6)).clamp(1e-4, 1).log()
-    lead = (s.second.residual / s.residual.clamp_min(1e-9)).clamp(1, 10).log()
-    return torch.stack([misfit, lead, torch.ones_like(lead)], 1).float()
-
-
-def _fitted_confidence(evidence: Tensor, right: Tensor) -> Tensor:
-    """(4,) weights of a logistic function, by Newton's method with a small ridge, and the limit of a warning."""
-    x, y = evidence.double(), right.double()
-    w = torch.tensor([0.0, 0.0, 1.0]).double()
-    prior = torch.diag(torch.tensor([1.0, 1.0, 0.1]).double())
-    for _ in range(50):
-        p = (x @ w).sigmoid()
-        gradient = x.T @ (p - y) + prior @ w
-        w = w - torch.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + prior, gradient)
-    limit = min(0.5, float((x @ w).sigmoid().quantile(0.5)))
-    return torch.cat([w, torch.tensor([limit]).double()]).float()
+    other = reconstructed(model, replace(some, image=shuffle_tiles(some.image, seed=len(some))))
+    evidence = torch.cat([model.evidence(found, posed), model.evidence(*other)])
+    weight = fit_logistic(evidence, torch.cat([right, torch.zeros_like(right)]), penalty=_PENALTY)
+    cast(Tensor, model.calibration).copy_(torch.cat([weight, weight.new_tensor([_DOUBTFUL])]))
 
 
 def _row(solution: Any, i: int) -> Any:
