@@ -178,6 +178,23 @@ def test_turn_about_the_vertical_is_the_best_of_all_angles(up):
     torch.testing.assert_close(same.scale, torch.full((3,), 2.0, dtype=torch.float64))
 
 
+def test_left_out_errors_are_those_of_fits_without_a_row():
+    """Each answer is regressed anew from the other rows, means included, with the penalty that all rows gave."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(9, 4, generator=g, dtype=torch.float64)
+    y = x[:, :2] * 3 + 0.1 * torch.randn(9, 2, generator=g, dtype=torch.float64) + 5
+    found = metrics.left_out_errors(x, y, ridge=0.1)
+    penalty = 0.1 * (x - x.mean(0)).square().sum(1).mean()
+    for i in range(9):
+        rows = torch.arange(9) != i
+        a, b = x[rows] - x[rows].mean(0), y[rows] - y[rows].mean(0)
+        W = torch.linalg.solve(a.T @ a + penalty * torch.eye(4).double(), a.T @ b)
+        said = y[rows].mean(0) + (x[i] - x[rows].mean(0)) @ W
+        assert float(found[i]) == pytest.approx(float((said - y[i]).norm()), rel=1e-9)
+    with pytest.raises(ValueError, match="x, y: expected at least three rows"):
+        metrics.left_out_errors(x[:2], y[:2])
+
+
 def test_bad_input_is_told():
     with pytest.raises(ValueError, match="n: expected an integer at least 2"):
         metrics.random_pairs(1, 3)

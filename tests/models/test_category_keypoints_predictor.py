@@ -109,6 +109,25 @@ def test_a_resumed_training_is_the_same(chairs, small, tmp_path):
         assert torch.equal(a, b)
 
 
+def test_a_run_is_used_before_its_end_and_goes_on_after_it(chairs, small, tmp_path):
+    def stop(text, _share):
+        if text.startswith("epoch 2/2"):
+            raise KeyboardInterrupt
+
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        train(chairs(8, 0), out=out, recipe=small(), accelerator="cpu", progress=stop)
+    early = load(out)
+    assert early.about["epochs"] == 1 and not early.about["finished"]
+    told = early.predict(chairs(2, 5).points)
+    assert told.keypoints.shape == (2, early.model.basis.n_keypoints, 3) and told.score.isnan().all()
+    done = train(chairs(8, 0), out=out, recipe=small(), accelerator="cpu")
+    longer = train(chairs(8, 0), out=out, recipe=small().with_epochs(3), accelerator="cpu")
+    assert len((out / "log.csv").read_text().splitlines()) == 1 + 3
+    before, after = (list(x.model.state_dict().values()) for x in (done, longer))
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
 def test_a_run_goes_on_only_with_its_own_clouds_losses_settings_and_batches(chairs, small, tmp_path):
     def again(clouds, **more):
         base = {"recipe": small(base=PAPER), "out": tmp_path, "accelerator": "cpu"}
