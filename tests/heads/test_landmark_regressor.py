@@ -34,7 +34,7 @@ def _look(views):
 
 
 @pytest.fixture(scope="module")
-def test_set():
+def unseen():
     return _pictures(30, seed=99)
 
 
@@ -51,20 +51,20 @@ def regressors():
     }
 
 
-def test_a_second_look_is_nearer(regressors, test_set):
-    errors = {m: _error(r(_look, test_set[0]).points, test_set[1]) for m, r in regressors.items()}
+def test_a_second_look_is_nearer(regressors, unseen):
+    errors = {m: _error(r(_look, unseen[0]).points, unseen[1]) for m, r in regressors.items()}
     assert errors["cascade"] < 0.06 and errors["cascade"] < 0.6 * errors["linear"]
 
 
 @pytest.mark.parametrize("n", [2, 5])
-def test_few_labels_are_enough_where_the_frame_is_good(n, test_set):
+def test_few_labels_are_enough_where_the_frame_is_good(n, unseen):
     images, points = _pictures(n, seed=2)
     few = fit_regressor(_look, images, points, size=(SIDE, SIDE), unlabelled=_pictures(10, seed=3)[0])
-    assert _error(few(_look, test_set[0]).points, test_set[1]) < 0.25
+    assert _error(few(_look, unseen[0]).points, unseen[1]) < 0.25
 
 
-def test_confidence_is_a_probability_and_lower_for_noise(regressors, test_set):
-    found = regressors["cascade"](_look, test_set[0])
+def test_confidence_is_a_probability_and_lower_for_noise(regressors, unseen):
+    found = regressors["cascade"](_look, unseen[0])
     noise = regressors["cascade"](
         _look, torch.rand(30, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     )
@@ -90,7 +90,7 @@ def _spread(points):
     return (points - points.mean(1, keepdim=True)).square().sum(-1).mean(1).sqrt()[:, None, None]
 
 
-def test_confidence_is_the_share_of_images_that_are_right(regressors, test_set):
+def test_confidence_is_the_share_of_images_that_are_right(regressors, unseen):
     """Not on the images that it was fitted to."""
     images, points = _pictures(200, seed=50)
     found = regressors["cascade"](_look, images)
@@ -99,20 +99,20 @@ def test_confidence_is_the_share_of_images_that_are_right(regressors, test_set):
     assert calibration_gap(found.confidence, right) < 0.2
 
 
-def test_batch_mates_do_not_matter(regressors, test_set):
-    whole = regressors["cascade"](_look, test_set[0]).points
-    alone = regressors["cascade"](_look, test_set[0][4:5]).points
+def test_batch_mates_do_not_matter(regressors, unseen):
+    whole = regressors["cascade"](_look, unseen[0]).points
+    alone = regressors["cascade"](_look, unseen[0][4:5]).points
     assert torch.allclose(whole[4:5], alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["cascade", "linear"])
-def test_tensors_make_the_same_regressor(method, regressors, test_set):
+def test_tensors_make_the_same_regressor(method, regressors, unseen):
     again = LandmarkRegressor.from_tensors(regressors[method].tensors())
-    a, b = (r(_look, test_set[0]) for r in (again, regressors[method]))
+    a, b = (r(_look, unseen[0]) for r in (again, regressors[method]))
     assert torch.equal(a.points, b.points) and torch.equal(a.confidence, b.confidence)
 
 
-def test_points_of_the_network_serve_as_well(test_set):
+def test_points_of_the_network_serve_as_well(unseen):
     def look(views):
         seen = _look(views).field
         weight = (views[:, 2:] > 0.5).float()
@@ -126,17 +126,17 @@ def test_points_of_the_network_serve_as_well(test_set):
 
     images, points = _pictures(12, seed=5)
     fitted = fit_regressor(look, images, points, size=(SIDE, SIDE))
-    assert _error(fitted(look, test_set[0]).points, test_set[1]) < 0.1
+    assert _error(fitted(look, unseen[0]).points, unseen[1]) < 0.1
 
 
-def test_warped_copies_help_the_linear_way(test_set):
+def test_warped_copies_help_the_linear_way(unseen):
     images, points = _pictures(6, seed=7)
     plain, more = (
         _error(
             fit_regressor(_look, images, points, size=(SIDE, SIDE), method="linear", copies=c)(
-                _look, test_set[0]
+                _look, unseen[0]
             ).points,
-            test_set[1],
+            unseen[1],
         )
         for c in (0, 10)
     )

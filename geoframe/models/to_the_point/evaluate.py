@@ -134,10 +134,20 @@ def reconstructed(
         model(as_images(crops.image[rows]))._replace(heat=None)  # large, and of no use here
         for rows in torch.arange(len(crops)).split(_BATCH)
     ]
-    columns = zip(*parts, strict=True)
-    found = Positions(*(None if c[0] is None else torch.cat(c) for c in columns))
+    found = Positions(
+        torch.cat([p.points for p in parts]),
+        torch.cat([p.visibility for p in parts]),
+        _joined([p.mask for p in parts]),
+        spread=_joined([p.spread for p in parts]),
+    )
     return found, model.solve(found, deform=deform, steps=steps)
 
 
 def _mean(x: list[float]) -> float:
     return sum(x) / len(x)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    """What a head says of all batches, or None where it says nothing."""
+    known = [x for x in parts if x is not None]
+    return torch.cat(known) if known else None

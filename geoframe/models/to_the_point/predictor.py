@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -328,9 +328,21 @@ def train(
     mine = torch.nonzero(~held)[:, 0]
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
     for k in range(rounds):
-        _learn(
-            *(model, crops, vertices, told, mine, _part(recipe, k, rounds), Path(out), k, rounds, seed),
-            *(accelerator, devices, about, progress, None if look is None else _looks(look, described)),
+        goals = None if told is None else Targets(told.points[mine], told.seen[mine], told.belief[mine])
+        losses = BatchLosses(_part(recipe, k, rounds), crops[mine], vertices, goals)
+        fit(
+            model,
+            _batches(losses, seed),
+            losses,
+            out=Path(out) if rounds == 1 else Path(out) / f"round{k}",
+            schedule=losses.recipe.schedule,
+            seed=seed + k,
+            accelerator=accelerator,
+            devices=devices,
+            bad_steps="skip",
+            run=about,
+            progress=progress,
+            pictures=None if look is None else _looks(look, described),
         )
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
@@ -407,48 +419,16 @@ def _part(recipe: Recipe, k: int, rounds: int) -> Recipe:
     )
 
 
-def _learn(
-    model: ToThePoint,
-    crops: ObjectCrops,
-    vertices: Tensor,
-    told: Explained | None,
-    mine: Tensor,
-    recipe: Recipe,
-    out: Path,
-    k: int,
-    rounds: int,
-    seed: int,
-    accelerator: str,
-    devices: int,
-    about: Mapping[str, Any],
-    progress: Callable[[str, float], None] | None,
-    pictures: Pictures | None,
-) -> None:
-    """One round of training on the crops `mine`."""
-    some = crops[mine]
-    targets = None
-    if told is not None:
-        targets = Targets(told.points[mine], told.seen[mine], told.belief[mine])
+def _batches(losses: BatchLosses, seed: int) -> Callable[[int, int, int], Iterator[dict[str, Tensor]]]:
+    """The crops of the losses in batches, each with the number of its step."""
+    crops, size = losses.crops, losses.recipe.batch
 
-    def batches(epoch: int, rank: int, world: int) -> Any:
-        drawn = some.batches(recipe.batch, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
-        first = epoch * max(len(some) // recipe.batch, 1)
+    def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
+        drawn = crops.batches(size, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+        first = epoch * max(len(crops) // size, 1)
         return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
 
-    fit(
-        model,
-        batches,
-        BatchLosses(recipe, some, vertices, targets),
-        out=out if rounds == 1 else out / f"round{k}",
-        schedule=recipe.schedule,
-        seed=seed + k,
-        accelerator=accelerator,
-        devices=devices,
-        bad_steps="skip",
-        run=about,
-        progress=progress,
-        pictures=pictures,
-    )
+    return batches
 
 
 def _looks(
