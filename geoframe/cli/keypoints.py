@@ -180,7 +180,7 @@ def _title(name: str, score: float, doubtful: bool) -> str:
     """A cloud's name with its score, if it has one."""
     if score != score:
         return name
-    return f"{name}: {score:.2f}{' (see warning)' if doubtful else ''}"
+    return f"{name}: score {score:.2f}{', doubtful' if doubtful else ''}"
 
 
 def evaluate(

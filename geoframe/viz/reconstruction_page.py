@@ -18,7 +18,7 @@ from geoframe.render import rasterize
 from geoframe.surface.io import save
 from geoframe.surface.mesh import Mesh
 from geoframe.viz.images import as_picture, contact_sheet
-from geoframe.viz.page import card, cards, image, packed, table, write_page
+from geoframe.viz.page import image, packed, write_page
 from geoframe.viz.surfaces import canonical_colors, draw_surface, page_surface, save_picture
 
 _LEAD = (
@@ -148,11 +148,12 @@ def write_reconstruction_page(
             f"pictures: expected one or more, a reconstruction and a name for each, found {len(pictures)}, "
             f"{len(reconstructions)} and {len(names)}"
         )
-    figures, surfaces, rows = [], [], []
+    figures, surfaces = [], []
     for i, (picture, r, name) in enumerate(zip(pictures, reconstructions, names, strict=True), 1):
         beside = contact_sheet([picture, draw_on_image(picture, r)], columns=2, size=260)
+        told = "".join(f"<br>{html.escape(line)}" for line in (f"confidence {r.confidence:.2f}", *r.warnings))
         figures.append(
-            f'<div class="pair"><figure>{image(beside, name)}<figcaption><b>{html.escape(name)}</b></figcaption>'
+            f'<div class="pair"><figure>{image(beside, name)}<figcaption><b>{html.escape(name)}</b>{told}</figcaption>'
             f'</figure><figure><canvas id="c{i}"></canvas></figure></div>'
         )
         plain = Mesh(r.mesh.verts, r.mesh.faces)
@@ -160,15 +161,13 @@ def write_reconstruction_page(
         assert colors is not None
         shown = page_surface(plain, name=name, view=upright_views(r, 1)[0])
         surfaces.append(shown | {"colors": packed(np.round(255 * colors.numpy()), "u1")})
-        rows.append((name, f"{r.confidence:.2f}", "; ".join(r.warnings) or "none"))
     bar = (
         '<div id="bar"><button id="reset">Reset the view</button><button id="back">Other side</button></div>'
     )
-    told = cards([card("Images", table(rows, ("image", "confidence", "warnings")), wide=True)])
     write_page(
         path,
         title,
-        "\n".join([bar, *figures, told]),
+        "\n".join([bar, *figures]),
         lead=_LEAD,
         scripts=("surface_view.js", "reconstruction_page.js"),
         data={"surfaces": surfaces},
