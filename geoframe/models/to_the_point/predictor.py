@@ -310,16 +310,7 @@ def train(
         head = position_head(recipe.head, net, template, **recipe.head_settings)
         settings = {"lens": 0.0 if told is None else told.lens} | dict(recipe.solver)
         model = ToThePoint(head, shape, template, **settings)
-    about = {
-        "recipe": recipe.name,
-        "backbone": recipe.backbone,
-        "head": recipe.head,
-        "head_settings": dict(recipe.head_settings),
-        "losses": asdict(recipe.losses),
-        "keypoints": keypoints,
-        "crops": len(crops),
-        "seed": seed,
-    }
+    about = _about(recipe) | {"keypoints": keypoints, "crops": len(crops), "seed": seed}
 
     def described(m: nn.Module) -> Predictor:
         return Predictor(cast(ToThePoint, m), recipe.size, about)
@@ -351,6 +342,17 @@ def train(
     predictor = described(model.eval())
     predictor.save(out)
     return predictor
+
+
+def _about(recipe: Recipe) -> dict[str, Any]:
+    """What a model keeps of its recipe: what it takes to build it again, and the losses."""
+    return {
+        "recipe": recipe.name,
+        "backbone": recipe.backbone,
+        "head": recipe.head,
+        "head_settings": dict(recipe.head_settings),
+        "losses": asdict(recipe.losses),
+    }
 
 
 def _vertices(crops: ObjectCrops, template: ObjectTemplate) -> Tensor:
