@@ -69,16 +69,17 @@ class ShapeModes(nn.Module):
 
     def template(self) -> Tensor:
         """(V, 3) the mean shape ``T + m``."""
-        offset = cast(Tensor, self.functions) @ self.mean
-        return cast(Tensor, self.verts) + (offset if self.mirror is None else self._symmetric(offset))
+        verts = cast(Tensor, self.verts)
+        if self.mirror is None:
+            return verts + cast(Tensor, self.functions) @ self.mean
+        return verts + self._symmetric(self.mean)
 
     def basis(self) -> Tensor:
         """(K, V, 3)."""
-        B = cast(Tensor, self.functions) @ self.modes
-        if self.n_symmetric:
-            even = self._symmetric(B[: self.n_symmetric])
-            B = torch.cat([even, B[self.n_symmetric :]])
-        return B
+        odd = cast(Tensor, self.functions) @ self.modes[self.n_symmetric :]
+        if not self.n_symmetric:
+            return odd
+        return torch.cat([self._symmetric(self.modes[: self.n_symmetric]), odd])
 
     def forward(self, alpha: Tensor) -> Tensor:
         """Shapes (..., V, 3) of coefficients (..., K)."""
@@ -88,8 +89,11 @@ class ShapeModes(nn.Module):
         """Vector fields (..., V, 3) as their mirror images are; shapes likewise."""
         return (cast(Tensor, self.mirror) @ field) @ cast(Tensor, self.reflection).mT
 
-    def _symmetric(self, field: Tensor) -> Tensor:
-        return (field + self.reflected(field)) / 2
+    def _symmetric(self, weights: Tensor) -> Tensor:
+        """Fields (..., V, 3) of weights (..., M, 3), made symmetric: the functions are mirrored, not each field."""
+        functions = cast(Tensor, self.functions)
+        mirrored = cast(Tensor, self.mirror) @ functions
+        return (functions @ weights + mirrored @ (weights @ cast(Tensor, self.reflection).mT)) / 2
 
     @torch.no_grad()
     def standardise(self, alpha: Tensor) -> Tensor:
