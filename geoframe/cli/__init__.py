@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from geoframe.cli import embed, features, frame, keypoints, landmarks, reconstruct
@@ -67,11 +67,20 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with `argv` (default: the process's own) and return the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever reads, such as head, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(words: list[str]) -> int:
     debug = "--debug" in words
     words = [w for w in words if w != "--debug"]
     if not words or words[0] in ("-h", "--help"):
-        print(_help())
+        print(_help(COMMANDS))
         return 0 if words else 2
     if words[0] == "--version":
         from geoframe import __version__
@@ -82,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         known = [c for c in COMMANDS if c.split()[0] == name] or COMMANDS
         if known is not COMMANDS and words[1:2] in (["-h"], ["--help"]):
-            print(_help())
+            print(_help({c: COMMANDS[c] for c in known}))
             return 0
         wanted = " ".join(words[: 1 if known is COMMANDS else 2])
         return _complain("geoframe", f"unknown command {wanted!r}; expected one of {', '.join(known)}", 2)
@@ -92,13 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(command, int):
             return command
         command()
-        sys.stdout.flush()
         return 0
     except KeyboardInterrupt:
         return _complain(program, "interrupted", 130)
-    except BrokenPipeError:  # whoever reads, such as head, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except BrokenPipeError:
+        raise
     except PartFailed as err:
         return _complain(program, str(err), 1)
     except Exception as err:
@@ -109,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(program, f"failed with {type(err).__name__}: {err}; add --debug to see where", 1)
 
 
-def _help() -> str:
+def _help(commands: Mapping[str, Callable[..., None]]) -> str:
     import geoframe
 
     lines = [
@@ -119,8 +126,8 @@ def _help() -> str:
         "",
         "commands:",
     ]
-    width = max(map(len, COMMANDS))
-    for name, command in COMMANDS.items():
+    width = max(map(len, commands))
+    for name, command in commands.items():
         lines.append(f"  {name:{width}s} {(command.__doc__ or '').splitlines()[0]}")
     lines += ["", "geoframe COMMAND --help tells more; --debug shows where a failure comes from; --version."]
     return "\n".join(lines)
