@@ -5,7 +5,7 @@
 Two of three birds of each species are learned from, the third is tested. In every step `solve_pose` poses some birds
 and finds their coefficients from the keypoints; the loss of silhouette and keypoints goes back through the solution, by
 the implicit function theorem, to the mean shape and the modes. A tested bird is solved by its keypoints alone, then
-fitted to keypoints and mask with the shape as it was learned.
+fitted to keypoints and mask with the shape as it was learned; and each of its keypoints is looked for by the others.
 
 Writes OUT/results.json (flat names -> numbers), OUT/shape.pt and OUT/collection.png.
 """
@@ -182,12 +182,26 @@ def measured(
         target = whole.masks > 0.5
         iou = (drawn[name] & target).sum((1, 2)) / (drawn[name] | target).sum((1, 2))
         results |= {f"{name}.iou": float(iou.mean()), f"{name}.pck": share_right(points, whole)}
+    for name in ("mean", "keypoints"):
+        points = left_out(known, shape, setting.ridge, modes=name == "keypoints")
+        results[f"{name}.pck_left_out"] = share_right(points, whole)
     every = slice(None, None, max(1, len(birds) // 8))
     rows = []
     for name in ("mean", "keypoints", "both"):
         layers = torch.stack([drawn[name][every], whole.masks[every] > 0.5, whole.masks[every] > 0.5], -1)
         rows.append(torch.cat(list(layers[:8]), 1))
     return results, (torch.cat(rows).byte() * 255).numpy()
+
+
+def left_out(known: Collection, shape: ShapeModes, ridge: float, *, modes: bool) -> Tensor:
+    """(n, L, 2) where each keypoint is expected by the others: solved without it, one after another."""
+    points = torch.zeros_like(known.points)
+    for i in track(range(points.shape[1]), "keypoints left out"):
+        weights = known.weights.clone()
+        weights[:, i] = 0
+        latents = solved(known._replace(weights=weights), shape, ridge, modes)
+        points[:, i] = latents.project(shape(latents.alpha))[:, known.vertices[i], :2]
+    return points
 
 
 def silhouettes(latents: Latents, shape: ShapeModes, faces: Tensor) -> Tensor:
