@@ -18,6 +18,7 @@ from geoframe.placing.placement import Placement, train_placement
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
 _MOST = 96  # of them are corrupted in every way
+_SOUND = 512  # of those that were learned from say what is odd and yet sound
 _CLEAN = ("clean", "turned 75", "turned 180")
 _KINDS = (
     *_CLEAN,
@@ -93,7 +94,12 @@ def calibrate(
         moved.append((places - truth).norm(dim=-1).float())
         clean.append(torch.full((len(places),), kind in _CLEAN))
     tables = [torch.cat(x) for x in (told, gaps, moved, clean)]
-    confidence.calibrate(*tables)
+    sound = learned.only(torch.linspace(0, len(learned) - 1, min(len(learned), _SOUND)).long().tolist())
+    located = locate(model, placement, sound.points)
+    parts = located.points.split(INFERENCE_BATCH)
+    confidence.calibrate(
+        *tables, torch.cat([_seen(model, placement, confidence, group, p)[1] for p in parts])
+    )
     score = confidence(tables[0], tables[1])[0]
     flagged, bad = score < confidence.limit, tables[2].mean(1) > MOVED
     shares = {

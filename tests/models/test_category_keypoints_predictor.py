@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
-from geoframe.data import rotate_randomly
+from geoframe.data import load_clouds, rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
 from geoframe.placing.locate import settle
 from geoframe.transforms import rotation_about_axis
@@ -70,6 +71,53 @@ def test_a_stored_predictor_is_the_same(chairs, predictor, tmp_path):
     assert bool(first.score.isnan().all()) and first.warnings == ("", "")  # too few clouds to calibrate
     assert again.category == "chair" and again.about == predictor.about
     assert again.about["shapes"] == 24 and again.about["recipe"] == "geoframe" and again.about["epochs"] == 5
+
+
+def test_weights_that_are_stored_small_are_nearly_the_same(chairs, predictor, tmp_path):
+    predictor.save(tmp_path / "whole")
+    predictor.save(tmp_path / "small", small=True)
+    sizes = [(tmp_path / x / "model.safetensors").stat().st_size for x in ("whole", "small")]
+    assert sizes[1] < 0.35 * sizes[0]
+    again = load(tmp_path / "small")
+    for (name, a), b in zip(
+        predictor.model.state_dict().items(), again.model.state_dict().values(), strict=True
+    ):
+        largest = a.abs().amax(-1, keepdim=True) if a.ndim else a.abs()
+        assert bool(((a - b).abs() <= largest / 250 + 1e-7).all()), name
+    clouds = chairs(4, 3).points
+    off = (again.predict(clouds).keypoints - predictor.predict(clouds).keypoints).norm(dim=-1)
+    assert float(off.mean()) < 0.01 * 50
+
+
+@pytest.fixture(scope="module")
+def procedural():
+    """The model of the package, and chairs that it has not seen."""
+    return load("chair"), load_clouds("procedural", "chair", split="test", limit=3)
+
+
+def test_a_wrong_turn_is_left_where_another_fits(procedural):
+    """From a start a quarter turn off, the other starts find what the search of all angles finds."""
+    predictor, clouds = procedural
+    points = clouds.points.double()
+    right = predictor._look(points)
+    R = right.located.motion.R @ rotation_about_axis(torch.tensor(math.pi / 2).double(), predictor.up)
+    wrong = predictor._look(points, R)
+    assert bool((wrong.score < predictor.limit).all()) and bool((right.score > wrong.score).all())
+    found = predictor._other_turns(points, wrong)
+    torch.testing.assert_close(found.score, right.score, atol=0.05, rtol=0)
+    places = [x.located.motion(x.found.keypoints.double()) for x in (found, right)]
+    torch.testing.assert_close(*places, atol=0.02, rtol=0)
+    kept = predictor._other_turns(points, right)
+    assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
+
+
+def test_the_model_of_the_package_trusts_chairs_and_no_other_shapes(procedural):
+    predictor, clouds = procedural
+    found = predictor.predict(clouds.points)
+    assert bool((found.score >= predictor.limit).all()) and found.warnings == ("",) * 3
+    ball = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
+    told = predictor.predict(ball / ball.norm(dim=-1, keepdim=True), any_up=False)
+    assert bool((told.score < predictor.limit).all()) and all("not to be trusted" in w for w in told.warnings)
 
 
 def test_a_model_in_double_precision_predicts_in_it(chairs, folder):

@@ -26,7 +26,7 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     evidence, gaps, moved, clean = runs
     learn, test = slice(0, 600), slice(600, None)
     made = Confidence(3)
-    made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn])
+    made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn], evidence[:0])
     score, uncertainty = made(evidence[test], gaps[test])
     flagged, bad = score < made.limit, moved[test].mean(1) > MOVED
     assert float(flagged[clean[test]].double().mean()) <= 0.05
@@ -41,11 +41,24 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     assert float(order) > 3
 
 
+def test_what_is_odd_among_the_clouds_trained_on_is_let_through(runs):
+    evidence, gaps, moved, clean = runs
+    odd = evidence[clean].clone()
+    odd[::20, :4] += 2.5  # one in twenty
+    strict, wide = Confidence(3), Confidence(3)
+    strict.calibrate(evidence, gaps, moved, clean, evidence[clean])
+    wide.calibrate(evidence, gaps, moved, clean, odd)
+    torch.testing.assert_close(wide.weights, strict.weights)
+    assert float(wide.limit) < float(strict.limit)
+    sound = torch.cat([wide(evidence[clean], gaps[clean])[0], wide(odd, gaps[clean])[0]])
+    assert float((sound < wide.limit).double().mean()) == pytest.approx(0.02, abs=2 / len(sound))
+
+
 def test_units_of_the_evidence_mean_nothing(runs):
     evidence, gaps, moved, clean = runs
     one, two = Confidence(3), Confidence(3)
-    one.calibrate(evidence, gaps, moved, clean)
-    two.calibrate(100 * evidence + 7, gaps, moved, clean)
+    one.calibrate(evidence, gaps, moved, clean, evidence[:9])
+    two.calibrate(100 * evidence + 7, gaps, moved, clean, 100 * evidence[:9] + 7)
     for a, b in zip(one(evidence, gaps), two(100 * evidence + 7, gaps), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(one.limit, two.limit, atol=1e-3, rtol=0)

@@ -1,4 +1,4 @@
-"""Category keypoints in use: train on the clouds of a category, predict, register.
+"""Category keypoints in use: train on the clouds of a category, predict.
 
 clouds = load_clouds("modelnet10", "chair")
 predictor = train(clouds, out="chair")
@@ -8,7 +8,7 @@ numbers = evaluate(predictor, load_clouds("modelnet10", "chair", split="test"))
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -36,14 +36,16 @@ from geoframe.placing.locate import (
     replaced,
     settle,
 )
+from geoframe.placing.parts import Parts
 from geoframe.placing.placement import Placement
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
 from geoframe.training.checkpoints import STATE, read_state
-from geoframe.transforms import Similarity
+from geoframe.transforms import Similarity, rotation_about_axis
 
 KIND = "category keypoints"
 _AXES = ("x", "y", "z")
+_WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
 _SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
 
 
@@ -121,7 +123,8 @@ class Predictor:
             points: (..., N, 3) floating tensor, array or list, in any units. Coordinates with a large offset are to be
                 float64.
             up: the vertical axis of the clouds, "x", "y" or "z"; None for that of the model.
-            any_up: where the score is low, see whether the cloud makes more sense on another side.
+            any_up: where the score is low, see whether the cloud makes more sense on another side; other turns about
+                the vertical are tried in any case.
 
         Raises:
             TypeError: not numbers.
@@ -139,8 +142,10 @@ class Predictor:
         shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
         side = torch.eye(3, dtype=torch.float64).roll(shift, 0).repeat(len(clouds), 1, 1)
         seen = self._look(on_side(clouds, side))
-        if any_up and self.confidence is not None:
-            seen, side = self._other_sides(clouds, side, seen)
+        if self.confidence is not None:
+            seen = self._other_turns(on_side(clouds, side), seen)
+            if any_up:
+                seen, side = self._other_sides(clouds, side, seen)
         return self._told(points, seen, side, shift)
 
     @torch.no_grad()
@@ -161,9 +166,16 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def _look(self, clouds: Tensor) -> Seen:
-        """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's."""
-        located = locate(self.model, self.placement, clouds)
+    def _look(self, clouds: Tensor, turn: Tensor | None = None) -> Seen:
+        """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's.
+
+        With rotations `turn` (B, 3, 3) about it, objects are looked for around these only.
+        """
+        if turn is None:
+            located = locate(self.model, self.placement, clouds)
+        else:
+            located = locate(self.model, self.placement, clouds.double() @ turn, any_turn=False)
+            located = located._replace(motion=_rotation(turn).after(located.motion))
         upright = isinstance(self.model, CategoryKeypoints)
         found = self._network(located.points, torch.eye(3) if upright else None)
         B, K = found.keypoints.shape[:2]
@@ -179,6 +191,22 @@ class Predictor:
                 parts.append(self.confidence(told, keypoint_gaps(some.keypoints, some.nodes, p)))
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
         return Seen(located, found, score, uncertainty)
+
+    def _other_turns(self, clouds: Tensor, seen: Seen) -> Seen:
+        """Look again at clouds whose score is low, turned by quarters about the vertical; take what is surer there."""
+        rows = (seen.score < self.limit).nonzero()[:, 0]
+        pose = self.model.pose if isinstance(self.model, CategoryKeypoints) else None
+        if not len(rows) or pose is None or pose.limit > _WIDEST_START:
+            return seen
+        best = seen.score[rows].clamp(min=self.limit)
+        R, a, b = seen.located.motion.R[rows], (self.up + 1) % 3, (self.up + 2) % 3
+        angle = torch.atan2(R[:, b, a] - R[:, a, b], R[:, a, a] + R[:, b, b])
+        for i in range(1, 4):
+            again = self._look(clouds[rows], rotation_about_axis(angle + i * math.pi / 2, self.up))
+            better = again.score > best
+            best = torch.where(better, again.score, best)
+            seen = replaced(seen, again, rows[better], better)
+        return seen
 
     def _other_sides(self, clouds: Tensor, side: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
         """Look again at clouds whose score is low, lying on each of the five other sides; take what is sure there."""
@@ -198,7 +226,7 @@ class Predictor:
     def _told(self, points: Tensor, seen: Seen, side: Tensor, shift: int) -> Prediction:
         """What was found, in the frame and shape of the clouds."""
         motion, found = seen.located.motion, seen.found
-        back = Similarity(side.mT, torch.zeros_like(motion.t), torch.ones_like(motion.scale)).after(motion)
+        back = _rotation(side.mT).after(motion)
         keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
         kind = self.model.basis.basis.dtype
         given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
@@ -235,12 +263,12 @@ class Predictor:
             told.append(f"the object is taken to stand along {way}{_AXES[int(axis.abs().argmax())]}")
         return "; ".join(told)
 
-    def save(self, folder: str | Path, *, half: bool = False) -> None:
+    def save(self, folder: str | Path, *, small: bool = False) -> None:
         """Write model.safetensors and model.json into a folder, which is made if need be.
 
         Args:
             folder: for the two files.
-            half: weights in half precision, which halves the file and moves keypoints by less than 0.001.
+            small: large matrices with a byte a number: a quarter of the size; keypoints move by about 0.002.
         """
         about = {
             "category": self.category,
@@ -250,16 +278,8 @@ class Predictor:
             "calibrated": self.confidence is not None,
             "about": self.about,
         }
-        parts = _Parts(self.model, self.placement, self.confidence)
-        save_model(folder, copy.deepcopy(parts).half() if half else parts, about, kind=KIND)
-
-
-class _Parts(nn.Module):
-    """All that has weights."""
-
-    def __init__(self, model: Network, placement: Placement | None, confidence: Confidence | None) -> None:
-        super().__init__()
-        self.model, self.placement, self.confidence = model, placement, confidence
+        parts = Parts(self.model, self.placement, self.confidence)
+        save_model(folder, parts.stored_small() if small else parts, about, kind=KIND)
 
 
 def load(folder: str | Path) -> Predictor:
@@ -286,12 +306,12 @@ def load(folder: str | Path) -> Predictor:
         if "calibrated" not in about:  # written by an earlier version
             return model
         if not about["calibrated"]:
-            return _Parts(model, None, None)
-        return _Parts(model, Placement(), Confidence(len(about["canonical"])))
+            return Parts(model, None, None)
+        return Parts(model, Placement(), Confidence(len(about["canonical"])))
 
     parts, about = load_model(folder, described, kind=KIND)
     model, rest = (
-        (parts.model, (parts.placement, parts.confidence)) if isinstance(parts, _Parts) else (parts, ())
+        (parts.model, (parts.placement, parts.confidence)) if isinstance(parts, Parts) else (parts, ())
     )
     group, canonical = torch.tensor(about["group"]), torch.tensor(about["canonical"])
     return Predictor(model, about["category"], group, canonical, about["about"], *rest)
@@ -407,35 +427,9 @@ def train(
     return predictor
 
 
-def register(predictor: Predictor, sources: Any, targets: Any) -> tuple[Similarity, Tensor, Tensor]:
-    """Similarity transforms that bring each source cloud onto the target it fits best, by ordered keypoints alone.
-
-    Clouds are rotated about the vertical, or about any axis where the network allows for that.
-
-    Args:
-        predictor: of the category of the clouds.
-        sources: (S, N, 3) in any units.
-        targets: (T, M, 3) in any units, the templates.
-
-    Returns:
-        motion: R (S, 3, 3), t (S, 3) and scale (S,); ``motion(sources)`` lie on the targets.
-        target: (S,) int64, which one.
-        residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
-
-    Raises:
-        TypeError, ValueError: as `Predictor.predict`.
-    """
-    moving, still = (predictor.predict(x).keypoints for x in (sources, targets))
-    S, T = len(moving), len(still)
-    fits = metrics.fit_similarity(
-        moving[:, None].expand(-1, T, -1, -1), still[None].expand(S, -1, -1, -1), up=predictor.model.axis
-    )
-    size = normalise(targets)[2]
-    off = (fits(moving[:, None].expand(-1, T, -1, -1)) - still).square().sum(-1).mean(-1).sqrt() / size
-    residual, target = off.min(1)
-    row = torch.arange(S)
-    motion = Similarity(*(x[row, target] for x in fits))
-    return motion, target, residual
+def _rotation(R: Tensor) -> Similarity:
+    """Rotations (B, 3, 3) as similarity transforms."""
+    return Similarity(R, R.new_zeros(len(R), 3), R.new_ones(len(R)))
 
 
 def _with_confidence(predictor: Predictor, made: Calibrated) -> Predictor:
