@@ -21,7 +21,7 @@ from geoframe import metrics
 from geoframe._cache import cache_key
 from geoframe._check import check_choice, check_finite, check_int
 from geoframe._random import seeded
-from geoframe.data import CloudBatches, CloudSet, normalise
+from geoframe.data import CloudBatches, CloudSet
 from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
