@@ -80,6 +80,7 @@ def calibrate(
     confidence = Confidence(int(group.max()) + 1)
     confidence.occupancy.learn(whole)
     some = aside.first(_MOST)
+    planes = len(metrics.symmetry_planes(other))
     told, gaps, moved, clean = [], [], [], []
     truth: Tensor | None = None
     for kind in _KINDS:
@@ -87,12 +88,14 @@ def calibrate(
         located = locate(model, placement, worse)
         seen = [_seen(model, placement, confidence, group, p) for p in located.points.split(INFERENCE_BATCH)]
         keypoints, e, g = (torch.cat(x) for x in zip(*seen, strict=True))
-        places = motion.inverse()(located.motion(keypoints.double()))
-        truth = places if truth is None else truth
+        back = motion.inverse().after(located.motion)
+        ways = torch.stack([back(k.double()) for k in _alike(keypoints, model.up, planes)])
+        truth = ways[0] if truth is None else truth
+        off = (ways - truth).norm(dim=-1).float()
         told.append(e)
         gaps.append(g)
-        moved.append((places - truth).norm(dim=-1).float())
-        clean.append(torch.full((len(places),), kind in _CLEAN))
+        moved.append(off[off.mean(-1).argmin(0), torch.arange(len(e))])
+        clean.append(torch.full((len(e),), kind in _CLEAN))
     tables = [torch.cat(x) for x in (told, gaps, moved, clean)]
     sound = learned.only(torch.linspace(0, len(learned) - 1, min(len(learned), _SOUND)).long().tolist())
     located = locate(model, placement, sound.points)
@@ -108,8 +111,17 @@ def calibrate(
         "others": float(flagged[~bad & ~tables[3]].double().mean()),
     }
     about = {"clouds": len(some), "kinds": len(_KINDS), "flagged": shares}
-    about["planes"] = len(metrics.symmetry_planes(other))
+    about["planes"] = planes
     return Calibrated(placement, confidence, about)
+
+
+def _alike(keypoints: Tensor, up: int, planes: int) -> tuple[Tensor, ...]:
+    """Keypoints (B, K, 3) in the canonical frame, and those half a turn off where two planes make that the same."""
+    if planes < 2:
+        return (keypoints,)
+    half = -torch.ones(3)
+    half[up] = 1
+    return keypoints, keypoints * half.to(keypoints)
 
 
 def _upright(model: Any, points: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 
 from geoframe.data import load_clouds, rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
+from geoframe.placing import calibrate as calibration
 from geoframe.placing.locate import settle
 from geoframe.transforms import rotation_about_axis
 
@@ -278,3 +279,15 @@ def test_bad_trainings_are_told(chairs, tmp_path):
         train(chairs(1, 0), out="unused")
     with pytest.raises(ValueError, match=r"degrees: expected a number in \[0, 180\], found 200"):
         train(chairs(4, 0), out="unused", degrees=200)
+
+
+def test_calibration_learns_which_clouds_keep_their_keypoints(chairs, predictor, monkeypatch):
+    monkeypatch.setattr(calibration, "_KINDS", ("clean", "turned 180", "another axis up", "half", "few points"))
+    learned, aside = (chairs(n, seed).normalised() for n, seed in ((16, 0), (8, 1)))
+    made = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
+    flagged = made.about["flagged"]
+    assert made.about["clouds"] == 8 and made.about["kinds"] == 5 and made.about["planes"] == 1
+    assert flagged["clean"] < 0.2 and flagged["moved"] > 0.5 + flagged["clean"]
+    assert 0 < float(made.confidence.limit) < 1
+    same = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
+    assert torch.equal(same.confidence.weights, made.confidence.weights)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from geoframe.placing.calibrate import _alike
 from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
+from geoframe.transforms import rotation_about_axis
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,13 @@ def test_gaps_are_distances():
     k = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
     gaps = keypoint_gaps(k, k + torch.tensor([0, 0, 0.5]), torch.tensor([[[0.0, 2, 0]]]))
     torch.testing.assert_close(gaps, torch.tensor([[[0.5, 2], [0.5, 5**0.5]]]))
+
+
+def test_half_a_turn_is_the_same_answer_where_there_are_two_planes():
+    k = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3))
+    for up in range(3):
+        (one,) = _alike(k, up, 1)
+        same, half = _alike(k, up, 2)
+        assert torch.equal(one, k) and torch.equal(same, k)
+        R = rotation_about_axis(torch.tensor(math.pi), up)
+        torch.testing.assert_close(half, k @ R.mT, atol=1e-6, rtol=0)

@@ -286,8 +286,9 @@ def load(folder: str | Path) -> Predictor:
     """Read what `Predictor.save` or `train` wrote, a run that is not finished yet, or a model of the package.
 
     Args:
-        folder: of a model or of a run; or, where there is no such folder, "chair", procedural ones, whose
-            model comes with the package. Of a run that is not finished no keypoints are merged, and there is no score.
+        folder: of a model or of a run; or, where there is no such folder, the name of a category of which a model of
+            procedural shapes comes with the package: aeroplane, car, chair, motorbike, table. Of a run that is not
+            finished no keypoints are merged, and there is no score.
 
     Raises:
         ValueError: nothing there, files of something else, weights that do not fit.
