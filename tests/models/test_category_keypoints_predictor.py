@@ -14,6 +14,7 @@ from geoframe.data import load_clouds, rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
 from geoframe.placing import calibrate as calibration
 from geoframe.placing.locate import settle
+from geoframe.placing.look_again import LookAgain
 from geoframe.transforms import rotation_about_axis
 
 pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
@@ -102,13 +103,14 @@ def test_a_wrong_turn_is_left_where_another_fits(procedural):
     points = clouds.points.double()
     right = predictor._look(points)
     R = right.located.motion.R @ rotation_about_axis(torch.tensor(math.pi / 2).double(), predictor.up)
-    wrong = predictor._look(points, R)
+    wrong = predictor._look(points, R, any_turn=False)
     assert bool((wrong.score < predictor.limit).all()) and bool((right.score > wrong.score).all())
-    found = predictor._other_turns(points, wrong)
+    again = LookAgain(predictor._look, predictor.up, predictor.limit)
+    found = again.other_turns(points, wrong)
     torch.testing.assert_close(found.score, right.score, atol=0.05, rtol=0)
     places = [x.located.motion(x.found.keypoints.double()) for x in (found, right)]
     torch.testing.assert_close(*places, atol=0.02, rtol=0)
-    kept = predictor._other_turns(points, right)
+    kept = again.other_turns(points, right)
     assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
 
 
@@ -282,7 +284,9 @@ def test_bad_trainings_are_told(chairs, tmp_path):
 
 
 def test_calibration_learns_which_clouds_keep_their_keypoints(chairs, predictor, monkeypatch):
-    monkeypatch.setattr(calibration, "_KINDS", ("clean", "turned 180", "another axis up", "half", "few points"))
+    monkeypatch.setattr(
+        calibration, "_KINDS", ("clean", "turned 180", "another axis up", "half", "few points")
+    )
     learned, aside = (chairs(n, seed).normalised() for n, seed in ((16, 0), (8, 1)))
     made = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
     flagged = made.about["flagged"]

@@ -8,7 +8,6 @@ numbers = evaluate(predictor, load_clouds("modelnet10", "chair", split="test"))
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,26 +26,17 @@ from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing.calibrate import Calibrated, calibrate, set_aside
 from geoframe.placing.confidence import Confidence, evidence, keypoint_gaps
-from geoframe.placing.locate import (
-    INFERENCE_BATCH,
-    Seen,
-    locate,
-    on_side,
-    other_sides,
-    replaced,
-    settle,
-)
+from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
+from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
 from geoframe.placing.parts import Parts
 from geoframe.placing.placement import Placement
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
 from geoframe.training.checkpoints import STATE, read_state
-from geoframe.transforms import Similarity, rotation_about_axis
+from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
 _AXES = ("x", "y", "z")
-_WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
-_SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
 
 
 class Prediction(NamedTuple):
@@ -140,13 +130,19 @@ class Predictor:
                 "points: expected clouds of positive size, found one whose points are all the same"
             )
         shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
-        side = torch.eye(3, dtype=torch.float64).roll(shift, 0).repeat(len(clouds), 1, 1)
-        seen = self._look(on_side(clouds, side))
+        given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
+        upright = on_side(clouds, given.expand(len(clouds), 3, 3))
+        seen = self._look(upright)
+        stands = given.repeat(len(clouds), 1, 1)
         if self.confidence is not None:
-            seen = self._other_turns(on_side(clouds, side), seen)
+            again = LookAgain(self._look, self.up, self.limit)
+            pose = getattr(self.model, "pose", None)
+            if pose is not None and pose.limit <= WIDEST_START:
+                seen = again.other_turns(upright, seen)
             if any_up:
-                seen, side = self._other_sides(clouds, side, seen)
-        return self._told(points, seen, side, shift)
+                seen, other = again.other_sides(upright, seen)
+                stands = other @ stands
+        return self._told(points, seen, given, stands)
 
     @torch.no_grad()
     def predict_normalised(self, points: Tensor) -> Keypoints:
@@ -166,15 +162,18 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def _look(self, clouds: Tensor, turn: Tensor | None = None) -> Seen:
+    def _look(
+        self, clouds: Tensor, turn: Tensor | None = None, *, any_turn: bool = True, quick: bool = False
+    ) -> Seen:
         """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's.
 
-        With rotations `turn` (B, 3, 3) about it, objects are looked for around these only.
+        With rotations `turn` (B, 3, 3) the clouds are looked at in these frames; without `any_turn` around them only.
         """
         if turn is None:
             located = locate(self.model, self.placement, clouds)
         else:
-            located = locate(self.model, self.placement, clouds.double() @ turn, any_turn=False)
+            there = clouds.double() @ turn
+            located = locate(self.model, self.placement, there, any_turn=any_turn, quick=quick)
             located = located._replace(motion=_rotation(turn).after(located.motion))
         upright = isinstance(self.model, CategoryKeypoints)
         found = self._network(located.points, torch.eye(3) if upright else None)
@@ -192,47 +191,15 @@ class Predictor:
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
         return Seen(located, found, score, uncertainty)
 
-    def _other_turns(self, clouds: Tensor, seen: Seen) -> Seen:
-        """Look again at clouds whose score is low, turned by quarters about the vertical; take what is surer there."""
-        rows = (seen.score < self.limit).nonzero()[:, 0]
-        pose = self.model.pose if isinstance(self.model, CategoryKeypoints) else None
-        if not len(rows) or pose is None or pose.limit > _WIDEST_START:
-            return seen
-        best = seen.score[rows].clamp(min=self.limit)
-        R, a, b = seen.located.motion.R[rows], (self.up + 1) % 3, (self.up + 2) % 3
-        angle = torch.atan2(R[:, b, a] - R[:, a, b], R[:, a, a] + R[:, b, b])
-        for i in range(1, 4):
-            again = self._look(clouds[rows], rotation_about_axis(angle + i * math.pi / 2, self.up))
-            better = again.score > best
-            best = torch.where(better, again.score, best)
-            seen = replaced(seen, again, rows[better], better)
-        return seen
-
-    def _other_sides(self, clouds: Tensor, side: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
-        """Look again at clouds whose score is low, lying on each of the five other sides; take what is sure there."""
-        rows = (seen.score < self.limit).nonzero()[:, 0]
-        if not len(rows):
-            return seen, side
-        best = torch.full_like(seen.score[rows], max(_SURE_SIDE, self.limit))
-        for other in other_sides(self.up):
-            turn = other @ side[rows]
-            again = self._look(on_side(clouds[rows], turn))
-            better = again.score > best
-            best = torch.where(better, again.score, best)
-            side[rows[better]] = turn[better]
-            seen = replaced(seen, again, rows[better], better)
-        return seen, side
-
-    def _told(self, points: Tensor, seen: Seen, side: Tensor, shift: int) -> Prediction:
-        """What was found, in the frame and shape of the clouds."""
+    def _told(self, points: Tensor, seen: Seen, given: Tensor, stands: Tensor) -> Prediction:
+        """What was found, in the frame and shape of the clouds; rotations `given` and `stands` are what stood up."""
         motion, found = seen.located.motion, seen.found
-        back = _rotation(side.mT).after(motion)
+        back = _rotation(given.mT.expand(len(stands), 3, 3).to(motion.R)).after(motion)
         keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
         kind = self.model.basis.basis.dtype
-        given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
         warnings = tuple(
             self._warning(float(s), given, q, float(t))
-            for s, q, t in zip(seen.score, side, seen.located.tilt, strict=True)
+            for s, q, t in zip(seen.score, stands, seen.located.tilt, strict=True)
         )
         uncertainty = seen.uncertainty * motion.scale[:, None].to(seen.uncertainty)
         shape = points.shape[:-2]
