@@ -7,9 +7,9 @@ from geoframe.models.category_keypoints.network import PaperKeypoints as PaperKe
 from geoframe.models.category_keypoints.predictor import Prediction as Prediction
 from geoframe.models.category_keypoints.predictor import Predictor as Predictor
 from geoframe.models.category_keypoints.predictor import load as load
+from geoframe.models.category_keypoints.predictor import register as register
 from geoframe.models.category_keypoints.predictor import train as train
 from geoframe.models.category_keypoints.recipe import OURS as OURS
 from geoframe.models.category_keypoints.recipe import PAPER as PAPER
 from geoframe.models.category_keypoints.recipe import PAPER_AS_WRITTEN as PAPER_AS_WRITTEN
 from geoframe.models.category_keypoints.recipe import Recipe as Recipe
-from geoframe.models.category_keypoints.registration import register as register

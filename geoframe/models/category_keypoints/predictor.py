@@ -1,4 +1,4 @@
-"""Category keypoints in use: train on the clouds of a category, predict.
+"""Category keypoints in use: train on the clouds of a category, predict, register.
 
 clouds = load_clouds("modelnet10", "chair")
 predictor = train(clouds, out="chair")
@@ -20,7 +20,7 @@ from geoframe import metrics
 from geoframe._cache import cache_key
 from geoframe._check import check_choice, check_finite, check_int
 from geoframe._random import seeded
-from geoframe.data import CloudBatches, CloudSet
+from geoframe.data import CloudBatches, CloudSet, normalise
 from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
@@ -398,6 +398,37 @@ def train(
 def _rotation(R: Tensor) -> Similarity:
     """Rotations (B, 3, 3) as similarity transforms."""
     return Similarity(R, R.new_zeros(len(R), 3), R.new_ones(len(R)))
+
+
+def register(predictor: Predictor, sources: Any, targets: Any) -> tuple[Similarity, Tensor, Tensor]:
+    """Similarity transforms that bring each source cloud onto the target it fits best, by ordered keypoints alone.
+
+    Clouds are rotated about the vertical, or about any axis where the network allows for that.
+
+    Args:
+        predictor: of the category of the clouds.
+        sources: (S, N, 3) in any units.
+        targets: (T, M, 3) in any units, the templates.
+
+    Returns:
+        motion: R (S, 3, 3), t (S, 3) and scale (S,); ``motion(sources)`` lie on the targets.
+        target: (S,) int64, which one.
+        residual: (S,) root mean square distance of the keypoints, over half the longest side of the target.
+
+    Raises:
+        TypeError, ValueError: as `Predictor.predict`.
+    """
+    moving, still = (predictor.predict(x).keypoints for x in (sources, targets))
+    S, T = len(moving), len(still)
+    fits = metrics.fit_similarity(
+        moving[:, None].expand(-1, T, -1, -1), still[None].expand(S, -1, -1, -1), up=predictor.model.axis
+    )
+    size = normalise(targets)[2]
+    off = (fits(moving[:, None].expand(-1, T, -1, -1)) - still).square().sum(-1).mean(-1).sqrt() / size
+    residual, target = off.min(1)
+    row = torch.arange(S)
+    motion = Similarity(*(x[row, target] for x in fits))
+    return motion, target, residual
 
 
 def _with_confidence(predictor: Predictor, made: Calibrated) -> Predictor:
