@@ -51,7 +51,7 @@ def train(
 
     Args:
         data: folder (ModelNet, ShapeNet-part, Dynamic FAUST, npz, meshes or clouds), file, or "procedural".
-        category: its name in that data; of procedural data chair, table, aeroplane, car, motorbike or head.
+        category: its name in that data; of procedural data chair, table, aeroplane, car or motorbike.
         out: folder for the model.
         recipe: geoframe is ours, paper the published method.
         epochs: passes over the data; the learning rate is halved every fifth of them.

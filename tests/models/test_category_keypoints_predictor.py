@@ -12,10 +12,12 @@ import torch
 
 from geoframe.data import load_clouds, rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
+from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing import calibrate as calibration
 from geoframe.placing.locate import settle
 from geoframe.placing.look_again import LookAgain
 from geoframe.transforms import rotation_about_axis
+from geoframe.zoo.rigid import CATEGORIES
 
 pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
 
@@ -112,6 +114,15 @@ def test_a_wrong_turn_is_left_where_another_fits(procedural):
     torch.testing.assert_close(*places, atol=0.02, rtol=0)
     kept = again.other_turns(points, right)
     assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
+
+
+def test_every_model_of_the_package_is_read_by_its_name():
+    names = sorted(x.name for x in CATEGORY_MODELS.iterdir())
+    assert names == sorted(CATEGORIES)
+    for name in names:
+        model = load(name)
+        assert model.category == name and 0 < model.limit < 1 and model.n_keypoints >= 10
+        assert (CATEGORY_MODELS / name / "model.safetensors").stat().st_size < 650_000
 
 
 def test_the_model_of_the_package_trusts_chairs_and_no_other_shapes(procedural):
