@@ -100,9 +100,8 @@ def calibrate(
     sound = learned.only(torch.linspace(0, len(learned) - 1, min(len(learned), _SOUND)).long().tolist())
     located = locate(model, placement, sound.points)
     parts = located.points.split(INFERENCE_BATCH)
-    confidence.calibrate(
-        *tables, torch.cat([_seen(model, placement, confidence, group, p)[1] for p in parts])
-    )
+    more = torch.cat([_seen(model, placement, confidence, group, p)[1] for p in parts])
+    confidence.calibrate(tables[0], tables[1], tables[2], tables[3], more)
     score = confidence(tables[0], tables[1])[0]
     flagged, bad = score < confidence.limit, tables[2].mean(1) > MOVED
     shares = {
