@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -123,6 +124,14 @@ def test_every_model_of_the_package_is_read_by_its_name():
         model = load(name)
         assert model.category == name and 0 < model.limit < 1 and model.n_keypoints >= 10
         assert (CATEGORY_MODELS / name / "model.safetensors").stat().st_size < 650_000
+
+
+def test_scores_of_another_version_are_told_with_the_remedy(tmp_path):
+    shutil.copytree(CATEGORY_MODELS / "chair", tmp_path / "old")
+    about = json.loads((tmp_path / "old" / "model.json").read_text())
+    (tmp_path / "old" / "model.json").write_text(json.dumps(about | {"evidence": 13}))
+    with pytest.raises(ValueError, match="scores of another version: run the same training again"):
+        load(tmp_path / "old")
 
 
 def test_the_model_of_the_package_trusts_chairs_and_no_other_shapes(procedural):
