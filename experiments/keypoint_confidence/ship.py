@@ -3,7 +3,7 @@
     python -m experiments.keypoint_confidence.ship --out DIR [--category NAME ...] [--epochs N] [--quick]
 
 Each is trained by the default recipe on the 256 procedural shapes of its category, 32 of them set aside to calibrate
-it, and written in half precision to OUT/CATEGORY; the run itself is kept in OUT/runs/CATEGORY, so that it can go on.
+it, and written small, a byte a weight, to OUT/CATEGORY; the run itself is kept in OUT/runs/CATEGORY, to go on with.
 results.json has the figures of `evaluate` on the 64 procedural shapes to test and, with GEOFRAME_DATA, those of the
 chairs and tables of ModelNet10. To ship them, copy the folders to geoframe/placing/categories.
 """
@@ -45,7 +45,7 @@ def main() -> None:
             seed=args.seed,
             accelerator="cpu",
         )
-        made.save(args.out / category, half=True)
+        made.save(args.out / category, small=True)
         predictor = load(args.out / category)
         test = load_clouds("procedural", category, split="test", limit=8 if args.quick else None)
         found = {f"procedural/{k}": x for k, x in evaluate(predictor, test).items()}

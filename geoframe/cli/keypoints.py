@@ -51,7 +51,7 @@ def train(
 
     Args:
         data: folder (ModelNet, ShapeNet-part, Dynamic FAUST, npz, meshes or clouds), file, or "procedural".
-        category: its name in that data; of procedural data chair, table, aeroplane, car, motorbike or head.
+        category: its name in that data; of procedural data chair, table, aeroplane, car or motorbike.
         out: folder for the model.
         recipe: geoframe is ours, paper the published method.
         epochs: passes over the data; the learning rate is halved every fifth of them.
@@ -121,8 +121,8 @@ def predict(
     no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
 
     Args:
-        model: folder that `geoframe keypoints train` wrote; or "chair", a model of procedural chairs in the
-            package, which takes most real ones for doubtful.
+        model: folder that `geoframe keypoints train` wrote; or the name of a category of which the package has a model
+            of procedural shapes, such as chair, which takes most real ones for doubtful.
         clouds: a mesh or cloud file, or what `train` takes.
         data: the same as an option.
         out: folder for the results.

@@ -27,6 +27,7 @@ _RADII, _HEIGHTS, _ORDERS = 8, 12, 24  # rings, and orders of the Fourier series
 _LARGEST_RADIUS = 1.2  # of a ring, at scale 2
 _SMOOTH = 0.06  # radians: how sharp an angle the weights a_m of the orders resolve
 _SYMMETRY = 0.5  # weight of the symmetry score
+_RIVAL = 25  # degrees: from there on, another angle is no neighbour of it
 _MARGIN = math.radians(5)  # angles may go so far over `max_angle`: the template need not be in the middle
 
 
@@ -123,10 +124,21 @@ class HarmonicPose(nn.Module):
 
     @torch.no_grad()
     def fit_upright(self, points: Tensor) -> Tensor:
-        """(B, 2) fit and symmetry, see above, of clouds that are in the canonical frame; 1 is the highest of either."""
+        """How well clouds that are in the canonical frame fit there.
+
+        Args:
+            points: (B, N, 3).
+
+        Returns:
+            (B, 3): fit and symmetry, see above, 1 is the highest of either; and by how much their sum, in which
+            symmetry counts half, is higher than at any angle of 25 degrees and more.
+        """
         fit, mirror = self._series(self.describe(points))
-        zero = torch.zeros(len(points), 1, dtype=points.dtype, device=points.device)
-        return torch.cat([_evaluate(fit, zero), _evaluate(mirror, zero)], 1)
+        degrees = torch.arange(_RIVAL, 361 - _RIVAL, dtype=points.dtype, device=points.device)
+        angles = torch.cat([degrees.new_zeros(1), degrees]).deg2rad()
+        fits, mirrors = _evaluate(fit, angles), _evaluate(mirror, 2 * angles)
+        score = fits + _SYMMETRY * mirrors if self.symmetric else fits
+        return torch.stack([fits[:, 0], mirrors[:, 0], score[:, 0] - score[:, 1:].amax(1)], 1)
 
     @torch.no_grad()
     def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:

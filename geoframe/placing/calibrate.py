@@ -18,6 +18,7 @@ from geoframe.placing.placement import Placement, train_placement
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
 _MOST = 96  # of them are corrupted in every way
+_SOUND = 512  # of those that were learned from say what is odd and yet sound
 _CLEAN = ("clean", "turned 75", "turned 180")
 _KINDS = (
     *_CLEAN,
@@ -79,6 +80,7 @@ def calibrate(
     confidence = Confidence(int(group.max()) + 1)
     confidence.occupancy.learn(whole)
     some = aside.first(_MOST)
+    planes = len(metrics.symmetry_planes(other))
     told, gaps, moved, clean = [], [], [], []
     truth: Tensor | None = None
     for kind in _KINDS:
@@ -86,14 +88,20 @@ def calibrate(
         located = locate(model, placement, worse)
         seen = [_seen(model, placement, confidence, group, p) for p in located.points.split(INFERENCE_BATCH)]
         keypoints, e, g = (torch.cat(x) for x in zip(*seen, strict=True))
-        places = motion.inverse()(located.motion(keypoints.double()))
-        truth = places if truth is None else truth
+        back = motion.inverse().after(located.motion)
+        ways = torch.stack([back(k.double()) for k in _alike(keypoints, model.up, planes)])
+        truth = ways[0] if truth is None else truth
+        off = (ways - truth).norm(dim=-1).float()
         told.append(e)
         gaps.append(g)
-        moved.append((places - truth).norm(dim=-1).float())
-        clean.append(torch.full((len(places),), kind in _CLEAN))
+        moved.append(off[off.mean(-1).argmin(0), torch.arange(len(e))])
+        clean.append(torch.full((len(e),), kind in _CLEAN))
     tables = [torch.cat(x) for x in (told, gaps, moved, clean)]
-    confidence.calibrate(*tables)
+    sound = learned.only(torch.linspace(0, len(learned) - 1, min(len(learned), _SOUND)).long().tolist())
+    located = locate(model, placement, sound.points)
+    parts = located.points.split(INFERENCE_BATCH)
+    more = torch.cat([_seen(model, placement, confidence, group, p)[1] for p in parts])
+    confidence.calibrate(tables[0], tables[1], tables[2], tables[3], more)
     score = confidence(tables[0], tables[1])[0]
     flagged, bad = score < confidence.limit, tables[2].mean(1) > MOVED
     shares = {
@@ -102,8 +110,17 @@ def calibrate(
         "others": float(flagged[~bad & ~tables[3]].double().mean()),
     }
     about = {"clouds": len(some), "kinds": len(_KINDS), "flagged": shares}
-    about["planes"] = len(metrics.symmetry_planes(other))
+    about["planes"] = planes
     return Calibrated(placement, confidence, about)
+
+
+def _alike(keypoints: Tensor, up: int, planes: int) -> tuple[Tensor, ...]:
+    """Keypoints (B, K, 3) in the canonical frame, and those half a turn off where two planes make that the same."""
+    if planes < 2:
+        return (keypoints,)
+    half = -torch.ones(3)
+    half[up] = 1
+    return keypoints, keypoints * half.to(keypoints)
 
 
 def _upright(model: Any, points: Tensor) -> Tensor:

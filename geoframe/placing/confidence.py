@@ -7,6 +7,7 @@ pose, and one whose points lie where those of the category do not.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,12 +21,14 @@ from geoframe.surface.clouds import nearest_sq
 MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
 _CELLS = (6, 12, 12)  # across (folded), along, up
 _RANK = 24
-_PENALTY = 1e-2  # of the weights of the evidence
+_PENALTY = 3e-2  # of the weights of the evidence
+_SHARES = (
+    1.0,
+    3.0,
+    0.3,
+)  # of clouds that moved, of clean ones, and of those that were corrupted and did not move
 _CAP = 6.0  # standard deviations of the evidence that count
-_CLEAN = 0.99  # of the clean clouds that were set aside are trusted
-_UNMOVED = (
-    0.95  # of all clouds that kept their keypoints: others are odder than those set aside of one collection
-)
+_CLEAN = 0.98  # of the clean clouds are trusted
 _LEAST_MOVE = 0.005
 
 
@@ -92,6 +95,9 @@ class Occupancy(nn.Module):
 def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Tensor, found: Any) -> Tensor:
     """What speaks against the keypoints of clouds; higher is worse, but for the sixth and seventh number.
 
+    A cloud is compared with the category both ways: what of it lies where the category has nothing, and what of the
+    category it lacks. Of what is left of a shape after a cut, its mirror image and other rotations tell.
+
     Args:
         model: a trained network.
         placement: of the same category.
@@ -100,9 +106,11 @@ def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Ten
         found: what the network says of them.
 
     Returns:
-        (B, 13): logarithms of distances (keypoints to nodes, mean and largest; nodes to keypoints; keypoints to points,
-        mean and largest; points to keypoints or nodes, mean and largest), misfit and asymmetry of the pose, logarithms
-        of the distances from the low-rank model of the points and within it, tilt and walls that are still found.
+        (B, 16): logarithms of distances (keypoints to nodes, mean and largest; nodes to keypoints; keypoints to points,
+        mean and largest; points to keypoints or nodes, mean and largest), of those from the low-rank model of the
+        points and within it, and of those from the points to their mirror image, mean and nineteenth twentieth;
+        misfit and asymmetry of the pose, its lead over rotations farther away, with a minus; tilt and walls that are
+        still found.
     """
     K, N = found.keypoints, found.nodes
     some = points[:, :: max(1, points.shape[1] // N_SEEN)][:, :N_SEEN]
@@ -113,6 +121,7 @@ def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Ten
     place = placement(local)
     fits = model.pose.fit_upright(some)
     off = occupancy(local)
+    mirrored = nearest_sq(local, local * local.new_tensor([-1.0, 1.0, 1.0]))[0].sqrt()
     distances = (
         to_node.mean(1),
         to_node.amax(1),
@@ -122,12 +131,13 @@ def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Ten
         from_point.mean(1),
         from_point.amax(1),
     )
-    logs = torch.stack([*distances, *off.unbind(1)], 1).clamp(min=1e-4).log()
-    rest = (1 - fits[:, 0], 1 - fits[:, 1], place.tilt.norm(dim=-1), place.walls.abs().amax(-1))
+    apart = mirrored.mean(1), mirrored.kthvalue(math.ceil(0.95 * mirrored.shape[1]), 1).values
+    logs = torch.stack([*distances, *off.unbind(1), *apart], 1).clamp(min=1e-4).log()
+    rest = (1 - fits[:, 0], 1 - fits[:, 1], -fits[:, 2], place.tilt.norm(dim=-1), place.walls.abs().amax(-1))
     return torch.cat([logs, torch.stack(rest, 1)], 1)
 
 
-N_EVIDENCE = 13
+N_EVIDENCE = 16
 
 
 class Confidence(nn.Module):
@@ -156,12 +166,12 @@ class Confidence(nn.Module):
         """How sure the keypoints of clouds are.
 
         Args:
-            evidence: (B, 13), see `evidence`.
+            evidence: (B, 16), see `evidence`.
             gaps: (B, K, 2) of the final keypoints, see `keypoint_gaps`.
 
         Returns:
-            score: (B,) in [0, 1]: of as many clouds that keep their keypoints as clouds that do not, the share of
-                those that do among the ones like this.
+            score: (B,) in [0, 1]: where of clouds that do not keep their keypoints there are three times as many clean
+                ones, and a third as many corrupted ones that do, the share that keeps them among the ones like this.
             uncertainty: (B, K) at scale 2: nine of ten keypoints like this are nearer to where they would be found on
                 the whole, clean cloud.
         """
@@ -169,24 +179,31 @@ class Confidence(nn.Module):
         far = self._features(doubt, gaps) @ self.moves
         return torch.sigmoid(-doubt), far.exp().clamp(max=2.0)
 
-    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor) -> None:
+    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor, more: Tensor) -> None:
         """Learn the weights of the evidence, the limit and the uncertainties.
 
+        The limit lets through 98 % of all clean clouds. Those that were trained on count there, too: what is odd in a
+        category is rare, and few clouds are set aside.
+
         Args:
-            evidence: (n, 13) of clouds that were not trained on, clean and corrupted ones.
+            evidence: (n, 16) of clouds that were not trained on, clean and corrupted ones.
             gaps: (n, K, 2).
             moved: (n, K) how far keypoints moved by the corruption, at scale 2.
             clean: (n,) bool, which clouds are clean.
+            more: (m, 16) evidence of clean clouds that were trained on; m may be 0.
         """
         self.middle.copy_(evidence[clean].mean(0))
         self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
         terms, bad = self._terms(evidence), moved.mean(1) > MOVED
-        share = bad.double().mean().clamp(1 / len(bad), 1 - 1 / len(bad))
-        alike = torch.where(bad, 0.5 / share, 0.5 / (1 - share))  # both kinds count the same
-        self.weights.copy_(fit_logistic(terms, bad, penalty=_PENALTY, weight=alike))
+        weight = torch.zeros(len(bad), dtype=torch.float64)
+        for rows, share in zip((bad & ~clean, clean, ~bad & ~clean), _SHARES, strict=True):
+            weight[rows] = share / max(1, int(rows.sum()))
+        self.weights.copy_(
+            fit_logistic(terms, bad, penalty=_PENALTY, weight=weight * len(bad) / weight.sum())
+        )
         doubt = terms @ self.weights
-        limit = torch.maximum(doubt[clean].quantile(_CLEAN), doubt[~bad].quantile(_UNMOVED))
-        self.limit.copy_(torch.sigmoid(-limit))
+        sound = torch.cat([doubt[clean], self._terms(more) @ self.weights])
+        self.limit.copy_(torch.sigmoid(-sound.quantile(_CLEAN)))
         features = self._features(doubt, gaps).flatten(0, 1).double()
         target = (moved.flatten() + _LEAST_MOVE).log().double()
         ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
@@ -196,7 +213,7 @@ class Confidence(nn.Module):
         self.moves.copy_(moves)
 
     def _terms(self, evidence: Tensor) -> Tensor:
-        """(B, 27): the evidence in its spreads among clean clouds, squares of what is worse, and 1."""
+        """(B, 33): the evidence in its spreads among clean clouds, squares of what is worse, and 1."""
         z = ((evidence - self.middle) / self.spread).clamp(-_CAP, _CAP)
         return torch.cat([z, z.clamp(min=0).square() / 4, torch.ones_like(z[:, :1])], 1)
 

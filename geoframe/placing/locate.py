@@ -20,6 +20,8 @@ from geoframe.transforms import Similarity, rotation_angle, rotvec_to_rotation
 INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
 _SETTLED = 2e-3  # change of centre, size and rotation (radians) in a round that is none
 _MOST_ROUNDS = 15
+_QUICK_ROUNDS = 3
+_POSE_POINTS = 1024  # that the rotation is found from: with half as many it changes twice as much by outliers
 _PLACEMENTS = 3  # times that tilt and walls are looked for, where there is something to find
 
 
@@ -59,7 +61,12 @@ class Located(NamedTuple):
 
 @torch.no_grad()
 def settle(
-    model: Network, clouds: Tensor, *, any_turn: bool = False, walls: Tensor | None = None
+    model: Network,
+    clouds: Tensor,
+    *,
+    any_turn: bool = False,
+    walls: Tensor | None = None,
+    rounds: int = _MOST_ROUNDS,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Normalise clouds by the box that is aligned with their plane of symmetry, as far as the network knows it.
 
@@ -71,6 +78,7 @@ def settle(
         clouds: (B, N, 3) in any units.
         any_turn: look for the rotation about the vertical everywhere, whatever the largest one in training.
         walls: (B, 6) how far the object's box is outside of that of the points, at the scale of `points`; None for 0.
+        rounds: how often the rotation is found at most.
 
     Returns:
         points: (B, N, 3) at scale 2.
@@ -82,7 +90,7 @@ def settle(
     frame = symmetry_frame(model.basis)
     rotation = torch.eye(3).to(frame).repeat(len(clouds), 1, 1)
     moving = torch.arange(len(clouds), device=clouds.device)
-    for i in range(_MOST_ROUNDS):
+    for i in range(rounds):
         new = turned(model, points[moving], any_turn=any_turn)
         axes = (new @ frame.mT).to(clouds)
         low, high = box(clouds[moving] @ axes)
@@ -105,7 +113,7 @@ def settle(
 
 def turned(model: Network, points: Tensor, *, any_turn: bool) -> Tensor:
     """Rotations (B, 3, 3) from the canonical frame to clouds (B, N, 3) at scale 2, from some of their points."""
-    some = thinned(points, N_SEEN).to(model.basis.basis)
+    some = thinned(points, _POSE_POINTS).to(model.basis.basis)
     more = {"any_turn": any_turn} if finds_pose(model) else {}
     return torch.cat([model.rotation(p, **more) for p in some.split(INFERENCE_BATCH)])
 
@@ -118,7 +126,13 @@ def thinned(points: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def locate(
-    model: Network, placement: Placement | None, clouds: Tensor, *, clean: bool = True, any_turn: bool = True
+    model: Network,
+    placement: Placement | None,
+    clouds: Tensor,
+    *,
+    clean: bool = True,
+    any_turn: bool = True,
+    quick: bool = False,
 ) -> Located:
     """Find the objects of clouds.
 
@@ -128,7 +142,9 @@ def locate(
         clouds: (B, N, 3) in any units, the vertical axis as in the model.
         clean: leave out outliers and floors.
         any_turn: as in `settle`.
+        quick: settle and place less than is needed, to see whether that is worth while.
     """
+    rounds, placements = (_QUICK_ROUNDS, 1) if quick else (_MOST_ROUNDS, _PLACEMENTS)
     clouds = clouds.double()
     origin = clouds.median(1).values
     spread = (clouds - origin[:, None]).abs().amax(-1).median(1).values
@@ -140,7 +156,7 @@ def locate(
         floor = floor_points(torch.where(dropped[..., None], x.median(1, keepdim=True).values, x), model.up)
         dropped = dropped | floor
         x = gather_rows(x, even_index(spacing, ~dropped))
-    points, centre, half, rotation = settle(model, x, any_turn=any_turn)
+    points, centre, half, rotation = settle(model, x, any_turn=any_turn, rounds=rounds)
     B = len(x)
     lean = torch.eye(3).repeat(B, 1, 1).to(x)  # from the upright object to the cloud
     walls = torch.zeros(B, 6).to(x)
@@ -150,7 +166,7 @@ def locate(
         kinds = torch.ones(
             B, 2, dtype=torch.bool, device=x.device
         )  # whether there is something to do about either
-        for i in range(_PLACEMENTS):
+        for i in range(placements):
             axes = (rotation[rows] @ frame.mT).to(x)
             local = normalise(thinned(x[rows], N_SEEN) @ lean[rows] @ axes)[0].to(frame)
             parts = [placement(p) for p in local.split(INFERENCE_BATCH)]
@@ -174,7 +190,8 @@ def locate(
             step = axes @ rotvec_to_rotation(tilt * kinds[:, :1]) @ axes.mT
             lean[rows] = lean[rows] @ step
             walls[rows] = beyond * kinds[:, 1:]
-            again = settle(model, x[rows] @ lean[rows], any_turn=any_turn, walls=walls[rows])
+            there = x[rows] @ lean[rows]
+            again = settle(model, there, any_turn=any_turn, walls=walls[rows], rounds=rounds)
             points[rows], centre[rows], half[rows], rotation[rows] = again
     canonical = finds_pose(model)
     whole = lean @ rotation.to(x) if canonical else lean
@@ -185,53 +202,3 @@ def locate(
     return Located(
         points, Similarity(whole.double(), middle, scale), dropped, tilt_degrees, walls.abs().amax(-1)
     )
-
-
-def on_side(clouds: Tensor, side: Tensor) -> Tensor:
-    """Clouds (B, N, 3) rotated by (B, 3, 3) in double precision; exact, as these only exchange axes."""
-    return clouds.double() @ side.mT.to(clouds.device)
-
-
-def other_sides(up: int) -> list[Tensor]:
-    """The rotations (3, 3) that bring another side of a box to stand down."""
-    e = torch.eye(3, dtype=torch.float64)
-    a, b, c = e[(up + 1) % 3], e[(up + 2) % 3], e[up]
-    over = {"a": (b, c, a), "b": (c, a, b)}
-    made = []
-    for rows in (
-        *over.values(),
-        (-b, c, -a),
-        (-c, a, -b),
-        (a, -b, -c),
-    ):  # rows: what becomes the axes after `up`, and `up`
-        R = torch.empty(3, 3, dtype=torch.float64)
-        R[(up + 1) % 3], R[(up + 2) % 3], R[up] = rows
-        made.append(R)
-    return made
-
-
-class Seen(NamedTuple):
-    """Clouds in one orientation: where they are, what the network says there, how sure that is."""
-
-    located: Located
-    found: Any
-    score: Tensor
-    uncertainty: Tensor
-
-
-def replaced(seen: Seen, again: Seen, rows: Tensor, better: Tensor) -> Seen:
-    """The first with some rows of the second."""
-
-    def put(x: Tensor, y: Tensor) -> Tensor:
-        out = x.clone()
-        out[rows] = y[better].to(x)
-        return out
-
-    old, new = seen.located, again.located
-    located = Located(
-        put(old.points, new.points),
-        Similarity(*(put(x, y) for x, y in zip(old.motion, new.motion, strict=True))),
-        *(put(x, y) for x, y in zip(old[2:], new[2:], strict=True)),
-    )
-    found = type(seen.found)(*(put(x, y) for x, y in zip(seen.found, again.found, strict=True)))
-    return Seen(located, found, put(seen.score, again.score), put(seen.uncertainty, again.uncertainty))

@@ -59,6 +59,21 @@ def test_turning_the_cloud_turns_the_answer_exactly():
     assert float(got.abs().max()) < 1e-4
 
 
+def test_the_lead_is_that_over_other_rotations():
+    clouds = _wedges(3, 3)[:, ::9]
+    pose = HarmonicPose(max_angle=45).double()
+    pose.learn(_wedges(16, 2))
+    upright = clouds @ rotation_about_axis(_angle(pose(clouds)), 2)
+    fit, symmetry, lead = pose.fit_upright(upright).unbind(1)
+    torch.testing.assert_close(fit, pose.fit(clouds))
+    angles = torch.arange(25, 336, dtype=torch.float64).deg2rad()
+    others = pose.fit_upright(upright[0] @ rotation_about_axis(angles, 2))
+    best = (others[:, 0] + 0.5 * others[:, 1]).amax()
+    torch.testing.assert_close(lead[0], fit[0] + 0.5 * symmetry[0] - best)
+    twice = torch.cat([upright, upright * torch.tensor([-1.0, -1, 1])], 1)  # the same after half a turn
+    assert float(lead.min()) > 0.05 and float(pose.fit_upright(twice)[:, 2].max()) < 1e-6
+
+
 def test_order_and_batch_mates_do_not_matter():
     clouds = _wedges(6, 3).float()
     pose = HarmonicPose()

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
-from geoframe.data import rotate_randomly
+from geoframe.data import load_clouds, rotate_randomly
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
+from geoframe.placing import CATEGORY_MODELS
+from geoframe.placing import calibrate as calibration
 from geoframe.placing.locate import settle
+from geoframe.placing.look_again import LookAgain
 from geoframe.transforms import rotation_about_axis
+from geoframe.zoo.rigid import CATEGORIES
 
 pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
 
@@ -70,6 +76,71 @@ def test_a_stored_predictor_is_the_same(chairs, predictor, tmp_path):
     assert bool(first.score.isnan().all()) and first.warnings == ("", "")  # too few clouds to calibrate
     assert again.category == "chair" and again.about == predictor.about
     assert again.about["shapes"] == 24 and again.about["recipe"] == "geoframe" and again.about["epochs"] == 5
+
+
+def test_weights_that_are_stored_small_are_nearly_the_same(chairs, predictor, tmp_path):
+    predictor.save(tmp_path / "whole")
+    predictor.save(tmp_path / "small", small=True)
+    sizes = [(tmp_path / x / "model.safetensors").stat().st_size for x in ("whole", "small")]
+    assert sizes[1] < 0.35 * sizes[0]
+    again = load(tmp_path / "small")
+    for (name, a), b in zip(
+        predictor.model.state_dict().items(), again.model.state_dict().values(), strict=True
+    ):
+        largest = a.abs().amax(-1, keepdim=True) if a.ndim else a.abs()
+        assert bool(((a - b).abs() <= largest / 250 + 1e-7).all()), name
+    clouds = chairs(4, 3).points
+    off = (again.predict(clouds).keypoints - predictor.predict(clouds).keypoints).norm(dim=-1)
+    assert float(off.mean()) < 0.01 * 50
+
+
+@pytest.fixture(scope="module")
+def procedural():
+    """The model of the package, and chairs that it has not seen."""
+    return load("chair"), load_clouds("procedural", "chair", split="test", limit=3)
+
+
+def test_a_wrong_turn_is_left_where_another_fits(procedural):
+    """From a start a quarter turn off, the other starts find what the search of all angles finds."""
+    predictor, clouds = procedural
+    points = clouds.points.double()
+    right = predictor._look(points)
+    R = right.located.motion.R @ rotation_about_axis(torch.tensor(math.pi / 2).double(), predictor.up)
+    wrong = predictor._look(points, R, any_turn=False)
+    assert bool((wrong.score < predictor.limit).all()) and bool((right.score > wrong.score).all())
+    again = LookAgain(predictor._look, predictor.up, predictor.limit)
+    found = again.other_turns(points, wrong)
+    torch.testing.assert_close(found.score, right.score, atol=0.05, rtol=0)
+    places = [x.located.motion(x.found.keypoints.double()) for x in (found, right)]
+    torch.testing.assert_close(*places, atol=0.02, rtol=0)
+    kept = again.other_turns(points, right)
+    assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
+
+
+def test_every_model_of_the_package_is_read_by_its_name():
+    names = sorted(x.name for x in CATEGORY_MODELS.iterdir())
+    assert names == sorted(CATEGORIES)
+    for name in names:
+        model = load(name)
+        assert model.category == name and 0 < model.limit < 1 and model.n_keypoints >= 10
+        assert (CATEGORY_MODELS / name / "model.safetensors").stat().st_size < 650_000
+
+
+def test_scores_of_another_version_are_told_with_the_remedy(tmp_path):
+    shutil.copytree(CATEGORY_MODELS / "chair", tmp_path / "old")
+    about = json.loads((tmp_path / "old" / "model.json").read_text())
+    (tmp_path / "old" / "model.json").write_text(json.dumps(about | {"evidence": 13}))
+    with pytest.raises(ValueError, match="scores of another version: run the same training again"):
+        load(tmp_path / "old")
+
+
+def test_the_model_of_the_package_trusts_chairs_and_no_other_shapes(procedural):
+    predictor, clouds = procedural
+    found = predictor.predict(clouds.points)
+    assert bool((found.score >= predictor.limit).all()) and found.warnings == ("",) * 3
+    ball = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
+    told = predictor.predict(ball / ball.norm(dim=-1, keepdim=True), any_up=False)
+    assert bool((told.score < predictor.limit).all()) and all("not to be trusted" in w for w in told.warnings)
 
 
 def test_a_model_in_double_precision_predicts_in_it(chairs, folder):
@@ -230,3 +301,17 @@ def test_bad_trainings_are_told(chairs, tmp_path):
         train(chairs(1, 0), out="unused")
     with pytest.raises(ValueError, match=r"degrees: expected a number in \[0, 180\], found 200"):
         train(chairs(4, 0), out="unused", degrees=200)
+
+
+def test_calibration_learns_which_clouds_keep_their_keypoints(chairs, predictor, monkeypatch):
+    monkeypatch.setattr(
+        calibration, "_KINDS", ("clean", "turned 180", "another axis up", "half", "few points")
+    )
+    learned, aside = (chairs(n, seed).normalised() for n, seed in ((16, 0), (8, 1)))
+    made = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
+    flagged = made.about["flagged"]
+    assert made.about["clouds"] == 8 and made.about["kinds"] == 5 and made.about["planes"] == 1
+    assert flagged["clean"] < 0.2 and flagged["moved"] > 0.5 + flagged["clean"]
+    assert 0 < float(made.confidence.limit) < 1
+    same = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
+    assert torch.equal(same.confidence.weights, made.confidence.weights)

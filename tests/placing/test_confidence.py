@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
+from geoframe.placing.calibrate import _alike
 from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
+from geoframe.transforms import rotation_about_axis
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     evidence, gaps, moved, clean = runs
     learn, test = slice(0, 600), slice(600, None)
     made = Confidence(3)
-    made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn])
+    made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn], evidence[:0])
     score, uncertainty = made(evidence[test], gaps[test])
     flagged, bad = score < made.limit, moved[test].mean(1) > MOVED
     assert float(flagged[clean[test]].double().mean()) <= 0.05
@@ -41,11 +45,24 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     assert float(order) > 3
 
 
+def test_what_is_odd_among_the_clouds_trained_on_is_let_through(runs):
+    evidence, gaps, moved, clean = runs
+    odd = evidence[clean].clone()
+    odd[::20, :4] += 2.5  # one in twenty
+    strict, wide = Confidence(3), Confidence(3)
+    strict.calibrate(evidence, gaps, moved, clean, evidence[clean])
+    wide.calibrate(evidence, gaps, moved, clean, odd)
+    torch.testing.assert_close(wide.weights, strict.weights)
+    assert float(wide.limit) < float(strict.limit)
+    sound = torch.cat([wide(evidence[clean], gaps[clean])[0], wide(odd, gaps[clean])[0]])
+    assert float((sound < wide.limit).double().mean()) == pytest.approx(0.02, abs=2 / len(sound))
+
+
 def test_units_of_the_evidence_mean_nothing(runs):
     evidence, gaps, moved, clean = runs
     one, two = Confidence(3), Confidence(3)
-    one.calibrate(evidence, gaps, moved, clean)
-    two.calibrate(100 * evidence + 7, gaps, moved, clean)
+    one.calibrate(evidence, gaps, moved, clean, evidence[:9])
+    two.calibrate(100 * evidence + 7, gaps, moved, clean, 100 * evidence[:9] + 7)
     for a, b in zip(one(evidence, gaps), two(100 * evidence + 7, gaps), strict=True):
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(one.limit, two.limit, atol=1e-3, rtol=0)
@@ -79,3 +96,13 @@ def test_gaps_are_distances():
     k = torch.tensor([[[0.0, 0, 0], [1, 0, 0]]])
     gaps = keypoint_gaps(k, k + torch.tensor([0, 0, 0.5]), torch.tensor([[[0.0, 2, 0]]]))
     torch.testing.assert_close(gaps, torch.tensor([[[0.5, 2], [0.5, 5**0.5]]]))
+
+
+def test_half_a_turn_is_the_same_answer_where_there_are_two_planes():
+    k = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3))
+    for up in range(3):
+        (one,) = _alike(k, up, 1)
+        same, half = _alike(k, up, 2)
+        assert torch.equal(one, k) and torch.equal(same, k)
+        R = rotation_about_axis(torch.tensor(math.pi), up)
+        torch.testing.assert_close(half, k @ R.mT, atol=1e-6, rtol=0)

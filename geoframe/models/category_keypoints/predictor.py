@@ -8,7 +8,6 @@ numbers = evaluate(predictor, load_clouds("modelnet10", "chair", split="test"))
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,16 +25,10 @@ from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoin
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing.calibrate import Calibrated, calibrate, set_aside
-from geoframe.placing.confidence import Confidence, evidence, keypoint_gaps
-from geoframe.placing.locate import (
-    INFERENCE_BATCH,
-    Seen,
-    locate,
-    on_side,
-    other_sides,
-    replaced,
-    settle,
-)
+from geoframe.placing.confidence import N_EVIDENCE, Confidence, evidence, keypoint_gaps
+from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
+from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
+from geoframe.placing.parts import Parts
 from geoframe.placing.placement import Placement
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
@@ -44,7 +37,6 @@ from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
 _AXES = ("x", "y", "z")
-_SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
 
 
 class Prediction(NamedTuple):
@@ -121,7 +113,8 @@ class Predictor:
             points: (..., N, 3) floating tensor, array or list, in any units. Coordinates with a large offset are to be
                 float64.
             up: the vertical axis of the clouds, "x", "y" or "z"; None for that of the model.
-            any_up: where the score is low, see whether the cloud makes more sense on another side.
+            any_up: where the score is low, see whether the cloud makes more sense on another side; other turns about
+                the vertical are tried in any case.
 
         Raises:
             TypeError: not numbers.
@@ -137,11 +130,19 @@ class Predictor:
                 "points: expected clouds of positive size, found one whose points are all the same"
             )
         shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
-        side = torch.eye(3, dtype=torch.float64).roll(shift, 0).repeat(len(clouds), 1, 1)
-        seen = self._look(on_side(clouds, side))
-        if any_up and self.confidence is not None:
-            seen, side = self._other_sides(clouds, side, seen)
-        return self._told(points, seen, side, shift)
+        given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
+        upright = on_side(clouds, given.expand(len(clouds), 3, 3))
+        seen = self._look(upright)
+        stands = given.repeat(len(clouds), 1, 1)
+        if self.confidence is not None:
+            again = LookAgain(self._look, self.up, self.limit)
+            pose = getattr(self.model, "pose", None)
+            if pose is not None and pose.limit <= WIDEST_START:
+                seen = again.other_turns(upright, seen)
+            if any_up:
+                seen, other = again.other_sides(upright, seen)
+                stands = other @ stands
+        return self._told(points, seen, given, stands)
 
     @torch.no_grad()
     def predict_normalised(self, points: Tensor) -> Keypoints:
@@ -161,9 +162,19 @@ class Predictor:
         )
 
     @torch.no_grad()
-    def _look(self, clouds: Tensor) -> Seen:
-        """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's."""
-        located = locate(self.model, self.placement, clouds)
+    def _look(
+        self, clouds: Tensor, turn: Tensor | None = None, *, any_turn: bool = True, quick: bool = False
+    ) -> Seen:
+        """Find objects and keypoints of clouds (B, N, 3) whose vertical axis is the model's.
+
+        With rotations `turn` (B, 3, 3) the clouds are looked at in these frames; without `any_turn` around them only.
+        """
+        if turn is None:
+            located = locate(self.model, self.placement, clouds)
+        else:
+            there = clouds.double() @ turn
+            located = locate(self.model, self.placement, there, any_turn=any_turn, quick=quick)
+            located = located._replace(motion=_rotation(turn).after(located.motion))
         upright = isinstance(self.model, CategoryKeypoints)
         found = self._network(located.points, torch.eye(3) if upright else None)
         B, K = found.keypoints.shape[:2]
@@ -180,31 +191,15 @@ class Predictor:
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
         return Seen(located, found, score, uncertainty)
 
-    def _other_sides(self, clouds: Tensor, side: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
-        """Look again at clouds whose score is low, lying on each of the five other sides; take what is sure there."""
-        rows = (seen.score < self.limit).nonzero()[:, 0]
-        if not len(rows):
-            return seen, side
-        best = torch.full_like(seen.score[rows], max(_SURE_SIDE, self.limit))
-        for other in other_sides(self.up):
-            turn = other @ side[rows]
-            again = self._look(on_side(clouds[rows], turn))
-            better = again.score > best
-            best = torch.where(better, again.score, best)
-            side[rows[better]] = turn[better]
-            seen = replaced(seen, again, rows[better], better)
-        return seen, side
-
-    def _told(self, points: Tensor, seen: Seen, side: Tensor, shift: int) -> Prediction:
-        """What was found, in the frame and shape of the clouds."""
+    def _told(self, points: Tensor, seen: Seen, given: Tensor, stands: Tensor) -> Prediction:
+        """What was found, in the frame and shape of the clouds; rotations `given` and `stands` are what stood up."""
         motion, found = seen.located.motion, seen.found
-        back = Similarity(side.mT, torch.zeros_like(motion.t), torch.ones_like(motion.scale)).after(motion)
+        back = _rotation(given.mT.expand(len(stands), 3, 3).to(motion.R)).after(motion)
         keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
         kind = self.model.basis.basis.dtype
-        given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
         warnings = tuple(
             self._warning(float(s), given, q, float(t))
-            for s, q, t in zip(seen.score, side, seen.located.tilt, strict=True)
+            for s, q, t in zip(seen.score, stands, seen.located.tilt, strict=True)
         )
         uncertainty = seen.uncertainty * motion.scale[:, None].to(seen.uncertainty)
         shape = points.shape[:-2]
@@ -235,12 +230,12 @@ class Predictor:
             told.append(f"the object is taken to stand along {way}{_AXES[int(axis.abs().argmax())]}")
         return "; ".join(told)
 
-    def save(self, folder: str | Path, *, half: bool = False) -> None:
+    def save(self, folder: str | Path, *, small: bool = False) -> None:
         """Write model.safetensors and model.json into a folder, which is made if need be.
 
         Args:
             folder: for the two files.
-            half: weights in half precision, which halves the file and moves keypoints by less than 0.001.
+            small: large matrices with a byte a number: a quarter of the size; keypoints move by about 0.002.
         """
         about = {
             "category": self.category,
@@ -248,26 +243,20 @@ class Predictor:
             "group": self.group.tolist(),
             "canonical": self.canonical.tolist(),
             "calibrated": self.confidence is not None,
+            "evidence": N_EVIDENCE,
             "about": self.about,
         }
-        parts = _Parts(self.model, self.placement, self.confidence)
-        save_model(folder, copy.deepcopy(parts).half() if half else parts, about, kind=KIND)
-
-
-class _Parts(nn.Module):
-    """All that has weights."""
-
-    def __init__(self, model: Network, placement: Placement | None, confidence: Confidence | None) -> None:
-        super().__init__()
-        self.model, self.placement, self.confidence = model, placement, confidence
+        parts = Parts(self.model, self.placement, self.confidence)
+        save_model(folder, parts.stored_small() if small else parts, about, kind=KIND)
 
 
 def load(folder: str | Path) -> Predictor:
     """Read what `Predictor.save` or `train` wrote, a run that is not finished yet, or a model of the package.
 
     Args:
-        folder: of a model or of a run; or, where there is no such folder, "chair", procedural ones, whose
-            model comes with the package. Of a run that is not finished no keypoints are merged, and there is no score.
+        folder: of a model or of a run; or, where there is no such folder, the name of a category of which a model of
+            procedural shapes comes with the package: aeroplane, car, chair, motorbike, table. Of a run that is not
+            finished no keypoints are merged, and there is no score.
 
     Raises:
         ValueError: nothing there, files of something else, weights that do not fit.
@@ -286,12 +275,14 @@ def load(folder: str | Path) -> Predictor:
         if "calibrated" not in about:  # written by an earlier version
             return model
         if not about["calibrated"]:
-            return _Parts(model, None, None)
-        return _Parts(model, Placement(), Confidence(len(about["canonical"])))
+            return Parts(model, None, None)
+        if about.get("evidence") != N_EVIDENCE:
+            raise ValueError("scores of another version: run the same training again, which only calibrates")
+        return Parts(model, Placement(), Confidence(len(about["canonical"])))
 
     parts, about = load_model(folder, described, kind=KIND)
     model, rest = (
-        (parts.model, (parts.placement, parts.confidence)) if isinstance(parts, _Parts) else (parts, ())
+        (parts.model, (parts.placement, parts.confidence)) if isinstance(parts, Parts) else (parts, ())
     )
     group, canonical = torch.tensor(about["group"]), torch.tensor(about["canonical"])
     return Predictor(model, about["category"], group, canonical, about["about"], *rest)
@@ -405,6 +396,11 @@ def train(
         )
     predictor.save(out)
     return predictor
+
+
+def _rotation(R: Tensor) -> Similarity:
+    """Rotations (B, 3, 3) as similarity transforms."""
+    return Similarity(R, R.new_zeros(len(R), 3), R.new_ones(len(R)))
 
 
 def register(predictor: Predictor, sources: Any, targets: Any) -> tuple[Similarity, Tensor, Tensor]:

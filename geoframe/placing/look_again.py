@@ -1,0 +1,138 @@
+"""Clouds whose score is low, looked at again: from other turns about the vertical, and lying on their other sides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from geoframe.placing.locate import Located
+from geoframe.transforms import Similarity, rotation_about_axis
+
+WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
+_SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
+
+
+class Seen(NamedTuple):
+    """Clouds in one orientation: where they are, what the network says there, how sure that is."""
+
+    located: Located
+    found: Any
+    score: Tensor
+    uncertainty: Tensor
+
+
+class LookAgain(NamedTuple):
+    """How doubtful clouds are looked at again.
+
+    Attributes:
+        look: clouds (B, N, 3), rotations (B, 3, 3) of frames, and `any_turn` and `quick` as of
+            `geoframe.placing.locate.locate`, to `Seen`.
+        up: the vertical axis, 0 to 2.
+        limit: the score below which a cloud is doubtful.
+    """
+
+    look: Callable[..., Seen]
+    up: int
+    limit: float
+
+    def other_turns(self, clouds: Tensor, seen: Seen) -> Seen:
+        """What is found of doubtful clouds (B, N, 3) a quarter or half a turn off, where that is surer."""
+        rows = (seen.score < self.limit).nonzero()[:, 0]
+        if not len(rows):
+            return seen
+        R, a, b = seen.located.motion.R[rows], (self.up + 1) % 3, (self.up + 2) % 3
+        angle = torch.atan2(R[:, b, a] - R[:, a, b], R[:, a, a] + R[:, b, b])
+        quarters = torch.arange(1, 4, device=angle.device)[:, None] * (math.pi / 2)
+        turns = rotation_about_axis(angle + quarters, self.up)
+        return self._try(clouds, seen, rows, turns, seen.score[rows].clamp(min=self.limit), any_turn=False)[0]
+
+    def other_sides(self, clouds: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
+        """What is found of doubtful clouds (B, N, 3) on each of the five other sides, where it is sure.
+
+        The second answer are rotations (B, 3, 3) of the clouds to the sides that were taken.
+        """
+        rows = (seen.score < self.limit).nonzero()[:, 0]
+        taken = torch.eye(3, dtype=torch.float64).repeat(len(clouds), 1, 1)
+        if not len(rows):
+            return seen, taken
+        sides = torch.stack(_other_sides(self.up))
+        turns = sides.mT[:, None].expand(-1, len(rows), 3, 3).to(clouds.device)
+        least = torch.full_like(seen.score[rows], max(_SURE_SIDE, self.limit))
+        seen, which = self._try(clouds, seen, rows, turns, least, any_turn=True)
+        found = (which >= 0).cpu()
+        taken[rows.cpu()[found]] = sides[which.cpu()[found]]
+        return seen, taken
+
+    def _try(
+        self, clouds: Tensor, seen: Seen, rows: Tensor, turns: Tensor, least: Tensor, *, any_turn: bool
+    ) -> tuple[Seen, Tensor]:
+        """Look at some clouds in other frames: quickly in each, then well in the best.
+
+        Args:
+            clouds: (B, N, 3).
+            seen: what was found of them.
+            rows: (n,) which clouds.
+            turns: (T, n, 3, 3) rotations of the frames.
+            least: (n,) scores to be surpassed.
+            any_turn: as of `locate`.
+
+        Returns:
+            What was found, with what is better; and in which frame that was, -1 in none.
+        """
+        best, which = least, torch.full_like(rows, -1)
+        for i, turn in enumerate(turns):
+            score = self.look(clouds[rows], turn, any_turn=any_turn, quick=True).score
+            better = score > best
+            best, which = torch.where(better, score, best), torch.where(better, i, which)
+        some = (which >= 0).nonzero()[:, 0]
+        if len(some):
+            again = self.look(clouds[rows[some]], turns[which[some], some], any_turn=any_turn)
+            better = again.score > least[some]
+            which[some[~better]] = -1
+            seen = _replaced(seen, again, rows[some[better]], better)
+        return seen, which
+
+
+def on_side(clouds: Tensor, side: Tensor) -> Tensor:
+    """Clouds (B, N, 3) rotated by (B, 3, 3) in double precision; exact, as these only exchange axes."""
+    return clouds.double() @ side.mT.to(clouds.device)
+
+
+def _other_sides(up: int) -> list[Tensor]:
+    """The rotations (3, 3) that bring another side of a box to stand down."""
+    e = torch.eye(3, dtype=torch.float64)
+    a, b, c = e[(up + 1) % 3], e[(up + 2) % 3], e[up]
+    made = []
+    for rows in (  # what becomes the axes after `up`, and `up`
+        (b, c, a),
+        (c, a, b),
+        (-b, c, -a),
+        (-c, a, -b),
+        (a, -b, -c),
+    ):
+        R = torch.empty(3, 3, dtype=torch.float64)
+        R[(up + 1) % 3], R[(up + 2) % 3], R[up] = rows
+        made.append(R)
+    return made
+
+
+def _replaced(seen: Seen, again: Seen, rows: Tensor, better: Tensor) -> Seen:
+    """The first with some rows of the second."""
+
+    def put(x: Tensor, y: Tensor) -> Tensor:
+        out = x.clone()
+        out[rows] = y[better].to(x)
+        return out
+
+    old, new = seen.located, again.located
+    located = Located(
+        put(old.points, new.points),
+        Similarity(*(put(x, y) for x, y in zip(old.motion, new.motion, strict=True))),
+        *(put(x, y) for x, y in zip(old[2:], new[2:], strict=True)),
+    )
+    found = type(seen.found)(*(put(x, y) for x, y in zip(seen.found, again.found, strict=True)))
+    return Seen(located, found, put(seen.score, again.score), put(seen.uncertainty, again.uncertainty))
