@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from geoframe._threads import together
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.quality import flipped_triangles
 from geoframe.maps.starts import Pair, Start, spectral_energy
 from geoframe.maps.zoomout import zoomed_fmaps
+from geoframe.spectral.basis import Eigenbasis
 
 COARSE = 4  # the candidates are compared with k / COARSE functions
 # Without landmarks, what tells a map from its mirror image and from one turned by half a circle counts beside the
@@ -41,25 +44,28 @@ def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: flo
         orientation: weight of what tells a map from its mirror image; 0 with landmarks, which tell that themselves.
     """
     bases = pair.sampled()
-    every = torch.arange(pair.two.n_verts, device=pair.two.device)
-    found = []
-    for start in starts:
-        first = len(start.C_12)
-        last = max(first, pair.basis1.k // COARSE)
-        sizes = sorted({*range(first, last, 8), last})
-        C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, sizes)
-        distortion = evidence.distortion
-        places = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
-        terms = {
-            "distortion": distortion.of_probes(*places),
-            "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
-        }
-        energy = terms["distortion"]
-        if orientation:
-            p2p_21 = pair.places_21(C_12, every)
-            terms["flipped_triangles"] = flipped_triangles(pair.one, pair.turned2, p2p_21)
-            terms |= evidence.likeness(p2p_21)
-            against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
-            energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
-        found.append(Candidate(start.name, C_12, C_21, energy, terms, start.landmarks))
+    found = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in starts))
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))
+
+
+def _candidate(
+    pair: Pair, start: Start, bases: tuple[Eigenbasis, Eigenbasis], evidence: Evidence, orientation: float
+) -> Candidate:
+    """The start refined on the samples that the bases are seen from, and measured."""
+    first = len(start.C_12)
+    last = max(first, pair.basis1.k // COARSE)
+    C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, sorted({*range(first, last, 8), last}))
+    distortion = evidence.distortion
+    places = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
+    terms = {
+        "distortion": distortion.of_probes(*places),
+        "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
+    }
+    energy = terms["distortion"]
+    if orientation:
+        p2p_21 = pair.places_21(C_12, torch.arange(pair.two.n_verts, device=pair.two.device))
+        terms["flipped_triangles"] = flipped_triangles(pair.one, pair.turned2, p2p_21)
+        terms |= evidence.likeness(p2p_21)
+        against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
+        energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
+    return Candidate(start.name, C_12, C_21, energy, terms, start.landmarks)

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_tensor, check_int
+from geoframe._threads import together
 from geoframe.canonical.surface import Surface
+from geoframe.landmarking.inputs import local_shape
 from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.clouds import surface_of_points
 from geoframe.maps.convert import p2p_to_fmap
-from geoframe.maps.evidence import Evidence
+from geoframe.maps.evidence import Evidence, named_landmarks
 from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.parts import Part, carried_back, main_part
 from geoframe.maps.precise import BarycentricMap, points_near
@@ -32,6 +34,8 @@ from geoframe.maps.quality import (
 from geoframe.maps.refine import FINE, Refined, chosen, refined
 from geoframe.maps.shells import INTRINSIC
 from geoframe.maps.starts import (
+    PER_FUNCTION,
+    SAMPLES,
     Pair,
     starts_from_landmarks,
     starts_from_named_landmarks,
@@ -160,9 +164,9 @@ def match(
     pairs = None if landmarks is None else _landmark_pairs(landmarks, *parts)
     if precise:
         _check_whole(parts, mesh1)
-    proxies = [proxy(part.surface) for part in parts]
+    tell("eigenbases and distances", 0.0)
+    proxies, k, notes = _ready(parts, k, pairs)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    proxies, k, notes = _with_bases(proxies, k, tell)
     tell("starts", 0.3)
     one, two = (p.surface for p in proxies)
     pair = Pair.of(one, two, k)
@@ -170,7 +174,8 @@ def match(
     if small is not None:
         starts = starts_from_landmarks(pair, small)
     else:
-        starts = [*starts_from_named_landmarks(pair), *starts_from_shape(pair)]
+        named, shaped = together(lambda: starts_from_named_landmarks(pair), lambda: starts_from_shape(pair))
+        starts = [*named, *shaped]
     tell("candidates", 0.4)
     candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0)
     tell("refinement", 0.5)
@@ -207,19 +212,35 @@ def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
         )
 
 
-def _with_bases(
-    proxies: list[Proxy], k: int | None, tell: Progress
+def _ready(
+    parts: list[Part], k: int | None, landmarks: Tensor | None
 ) -> tuple[list[Proxy], int, list[tuple[str, ...]]]:
-    """The same with their eigenfunctions computed, smoothed where there is noise; how many functions both have; and
-    notes on each."""
-    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
-    out, notes = [], []
-    for i, (of, n) in enumerate(zip(proxies, own, strict=True), 1):
-        tell(f"eigenbasis of surface {i}", 0.15 * (i - 1))
-        found, told = _without_noise(of, n, f"surface {i}")
-        out.append(found)
-        notes.append(told)
-    return out, min(own), notes
+    """Proxies of the parts with all computed that needs one surface alone, smoothed where there is noise; how many
+    eigenfunctions both have; and notes on each."""
+
+    def one(i: int) -> tuple[Proxy, int, tuple[str, ...]]:
+        of = proxy(parts[i].surface)
+        own = default_size(of.surface) if k is None else check_int(k, "k", low=3)
+        of, told = _without_noise(of, own, f"surface {i + 1}")
+        _compute(of.surface, own, None if landmarks is None else of.cell[landmarks[:, i]])
+        return of, own, told
+
+    if parts[0].surface is parts[1].surface:  # what is kept for one is there for the other
+        found = [one(0), one(1)]
+    else:
+        found = together(lambda: one(0), lambda: one(1))
+    proxies, own, notes = zip(*found, strict=True)
+    return list(proxies), min(own), list(notes)
+
+
+def _compute(surface: Surface, k: int, landmarks: Tensor | None) -> None:
+    """What maps need of a surface, so that it is kept: samples, distances, its shape and its named landmarks."""
+    spread_vertices(surface, max(SAMPLES, PER_FUNCTION * k))
+    surface.distances(spread_vertices(surface, PROBES))
+    if landmarks is not None and len(landmarks):
+        surface.distances(landmarks)
+    local_shape(surface)
+    named_landmarks(surface)
 
 
 def _in_the_file(
