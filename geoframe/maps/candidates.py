@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +20,8 @@ COARSE = 4  # the candidates are compared with k / COARSE functions
 # Without landmarks, what tells a map from its mirror image and from one turned by half a circle counts beside the
 # distortion; chosen on half of FAUST.
 TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 0.3
+SETTLED = 0.12  # distortion: right maps between poses are mostly below, right or wrong ones of species above
+TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed
 
 
@@ -34,7 +37,14 @@ class Candidate:
     landmarks: Tensor | None = None
 
 
-def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: float) -> list[Candidate]:
+def ranked(
+    pair: Pair,
+    starts: list[Start],
+    evidence: Evidence,
+    orientation: float,
+    *,
+    more: Callable[[], Start] | None = None,
+) -> list[Candidate]:
     """All starts refined to k / 4 functions on the samples, the best first.
 
     Args:
@@ -42,9 +52,16 @@ def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: flo
         starts: at least one.
         evidence: of the two surfaces.
         orientation: weight of what tells a map from its mirror image; 0 with landmarks, which tell that themselves.
+        more: makes one more start, which is slow; tried only where none of the others is settled: where the best of
+            them changes distances by more than `SETTLED`, or turns left to right.
     """
     bases = pair.sampled()
     found = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in starts))
+    if more is not None:
+        best = min(found, key=lambda c: c.energy)
+        at = pair.samples2
+        if best.energy > SETTLED or evidence.handedness(pair.places_21(best.C_12, at), at) < TURNED_LEAST:
+            found.append(_candidate(pair, more(), bases, evidence, orientation))
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))
 
 

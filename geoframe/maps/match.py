@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from geoframe.landmarking.inputs import local_shape
 from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
-from geoframe.maps.clouds import surface_of_points
+from geoframe.maps.clouds import as_surface
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence, named_landmarks
 from geoframe.maps.initial import check_landmark_pairs
@@ -37,6 +38,7 @@ from geoframe.maps.starts import (
     PER_FUNCTION,
     SAMPLES,
     Pair,
+    oriented_start,
     starts_from_landmarks,
     starts_from_named_landmarks,
     starts_from_shape,
@@ -112,8 +114,8 @@ def match(
     """Match two surfaces: every vertex of each gets a vertex of the other.
 
     1. Starts. With landmarks: a 12 x 12 functional map fitted to them, one of 30 x 30 fitted to descriptors
-       (heat seen from the landmarks, wave kernel), and one of 20 x 20 fitted to these with an orientation term,
-       which tells left from right where the landmarks do not. Without: the last one, and all signs of the first
+       (heat seen from the landmarks, wave kernel); where these change distances much or turn left to right, one of
+       20 x 20 fitted to the descriptors with an orientation term. Without: the last one, and all signs of the first
        6 eigenfunctions that are not constant; and on humans and animals, landmarks that a network names on both
        (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should then be roughly
        isometric.
@@ -171,13 +173,14 @@ def match(
     one, two = (p.surface for p in proxies)
     pair = Pair.of(one, two, k)
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
+    more = None
     if small is not None:
-        starts = starts_from_landmarks(pair, small)
+        starts, more = starts_from_landmarks(pair, small), partial(oriented_start, pair, small)
     else:
         named, shaped = together(lambda: starts_from_named_landmarks(pair), lambda: starts_from_shape(pair))
         starts = [*named, *shaped]
     tell("candidates", 0.4)
-    candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0)
+    candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
     tell("refinement", 0.5)
     maps = refined(pair, candidates[0], small, evidence.distortion)
     tell("choice", 0.85)
@@ -299,7 +302,7 @@ def _on_all_vertices(
     maps = best.p2p_21, best.p2p_12
     if one.is_whole and two.is_whole and not precise:
         return *maps, None
-    intrinsic = FINE["intrinsic"] if best.how == "all functions" else INTRINSIC
+    intrinsic = FINE[0]["intrinsic"] if best.how == "all functions" else INTRINSIC
     rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, intrinsic=intrinsic)
     if not (one.is_whole and two.is_whole):
         maps = carried(one, two, *maps, rows1, rows2)
@@ -372,14 +375,8 @@ def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surfa
         raise ValueError(
             f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
         )
-    notes = [
-        f"surface {i} is a cloud of points: it was matched by triangles between neighbours, and measures that need "
-        "faces are those of these"
-        for i, mesh in enumerate((mesh1, mesh2), 1)
-        if isinstance(mesh, PointCloud)
-    ]
-    one, two = (surface_of_points(m) if isinstance(m, PointCloud) else Surface.of(m) for m in (mesh1, mesh2))
-    return one, two, notes
+    (one, made1), (two, made2) = as_surface(mesh1, "surface 1"), as_surface(mesh2, "surface 2")
+    return one, two, [*made1, *made2]
 
 
 def measures(pair: Pair, best: Refined, evidence: Evidence) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,10 +23,14 @@ from geoframe.surface.mesh import Mesh
 FLIPPED = 0.25  # share of flipped triangles from which a map is taken for a mirror image, or partly one
 ROUGHER = 1.5  # factor by which the Dirichlet energy may grow with all k functions; else they are dropped
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
-# The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements: chosen on half
-# of the FAUST and TOSCA meshes. Of a bent map, the last steps on all vertices: chosen on cat to lion,
-# among four ways, so that its figures there flatter.
-FINE: dict[str, Any] = {"sizes": (60, 100, 150, 200), "intrinsic": 128, "normals": (0.5, 0.2), "polish": 1}
+# The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
+# vertices or from coarse to fine: which of the two is better depends on how far the poses are from each other. Chosen
+# on half of the FAUST and TOSCA meshes and on a pose of the cat. Of a bent map, the last steps on all vertices: chosen
+# on cat to lion, among four ways, so that its figures there flatter.
+FINE: tuple[dict[str, Any], ...] = (
+    {"sizes": (200, 200), "intrinsic": 128, "normals": (0.2, 0.2), "polish": 2},
+    {"sizes": (60, 100, 150, 200), "intrinsic": 128, "normals": (0.5, 0.2), "polish": 1},
+)
 LAST: dict[str, Any] = {"sizes": (80, 100, 100), "normals": (0.4, 0.2), "polish": 2}
 
 
@@ -61,14 +66,14 @@ def refined(
             first.how, *shell_refine(pair.one, pair.two, first.p2p_21, first.p2p_12, one, two, **LAST)
         )
 
-    def finest() -> Refined:
-        turned = None if landmarks is None else landmarks.flip(1)
-        finer_12 = _to_all_functions(best.C_21, (two, one), (pair.samples2, pair.samples1), turned)
-        return Refined(
-            "all functions", *shell_refine(pair.one, pair.two, finer_21, finer_12, one, two, **FINE)
-        )
-
-    return [last()] if finer_21 is None else together(finest, last)
+    if finer_21 is None:
+        return [last()]
+    tracks = together(last, lambda: _finer_12(pair, best, landmarks))
+    bent, finer_12 = tracks
+    finest = together(
+        *(partial(shell_refine, pair.one, pair.two, finer_21, finer_12, one, two, **way) for way in FINE)
+    )
+    return [*(Refined("all functions", *maps) for maps in finest), bent]
 
 
 def _finer_21(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor | None:
@@ -78,6 +83,12 @@ def _finer_21(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor |
     bases, samples = (pair.basis1, pair.basis2), (pair.samples1, pair.samples2)
     p2p_21 = _to_all_functions(best.C_12, bases, samples, landmarks)
     return None if dirichlet_energy(pair.one, pair.two, p2p_21) > limit else p2p_21
+
+
+def _finer_12(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor:
+    """p2p_12 of all k functions."""
+    turned = None if landmarks is None else landmarks.flip(1)
+    return _to_all_functions(best.C_21, (pair.basis2, pair.basis1), (pair.samples2, pair.samples1), turned)
 
 
 def _bent(pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: GeodesicDistortion) -> Refined:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from geoframe.nearest import lowest_score, nearest, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import spread_vertices
+from geoframe.surface.topology import edges
 from geoframe.transforms import nearest_rotation
 
 # Weights are for surfaces of unit area. They were chosen on cat to lion in an earlier session and kept.
@@ -27,6 +28,10 @@ PLACE = 5.0  # weight of positions
 NORMALS = (1.0, 0.2)  # weight of normals in the first step and in the last
 SAMPLES = 1_500  # vertices of each surface that all but the last steps run on
 PER_EARLY = 36  # samples a function from which on half of the samples are enough: up to 40 functions of 1,500
+OPEN = 0.3  # length of the rim from which a part of a surface may be missing
+LOST = 0.15  # distance, there and back, from which a vertex has no counterpart on the other surface
+FEW_LOST, MANY_LOST = 0.03, 0.7  # shares of such vertices between which these do not count
+STIFF = 1e-4  # weight of the Dirichlet energy of the displacement where vertices do not count
 POLISH = 2  # steps on all vertices, at the end
 COARSE = torch.float32  # of the steps before: their systems are well conditioned, and half the time is saved
 GUESSED = 3_000  # rows from which it is faster to look near a guess
@@ -112,8 +117,10 @@ def shell_refine(
     coarse = max(0, len(sizes) - check_int(polish, "polish", low=0))
     steps = list(zip(sizes, np.geomspace(*normals, len(sizes)).tolist(), strict=True))
     early = sum(k <= samples // PER_EARLY for k in sizes[:coarse])
+    if min(mesh1.n_verts, mesh2.n_verts) <= 2 * samples:  # a cat to a giraffe of 1,200 vertices lost by it
+        early = 0
     for n, some in ((samples // 2, steps[:early]), (samples, steps[early:coarse])):
-        if some and max(mesh1.n_verts, mesh2.n_verts) > n:
+        if some and max(mesh1.n_verts, mesh2.n_verts) > samples:
             at1, at2 = (spread_vertices(m, n) for m in (mesh1, mesh2))
             p2p_21, p2p_12 = _on_samples((one, two), (at1, at2), (p2p_21, p2p_12), some)
             steps = steps[len(some) :]
@@ -145,7 +152,7 @@ class _Side:
     """A surface at unit area with its middle at 0, in float64.
 
     faces: (F, 3). x: (V, 3) positions. normals: (V, 3). U: (V, K) eigenvectors. vals: (K,) eigenvalues. mass: (V,) of
-    sum 1. X: (V, d) intrinsic coordinates and given functions.
+    sum 1. X: (V, d) intrinsic coordinates and given functions. rim: length of the edges with one face.
     """
 
     faces: Tensor
@@ -155,6 +162,7 @@ class _Side:
     vals: Tensor
     mass: Tensor
     X: Tensor
+    rim: float
 
     @classmethod
     def of(cls, mesh: Mesh, basis: Eigenbasis, functions: Tensor, intrinsic: int, which: str) -> _Side:
@@ -169,7 +177,10 @@ class _Side:
         x = x - mass @ x
         moving = torch.nonzero(vals[:intrinsic] > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
         X = torch.cat([U[:, moving] / vals[moving].sqrt(), functions], 1)
-        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X)
+        table = edges(mesh.faces.cpu().numpy())
+        ends = x[torch.as_tensor(table.verts[table.n_faces == 1], device=x.device)]
+        rim = float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum())
+        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X, rim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +189,7 @@ class _Part:
 
     at: (N,) the vertices. share: (N,) their areas, of sum 1. x, normals, U, X: rows of the side at them. gram: (K, K)
     ``U^T share U``. vals: (K,). The vertices and triangles around them, for normals once bent: x_around (A, 3),
-    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those.
+    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those. rim: of the side.
     """
 
     at: Tensor
@@ -193,6 +204,7 @@ class _Part:
     U_around: Tensor
     faces_around: Tensor
     own: Tensor
+    rim: float
 
     @classmethod
     def of(cls, side: _Side, at: Tensor | None = None, dtype: torch.dtype = torch.float64) -> _Part:
@@ -203,7 +215,7 @@ class _Part:
             x, U = side.x.to(dtype), side.U.to(dtype)
             return cls(
                 every, side.mass.to(dtype), x, side.normals.to(dtype), U, side.X.to(dtype), gram.to(dtype),
-                side.vals.to(dtype), x, U, side.faces, every,
+                side.vals.to(dtype), x, U, side.faces, every, side.rim,
             )  # fmt: skip
         share = side.mass.new_full((len(at),), 1 / len(at))
         inside = torch.zeros(n, dtype=torch.bool, device=at.device)
@@ -217,12 +229,29 @@ class _Part:
         return cls(
             at, share.to(dtype), side.x[at].to(dtype), side.normals[at].to(dtype), U.to(dtype), side.X[at].to(dtype),
             gram.to(dtype), side.vals.to(dtype), side.x[around].to(dtype), side.U[around].to(dtype), number[faces],
-            number[at],
+            number[at], side.rim,
         )  # fmt: skip
 
     def nearest(self, side: _Side) -> Tensor:
         """(V,) number of the nearest of these vertices, of every vertex of the side."""
         return nearest(side.x, side.x[self.at])[0]
+
+    def met(self, other: _Part, to: Tensor, back: Tensor) -> _Part:
+        """The same, in which only the vertices count that come back to near where they are, over there and back.
+
+        Where the other surface is cut open, others may have no counterpart. Where there are few such vertices or
+        hardly others, nothing is changed.
+        """
+        if other.rim < OPEN:
+            return self
+        lost = (self.x[back[to]] - self.x).norm(dim=1) > LOST
+        gone = float(self.share[lost].sum())
+        if not FEW_LOST < gone < MANY_LOST:
+            return self
+        share = self.share.masked_fill(lost, 0.0)
+        U = self.U[lost]
+        gram = self.gram - U.T @ (self.share[lost, None] * U) + STIFF * torch.diag(self.vals)
+        return replace(self, share=share, gram=gram)
 
     def pulled(self, other: _Part, to: Tensor, back: Tensor) -> Tensor:
         """Y (N, d): smooth coordinates here, near X of the other side at `to`, and with Y[back] near X there."""
@@ -235,7 +264,8 @@ class _Part:
     def bending(self, other: _Part, to: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """What bends this part onto the other: a rotation (3, 3), and then k coefficients (k, 3) of a displacement."""
         target = other.x[to]
-        R = nearest_rotation((self.share[:, None] * target).T @ self.x)
+        middle = self.share @ self.x / self.share.sum()
+        R = nearest_rotation((self.share[:, None] * target).T @ (self.x - middle))
         move = self.U[:, :k].T @ (self.share[:, None] * (target - self.x @ R.T))
         return R, torch.linalg.solve(self.gram[:k, :k], move)
 
@@ -254,6 +284,7 @@ def _step(
     one: _Part, two: _Part, to_21: Tensor, to_12: Tensor, k: int, weight: float
 ) -> tuple[Tensor, Tensor]:
     """The maps (N2,) and (N1,) between parts after one step."""
+    one, two = one.met(two, to_12, to_21), two.met(one, to_21, to_12)
 
     def taken_over(here: _Part, there: _Part, to: Tensor, back: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return here.pulled(there, to, back), *here.beside(there, to, k, weight)
@@ -317,6 +348,7 @@ def shell_fields(
         for m, b, f, w in zip((mesh1, mesh2), (basis1, basis2), none, "12", strict=True)
     )
     part1, part2 = _Part.of(one), _Part.of(two)
+    part1, part2 = part1.met(part2, p2p_12, p2p_21), part2.met(part1, p2p_21, p2p_12)
     out = []
     for mesh, basis, mine, other, to, back in (
         (mesh1, basis1, part1, part2, p2p_12, p2p_21),

@@ -106,16 +106,12 @@ class Pair:
         return float((places[0] - places[1]).norm(dim=-1).mean() / self.one.area.sqrt()) > APART
 
 
-def starts_from_landmarks(pair: Pair, landmarks: Tensor, *, oriented: bool = True) -> list[Start]:
-    """First maps from pairs of landmarks.
+def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
+    """First maps from pairs of landmarks: from these alone, and from what is seen from them.
 
     Args:
         pair: the surfaces.
         landmarks: (L, 2) rows (vertex of 1, vertex of 2).
-        oriented: also from what is seen from the landmarks with its orientation, which is slow.
-
-    Returns:
-        Two or three: from the landmarks alone, from what is seen from them, and from that with its orientation.
     """
     one, two, flipped = pair.basis1, pair.basis2, landmarks.flip(1)
     k = min(FIRST, one.k)
@@ -126,12 +122,20 @@ def starts_from_landmarks(pair: Pair, landmarks: Tensor, *, oriented: bool = Tru
         fmap_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION),
         fmap_from_descriptors(f2, f1, two, one, k, regularisation=REGULARISATION),
     )
-    starts = [Start("landmarks", *plain), Start("descriptors", *described)]
-    if not oriented:
-        return starts
-    every_fourth = slice(100, None, 4)  # of the functions of heat: the orientation term is slow
-    f1, f2 = (torch.cat([_descriptors(b), f[:, every_fourth]], 1) for b, f in ((one, f1), (two, f2)))
-    return [*starts, _oriented(pair, f1, f2)]
+    return [Start("landmarks", *plain), Start("descriptors", *described)]
+
+
+def oriented_start(pair: Pair, landmarks: Tensor) -> Start:
+    """A first map from what is seen from landmarks with its orientation, which is slow.
+
+    Args:
+        pair: the surfaces.
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2).
+    """
+    sides = ((pair.basis1, landmarks[:, 0]), (pair.basis2, landmarks[:, 1]))
+    every_fourth = slice(100, None, 4)  # of the functions of heat
+    f1, f2 = (torch.cat([_descriptors(b), _descriptors(b, at)[:, every_fourth]], 1) for b, at in sides)
+    return _oriented(pair, f1, f2)
 
 
 def starts_from_shape(pair: Pair) -> list[Start]:
@@ -182,7 +186,7 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
         landmarks = torch.tensor(rows, device=pair.one.device)
         out += [
             Start(f"{label}: {s.name}", s.C_12, s.C_21, landmarks)
-            for s in starts_from_landmarks(pair, landmarks, oriented=False)
+            for s in starts_from_landmarks(pair, landmarks)
         ]
     return out
 
