@@ -12,8 +12,9 @@ from torch import Tensor
 from geoframe._threads import together
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.quality import flipped_triangles
+from geoframe.maps.shells import OPEN
 from geoframe.maps.starts import Pair, Start, spectral_energy
-from geoframe.maps.zoomout import zoomed_fmaps
+from geoframe.maps.zoomout import zoomed_fmaps, zoomout
 from geoframe.spectral.basis import Eigenbasis
 
 COARSE = 4  # the candidates are compared with k / COARSE functions
@@ -57,6 +58,8 @@ def ranked(
     """
     bases = pair.sampled()
     found = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in starts))
+    if max(pair.rims) >= OPEN:
+        found += together(*(partial(_one_way, pair, s, evidence, orientation) for s in starts))
     if more is not None:
         best = min(found, key=lambda c: c.energy)
         at = pair.samples2
@@ -68,14 +71,48 @@ def ranked(
 def _candidate(
     pair: Pair, start: Start, bases: tuple[Eigenbasis, Eigenbasis], evidence: Evidence, orientation: float
 ) -> Candidate:
-    """The start refined on the samples that the bases are seen from, and measured."""
+    """The start refined both ways on the samples that the bases are seen from, and measured."""
+    C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, _sizes(pair, start))
+    return _measured(pair, start, start.name, (C_12, C_21), evidence, orientation)
+
+
+def _one_way(pair: Pair, start: Start, evidence: Evidence, orientation: float) -> Candidate:
+    """The start refined from the surface that is cut open to the other one alone: that one holds more than it."""
+    (one, two), (s1, s2) = (pair.basis1, pair.basis2), (pair.samples1, pair.samples2)
+    if pair.rims[1] >= pair.rims[0]:
+        C_12 = zoomout(start.C_12, one, two, sizes=_sizes(pair, start), samples=(s1, s2)).C_12
+        C_21 = C_12.T / pair.scale**2
+    else:
+        C_21 = zoomout(start.C_21, two, one, sizes=_sizes(pair, start), samples=(s2, s1)).C_12
+        C_12 = C_21.T * pair.scale**2
+    return _measured(pair, start, f"{start.name}, one way", (C_12, C_21), evidence, orientation)
+
+
+def _sizes(pair: Pair, start: Start) -> list[int]:
+    """Numbers of functions, from those of the start to k / COARSE."""
     first = len(start.C_12)
     last = max(first, pair.basis1.k // COARSE)
-    C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, sorted({*range(first, last, 8), last}))
+    return sorted({*range(first, last, 8), last})
+
+
+def _measured(
+    pair: Pair,
+    start: Start,
+    name: str,
+    fmaps: tuple[Tensor, Tensor],
+    evidence: Evidence,
+    orientation: float,
+) -> Candidate:
+    """The candidate with these functional maps."""
+    C_12, C_21 = fmaps
     distortion = evidence.distortion
-    places = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
+    to_1, to_2 = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
+    if max(pair.rims) >= OPEN:
+        change = distortion.of_common(to_1, to_2, pair.places_21(C_12, to_2))
+    else:
+        change = distortion.of_probes(to_1, to_2)
     terms = {
-        "distortion": distortion.of_probes(*places),
+        "distortion": change,
         "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
     }
     energy = terms["distortion"]
@@ -85,4 +122,4 @@ def _candidate(
         terms |= evidence.likeness(p2p_21)
         against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
         energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
-    return Candidate(start.name, C_12, C_21, energy, terms, start.landmarks)
+    return Candidate(name, C_12, C_21, energy, terms, start.landmarks)

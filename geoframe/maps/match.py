@@ -38,6 +38,7 @@ from geoframe.maps.starts import (
     PER_FUNCTION,
     SAMPLES,
     Pair,
+    in_a_plane,
     oriented_start,
     starts_from_landmarks,
     starts_from_named_landmarks,
@@ -113,17 +114,19 @@ def match(
 ) -> Match:
     """Match two surfaces: every vertex of each gets a vertex of the other.
 
-    1. Starts. With landmarks: a 12 x 12 functional map fitted to them, one of 30 x 30 fitted to descriptors
-       (heat seen from the landmarks, wave kernel); where these change distances much or turn left to right, one of
-       20 x 20 fitted to the descriptors with an orientation term. Without: the last one, and all signs of the first
-       6 eigenfunctions that are not constant; and on humans and animals, landmarks that a network names on both
-       (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should then be roughly
-       isometric.
+    1. Starts. With landmarks: a 12 x 12 functional map fitted to them, and one of 30 x 30 fitted to descriptors (heat
+       seen from the landmarks, wave kernel); where these change distances much or turn left to right, or landmarks
+       lie in a plane, one of 20 x 20 fitted to the descriptors with an orientation term. Without: the last one, and
+       all signs of the first 6 eigenfunctions that are not constant; and on humans and animals, landmarks that a
+       network names on both (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should
+       then be roughly isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
        times what speaks against it is added: flipped triangles, a low handedness correlation, named landmarks that it
        takes elsewhere. For a left-right flip is as good an isometry as the true map, and a person turned by half a
        circle nearly so.
+       Where a surface is cut open, maps are also refined from it to the other alone, and what has no counterpart
+       does not count.
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
@@ -176,6 +179,8 @@ def match(
     more = None
     if small is not None:
         starts, more = starts_from_landmarks(pair, small), partial(oriented_start, pair, small)
+        if in_a_plane(pair, small):
+            starts, more = [*starts, more()], None
     else:
         named, shaped = together(lambda: starts_from_named_landmarks(pair), lambda: starts_from_shape(pair))
         starts = [*named, *shaped]
@@ -189,7 +194,7 @@ def match(
     energies = measures(pair, best, evidence)
     sure = confidence(energies)
     found = Match(
-        **_in_the_file(parts, proxies, pair, best, precise),
+        **_in_the_file(parts, proxies, pair, best, landmarks, precise),
         landmarks=None if landmarks is None else _each_once(landmarks),
         energies=energies,
         confidence=sure,
@@ -247,14 +252,19 @@ def _compute(surface: Surface, k: int, landmarks: Tensor | None) -> None:
 
 
 def _in_the_file(
-    parts: list[Part], proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+    parts: list[Part],
+    proxies: list[Proxy],
+    pair: Pair,
+    best: Refined,
+    landmarks: Tensor | None,
+    precise: bool,
 ) -> dict[str, Any]:
     """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
     p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
     basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
     return {
-        "p2p_21": carried_back(parts[0], parts[1], p2p_21),
-        "p2p_12": carried_back(parts[1], parts[0], p2p_12),
+        "p2p_21": carried_back(parts[0], parts[1], p2p_21, landmarks),
+        "p2p_12": carried_back(parts[1], parts[0], p2p_12, None if landmarks is None else landmarks.flip(1)),
         "C_12": p2p_to_fmap(p2p_21, basis1, basis2),
         "C_21": p2p_to_fmap(p2p_12, basis2, basis1),
         "basis1": parts[0].basis(basis1),

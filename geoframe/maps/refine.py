@@ -13,7 +13,7 @@ from geoframe._threads import together
 from geoframe.maps.candidates import Candidate
 from geoframe.maps.landmark_coordinates import landmark_coordinates
 from geoframe.maps.quality import GeodesicDistortion, coverage, dirichlet_energy, flipped_triangles
-from geoframe.maps.shells import shell_refine
+from geoframe.maps.shells import OPEN, shell_refine
 from geoframe.maps.starts import Pair
 from geoframe.maps.zoomout import zoomout
 from geoframe.nearest import nearest
@@ -109,7 +109,15 @@ def _bent(pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: Geo
         f1, f2 = (landmark_coordinates(m, marks[:, i]) for i, m in enumerate((pair.one, pair.two)))
         start = nearest(f2[s2], f1)[0], nearest(f1[s1], f2)[0]
         maps.append(bent("landmark coordinates", *start, functions=(f1, f2)))
-    return min(maps, key=lambda m: distortion(m.p2p_21, m.p2p_12))
+    return min(maps, key=lambda m: _change(pair, m, distortion))
+
+
+def _change(pair: Pair, m: Refined, distortion: GeodesicDistortion) -> float:
+    """The distortion of a map; where a surface is cut open, of what both have."""
+    if max(pair.rims) < OPEN:
+        return distortion(m.p2p_21, m.p2p_12)
+    places_12 = m.p2p_12[distortion.probes1]
+    return distortion.of_common(m.p2p_21[distortion.probes2], places_12, m.p2p_21[places_12])
 
 
 def _everywhere(mesh: Mesh, at: Tensor, to: Tensor) -> Tensor:
@@ -141,6 +149,6 @@ def chosen(pair: Pair, maps: list[Refined], distortion: GeodesicDistortion) -> R
         # over coverage, as a map is not smooth for sending much to little
         rough = dirichlet_energy(pair.one, pair.two, m.p2p_21) / coverage(pair.one, m.p2p_21)
         flipped = flipped_triangles(pair.one, pair.turned2, m.p2p_21) > FLIPPED
-        return flipped, rough * distortion(m.p2p_21, m.p2p_12) ** 2
+        return flipped, rough * _change(pair, m, distortion) ** 2
 
     return maps[0] if len(maps) == 1 else min(maps, key=key)

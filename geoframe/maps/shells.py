@@ -28,7 +28,7 @@ PLACE = 5.0  # weight of positions
 NORMALS = (1.0, 0.2)  # weight of normals in the first step and in the last
 SAMPLES = 1_500  # vertices of each surface that all but the last steps run on
 PER_EARLY = 36  # samples a function from which on half of the samples are enough: up to 40 functions of 1,500
-OPEN = 0.3  # length of the rim from which a part of a surface may be missing
+OPEN = 0.3  # length of the rim over sqrt(area) from which a part of a surface may be missing
 LOST = 0.15  # distance, there and back, from which a vertex has no counterpart on the other surface
 FEW_LOST, MANY_LOST = 0.03, 0.7  # shares of such vertices between which these do not count
 STIFF = 1e-4  # weight of the Dirichlet energy of the displacement where vertices do not count
@@ -147,6 +147,17 @@ def _on_samples(
     return some1.at[q_21][near2], some2.at[q_12][near1]
 
 
+def rim_length(mesh: Mesh) -> float:
+    """Length of the edges with one face, over sqrt(area): 0 for a closed surface."""
+
+    def compute() -> float:
+        table = edges(mesh.faces.cpu().numpy())
+        ends = mesh.verts.detach()[torch.as_tensor(table.verts[table.n_faces == 1], device=mesh.device)]
+        return float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum() / mesh.area.sqrt())
+
+    return mesh.once("rim length", compute)
+
+
 @dataclass(frozen=True, eq=False)
 class _Side:
     """A surface at unit area with its middle at 0, in float64.
@@ -177,10 +188,7 @@ class _Side:
         x = x - mass @ x
         moving = torch.nonzero(vals[:intrinsic] > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
         X = torch.cat([U[:, moving] / vals[moving].sqrt(), functions], 1)
-        table = edges(mesh.faces.cpu().numpy())
-        ends = x[torch.as_tensor(table.verts[table.n_faces == 1], device=x.device)]
-        rim = float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum())
-        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X, rim)
+        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X, rim_length(mesh))
 
 
 @dataclass(frozen=True, eq=False)
