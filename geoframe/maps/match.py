@@ -33,7 +33,6 @@ from geoframe.maps.quality import (
     orthogonality,
 )
 from geoframe.maps.refine import FINE, Refined, chosen, refined
-from geoframe.maps.shells import INTRINSIC
 from geoframe.maps.starts import (
     PER_FUNCTION,
     SAMPLES,
@@ -312,8 +311,10 @@ def _on_all_vertices(
     maps = best.p2p_21, best.p2p_12
     if one.is_whole and two.is_whole and not precise:
         return *maps, None
-    intrinsic = FINE[0]["intrinsic"] if best.how == "all functions" else INTRINSIC
-    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, intrinsic=intrinsic)
+    options = {}
+    if best.how == "all functions":
+        options = {"intrinsic": FINE[0]["intrinsic"], "size": FINE[0]["sizes"][-1]}
+    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, **options)
     if not (one.is_whole and two.is_whole):
         maps = carried(one, two, *maps, rows1, rows2)
     if not precise:
