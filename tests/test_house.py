@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted((ROOT / "geoframe").rglob("*.py"))
 NAMES = {p: ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for p in MODULES}
 FLOORS = {  # whole numbers, from the real imports: a module imports only from lower floors
-    **dict.fromkeys(("_check", "_compiled", "_optional", "_files", "_precision", "_random", "_types"), 0),
+    **dict.fromkeys(
+        ("_check", "_compiled", "_optional", "_files", "_precision", "_random", "_threads", "_types"), 0
+    ),
     **dict.fromkeys(("_cache", "_places", "linalg", "transforms", "nearest", "warps"), 1),
     **dict.fromkeys(("camera", "surface"), 2),
     **dict.fromkeys(("_templates", "spectral"), 3),

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from geoframe._threads import together
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.quality import flipped_triangles
+from geoframe.maps.shells import OPEN
 from geoframe.maps.starts import Pair, Start, spectral_energy
-from geoframe.maps.zoomout import zoomed_fmaps
+from geoframe.maps.zoomout import zoomed_fmaps, zoomout
+from geoframe.spectral.basis import Eigenbasis
 
 COARSE = 4  # the candidates are compared with k / COARSE functions
 # Without landmarks, what tells a map from its mirror image and from one turned by half a circle counts beside the
 # distortion; chosen on half of FAUST.
 TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 0.3
+SETTLED = 0.12  # distortion: right maps between poses are mostly below, right or wrong ones of species above
+TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed
 
 
@@ -31,7 +38,14 @@ class Candidate:
     landmarks: Tensor | None = None
 
 
-def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: float) -> list[Candidate]:
+def ranked(
+    pair: Pair,
+    starts: list[Start],
+    evidence: Evidence,
+    orientation: float,
+    *,
+    more: Callable[[], Start] | None = None,
+) -> list[Candidate]:
     """All starts refined to k / 4 functions on the samples, the best first.
 
     Args:
@@ -39,27 +53,73 @@ def ranked(pair: Pair, starts: list[Start], evidence: Evidence, orientation: flo
         starts: at least one.
         evidence: of the two surfaces.
         orientation: weight of what tells a map from its mirror image; 0 with landmarks, which tell that themselves.
+        more: makes one more start, which is slow; tried only where none of the others is settled: where the best of
+            them changes distances by more than `SETTLED`, or turns left to right.
     """
     bases = pair.sampled()
-    every = torch.arange(pair.two.n_verts, device=pair.two.device)
-    found = []
-    for start in starts:
-        first = len(start.C_12)
-        last = max(first, pair.basis1.k // COARSE)
-        sizes = sorted({*range(first, last, 8), last})
-        C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, sizes)
-        distortion = evidence.distortion
-        places = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
-        terms = {
-            "distortion": distortion.of_probes(*places),
-            "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
-        }
-        energy = terms["distortion"]
-        if orientation:
-            p2p_21 = pair.places_21(C_12, every)
-            terms["flipped_triangles"] = flipped_triangles(pair.one, pair.turned2, p2p_21)
-            terms |= evidence.likeness(p2p_21)
-            against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
-            energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
-        found.append(Candidate(start.name, C_12, C_21, energy, terms, start.landmarks))
+    found = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in starts))
+    if max(pair.rims) >= OPEN:
+        found += together(*(partial(_one_way, pair, s, evidence, orientation) for s in starts))
+    if more is not None:
+        best = min(found, key=lambda c: c.energy)
+        at = pair.samples2
+        if best.energy > SETTLED or evidence.handedness(pair.places_21(best.C_12, at), at) < TURNED_LEAST:
+            found.append(_candidate(pair, more(), bases, evidence, orientation))
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))
+
+
+def _candidate(
+    pair: Pair, start: Start, bases: tuple[Eigenbasis, Eigenbasis], evidence: Evidence, orientation: float
+) -> Candidate:
+    """The start refined both ways on the samples that the bases are seen from, and measured."""
+    C_12, C_21 = zoomed_fmaps(start.C_12, start.C_21, *bases, _sizes(pair, start))
+    return _measured(pair, start, start.name, (C_12, C_21), evidence, orientation)
+
+
+def _one_way(pair: Pair, start: Start, evidence: Evidence, orientation: float) -> Candidate:
+    """The start refined from the surface that is cut open to the other one alone: that one holds more than it."""
+    (one, two), (s1, s2) = (pair.basis1, pair.basis2), (pair.samples1, pair.samples2)
+    if pair.rims[1] >= pair.rims[0]:
+        C_12 = zoomout(start.C_12, one, two, sizes=_sizes(pair, start), samples=(s1, s2)).C_12
+        C_21 = C_12.T / pair.scale**2
+    else:
+        C_21 = zoomout(start.C_21, two, one, sizes=_sizes(pair, start), samples=(s2, s1)).C_12
+        C_12 = C_21.T * pair.scale**2
+    return _measured(pair, start, f"{start.name}, one way", (C_12, C_21), evidence, orientation)
+
+
+def _sizes(pair: Pair, start: Start) -> list[int]:
+    """Numbers of functions, from those of the start to k / COARSE."""
+    first = len(start.C_12)
+    last = max(first, pair.basis1.k // COARSE)
+    return sorted({*range(first, last, 8), last})
+
+
+def _measured(
+    pair: Pair,
+    start: Start,
+    name: str,
+    fmaps: tuple[Tensor, Tensor],
+    evidence: Evidence,
+    orientation: float,
+) -> Candidate:
+    """The candidate with these functional maps."""
+    C_12, C_21 = fmaps
+    distortion = evidence.distortion
+    to_1, to_2 = pair.places_21(C_12, distortion.probes2), pair.places_12(C_21, distortion.probes1)
+    if max(pair.rims) >= OPEN:
+        change = distortion.of_common(to_1, to_2, pair.places_21(C_12, to_2))
+    else:
+        change = distortion.of_probes(to_1, to_2)
+    terms = {
+        "distortion": change,
+        "spectral": spectral_energy(C_12, C_21, pair.basis1, pair.basis2),
+    }
+    energy = terms["distortion"]
+    if orientation:
+        p2p_21 = pair.places_21(C_12, torch.arange(pair.two.n_verts, device=pair.two.device))
+        terms["flipped_triangles"] = flipped_triangles(pair.one, pair.turned2, p2p_21)
+        terms |= evidence.likeness(p2p_21)
+        against = TURNED * terms["flipped_triangles"] + UNLIKE * (1 - terms["handedness_correlation"])
+        energy += orientation * (against + MISNAMED * terms.get("named_landmark_error", 0.0))
+    return Candidate(name, C_12, C_21, energy, terms, start.landmarks)

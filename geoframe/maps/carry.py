@@ -13,7 +13,7 @@ from geoframe.maps.shells import INTRINSIC, PLACE, Fields, shell_fields
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
-SIZE = 100  # functions of the displacement: that of the last steps of `shell_refine`
+SIZE = 100  # functions of the displacement, by default: that of the last steps of `shell_refine`
 NORMALS = 0.2  # weight of normals, likewise
 RINGS = 2  # of cells around the one that the proxies' map goes to, in which a vertex may land
 
@@ -27,6 +27,7 @@ def last_rows(
     basis2: Eigenbasis,
     *,
     intrinsic: int = INTRINSIC,
+    size: int = SIZE,
 ) -> tuple[Floats, Floats]:
     """What the last step of `shell_refine` compares, on all vertices, from a pair of maps between proxies.
 
@@ -41,12 +42,13 @@ def last_rows(
         basis1: eigenbasis of the first proxy.
         basis2: eigenbasis of the second proxy.
         intrinsic: number of eigenfunctions in the intrinsic coordinates.
+        size: number of functions of the displacement.
 
     Returns:
         (V1, D) and (V2, D) float32: a vertex goes to the vertex of the other surface whose row is nearest to its own.
     """
     fields = shell_fields(
-        one.surface, two.surface, p2p_21, p2p_12, basis1, basis2, size=SIZE, intrinsic=intrinsic
+        one.surface, two.surface, p2p_21, p2p_12, basis1, basis2, size=size, intrinsic=intrinsic
     )
     sides = [_Side(p, f) for p, f in zip((one, two), fields, strict=True)]
     first, second = sides[0].rows(sides[1], p2p_12), sides[1].rows(sides[0], p2p_21)

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from geoframe._check import check_finite
 from geoframe._types import Floats, Ints
 from geoframe.canonical.surface import Surface
-from geoframe.surface.mesh import PointCloud
+from geoframe.surface.mesh import Mesh, PointCloud
 
 NEIGHBOURS = 10  # of a point, through which its plane is laid
 SPARSE = 50  # points, at least: of fewer the neighbours are not those along the surface
@@ -48,6 +48,24 @@ def surface_of_points(cloud: PointCloud) -> Surface:
     if not len(faces):
         raise ValueError("cloud: expected points of a surface, found no triangle between neighbours")
     return Surface(cloud.points, torch.as_tensor(faces).to(cloud.device))
+
+
+def as_surface(given: Mesh | PointCloud, name: str) -> tuple[Surface, tuple[str, ...]]:
+    """The mesh, or triangles between the points of a cloud, and a sentence that tells.
+
+    Args:
+        given: one pose or one cloud.
+        name: what the sentence calls it.
+
+    Raises:
+        ValueError: as `surface_of_points`.
+    """
+    if isinstance(given, Mesh):
+        return Surface.of(given), ()
+    return surface_of_points(given), (
+        f"{name} is a cloud of points: it was matched by triangles between neighbours, and measures that need "
+        "faces are those of these",
+    )
 
 
 def _triangles(points: Floats) -> Ints:

@@ -85,6 +85,15 @@ class Evidence:
             found["named_landmark_error"] = float(gap.clamp(max=FAR).mean())
         return found
 
+    def handedness(self, places_21: Tensor, at: Tensor) -> float:
+        """`handedness_correlation` of a map that is known at some vertices alone, which share the area evenly.
+
+        Args:
+            places_21: (N,) vertices of surface 1.
+            at: (N,) the vertices of surface 2 that go there.
+        """
+        return float((self.odd2[at.cpu()] * self.odd1[places_21.cpu()]).mean())
+
     def measures(self, p2p_21: Tensor, p2p_12: Tensor) -> dict[str, float]:
         """`likeness`, and how the maps p2p_21 (V2,) and p2p_12 (V1,) change distances: `distortion` as of
         `GeodesicDistortion`, and `distortion_spread`, the root mean square of the same changes over the mean distance,

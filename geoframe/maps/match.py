@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from geoframe._check import as_tensor, check_int
+from geoframe._threads import together
 from geoframe.canonical.surface import Surface
+from geoframe.landmarking.inputs import local_shape
 from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
-from geoframe.maps.clouds import surface_of_points
+from geoframe.maps.clouds import as_surface
 from geoframe.maps.convert import p2p_to_fmap
-from geoframe.maps.evidence import Evidence
+from geoframe.maps.evidence import Evidence, named_landmarks
 from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.parts import Part, carried_back, main_part
 from geoframe.maps.precise import BarycentricMap, points_near
@@ -30,9 +33,12 @@ from geoframe.maps.quality import (
     orthogonality,
 )
 from geoframe.maps.refine import FINE, Refined, chosen, refined
-from geoframe.maps.shells import INTRINSIC
 from geoframe.maps.starts import (
+    PER_FUNCTION,
+    SAMPLES,
     Pair,
+    in_a_plane,
+    oriented_start,
     starts_from_landmarks,
     starts_from_named_landmarks,
     starts_from_shape,
@@ -107,17 +113,19 @@ def match(
 ) -> Match:
     """Match two surfaces: every vertex of each gets a vertex of the other.
 
-    1. Starts. With landmarks: a 12 x 12 functional map fitted to them, one of 30 x 30 fitted to descriptors
-       (heat seen from the landmarks, wave kernel), and one of 20 x 20 fitted to these with an orientation term,
-       which tells left from right where the landmarks do not. Without: the last one, and all signs of the first
-       6 eigenfunctions that are not constant; and on humans and animals, landmarks that a network names on both
-       (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should then be roughly
-       isometric.
+    1. Starts. With landmarks: a 12 x 12 functional map fitted to them, and one of 30 x 30 fitted to descriptors (heat
+       seen from the landmarks, wave kernel); where these change distances much or turn left to right, or landmarks
+       lie in a plane, one of 20 x 20 fitted to the descriptors with an orientation term. Without: the last one, and
+       all signs of the first 6 eigenfunctions that are not constant; and on humans and animals, landmarks that a
+       network names on both (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should
+       then be roughly isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
        times what speaks against it is added: flipped triangles, a low handedness correlation, named landmarks that it
        takes elsewhere. For a left-right flip is as good an isometry as the true map, and a person turned by half a
        circle nearly so.
+       Where a surface is cut open, maps are also refined from it to the other alone, and what has no counterpart
+       does not count.
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
@@ -160,19 +168,23 @@ def match(
     pairs = None if landmarks is None else _landmark_pairs(landmarks, *parts)
     if precise:
         _check_whole(parts, mesh1)
-    proxies = [proxy(part.surface) for part in parts]
+    tell("eigenbases and distances", 0.0)
+    proxies, k, notes = _ready(parts, k, pairs)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
-    proxies, k, notes = _with_bases(proxies, k, tell)
     tell("starts", 0.3)
     one, two = (p.surface for p in proxies)
     pair = Pair.of(one, two, k)
     evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
+    more = None
     if small is not None:
-        starts = starts_from_landmarks(pair, small)
+        starts, more = starts_from_landmarks(pair, small), partial(oriented_start, pair, small)
+        if in_a_plane(pair, small):
+            starts, more = [*starts, more()], None
     else:
-        starts = [*starts_from_named_landmarks(pair), *starts_from_shape(pair)]
+        named, shaped = together(lambda: starts_from_named_landmarks(pair), lambda: starts_from_shape(pair))
+        starts = [*named, *shaped]
     tell("candidates", 0.4)
-    candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0)
+    candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
     tell("refinement", 0.5)
     maps = refined(pair, candidates[0], small, evidence.distortion)
     tell("choice", 0.85)
@@ -181,7 +193,7 @@ def match(
     energies = measures(pair, best, evidence)
     sure = confidence(energies)
     found = Match(
-        **_in_the_file(parts, proxies, pair, best, precise),
+        **_in_the_file(parts, proxies, pair, best, landmarks, precise),
         landmarks=None if landmarks is None else _each_once(landmarks),
         energies=energies,
         confidence=sure,
@@ -207,30 +219,51 @@ def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
         )
 
 
-def _with_bases(
-    proxies: list[Proxy], k: int | None, tell: Progress
+def _ready(
+    parts: list[Part], k: int | None, landmarks: Tensor | None
 ) -> tuple[list[Proxy], int, list[tuple[str, ...]]]:
-    """The same with their eigenfunctions computed, smoothed where there is noise; how many functions both have; and
-    notes on each."""
-    own = [default_size(p.surface) if k is None else check_int(k, "k", low=3) for p in proxies]
-    out, notes = [], []
-    for i, (of, n) in enumerate(zip(proxies, own, strict=True), 1):
-        tell(f"eigenbasis of surface {i}", 0.15 * (i - 1))
-        found, told = _without_noise(of, n, f"surface {i}")
-        out.append(found)
-        notes.append(told)
-    return out, min(own), notes
+    """Proxies of the parts with all computed that needs one surface alone, smoothed where there is noise; how many
+    eigenfunctions both have; and notes on each."""
+
+    def one(i: int) -> tuple[Proxy, int, tuple[str, ...]]:
+        of = proxy(parts[i].surface)
+        own = default_size(of.surface) if k is None else check_int(k, "k", low=3)
+        of, told = _without_noise(of, own, f"surface {i + 1}")
+        _compute(of.surface, own, None if landmarks is None else of.cell[landmarks[:, i]])
+        return of, own, told
+
+    if parts[0].surface is parts[1].surface:  # what is kept for one is there for the other
+        found = [one(0), one(1)]
+    else:
+        found = together(lambda: one(0), lambda: one(1))
+    proxies, own, notes = zip(*found, strict=True)
+    return list(proxies), min(own), list(notes)
+
+
+def _compute(surface: Surface, k: int, landmarks: Tensor | None) -> None:
+    """What maps need of a surface, so that it is kept: samples, distances, its shape and its named landmarks."""
+    spread_vertices(surface, max(SAMPLES, PER_FUNCTION * k))
+    surface.distances(spread_vertices(surface, PROBES))
+    if landmarks is not None and len(landmarks):
+        surface.distances(landmarks)
+    local_shape(surface)
+    named_landmarks(surface)
 
 
 def _in_the_file(
-    parts: list[Part], proxies: list[Proxy], pair: Pair, best: Refined, precise: bool
+    parts: list[Part],
+    proxies: list[Proxy],
+    pair: Pair,
+    best: Refined,
+    landmarks: Tensor | None,
+    precise: bool,
 ) -> dict[str, Any]:
     """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
     p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
     basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
     return {
-        "p2p_21": carried_back(parts[0], parts[1], p2p_21),
-        "p2p_12": carried_back(parts[1], parts[0], p2p_12),
+        "p2p_21": carried_back(parts[0], parts[1], p2p_21, landmarks),
+        "p2p_12": carried_back(parts[1], parts[0], p2p_12, None if landmarks is None else landmarks.flip(1)),
         "C_12": p2p_to_fmap(p2p_21, basis1, basis2),
         "C_21": p2p_to_fmap(p2p_12, basis2, basis1),
         "basis1": parts[0].basis(basis1),
@@ -278,8 +311,10 @@ def _on_all_vertices(
     maps = best.p2p_21, best.p2p_12
     if one.is_whole and two.is_whole and not precise:
         return *maps, None
-    intrinsic = FINE["intrinsic"] if best.how == "all functions" else INTRINSIC
-    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, intrinsic=intrinsic)
+    options = {}
+    if best.how == "all functions":
+        options = {"intrinsic": FINE[0]["intrinsic"], "size": FINE[0]["sizes"][-1]}
+    rows1, rows2 = last_rows(one, two, *maps, pair.basis1, pair.basis2, **options)
     if not (one.is_whole and two.is_whole):
         maps = carried(one, two, *maps, rows1, rows2)
     if not precise:
@@ -351,14 +386,8 @@ def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surfa
         raise ValueError(
             f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
         )
-    notes = [
-        f"surface {i} is a cloud of points: it was matched by triangles between neighbours, and measures that need "
-        "faces are those of these"
-        for i, mesh in enumerate((mesh1, mesh2), 1)
-        if isinstance(mesh, PointCloud)
-    ]
-    one, two = (surface_of_points(m) if isinstance(m, PointCloud) else Surface.of(m) for m in (mesh1, mesh2))
-    return one, two, notes
+    (one, made1), (two, made2) = as_surface(mesh1, "surface 1"), as_surface(mesh2, "surface 2")
+    return one, two, [*made1, *made2]
 
 
 def measures(pair: Pair, best: Refined, evidence: Evidence) -> dict[str, float]:

@@ -136,17 +136,18 @@ def _edge_counts(faces: Ints) -> Ints:
     return np.unique(ij, axis=0, return_counts=True)[1]
 
 
-def carried_back(onto: Part, of: Part, p2p: Tensor) -> Tensor:
+def carried_back(onto: Part, of: Part, p2p: Tensor, landmarks: Tensor | None = None) -> Tensor:
     """The map (V,) from all vertices of one surface to vertices of another, from that (W,) between their parts.
 
     Vertices outside the part go with the vertex of the part nearest to them: rotated as the whole part is, and moved
     as that vertex is, to the nearest vertex there. Where the other surface has other parts than the one matched,
-    those are what they may go to.
+    those are what they may go to. Vertices of a component that has landmarks move as the nearest of these does.
 
     Args:
         onto: the surface that the map goes to.
         of: the surface that it comes from.
         p2p: (W,) vertices of ``onto.surface``, one a vertex of ``of.surface``.
+        landmarks: (L, 2) rows (vertex of ``onto.whole``, vertex of ``of.whole``), or None.
     """
     if onto.is_whole and of.is_whole:
         return p2p
@@ -176,4 +177,26 @@ def carried_back(onto: Part, of: Part, p2p: Tensor) -> Tensor:
     has_faces[1][torch.as_tensor(far, device=p2p.device)] = False  # they go with their neighbour, too
     loose = ~has_faces[1][outside]
     out[outside[loose]] = there[near[loose]]
+    if landmarks is not None:
+        goals = torch.nonzero(has_faces[0]).ravel()
+        _follow_landmarks(out, onto.whole, of.whole, outside[~loose], goals, R, landmarks.long())
     return out
+
+
+def _follow_landmarks(
+    out: Tensor, onto: Mesh, of: Mesh, which: Tensor, goals: Tensor, R: Tensor, landmarks: Tensor
+) -> None:
+    """Send the vertices `which` to the nearest goals where the nearest landmark of their component takes them.
+
+    Vertices of components without a landmark keep what `out` (V,) has. R (3, 3) turns and scales.
+    """
+    label = torch.as_tensor(vertex_components(of.faces.cpu().numpy(), of.n_verts)[1]).to(out.device)
+    start, goal = of.verts.double(), onto.verts.double()
+    for c in torch.unique(label[landmarks[:, 1]]).tolist():
+        mine = which[label[which] == c]
+        if c < 0 or not len(mine):
+            continue
+        to, at = landmarks[label[landmarks[:, 1]] == c].T
+        first = nearest(start[mine], start[at])[0]
+        target = goal[to[first]] + (start[mine] - start[at[first]]) @ R.T
+        out[mine] = goals[nearest(target, goal[goals])[0]]

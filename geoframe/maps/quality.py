@@ -172,6 +172,10 @@ def orthogonality(C_12: Tensor) -> float:
     return float((C.T @ C - torch.eye(K1, dtype=C.dtype, device=C.device)).norm() / max(K1, 1) ** 0.5)
 
 
+NEAR = 0.15  # distance over sqrt(area) within which a vertex comes back to where it is
+COMMON = 0.2  # share of probes, at least, that do
+
+
 class GeodesicDistortion:
     """How much a pair of maps changes distances: call it with both to get the mean change, relative to the distances.
 
@@ -219,6 +223,24 @@ class GeodesicDistortion:
         mean = (d1 + d2).mean() / 2
         change = (d1 - d2).abs()
         return float(change.mean() / mean), float(change.square().mean().sqrt() / mean)
+
+    def of_common(self, places_21: Tensor, places_12: Tensor, back: Tensor) -> float:
+        """The same for surfaces of which one holds more than the other, at whatever size fits best.
+
+        Only probes of surface 1 count that come back to near where they are; of hardly any it is infinite.
+
+        Args:
+            places_21: (n2,) vertices of surface 1 that `probes2` go to.
+            places_12: (n1,) vertices of surface 2 that `probes1` go to.
+            back: (n1,) vertices of surface 1 that those go to.
+        """
+        d1, d2 = self._distances(as_tensor(places_21, "places_21"), as_tensor(places_12, "places_12"))
+        common = self._rows1.gather(1, as_tensor(back, "back").to(self._rows1.device)[:, None])[:, 0] < NEAR
+        if common.double().mean() < COMMON:
+            return float("inf")
+        d1, d2 = d1[common], d2[common]
+        d2 = d2 * (d1.sum() / d2.sum())
+        return float(2 * (d1 - d2).abs().sum() / (d1 + d2).sum())
 
     def of_probes(self, places_21: Tensor, places_12: Tensor) -> float:
         """The same for maps known at the probes alone.

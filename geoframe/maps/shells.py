@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_floats, check_finite, check_int, check_shape
+from geoframe._threads import together
 from geoframe.maps.quality import check_map
 from geoframe.nearest import lowest_score, nearest, nearest_by_guess, patches
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import spread_vertices
+from geoframe.surface.topology import edges
 from geoframe.transforms import nearest_rotation
 
 # Weights are for surfaces of unit area. They were chosen on cat to lion in an earlier session and kept.
@@ -25,6 +27,11 @@ SMOOTHNESS = 3e-4  # weight of the Dirichlet energy of the coordinates that are 
 PLACE = 5.0  # weight of positions
 NORMALS = (1.0, 0.2)  # weight of normals in the first step and in the last
 SAMPLES = 1_500  # vertices of each surface that all but the last steps run on
+PER_EARLY = 36  # samples a function from which on half of the samples are enough: up to 40 functions of 1,500
+OPEN = 0.3  # length of the rim over sqrt(area) from which a part of a surface may be missing
+LOST = 0.15  # distance, there and back, from which a vertex has no counterpart on the other surface
+FEW_LOST, MANY_LOST = 0.03, 0.7  # shares of such vertices between which these do not count
+STIFF = 1e-4  # weight of the Dirichlet energy of the displacement where vertices do not count
 POLISH = 2  # steps on all vertices, at the end
 COARSE = torch.float32  # of the steps before: their systems are well conditioned, and half the time is saved
 GUESSED = 3_000  # rows from which it is faster to look near a guess
@@ -76,7 +83,7 @@ def shell_refine(
         intrinsic: number of eigenfunctions in the intrinsic coordinates. Few where surfaces are far from
             isometric, 128 and more where they are nearly so.
         normals: weight of normals in the first step and in the last.
-        samples: number of vertices of each surface that the first steps run on.
+        samples: number of vertices of each surface that the first steps run on; those of few functions on half.
         polish: number of steps, the last ones, that run on all vertices.
 
     Returns:
@@ -102,24 +109,53 @@ def shell_refine(
     for k in sizes:
         check_int(k, "sizes", low=1)
     first, second = _check_functions(functions, mesh1, mesh2)
-    one = _Side.of(mesh1, basis1, first, intrinsic, "1")
-    two = _Side.of(mesh2, basis2, second, intrinsic, "2")
+    one, two = together(
+        lambda: _Side.of(mesh1, basis1, first, intrinsic, "1"),
+        lambda: _Side.of(mesh2, basis2, second, intrinsic, "2"),
+    )
     p2p_21, p2p_12 = p2p_21.long(), p2p_12.long()
     coarse = max(0, len(sizes) - check_int(polish, "polish", low=0))
     steps = list(zip(sizes, np.geomspace(*normals, len(sizes)).tolist(), strict=True))
-    if coarse and max(mesh1.n_verts, mesh2.n_verts) > samples:
-        some1, some2 = (_Part.of(s, spread_vertices(m, samples), COARSE)
-                        for s, m in ((one, mesh1), (two, mesh2)))  # fmt: skip
-        near1, near2 = some1.nearest(one), some2.nearest(two)
-        q_21, q_12 = near1[p2p_21[some2.at]], near2[p2p_12[some1.at]]
-        for k, weight in steps[:coarse]:
-            q_21, q_12 = _step(some1, some2, q_21, q_12, k, weight)
-        p2p_21, p2p_12 = some1.at[q_21][near2], some2.at[q_12][near1]
-        steps = steps[coarse:]
-    all1, all2 = _Part.of(one), _Part.of(two)
+    early = sum(k <= samples // PER_EARLY for k in sizes[:coarse])
+    if min(mesh1.n_verts, mesh2.n_verts) <= 2 * samples:  # a cat to a giraffe of 1,200 vertices lost by it
+        early = 0
+    for n, some in ((samples // 2, steps[:early]), (samples, steps[early:coarse])):
+        if some and max(mesh1.n_verts, mesh2.n_verts) > samples:
+            at1, at2 = (spread_vertices(m, n) for m in (mesh1, mesh2))
+            p2p_21, p2p_12 = _on_samples((one, two), (at1, at2), (p2p_21, p2p_12), some)
+            steps = steps[len(some) :]
+    if steps:
+        all1, all2 = together(lambda: _Part.of(one), lambda: _Part.of(two))
     for k, weight in steps:
         p2p_21, p2p_12 = _step(all1, all2, p2p_21, p2p_12, k, weight)
     return p2p_21, p2p_12
+
+
+def _on_samples(
+    sides: tuple[_Side, _Side],
+    at: tuple[Tensor, Tensor],
+    maps: tuple[Tensor, Tensor],
+    steps: Sequence[tuple[int, float]],
+) -> tuple[Tensor, Tensor]:
+    """p2p_21 (V2,) and p2p_12 (V1,) after steps on some vertices `at` of each side; the others go with the nearest."""
+    (one, two), (p2p_21, p2p_12) = sides, maps
+    some1, some2 = together(lambda: _Part.of(one, at[0], COARSE), lambda: _Part.of(two, at[1], COARSE))
+    near1, near2 = some1.nearest(one), some2.nearest(two)
+    q_21, q_12 = near1[p2p_21[some2.at]], near2[p2p_12[some1.at]]
+    for k, weight in steps:
+        q_21, q_12 = _step(some1, some2, q_21, q_12, k, weight)
+    return some1.at[q_21][near2], some2.at[q_12][near1]
+
+
+def rim_length(mesh: Mesh) -> float:
+    """Length of the edges with one face, over sqrt(area): 0 for a closed surface."""
+
+    def compute() -> float:
+        table = edges(mesh.faces.cpu().numpy())
+        ends = mesh.verts.detach()[torch.as_tensor(table.verts[table.n_faces == 1], device=mesh.device)]
+        return float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum() / mesh.area.sqrt())
+
+    return mesh.once("rim length", compute)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +163,7 @@ class _Side:
     """A surface at unit area with its middle at 0, in float64.
 
     faces: (F, 3). x: (V, 3) positions. normals: (V, 3). U: (V, K) eigenvectors. vals: (K,) eigenvalues. mass: (V,) of
-    sum 1. X: (V, d) intrinsic coordinates and given functions.
+    sum 1. X: (V, d) intrinsic coordinates and given functions. rim: length of the edges with one face.
     """
 
     faces: Tensor
@@ -137,6 +173,7 @@ class _Side:
     vals: Tensor
     mass: Tensor
     X: Tensor
+    rim: float
 
     @classmethod
     def of(cls, mesh: Mesh, basis: Eigenbasis, functions: Tensor, intrinsic: int, which: str) -> _Side:
@@ -151,7 +188,7 @@ class _Side:
         x = x - mass @ x
         moving = torch.nonzero(vals[:intrinsic] > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
         X = torch.cat([U[:, moving] / vals[moving].sqrt(), functions], 1)
-        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X)
+        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X, rim_length(mesh))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +197,7 @@ class _Part:
 
     at: (N,) the vertices. share: (N,) their areas, of sum 1. x, normals, U, X: rows of the side at them. gram: (K, K)
     ``U^T share U``. vals: (K,). The vertices and triangles around them, for normals once bent: x_around (A, 3),
-    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those.
+    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those. rim: of the side.
     """
 
     at: Tensor
@@ -175,33 +212,54 @@ class _Part:
     U_around: Tensor
     faces_around: Tensor
     own: Tensor
+    rim: float
 
     @classmethod
     def of(cls, side: _Side, at: Tensor | None = None, dtype: torch.dtype = torch.float64) -> _Part:
-        n = len(side.x)
+        n, K = len(side.x), side.U.shape[1]
+        gram = (1 + 1e-9) * torch.eye(K, dtype=side.U.dtype, device=side.U.device)
         if at is None:
-            at, share = torch.arange(n, device=side.x.device), side.mass
-            around, faces, own = at, side.faces, at
-        else:
-            share = side.mass.new_full((len(at),), 1 / len(at))
-            inside = torch.zeros(n, dtype=torch.bool, device=at.device)
-            inside[at] = True
-            faces = side.faces[inside[side.faces].any(1)]
-            around = torch.unique(torch.cat([faces.ravel(), at]))
-            number = torch.zeros(n, dtype=torch.int64, device=at.device)
-            number[around] = torch.arange(len(around), device=at.device)
-            faces, own = number[faces], number[at]
+            every = torch.arange(n, device=side.x.device)
+            x, U = side.x.to(dtype), side.U.to(dtype)
+            return cls(
+                every, side.mass.to(dtype), x, side.normals.to(dtype), U, side.X.to(dtype), gram.to(dtype),
+                side.vals.to(dtype), x, U, side.faces, every, side.rim,
+            )  # fmt: skip
+        share = side.mass.new_full((len(at),), 1 / len(at))
+        inside = torch.zeros(n, dtype=torch.bool, device=at.device)
+        inside[at] = True
+        faces = side.faces[inside[side.faces].any(1)]
+        around = torch.unique(torch.cat([faces.ravel(), at]))
+        number = torch.zeros(n, dtype=torch.int64, device=at.device)
+        number[around] = torch.arange(len(around), device=at.device)
         U = side.U[at]
-        gram = U.T @ (share[:, None] * U)
-        gram = gram + 1e-9 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        gram += U.T @ (share[:, None] * U) - torch.eye(K, dtype=U.dtype, device=U.device)
         return cls(
             at, share.to(dtype), side.x[at].to(dtype), side.normals[at].to(dtype), U.to(dtype), side.X[at].to(dtype),
-            gram.to(dtype), side.vals.to(dtype), side.x[around].to(dtype), side.U[around].to(dtype), faces, own,
+            gram.to(dtype), side.vals.to(dtype), side.x[around].to(dtype), side.U[around].to(dtype), number[faces],
+            number[at], side.rim,
         )  # fmt: skip
 
     def nearest(self, side: _Side) -> Tensor:
         """(V,) number of the nearest of these vertices, of every vertex of the side."""
         return nearest(side.x, side.x[self.at])[0]
+
+    def met(self, other: _Part, to: Tensor, back: Tensor) -> _Part:
+        """The same, in which only the vertices count that come back to near where they are, over there and back.
+
+        Where the other surface is cut open, others may have no counterpart. Where there are few such vertices or
+        hardly others, nothing is changed.
+        """
+        if other.rim < OPEN:
+            return self
+        lost = (self.x[back[to]] - self.x).norm(dim=1) > LOST
+        gone = float(self.share[lost].sum())
+        if not FEW_LOST < gone < MANY_LOST:
+            return self
+        share = self.share.masked_fill(lost, 0.0)
+        U = self.U[lost]
+        gram = self.gram - U.T @ (self.share[lost, None] * U) + STIFF * torch.diag(self.vals)
+        return replace(self, share=share, gram=gram)
 
     def pulled(self, other: _Part, to: Tensor, back: Tensor) -> Tensor:
         """Y (N, d): smooth coordinates here, near X of the other side at `to`, and with Y[back] near X there."""
@@ -214,7 +272,8 @@ class _Part:
     def bending(self, other: _Part, to: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """What bends this part onto the other: a rotation (3, 3), and then k coefficients (k, 3) of a displacement."""
         target = other.x[to]
-        R = nearest_rotation((self.share[:, None] * target).T @ self.x)
+        middle = self.share @ self.x / self.share.sum()
+        R = nearest_rotation((self.share[:, None] * target).T @ (self.x - middle))
         move = self.U[:, :k].T @ (self.share[:, None] * (target - self.x @ R.T))
         return R, torch.linalg.solve(self.gram[:k, :k], move)
 
@@ -233,12 +292,20 @@ def _step(
     one: _Part, two: _Part, to_21: Tensor, to_12: Tensor, k: int, weight: float
 ) -> tuple[Tensor, Tensor]:
     """The maps (N2,) and (N1,) between parts after one step."""
-    Y_21, Y_12 = two.pulled(one, to_21, to_12), one.pulled(two, to_12, to_21)
-    bent2, own1 = two.beside(one, to_21, k, weight)
-    bent1, own2 = one.beside(two, to_12, k, weight)
+    one, two = one.met(two, to_12, to_21), two.met(one, to_21, to_12)
+
+    def taken_over(here: _Part, there: _Part, to: Tensor, back: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return here.pulled(there, to, back), *here.beside(there, to, k, weight)
+
+    (Y_21, bent2, own1), (Y_12, bent1, own2) = together(
+        lambda: taken_over(two, one, to_21, to_12), lambda: taken_over(one, two, to_12, to_21)
+    )
     rows1 = torch.cat([one.X, Y_12, own1, bent1], 1)
     rows2 = torch.cat([Y_21, two.X, bent2, own2], 1)
-    return _nearest_rows(rows2, rows1, to_21), _nearest_rows(rows1, rows2, to_12)
+    to_21, to_12 = together(
+        lambda: _nearest_rows(rows2, rows1, to_21), lambda: _nearest_rows(rows1, rows2, to_12)
+    )
+    return to_21, to_12
 
 
 class Fields(NamedTuple):
@@ -289,6 +356,7 @@ def shell_fields(
         for m, b, f, w in zip((mesh1, mesh2), (basis1, basis2), none, "12", strict=True)
     )
     part1, part2 = _Part.of(one), _Part.of(two)
+    part1, part2 = part1.met(part2, p2p_12, p2p_21), part2.met(part1, p2p_21, p2p_12)
     out = []
     for mesh, basis, mine, other, to, back in (
         (mesh1, basis1, part1, part2, p2p_12, p2p_21),

@@ -12,6 +12,7 @@ from torch import Tensor
 from geoframe.canonical.surface import Surface
 from geoframe.maps.evidence import KNOWN, SURE, named_landmarks
 from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks
+from geoframe.maps.shells import rim_length
 from geoframe.maps.signs import refined_signs
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
@@ -30,6 +31,7 @@ REGULARISATION, COMMUTATIVITY, ORIENTATION = 0.01, 0.1, 0.1  # weights of `fmap_
 SIGNED = 6  # moving eigenfunctions whose signs are tried without landmarks: 2^6 starts
 FEW, LAST = 400, 40  # samples and functions that these are refined to before they are compared
 KEPT = 4  # of these starts, those that are refined further
+FLAT = 0.1  # thickness of landmarks over their extent below which they lie in a plane
 NAMED_LEAST = 5  # named landmarks from which on they are used
 APART = 0.05  # mean distance of places over sqrt(area) from which two maps are different ones
 
@@ -61,6 +63,7 @@ class Pair:
         samples1: (N1,) vertices of surface 1, far from each other.
         samples2: (N2,) vertices of surface 2, likewise.
         turned2: surface 2 with its outside where surface 1 has it.
+        rims: lengths of the rims of surface 1 and of surface 2 over sqrt(area); 0 where they are closed.
     """
 
     one: Surface
@@ -70,6 +73,7 @@ class Pair:
     samples1: Tensor
     samples2: Tensor
     turned2: Mesh
+    rims: tuple[float, float]
 
     @classmethod
     def of(cls, one: Surface, two: Surface, k: int) -> Pair:
@@ -78,7 +82,8 @@ class Pair:
         samples1, samples2 = (spread_vertices(m, n) for m in (one, two))
         alike = _facing(one) * _facing(two) >= 0
         turned2 = two if alike else Mesh(two.verts, two.faces.flip(1))
-        return cls(one, two, one.basis(k), two.basis(k), samples1, samples2, turned2)
+        rims = rim_length(one), rim_length(two)
+        return cls(one, two, one.basis(k), two.basis(k), samples1, samples2, turned2, rims)
 
     @property
     def scale(self) -> Tensor:
@@ -106,16 +111,12 @@ class Pair:
         return float((places[0] - places[1]).norm(dim=-1).mean() / self.one.area.sqrt()) > APART
 
 
-def starts_from_landmarks(pair: Pair, landmarks: Tensor, *, oriented: bool = True) -> list[Start]:
-    """First maps from pairs of landmarks.
+def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
+    """First maps from pairs of landmarks: from these alone, and from what is seen from them.
 
     Args:
         pair: the surfaces.
         landmarks: (L, 2) rows (vertex of 1, vertex of 2).
-        oriented: also from what is seen from the landmarks with its orientation, which is slow.
-
-    Returns:
-        Two or three: from the landmarks alone, from what is seen from them, and from that with its orientation.
     """
     one, two, flipped = pair.basis1, pair.basis2, landmarks.flip(1)
     k = min(FIRST, one.k)
@@ -126,12 +127,35 @@ def starts_from_landmarks(pair: Pair, landmarks: Tensor, *, oriented: bool = Tru
         fmap_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION),
         fmap_from_descriptors(f2, f1, two, one, k, regularisation=REGULARISATION),
     )
-    starts = [Start("landmarks", *plain), Start("descriptors", *described)]
-    if not oriented:
-        return starts
-    every_fourth = slice(100, None, 4)  # of the functions of heat: the orientation term is slow
-    f1, f2 = (torch.cat([_descriptors(b), f[:, every_fourth]], 1) for b, f in ((one, f1), (two, f2)))
-    return [*starts, _oriented(pair, f1, f2)]
+    return [Start("landmarks", *plain), Start("descriptors", *described)]
+
+
+def in_a_plane(pair: Pair, landmarks: Tensor) -> bool:
+    """Whether landmarks lie in a plane on one of the surfaces, so that they may not tell left from right.
+
+    Args:
+        pair: the surfaces.
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2).
+    """
+    for mesh, at in zip((pair.one, pair.two), landmarks.T, strict=True):
+        x = mesh.verts.detach().double()[at]
+        size = torch.linalg.svdvals(x - x.mean(0))
+        if len(size) < 3 or size[2] < FLAT * size[0]:
+            return True
+    return False
+
+
+def oriented_start(pair: Pair, landmarks: Tensor) -> Start:
+    """A first map from what is seen from landmarks with its orientation, which is slow.
+
+    Args:
+        pair: the surfaces.
+        landmarks: (L, 2) rows (vertex of 1, vertex of 2).
+    """
+    sides = ((pair.basis1, landmarks[:, 0]), (pair.basis2, landmarks[:, 1]))
+    every_fourth = slice(100, None, 4)  # of the functions of heat
+    f1, f2 = (torch.cat([_descriptors(b), _descriptors(b, at)[:, every_fourth]], 1) for b, at in sides)
+    return _oriented(pair, f1, f2)
 
 
 def starts_from_shape(pair: Pair) -> list[Start]:
@@ -182,7 +206,7 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
         landmarks = torch.tensor(rows, device=pair.one.device)
         out += [
             Start(f"{label}: {s.name}", s.C_12, s.C_21, landmarks)
-            for s in starts_from_landmarks(pair, landmarks, oriented=False)
+            for s in starts_from_landmarks(pair, landmarks)
         ]
     return out
 

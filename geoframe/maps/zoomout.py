@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_tensor, check_finite, check_index, check_int, check_shape
+from geoframe._threads import together
 from geoframe.maps.convert import BLOCK, check_fmap, check_vertex_map, p2p_to_fmap
 from geoframe.nearest.dense import lowest_score
 from geoframe.nearest.guided import Patches, nearest_by_guess, patches
@@ -295,10 +296,11 @@ def _vertices(
     # |u1 - C_12^T u2|^2 + |u2 - C_21^T u1|^2 = |x1|^2 + |x2|^2 - 2 u2 . (C_12 + C_21^T) u1
     x1, x2 = torch.cat([U1, U1 @ C_21], 1), torch.cat([U2 @ C_12, U2], 1)
     carried = U1 @ (C_12.T + C_21)
-    return (
-        _nearest(U2, carried, guess_21, cut2, block, bias=x1.square().sum(1), whole=x2),
-        _nearest(carried, U2, guess_12, cut1, block, bias=x2.square().sum(1), whole=x1),
+    p2p_21, p2p_12 = together(
+        lambda: _nearest(U2, carried, guess_21, cut2, block, bias=x1.square().sum(1), whole=x2),
+        lambda: _nearest(carried, U2, guess_12, cut1, block, bias=x2.square().sum(1), whole=x1),
     )
+    return p2p_21, p2p_12
 
 
 def _among_samples(

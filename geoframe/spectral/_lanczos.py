@@ -158,7 +158,8 @@ def ritz_pairs(
 def _run(lanczos: BlockLanczos, k: int, tolerance: float) -> tuple[Floats, Floats, Floats] | None:
     """`ritz_pairs` from a basis of one block."""
     b = lanczos.b
-    check, k = min(2 * k + 20, lanczos.capacity), k - 1
+    check = min(5 * k // 2 + 45, lanczos.capacity)  # about where scans and animals have converged
+    k -= 1
     while lanczos.m < lanczos.capacity:
         lanczos.step()
         m = lanczos.m

@@ -22,9 +22,17 @@ from geoframe.surface._pcd import read_pcd, write_pcd
 from geoframe.surface._ply import read_ply, write_ply
 from geoframe.surface._raw import Raw
 from geoframe.surface._stl import is_binary_stl, read_stl
+from geoframe.surface._xyz import read_xyz
 from geoframe.surface.mesh import Mesh, PointCloud
 
-_READERS = {".obj": read_obj, ".off": read_off, ".ply": read_ply, ".stl": read_stl, ".pcd": read_pcd}
+_READERS = {
+    ".obj": read_obj,
+    ".off": read_off,
+    ".ply": read_ply,
+    ".stl": read_stl,
+    ".pcd": read_pcd,
+    ".xyz": read_xyz,
+}
 _GLTF = (".glb", ".gltf")
 _WRITABLE = (".obj", ".off", ".ply", ".pcd")
 
@@ -32,7 +40,7 @@ _WRITABLE = (".obj", ".off", ".ply", ".pcd")
 def load(
     path: str | Path, *, dtype: torch.dtype = torch.float64, device: torch.device | str | None = None
 ) -> Mesh | PointCloud:
-    """Read an OBJ, OFF, PLY, STL, PCD, GLB or glTF file; vertex order and count are the file's.
+    """Read an OBJ, OFF, PLY, STL, PCD, XYZ, GLB or glTF file; vertex order and count are the file's.
 
     A polygon of n corners becomes n - 2 triangles: a fan from its first corner where that is exact, as for
     every convex polygon, else by cutting off ears. Their orientation is the polygon's. Colours of vertices and

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from geoframe._check import check_shape
 from geoframe._files import atomic_path
+from geoframe._threads import together
 from geoframe._types import Array
 from geoframe.camera import WeakPerspective
 from geoframe.render import rasterize
@@ -355,10 +356,10 @@ def draw_match(
     view2 = view1 @ align_rotation(verts1, verts2, p2p)
     colors1 = position_colors(verts1, view1)
     pairs = np.zeros((0, 2), np.int64) if landmarks is None else as_numpy(landmarks).astype(np.int64)
-    halves = [
-        draw_surface(mesh1, colors=colors1, view=view1, size=size, dots=pairs[:, 0]),
-        draw_surface(mesh2, colors=colors1[p2p], view=view2, size=size, dots=pairs[:, 1]),
-    ]
+    halves = together(
+        lambda: draw_surface(mesh1, colors=colors1, view=view1, size=size, dots=pairs[:, 0]),
+        lambda: draw_surface(mesh2, colors=colors1[p2p], view=view2, size=size, dots=pairs[:, 1]),
+    )
     return sheet(np.split(_trim(np.concatenate(halves, axis=1)), 2, axis=1), titles, columns=2)
 
 

@@ -83,6 +83,17 @@ def test_match_writes_its_four_files(files, capsys):
     assert "geodesic_error_mean" in page and "<polyline" in page
 
 
+def test_match_takes_files_of_points(files, undrawn, capsys):
+    verts = load(files / "b.obj").verts.tolist()
+    (files / "b.xyz").write_text("".join(f"{x},{y} {z} 0 0 1\n" for x, y, z in verts))
+    words = "match @a.off @b.xyz --landmarks @dots.txt --ground-truth @truth.txt --k 12 --out @out"
+    assert cli.main(_words(files, words)) == 0
+    assert "warning: surface 2 is a cloud of points" in capsys.readouterr().err
+    metrics = json.loads((files / "out" / "metrics.json").read_text())
+    assert metrics["geodesic_error_mean"] < 0.05
+    assert any("triangles between neighbours" in w for w in metrics["warnings"])
+
+
 def test_match_keeps_the_other_files_of_an_existing_folder(files, undrawn):
     out = files / "out"
     out.mkdir()
@@ -108,7 +119,7 @@ def _bad_files(files) -> None:
         "negative.off": verts + "3 0 1 2\n3 0 1 -1\n",
         "points.off": "OFF\n3 0 0\n0 0 0\n1 0 0\n0 1 0\n",
         "one.off": "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n",
-        "mesh.xyz": "1 2 3",
+        "mesh.stp": "1 2 3",
         "range.txt": "0 0\n5 182\n",
         "malformed.txt": "0 0\n5 60\n7 seven\n",
         "three.txt": "0 0\n1 2 3\n",
@@ -129,8 +140,8 @@ BAD = [
     ("match @a.off @cut.off --out @out", "cut.off"),
     ("match @a.off @range.off --out @out", "range.off"),
     ("match @a.off @negative.off --out @out", "negative.off"),
-    ("match @a.off @points.off --out @out", "points.off: expected a mesh"),
-    ("match @a.off @mesh.xyz --out @out", "unknown suffix"),
+    ("match @a.off @points.off --out @out", "points.off: cloud: expected at least 50 points"),
+    ("match @a.off @mesh.stp --out @out", "unknown suffix"),
     ("match @a.off @nan.off --out @out", "finite"),
     ("match @a.off @one.off --k 12 --out @out", "k: expected"),
     ("match @a.off @b.obj --k 1000 --out @out", "k: expected"),

@@ -110,3 +110,17 @@ def test_landmarks_on_other_components_alone_are_refused(bumpy):
     )
     with pytest.raises(ValueError, match="landmarks: expected some on the largest component"):
         match(more, more, torch.full((1, 2), bumpy.n_verts), k=20)
+
+
+def test_a_component_with_a_landmark_moves_as_that_does(bumpy):
+    """A ball that has moved far away from the rest comes back by one landmark on it."""
+    ball = icosphere(2).to(torch.float64)
+    n, faces = bumpy.n_verts, torch.cat([bumpy.faces, icosphere(2).faces + bumpy.n_verts])
+    one, two = (
+        Surface(torch.cat([bumpy.verts, 0.3 * ball.verts + bumpy.verts.new_tensor(at)]), faces)
+        for at in ([2.0, 0, 0], [0, -5.0, 1])
+    )
+    same = torch.arange(n + ball.n_verts)
+    parts = main_part(one), main_part(two)
+    landmark = torch.tensor([[n + 5, n + 5], [3, 3]])
+    assert torch.equal(carried_back(*parts, torch.arange(n), landmark), same)

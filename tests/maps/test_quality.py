@@ -19,6 +19,7 @@ from geoframe.maps import (
     geodesic_error,
     orthogonality,
 )
+from geoframe.nearest import nearest
 from geoframe.surface import Mesh, geodesic_distances
 from geoframe.surface.shapes import ellipsoid, grid, icosphere
 
@@ -268,6 +269,18 @@ def test_distortion_over_several_components():
     distortion = GeodesicDistortion(two, two)
     assert distortion(same, same) < 0.015
     assert distortion(same % ball.n_verts, same) > 0.2
+
+
+def test_distortion_of_what_both_have(bumpy, cut):
+    """The right map of a part of another size changes distances of what both have little, and others are infinite."""
+    part, kept = cut
+    distortion = GeodesicDistortion(bumpy, part)
+    p2p_12 = nearest(bumpy.verts, bumpy.verts[kept])[0]
+    places = kept[distortion.probes2], p2p_12[distortion.probes1]
+    right = distortion.of_common(*places, kept[places[1]])
+    assert right < 0.06 < 0.2 < distortion.of_probes(*places)
+    assert distortion.of_common(places[0].flip(0), places[1], kept[places[1]]) > 0.3
+    assert distortion.of_common(*places, torch.zeros_like(places[1])) == math.inf  # hardly any comes back
 
 
 def test_distortion_of_bad_input():

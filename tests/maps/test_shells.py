@@ -5,6 +5,7 @@ import torch
 
 from geoframe import eigenbasis, zoo
 from geoframe.maps import coverage, cycle_error, dirichlet_energy, landmark_coordinates, shell_refine
+from geoframe.maps.shells import LOST, STIFF, _Part, _Side
 from geoframe.nearest.dense import nearest
 from geoframe.surface import PointCloud
 from geoframe.surface.mesh import Mesh
@@ -133,3 +134,21 @@ def test_bad_input(pair):
         shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, one, two, functions=(f1, f2[:, :3]))
     with pytest.raises(ValueError, match="functions of surface 1: expected finite"):
         shell_refine(cat.mesh, giraffe.mesh, p2p_21, p2p_12, one, two, functions=(f1 * torch.nan, f2))
+
+
+def test_what_a_cut_surface_lacks_does_not_count(bumpy, cut):
+    """The vertices that come back elsewhere have no share, and the Gram matrix is that of the others."""
+    (part, kept), basis = cut, eigenbasis(bumpy, 20, cache=False)
+    none = [torch.zeros(m.n_verts, 0, dtype=torch.float64) for m in (bumpy, part)]
+    whole = _Part.of(_Side.of(bumpy, basis, none[0], 10, "1"))
+    rest = _Part.of(_Side.of(part, eigenbasis(part, 20, cache=False), none[1], 10, "2"))
+    there = nearest(bumpy.verts, bumpy.verts[kept])[0]
+    lost = (bumpy.verts[kept[there]] - bumpy.verts).norm(dim=1) > LOST * bumpy.area.sqrt()
+    assert 0.05 < float(lost.double().mean()) < 0.3
+    met = whole.met(rest, there, kept)
+    assert torch.equal(met.share == 0, lost) and torch.equal(met.share[~lost], whole.share[~lost])
+    stiff = STIFF * torch.diag(whole.vals)
+    torch.testing.assert_close(
+        met.gram, whole.U.T @ (met.share[:, None] * whole.U) + stiff, atol=1e-8, rtol=0
+    )
+    assert rest.met(whole, kept, there) is rest  # the whole is closed: nothing can be missing there

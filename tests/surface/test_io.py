@@ -599,3 +599,28 @@ def test_save_refuses_and_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot write .*taken.obj"):
         save(mesh, tmp_path / "taken.obj")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.obj"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 0 1\n2,3,4\n5;6;7 0.1 0.2 0.3\n",
+        "3\n0 0 1 9\n2 3 4 9\n5 6 7 9\n",
+        "# points\n0 0 1\n\n2 3 4\n5 6 7",
+    ],
+)
+def test_text_of_points(tmp_path, text):
+    (tmp_path / "p.xyz").write_text(text)
+    cloud = load(tmp_path / "p.xyz")
+    assert isinstance(cloud, PointCloud)
+    assert cloud.points.tolist() == [[0, 0, 1], [2, 3, 4], [5, 6, 7]]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("0 0 1\n2 3\n", "line 2: expected 3 numbers"), ("4\n0 0 1\n2 3 4\n", "number of points, 2")],
+)
+def test_bad_text_of_points(tmp_path, text, told):
+    (tmp_path / "p.xyz").write_text(text)
+    with pytest.raises(ValueError, match=told):
+        load(tmp_path / "p.xyz")
