@@ -36,7 +36,7 @@ from geoframe.data.pixel_samples import PixelSamples, joined, rendered_samples
 from geoframe.data.rendered import RenderedSet, render_set, template_surface
 from geoframe.data.zoo_surfaces import zoo_correspondence
 from geoframe.heads.backbone import backbone
-from geoframe.models.surface_embedding import OURS, Predictor, Recipe, evaluate
+from geoframe.models.surface_embedding import FROZEN, Predictor, Recipe, evaluate
 from geoframe.models.surface_embedding.recipe import build, take_over, train_network
 
 NINE = ("horse", "cow", "sheep", "dog", "cat", "bear", "lion", "giraffe", "elephant")
@@ -55,9 +55,9 @@ class Size:
     @property
     def recipe(self) -> Recipe:
         """The recipe at this size."""
-        losses = replace(OURS.losses, columns=320)
-        batches = replace(OURS.batches, n_points=48)
-        short = replace(OURS, losses=losses, batches=batches, image_size=self.pixels)
+        losses = replace(FROZEN.losses, columns=320)
+        batches = replace(FROZEN.batches, n_points=48)
+        short = replace(FROZEN, losses=losses, batches=batches, image_size=self.pixels)
         return short.lasting(steps=self.steps)
 
 
@@ -69,7 +69,7 @@ def pictures(category: str, size: Size, seed: int) -> PixelSamples:
     """Pictures of a species on its own surface, with the backbone's maps."""
     made = render_set(category, size.pictures, size=size.pixels, seed=seed)
     samples = rendered_samples(made, [category], [0], n_points=256, seed=seed)
-    return samples.with_maps(backbone(OURS.backbone), skip=1)
+    return samples.with_maps(backbone(FROZEN.backbone), skip=1)
 
 
 @cache

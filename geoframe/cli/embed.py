@@ -42,11 +42,11 @@ def train(
     start: Path | None = None,
     match: Path | None = None,
     matched: str | None = None,
-    n: int = 3000,
+    n: int | None = None,
     size: int | None = None,
     minutes: float = 20.0,
     steps: int | None = None,
-    recipe: Literal["geoframe", "paper"] = "geoframe",
+    recipe: Literal["geoframe", "frozen", "paper"] | None = None,
     backbone: str | None = None,
     dim: int | None = None,
     width: int | None = None,
@@ -73,11 +73,14 @@ def train(
         match: map.npz that `geoframe match SOURCE SURFACE` wrote, with SOURCE a surface that START knows: the new
             surface then starts with the embedding of its counterpart.
         matched: name of that SOURCE; by default the first surface of START.
-        n: pictures to render; of annotated images, crops to make of them all together.
+        n: pictures to render, or of annotated images crops to make of them all together; by default as many as the
+            recipe says.
         size: pixels of the longer side that the network sees.
         minutes: of training.
         steps: of training, at most.
-        recipe: geoframe is ours, paper has the published losses.
+        recipe: geoframe learns the backbone, too, frozen leaves it as it is, paper has the published losses. By
+            default geoframe for renders; frozen for annotated images, after a START that is, and with a backbone
+            of transformers.
         backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         dim: numbers of an embedding.
         width: channels of the head's coarse levels.
@@ -94,17 +97,18 @@ def train(
 
     if (category is None) == (data is None):
         raise ValueError("--category, --data: expected one of the two, found both or neither")
-    plan: Recipe = RECIPES[recipe]
     first = None if start is None else load(None if str(start) == "animals" else start)
+    plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
     changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
     plan = replace(plan, **_changes(plan, first, changes, width)).lasting(minutes=minutes, steps=steps)
+    count = n or plan.pictures
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
         if category is not None:
-            samples, surfaces = _rendered(category, anchor, n, plan.image_size, seed, progress)
+            samples, surfaces = _rendered(category, anchor, count, plan.image_size, seed, progress)
         else:
             assert data is not None
-            samples, surfaces = _annotated(data, surface, name, images, divisor, n, plan.image_size, seed)
+            samples, surfaces = _annotated(data, surface, name, images, divisor, count, plan.image_size, seed)
         if match is not None:
             if first is None:
                 raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
@@ -127,6 +131,13 @@ def train(
         f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
         f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
     )
+
+
+def _recipe(annotated: bool, backbone: str | None, first: Predictor | None) -> str:
+    """The recipe where none is named; see `train`."""
+    if first is not None:
+        return "frozen" if first.model.head.backbone.frozen else "geoframe"
+    return "frozen" if annotated or (backbone or "").startswith("auto:") else "geoframe"
 
 
 def _changes(

