@@ -69,7 +69,8 @@ def train(
         divisor: of the coordinates in COCO-style data: 256, or 255 as the released evaluation reads them.
         surface: of the data: a mesh file or a folder of `geoframe canonical`.
         name: of that surface, as the data calls it; by default the stem of its path.
-        start: a model to go on from (folder, or "animals" for the one that geoframe comes with).
+        start: a model to go on from: a folder, "animals" for the one that geoframe comes with, or "none". By default
+            "animals" for renders of animals, where nothing is said of the network, else none.
         match: map.npz that `geoframe match SOURCE SURFACE` wrote, with SOURCE a surface that START knows: the new
             surface then starts with the embedding of its counterpart.
         matched: name of that SOURCE; by default the first surface of START.
@@ -79,8 +80,8 @@ def train(
         minutes: of training.
         steps: of training, at most.
         recipe: geoframe learns the backbone, too, frozen leaves it as it is, paper has the published losses. By
-            default geoframe for renders; frozen for annotated images, after a START that is, and with a backbone
-            of transformers.
+            default geoframe for renders; frozen for annotated images (but after a START that was learned) and with
+            a backbone of transformers.
         backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         dim: numbers of an embedding.
         width: channels of the head's coarse levels.
@@ -94,12 +95,20 @@ def train(
 
     from geoframe.models.surface_embedding import RECIPES, load
     from geoframe.models.surface_embedding import train as learn
+    from geoframe.zoo import species
 
     if (category is None) == (data is None):
         raise ValueError("--category, --data: expected one of the two, found both or neither")
-    first = None if start is None else load(None if str(start) == "animals" else start)
-    plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
     changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
+    if (
+        start is None
+        and recipe in (None, "geoframe")
+        and not changes.keys() - {"image_size"}
+        and width is None
+    ):
+        start = Path("animals") if set(category or ["none"]) <= set(species()) else None
+    first = None if str(start) in ("None", "none") else load(None if str(start) == "animals" else start)
+    plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
     plan = replace(plan, **_changes(plan, first, changes, width)).lasting(minutes=minutes, steps=steps)
     count = n or plan.pictures
     with progress_bar("embed train") as progress:
@@ -135,7 +144,7 @@ def train(
 
 def _recipe(annotated: bool, backbone: str | None, first: Predictor | None) -> str:
     """The recipe where none is named; see `train`."""
-    if first is not None:
+    if first is not None and annotated:
         return "frozen" if first.model.head.backbone.frozen else "geoframe"
     return "frozen" if annotated or (backbone or "").startswith("auto:") else "geoframe"
 
@@ -149,8 +158,10 @@ def _changes(
     if width is not None:
         changes["head"] = {**plan.head, "width": width}
     if first is not None:
-        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
-        changes["backbone"] = first.model.head.backbone.name
+        theirs = first.model.head
+        changes |= {"dim": theirs.dim, "backbone": theirs.backbone.name}
+        if plan.trunk is None or not theirs.backbone.frozen:
+            changes |= {"head": theirs.settings, "image_size": first.image_size}
     return changes
 
 

@@ -182,7 +182,7 @@ def test_the_recipe_follows_what_there_is_to_learn_from(model):
     assert _recipe(True, None, own) == "geoframe"
     frozen = replace(own, model=copy.deepcopy(own.model))
     frozen.model.head.backbone.frozen = True
-    assert _recipe(False, None, frozen) == "frozen"
+    assert _recipe(True, None, frozen) == "frozen" and _recipe(False, None, frozen) == "geoframe"
 
 
 def test_bad_input_is_one_line(model, tmp_path, capsys):

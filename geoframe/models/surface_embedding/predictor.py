@@ -436,7 +436,8 @@ def train(
         surfaces: in the order of ``samples.names``.
         out: folder for model, state and logs.
         recipe: network, losses, batches and schedule.
-        start: a predictor to go on from. Its head is taken over, and the embedding of each surface that it knows.
+        start: a predictor to go on from, at half the learning rate. Its head is taken over, and the embedding of each
+            surface that it knows.
         matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
             surface of `start`. A surface with neither starts at random.
         seed: of initial weights and batches.
@@ -456,6 +457,7 @@ def train(
     model = build(recipe, surfaces, seed=seed)
     if start is not None:
         take_over(model, start, matches or {})
+        recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
     held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
     mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
     net = model.head.backbone
@@ -495,7 +497,5 @@ def train(
     predictor = described(model)
     if len(samples) >= _FEWEST:
         calibrate(predictor, samples[torch.nonzero(held)[:, 0]])
-    elif start is not None:
-        model.calibration.load_state_dict(start.model.calibration.state_dict())
     predictor.save(out)
     return predictor

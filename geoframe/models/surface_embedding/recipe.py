@@ -302,8 +302,17 @@ def _trunk(recipe: Recipe) -> Backbone:
     return backbone(recipe.backbone, trainable=True).learn_from(recipe.trunk)
 
 
+def _of_parts(x: Tensor, old: int, new: int) -> Tensor:
+    """Weights of a last convolution (C old^2, ...) for parts (C new^2, ...): each has the mean of the old parts."""
+    mean = x.unflatten(0, (-1, old**2)).mean(1)
+    return mean.repeat_interleave(new**2, dim=0)
+
+
 def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
-    """Start a network from a trained one: its head, and E' = T E for the surfaces.
+    """Start a network from a trained one: its head and calibration, and E' = T E for the surfaces.
+
+    The fields may be of another stride, where the levels are the same, and a backbone may be learned from here on that
+    was frozen there.
 
     Args:
         model: changed in place.
@@ -313,15 +322,25 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
     Raises:
         ValueError: settings that differ.
     """
-    theirs = start.model.head
+    mine, theirs = model.head, start.model.head
     told = [
-        f"{'frozen ' if head.backbone.frozen else ''}backbone {head.backbone.name}, dim {head.dim} and head "
-        f"{head.settings}"
-        for head in (model.head, theirs)
+        f"backbone {head.backbone.name}, dim {head.dim}, width {head.settings['width']} and levels down to stride "
+        f"{head.level_strides[-1]}"
+        for head in (mine, theirs)
     ]
     if told[0] != told[1]:
         raise ValueError(f"start: expected a model with {told[0]}, found one with {told[1]}")
-    model.head.load_state_dict(theirs.state_dict())
+    if mine.backbone.frozen and not theirs.backbone.frozen:
+        raise ValueError(
+            "start: expected a model whose backbone is frozen, as here, found one that was learned"
+        )
+    state = theirs.state_dict()
+    if mine.fine != theirs.fine:
+        for name in ("out.weight", "out.bias"):
+            state[name] = _of_parts(state[name], theirs.fine, mine.fine)
+    missing = mine.load_state_dict(state, strict=False).missing_keys
+    assert all(name.startswith("backbone.") for name in missing)  # pretrained weights, as the start's are
+    model.calibration.load_state_dict(start.model.calibration.state_dict())
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
         if name in matches:
