@@ -93,23 +93,16 @@ def train(
     """
     from dataclasses import replace
 
-    from geoframe.models.surface_embedding import RECIPES, load
+    from geoframe.models.surface_embedding import RECIPES
     from geoframe.models.surface_embedding import train as learn
-    from geoframe.zoo import species
 
     if (category is None) == (data is None):
         raise ValueError("--category, --data: expected one of the two, found both or neither")
-    changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
-    if (
-        start is None
-        and recipe in (None, "geoframe")
-        and not changes.keys() - {"image_size"}
-        and width is None
-    ):
-        start = Path("animals") if set(category or ["none"]) <= set(species()) else None
-    first = None if str(start) in ("None", "none") else load(None if str(start) == "animals" else start)
+    changes = given(backbone=backbone, dim=dim, functions=functions)
+    first = _first(start, category, usual=recipe in (None, "geoframe") and not given(width=width, **changes))
     plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
-    plan = replace(plan, **_changes(plan, first, changes, width)).lasting(minutes=minutes, steps=steps)
+    changes = _changes(plan, first, changes | given(image_size=size), width)
+    plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
     count = n or plan.pictures
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
@@ -140,6 +133,18 @@ def train(
         f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
         f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
     )
+
+
+def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -> Predictor | None:
+    """The model to go on from; see `train`. Nothing is said of the network where it is the `usual` one."""
+    from geoframe.models.surface_embedding import load
+    from geoframe.zoo import species
+
+    if start is None and usual and category is not None and set(category) <= set(species()):
+        start = Path("animals")
+    if start is None or str(start) == "none":
+        return None
+    return load(None if str(start) == "animals" else start)
 
 
 def _recipe(annotated: bool, backbone: str | None, first: Predictor | None) -> str:
