@@ -36,7 +36,7 @@ from geoframe.data.pixel_samples import PixelSamples, joined, rendered_samples
 from geoframe.data.rendered import RenderedSet, render_set, template_surface
 from geoframe.data.zoo_surfaces import zoo_correspondence
 from geoframe.heads.backbone import backbone
-from geoframe.models.surface_embedding import OURS, Predictor, Recipe, evaluate
+from geoframe.models.surface_embedding import FROZEN, Predictor, Recipe, evaluate
 from geoframe.models.surface_embedding.recipe import build, take_over, train_network
 
 NINE = ("horse", "cow", "sheep", "dog", "cat", "bear", "lion", "giraffe", "elephant")
@@ -45,23 +45,25 @@ KEYS = ("geodesic_error_mean", "gps", "gps_misses_zero", "mask_iou", "mirrored")
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done: pictures, their pixels, steps, test pictures."""
+    """How much is done: pictures, their pixels, steps, test pictures; the model of p, r and w, None for ours."""
 
     pictures: int = 1500
     pixels: int = 64
     steps: int = 1000
     test: int = 150
+    model: str | None = None
+    quick: bool = False
 
     @property
     def recipe(self) -> Recipe:
         """The recipe at this size."""
-        losses = replace(OURS.losses, columns=320)
-        batches = replace(OURS.batches, n_points=48)
-        short = replace(OURS, losses=losses, batches=batches, image_size=self.pixels)
+        losses = replace(FROZEN.losses, columns=320)
+        batches = replace(FROZEN.batches, n_points=48)
+        short = replace(FROZEN, losses=losses, batches=batches, image_size=self.pixels)
         return short.lasting(steps=self.steps)
 
 
-FULL, QUICK = Size(), Size(pictures=64, steps=6, test=6)
+FULL, QUICK = Size(), Size(pictures=64, steps=6, test=6, quick=True)
 
 
 @cache
@@ -69,7 +71,7 @@ def pictures(category: str, size: Size, seed: int) -> PixelSamples:
     """Pictures of a species on its own surface, with the backbone's maps."""
     made = render_set(category, size.pictures, size=size.pixels, seed=seed)
     samples = rendered_samples(made, [category], [0], n_points=256, seed=seed)
-    return samples.with_maps(backbone(OURS.backbone), skip=1)
+    return samples.with_maps(backbone(FROZEN.backbone), skip=1)
 
 
 @cache
@@ -106,7 +108,7 @@ def study_a(size: Size, seed: int) -> dict[str, Any]:
     """Loss and dimension, horse."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
     out = {}
-    for dim in (2, 4, 16, 64) if size != QUICK else (2, 16):
+    for dim in (2, 4, 16, 64) if not size.quick else (2, 16):
         for target in ("plain", "squared"):
             recipe = replace(size.recipe, dim=dim, losses=replace(size.recipe.losses, target=target))
             out[f"D={dim}, {target}"] = measured(learned(recipe, samples, seed=seed), test)
@@ -117,7 +119,7 @@ def study_b(size: Size, seed: int) -> dict[str, Any]:
     """Eigenfunctions, horse."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
     out = {}
-    for functions in (32, 64, 128, 256, 1024, None) if size != QUICK else (32, None):
+    for functions in (32, 64, 128, 256, 1024, None) if not size.quick else (32, None):
         recipe = replace(size.recipe, functions=functions)
         name = "free table" if functions is None else f"M={functions}"
         out[name] = measured(learned(recipe, samples, seed=seed), test)
@@ -128,7 +130,7 @@ def study_c(size: Size, seed: int) -> dict[str, Any]:
     """Share of annotated pixels, horse: of the 256 pixels of each picture."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
     out = {}
-    for percent in (1, 5, 10, 50, 100) if size != QUICK else (1, 100):
+    for percent in (1, 5, 10, 50, 100) if not size.quick else (1, 100):
         n = max(round(samples.points.shape[1] * percent / 100), 1)
         fewer = replace(samples, points=samples.points[:, :n], vertex=samples.vertex[:, :n])
         for target in ("plain", "squared"):
@@ -143,7 +145,7 @@ def study_d(size: Size, seed: int) -> dict[str, Any]:
     dogs, test = pictures("dog", size, seed + 1), unseen("dog", size)
     to_dog = {"dog": zoo_correspondence("horse", "dog")}
     out = {"no dog, aligned": measured(source, test)}
-    for n in (50, 500) if size != QUICK else (16,):
+    for n in (50, 500) if not size.quick else (16,):
         recipe = size.recipe.lasting(steps=max(size.steps * 3 // 10, 2))
         few = dogs[:n]
         out[f"{n} dogs, scratch"] = measured(learned(recipe, few, seed=seed), test)
@@ -158,7 +160,7 @@ def study_d(size: Size, seed: int) -> dict[str, Any]:
 
 def study_e(size: Size, seed: int) -> dict[str, Any]:
     """Single class, multi-class, class-agnostic, over nine animals; a third of the pictures each."""
-    names = NINE if size != QUICK else NINE[:2]
+    names = NINE if not size.quick else NINE[:2]
     each = max(size.pictures // 3, 16)
     part = replace(size, pictures=each)
     out: dict[str, Any] = {"single": {}, "multi-class": {}, "class-agnostic": {}}
@@ -205,8 +207,8 @@ def study_p(size: Size, seed: int) -> dict[str, Any]:
     folder = os.environ.get("GEOFRAME_DATA")
     if not folder:
         raise SystemExit("study p: expected GEOFRAME_DATA, the folder with horses/ and video/, found none")
-    predictor = load()
-    found, _ = horses(predictor, Path(folder) / "horses", every=1 if size != QUICK else 40)
+    predictor = load(size.model)
+    found, _ = horses(predictor, Path(folder) / "horses", every=1 if not size.quick else 40)
     found.pop("rows")
     return {"horses": found, "videos": videos(predictor, Path(folder) / "video")}
 
@@ -216,7 +218,7 @@ def study_r(size: Size, seed: int) -> dict[str, Any]:
     from experiments.surface_embedding.renders import renders
     from geoframe.models.surface_embedding import load
 
-    return renders(load(), "horse", 100 if size != QUICK else 4, seed=9001 + seed)
+    return renders(load(size.model), "horse", 100 if not size.quick else 4, seed=9001 + seed)
 
 
 def study_w(size: Size, seed: int) -> dict[str, Any]:
@@ -224,7 +226,7 @@ def study_w(size: Size, seed: int) -> dict[str, Any]:
     from experiments.surface_embedding.renders import weights
     from geoframe.models.surface_embedding import load
 
-    return weights(load(), 20 if size != QUICK else 3, seed=777 + seed)
+    return weights(load(size.model), 20 if not size.quick else 3, seed=777 + seed)
 
 
 STUDIES = {
@@ -250,8 +252,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pictures", type=int, default=FULL.pictures)
     parser.add_argument("--steps", type=int, default=FULL.steps)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="of studies p, r and w; by default the shipped one")
     options = parser.parse_args(argv)
     size = QUICK if options.quick else replace(FULL, pictures=options.pictures, steps=options.steps)
+    size = replace(size, model=options.model)
     results: dict[str, Any] = {"seed": options.seed, "size": vars(size)}
     for name in options.study:
         began = time.perf_counter()

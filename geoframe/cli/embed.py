@@ -42,11 +42,11 @@ def train(
     start: Path | None = None,
     match: Path | None = None,
     matched: str | None = None,
-    n: int = 3000,
+    n: int | None = None,
     size: int | None = None,
     minutes: float = 20.0,
     steps: int | None = None,
-    recipe: Literal["geoframe", "paper"] = "geoframe",
+    recipe: Literal["geoframe", "frozen", "paper"] | None = None,
     backbone: str | None = None,
     dim: int | None = None,
     width: int | None = None,
@@ -69,15 +69,19 @@ def train(
         divisor: of the coordinates in COCO-style data: 256, or 255 as the released evaluation reads them.
         surface: of the data: a mesh file or a folder of `geoframe canonical`.
         name: of that surface, as the data calls it; by default the stem of its path.
-        start: a model to go on from (folder, or "animals" for the one that geoframe comes with).
+        start: a model to go on from: a folder, "animals" for the one that geoframe comes with, or "none". By default
+            "animals" for renders of animals, where nothing is said of the network, else none.
         match: map.npz that `geoframe match SOURCE SURFACE` wrote, with SOURCE a surface that START knows: the new
             surface then starts with the embedding of its counterpart.
         matched: name of that SOURCE; by default the first surface of START.
-        n: pictures to render; of annotated images, crops to make of them all together.
+        n: pictures to render, or of annotated images crops to make of them all together; by default as many as the
+            recipe says.
         size: pixels of the longer side that the network sees.
         minutes: of training.
         steps: of training, at most.
-        recipe: geoframe is ours, paper has the published losses.
+        recipe: geoframe learns the backbone, too, frozen leaves it as it is, paper has the published losses. By
+            default geoframe for renders; frozen for annotated images (but after a START that was learned) and with
+            a backbone of transformers.
         backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         dim: numbers of an embedding.
         width: channels of the head's coarse levels.
@@ -89,22 +93,24 @@ def train(
     """
     from dataclasses import replace
 
-    from geoframe.models.surface_embedding import RECIPES, load
+    from geoframe.models.surface_embedding import RECIPES
     from geoframe.models.surface_embedding import train as learn
 
     if (category is None) == (data is None):
         raise ValueError("--category, --data: expected one of the two, found both or neither")
-    plan: Recipe = RECIPES[recipe]
-    first = None if start is None else load(None if str(start) == "animals" else start)
-    changes = given(backbone=backbone, dim=dim, functions=functions, image_size=size)
-    plan = replace(plan, **_changes(plan, first, changes, width)).lasting(minutes=minutes, steps=steps)
+    changes = given(backbone=backbone, dim=dim, functions=functions)
+    first = _first(start, category, usual=recipe in (None, "geoframe") and not given(width=width, **changes))
+    plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
+    changes = _changes(plan, first, changes | given(image_size=size), width)
+    plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
+    count = n or plan.pictures
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
         if category is not None:
-            samples, surfaces = _rendered(category, anchor, n, plan.image_size, seed, progress)
+            samples, surfaces = _rendered(category, anchor, count, plan.image_size, seed, progress)
         else:
             assert data is not None
-            samples, surfaces = _annotated(data, surface, name, images, divisor, n, plan.image_size, seed)
+            samples, surfaces = _annotated(data, surface, name, images, divisor, count, plan.image_size, seed)
         if match is not None:
             if first is None:
                 raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
@@ -129,6 +135,25 @@ def train(
     )
 
 
+def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -> Predictor | None:
+    """The model to go on from; see `train`. Nothing is said of the network where it is the `usual` one."""
+    from geoframe.models.surface_embedding import load
+    from geoframe.zoo import species
+
+    if start is None and usual and category is not None and set(category) <= set(species()):
+        start = Path("animals")
+    if start is None or str(start) == "none":
+        return None
+    return load(None if str(start) == "animals" else start)
+
+
+def _recipe(annotated: bool, backbone: str | None, first: Predictor | None) -> str:
+    """The recipe where none is named; see `train`."""
+    if first is not None and annotated:
+        return "frozen" if first.model.head.backbone.frozen else "geoframe"
+    return "frozen" if annotated or (backbone or "").startswith("auto:") else "geoframe"
+
+
 def _changes(
     plan: Recipe, first: Predictor | None, changes: dict[str, Any], width: int | None
 ) -> dict[str, Any]:
@@ -138,8 +163,10 @@ def _changes(
     if width is not None:
         changes["head"] = {**plan.head, "width": width}
     if first is not None:
-        changes |= {"dim": first.model.dim, "head": first.model.head.settings, "image_size": first.image_size}
-        changes["backbone"] = first.model.head.backbone.name
+        theirs = first.model.head
+        changes |= {"dim": theirs.dim, "backbone": theirs.backbone.name}
+        if plan.trunk is None or not theirs.backbone.frozen:
+            changes |= {"head": theirs.settings, "image_size": first.image_size}
     return changes
 
 

@@ -31,6 +31,8 @@ from geoframe.data.augment import augment
 from geoframe.zoo.poses import Angles, draw_pose
 from geoframe.zoo.things import THINGS
 
+_MOST_HIDDEN = 0.6  # of the object in the picture: what would hide more does not stand in front
+
 
 @dataclass(frozen=True, eq=False)
 class Draws:
@@ -189,7 +191,7 @@ def picture(s: Draws, shot: Shot, seen: Seen, behind: Floats | None = None) -> P
     empty = face < 0
     front = occluder(rng, s.size, float(box(shot.screen)[1, 1]))
     hidden = None
-    if front is not None:
+    if front is not None and _tells((face >= 0) & (face < sub.own[1]), front[1]):
         color, hidden = front
         image += hidden[..., None] * (color - image)
         face[hidden > 0.5] = -1
@@ -204,6 +206,11 @@ def picture(s: Draws, shot: Shot, seen: Seen, behind: Floats | None = None) -> P
     if sub.cross is not None:
         face, bary = sub.cross(face, bary)
     return Picture(out.clamp(0, 1), face, bary, visible, hidden, empty, own)
+
+
+def _tells(own: Bools, hidden: Floats) -> bool:
+    """Whether enough of the object (S, S) is left by what stands in front to tell what it is."""
+    return float((own & (hidden > 0.5)).sum()) <= _MOST_HIDDEN * own.sum()
 
 
 @lru_cache(maxsize=1)

@@ -99,7 +99,15 @@ class PixelSamples:
         return replace(self, maps=tuple(kept))
 
     def batches(
-        self, size: int, n_points: int, *, seed: int, rank: int = 0, world: int = 1
+        self,
+        size: int,
+        n_points: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        mirrors: Sequence[Tensor | None] = (),
+        motion: float = 0.0,
     ) -> Iterator[Mapping[str, Tensor]]:
         """One epoch: all pictures in a random order, of each some of its points.
 
@@ -107,9 +115,12 @@ class PixelSamples:
             size: pictures a batch, of all processes together; a last batch that would be smaller is left out,
                 unless it is the only one.
             n_points: points a picture.
-            seed: of order and points.
+            seed: of order, points and changes.
             rank: number of this process.
             world: how many there are.
+            mirrors: of each surface, for each vertex the one on the other side, or None: half of the pictures on
+                surfaces that have one are mirrored. None of them where this is empty or maps are kept.
+            motion: how far pictures are turned, scaled and shifted, see `moved`; not where maps are kept.
 
         Yields:
             `image` (B, 3, S, S) float32 in [0, 1], or `map0`, `map1`, ... where maps are kept; `mask`, `masked`;
@@ -131,7 +142,77 @@ class PixelSamples:
                 out |= {f"map{i}": x[at].float() for i, x in enumerate(self.maps)}
             else:
                 out["image"] = self.image[at].float() / 255
+                if mirrors:
+                    out = mirrored(out, mirrors, torch.rand(size, generator=draw)[rank::world] < 0.5)
+                if motion:
+                    out = moved(out, random_moves(size, motion, draw)[rank::world])
             yield out
+
+
+def mirrored(
+    batch: Mapping[str, Tensor], mirrors: Sequence[Tensor | None], which: Tensor
+) -> dict[str, Tensor]:
+    """A batch some of whose pictures are replaced by their mirror images: what was left is then right.
+
+    Args:
+        batch: as `PixelSamples.batches` yields it, with images.
+        mirrors: of each surface, (V,) the vertex on the other side; or None, and its pictures stay as they are.
+        which: (B,) bool.
+    """
+    image, mask, points, vertex = (batch[k] for k in ("image", "mask", "points", "vertex"))
+    flat = torch.tensor([mirror is not None for mirror in mirrors])
+    which = which & flat[batch["surface"]]
+    other = vertex.clone()
+    for i, mirror in enumerate(mirrors):
+        if mirror is not None:
+            chosen = (which & (batch["surface"] == i))[:, None] & (vertex >= 0)
+            other[chosen] = mirror[vertex[chosen]]
+    across = torch.stack([image.shape[-1] - points[..., 0], points[..., 1]], -1)
+    return dict(batch) | {
+        "image": torch.where(which[:, None, None, None], image.flip(-1), image),
+        "mask": torch.where(which[:, None, None], mask.flip(-1), mask),
+        "points": torch.where(which[:, None, None], across, points),
+        "vertex": other,
+    }
+
+
+def random_moves(n: int, motion: float, draw: torch.Generator) -> Tensor:
+    """(n, 2, 3) random similarities of the plane for `moved`.
+
+    Args:
+        n: how many.
+        motion: largest logarithm of a scale; turns have half of it as standard deviation, in radians, and shifts
+            0.4 of it, of half of the side.
+        draw: gives the random numbers.
+    """
+    scale = torch.exp(motion * (2 * torch.rand(n, generator=draw) - 1))
+    turn = 0.5 * motion * torch.randn(n, generator=draw)
+    shift = 0.4 * motion * torch.randn(n, 2, generator=draw)
+    c, s = scale * turn.cos(), scale * turn.sin()
+    return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+
+
+def moved(batch: Mapping[str, Tensor], moves: Tensor) -> dict[str, Tensor]:
+    """A batch seen through affine maps; beyond the border pictures are continued by their last pixels, masks end.
+
+    Args:
+        batch: as `PixelSamples.batches` yields it, with images.
+        moves: (B, 2, 3) from places in the new pictures to places in the old ones, both in [-1, 1].
+    """
+    image, mask, points, vertex = (batch[k] for k in ("image", "mask", "points", "vertex"))
+    grid = torch.nn.functional.affine_grid(moves, list(image.shape), align_corners=False)
+    new = torch.nn.functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    shown = torch.nn.functional.grid_sample(mask[:, None].float(), grid, align_corners=False)[:, 0] > 0.5
+    S = image.shape[-1]
+    place = (2 * points / S - 1) - moves[:, None, :, 2]
+    place = torch.linalg.solve(moves[:, :, :2], place.mT).mT
+    inside = (place.abs() < 1).all(-1)
+    return dict(batch) | {
+        "image": new,
+        "mask": shown,
+        "points": (place + 1) * (S / 2),
+        "vertex": torch.where(inside, vertex, -1),
+    }
 
 
 def joined(samples: Sequence[PixelSamples]) -> PixelSamples:

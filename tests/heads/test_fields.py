@@ -13,10 +13,10 @@ def _head(**options) -> FieldHead:
     return FieldHead(backbone("small"), 4, width=32, **options).eval()
 
 
-@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize(("stride", "fine"), [(2, 1), (4, 1), (2, 2)])
 @pytest.mark.parametrize("size", [(64, 64), (40, 65)])
-def test_sizes(stride, size):
-    head = _head(stride=stride)
+def test_sizes(stride, fine, size):
+    head = _head(stride=stride, fine=fine)
     field = head(torch.rand(2, 3, *size))
     h, w = (-(-n // stride) for n in size)
     assert head.stride == stride
@@ -53,6 +53,19 @@ def test_a_larger_canvas_does_not_shift_the_field():
     assert float((torch.roll(one, (8, 8), (1, 2)) - two)[..., 14:34, 14:34].abs().max()) < 0.05 * float(
         peak.max()
     )
+
+
+def test_parts_of_a_square_lie_side_by_side():
+    """What the last convolution says of a square, part by part: rows from above, columns from the left."""
+    head = _head(stride=2, fine=2)
+    torch.nn.init.zeros_(head.out.weight)
+    with torch.no_grad():
+        head.out.bias.copy_(torch.arange(20.0))  # 5 values of each of 4 parts
+        field = head(torch.rand(1, 3, 64, 64))
+    assert head.level_strides[-1] == 4 and head.stride == 2
+    for k in range(4):
+        want = 4 * k + torch.tensor([[0.0, 1.0], [2.0, 3.0]]).repeat(16, 16)
+        torch.testing.assert_close(field.embedding[0, k], want)
 
 
 def test_batch_mates_do_not_matter():

