@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -106,9 +107,9 @@ class ControlPositions(nn.Module):
         self.inner = nn.Linear(width + 2 * P, 2 * width)
         self.visible = nn.Linear(2 * width, V)
 
-    def forward(self, image: Tensor) -> Positions:
-        """Positions of images (B, 3, H, W) in [0, 1]."""
-        maps = self.backbone(image)
+    def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
+        maps = self.backbone(image) if isinstance(image, Tensor) else list(image)
         field = self.field(maps)
         heat = field.embedding.flatten(2).softmax(-1)
         places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)

@@ -17,14 +17,8 @@ from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
-from geoframe.models.to_the_point.recipe import (
-    Augmentation,
-    BatchLosses,
-    Losses,
-    affine_by_chance,
-    moved,
-    warped,
-)
+from geoframe.models.to_the_point.recipe import BatchLosses, Losses
+from geoframe.models.to_the_point.views import Augmentation, affine_by_chance, moved, warped
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation

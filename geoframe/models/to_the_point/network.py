@@ -8,6 +8,7 @@ Source: Kokkinos & Kokkinos 2021, sections 3.1 and 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -99,8 +100,8 @@ class ToThePoint(nn.Module):
         """(F, 3) of the template."""
         return self.template.surface.faces
 
-    def forward(self, image: Tensor) -> Positions:
-        """Positions of images (B, 3, H, W) in [0, 1]."""
+    def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1]; with head "control" also of the backbone's maps of them."""
         found: Positions = self.head(image)
         return found
 

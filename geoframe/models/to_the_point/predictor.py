@@ -30,7 +30,7 @@ from geoframe.heads.backbone import backbone
 from geoframe.layers.logistic import fit_logistic
 from geoframe.models.to_the_point.evaluate import RIGHT, reconstructed
 from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
-from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets
+from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets, View
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize, sample_image
 from geoframe.surface.mesh import Mesh
@@ -248,7 +248,8 @@ def load(folder: str | Path) -> Predictor:
         reflection = torch.tensor(about["reflection"], dtype=torch.float64)
         template = ObjectTemplate(surface, near, share, near.clone(), share.clone(), reflection)
         shape = shape_model(template, about["n_modes"], n_symmetric=about["n_symmetric"])
-        head = position_head(told["head"], backbone(told["backbone"]), template, **told["head_settings"])
+        net = backbone(told["backbone"], enlarged=told.get("enlarged", 1))
+        head = position_head(told["head"], net, template, **told["head_settings"])
         return _Whole(ToThePoint(head, shape, template, **about["solver"]))
 
     whole, about = load_model(folder, built, kind=KIND)
@@ -306,7 +307,7 @@ def train(
         told = _explained(crops, shape, template, vertices, recipe, keypoints, points, up, seed, progress)
         shape.requires_grad_(False)
     with seeded(seed):
-        net = backbone(recipe.backbone)
+        net = backbone(recipe.backbone, enlarged=recipe.enlarged)
         head = position_head(recipe.head, net, template, **recipe.head_settings)
         settings = {"lens": 0.0 if told is None else told.lens} | dict(recipe.solver)
         model = ToThePoint(head, shape, template, **settings)
@@ -318,9 +319,12 @@ def train(
     held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
     mine = torch.nonzero(~held)[:, 0]
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
+    views: View | None = None
     for k in range(rounds):
         goals = None if told is None else Targets(told.points[mine], told.seen[mine], told.belief[mine])
         losses = BatchLosses(_part(recipe, k, rounds), crops[mine], vertices, goals)
+        if net.frozen and recipe.head == "control" and recipe.versions and not recipe.losses.need_image:
+            views = _kept(losses, model, views, seed, progress)
         fit(
             model,
             _batches(losses, seed),
@@ -344,11 +348,29 @@ def train(
     return predictor
 
 
+def _kept(
+    losses: BatchLosses,
+    model: ToThePoint,
+    views: View | None,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> View | None:
+    """The views of the crops that are learned from, those of the round before where there was one."""
+    if views is None:
+        with seeded(seed):
+            losses.keep_views(model.eval(), losses.recipe.versions, progress=progress)
+        model.train()
+    else:
+        losses.views = views
+    return losses.views
+
+
 def _about(recipe: Recipe) -> dict[str, Any]:
     """What a model keeps of its recipe: what it takes to build it again, and the losses."""
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone,
+        "enlarged": recipe.enlarged,
         "head": recipe.head,
         "head_settings": dict(recipe.head_settings),
         "losses": asdict(recipe.losses),
