@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from geoframe._check import check_float, check_shape
 from geoframe._random import seeded
 from geoframe.canonical import load_surface
-from geoframe.data.augment import shuffle_tiles
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops, crop_object
 from geoframe.data.object_templates import ObjectTemplate
@@ -27,10 +26,10 @@ from geoframe.fitting.explained import (
     explain_by_points,
 )
 from geoframe.heads.backbone import backbone
-from geoframe.layers.logistic import fit_logistic
-from geoframe.models.to_the_point.evaluate import RIGHT, reconstructed
+from geoframe.models.to_the_point.evaluate import reconstructed
 from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
 from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets, View
+from geoframe.models.to_the_point.settle import settle
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize, sample_image
 from geoframe.surface.mesh import Mesh
@@ -39,11 +38,8 @@ from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
 _log = logging.getLogger(__name__)
-_DOUBTFUL = 0.5  # confidence below which there is a warning
-_PENALTY = 1e-3  # of the confidence's weights
 _EVERY = 20  # which crop is set aside
 _FEWEST = 200  # crops, below which none is
-_RIDGES = (0.5, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
 _FAR = 45.0  # degrees: a second pose that far away is another answer
 _ROUNDS = 3  # of learning from hypotheses and believing some of them more
 
@@ -342,7 +338,7 @@ def train(
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
     if told is not None and bool(held.any()):
-        _settle(model, crops, told, held)
+        settle(model, crops, told, held)
     predictor = described(model.eval())
     predictor.save(out)
     return predictor
@@ -459,35 +455,6 @@ def _looks(
     look: Callable[[Predictor, Mapping[str, float]], None], described: Callable[[nn.Module], Predictor]
 ) -> Pictures:
     return Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
-
-
-def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor) -> None:
-    """Choose the ridge and calibrate the confidence on crops that were set aside.
-
-    As many pictures again are their tiles in another order, in which nothing is right: they stand for pictures of
-    something else.
-    """
-    rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
-    if not len(rows):
-        return
-    model.eval()
-    some = crops[rows]
-    S, best = some.size, (float("inf"), model.ridge)
-    for ridge in _RIDGES if model.ridge is not None and model.shape.n_modes else ():
-        model.ridge = ridge
-        posed = reconstructed(model, some)[1]
-        drawn = rasterize(posed.screen(S), model.faces, (S, S)).mask
-        off = (drawn ^ some.mask).sum((1, 2)) / some.mask.sum((1, 2))
-        best = min(best, (float(off.mean()), ridge), key=lambda pair: pair[0])
-    model.ridge = best[1]
-    found, posed = reconstructed(model, some)
-    likeliest = told.belief[rows].argmax(1)
-    true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
-    right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
-    other = reconstructed(model, replace(some, image=shuffle_tiles(some.image, seed=len(some))))
-    evidence = torch.cat([model.evidence(found, posed), model.evidence(*other)])
-    weight = fit_logistic(evidence, torch.cat([right, torch.zeros_like(right)]), penalty=_PENALTY)
-    cast(Tensor, model.calibration).copy_(torch.cat([weight, weight.new_tensor([_DOUBTFUL])]))
 
 
 def _row(solution: Any, i: int) -> Any:

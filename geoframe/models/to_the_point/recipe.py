@@ -400,11 +400,14 @@ class BatchLosses:
 
 OURS = Recipe(
     name="geoframe",
-    backbone="small",
+    backbone="efficientnet-lite0",
+    enlarged=2,
+    versions=4,
+    n_modes=12,
     head="control",
     losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.1),
     schedule=Schedule(
-        steps=4000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
+        steps=6000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
     fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0),
 )
