@@ -74,7 +74,7 @@ def main() -> None:
     recipe = replace(OURS, symmetric=SYMMETRIC.get(args.category, 0.4))
     recipe = recipe.lasting(steps=6 if args.quick else args.steps)
     if args.quick:
-        recipe = replace(recipe, backbone="tiny", fit_epochs=1, n_modes=4)
+        recipe = replace(recipe, backbone="tiny", enlarged=1, fit_epochs=1, n_modes=4)
     results: dict[str, float] = {"crops.train": float(len(own)), "crops.test": float(len(unseen))}
     for name in args.variant:
         plan, keypoints = variants(recipe)[name]

@@ -17,7 +17,7 @@ from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
-from geoframe.models.to_the_point.recipe import BatchLosses, Losses
+from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
 from geoframe.models.to_the_point.views import Augmentation, affine_by_chance, moved, warped
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
@@ -25,7 +25,9 @@ from geoframe.transforms import rotvec_to_rotation
 
 S = 32
 NAMES = ("nose", "tail", "top", "left", "right", "belly")
-QUICK = replace(OURS.lasting(steps=4), backbone="tiny", size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200)
+QUICK = replace(
+    OURS.lasting(steps=4), backbone="tiny", enlarged=1, size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200
+)
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,34 @@ def test_a_loaded_model_is_the_trained_one(trained, crops):
     )
     assert set(wanted.split()) <= numbers.keys()
     assert evaluate(predictor, crops, deform=False)["surface_percent"] != numbers["surface_percent"]
+
+
+def test_kept_views_are_learned_from_as_their_images_are(template, crops):
+    """A step from the maps of a frozen backbone is the step from the images that they were made of."""
+    torch.manual_seed(0)
+    net = backbone("tiny", trainable=False, enlarged=2)
+    head = position_head("control", net, template, width=16)
+    model = ToThePoint(head, shape_model(template, 1), template).eval()
+    where = 2 * crops.screen / S - 1
+    seen = torch.ones(len(crops), 1, template.n_verts, dtype=torch.bool)
+    goals = Targets(where[:, None], seen, torch.ones(len(crops), 1))
+    losses = BatchLosses(OURS, crops, _vertices(template), goals)
+    torch.manual_seed(1)
+    losses.keep_views(model, 3)
+    views = losses.views
+    assert len(views.flip) == 3 * len(crops) and views.maps[0].numel() == 0 < views.maps[-1].numel()
+    again = BatchLosses(OURS, crops, _vertices(template), goals)
+    torch.manual_seed(1)
+    again.views = again._changed(torch.arange(len(crops)).repeat(3), model)
+    assert (again.views.flip == views.flip).all() and not again.views.maps
+    results = []
+    for way in (losses, again):
+        torch.manual_seed(2)
+        results.append(way(model, {"row": torch.arange(5)}))
+    kept, drawn = results
+    assert kept.keys() == drawn.keys() == {"targets", "visibility", "heat", "foreground"}
+    for name in kept:
+        torch.testing.assert_close(kept[name], drawn[name], rtol=2e-3, atol=1e-4)
 
 
 def test_what_explains_the_pictures_is_near_the_truth(template, crops):
