@@ -26,6 +26,9 @@ _ROUNDS = 2  # of fits, the modes made standard between them
 _MARK_STEPS = 150  # of a round of fits to the keypoints alone, which cost next to nothing
 _MARK_BATCH = 2000  # pictures of such a step
 _MARK_PACE = {"pace": 2.0, "rate": 0.01}
+_MASK_PACE = (
+    3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
+)
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -148,7 +151,7 @@ def explain_by_masks(
     n: int = 4,
     up: Tensor | None = None,
     temperature: float = 0.03,
-    epochs: int = 2,
+    epochs: int = 4,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
@@ -184,6 +187,7 @@ def explain_by_masks(
         epochs=epochs,
         losses=still,
         learn_shape=False,
+        pace=_MASK_PACE,
         seed=seed,
         progress=progress,
     )
