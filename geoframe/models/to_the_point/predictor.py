@@ -319,7 +319,8 @@ def train(
     for k in range(rounds):
         goals = None if told is None else Targets(told.points[mine], told.seen[mine], told.belief[mine])
         losses = BatchLosses(_part(recipe, k, rounds), crops[mine], vertices, goals)
-        if net.frozen and recipe.head == "control" and recipe.versions and not recipe.losses.need_image:
+        few = len(mine) <= 2 * recipe.views
+        if few and net.frozen and recipe.head == "control" and not recipe.losses.need_image:
             views = _kept(losses, model, views, seed, progress)
         fit(
             model,
@@ -354,7 +355,7 @@ def _kept(
     """The views of the crops that are learned from, those of the round before where there was one."""
     if views is None:
         with seeded(seed):
-            losses.keep_views(model.eval(), losses.recipe.versions, progress=progress)
+            losses.keep_views(model.eval(), losses.recipe.views, progress=progress)
         model.train()
     else:
         losses.views = views

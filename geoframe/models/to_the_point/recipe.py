@@ -125,8 +125,8 @@ class Recipe:
         name: under which models and tables tell of it.
         backbone: see `geoframe.heads.backbone`.
         enlarged: how many times crops are enlarged for the backbone.
-        versions: of every crop, changed by chance once, of which a frozen backbone's maps are kept; 0 changes and
-            looks anew in every step.
+        views: crops changed by chance, evenly of all crops, of which a frozen backbone's maps are kept (45 kB each
+            of crops of 64 pixels) and learned from; 0, or fewer than half of the crops, looks anew in every step.
         head: "control" is ours, "dense" the paper's.
         losses: with their weights.
         schedule: length of the training and learning rate.
@@ -150,7 +150,7 @@ class Recipe:
     schedule: Schedule
     size: int = 64
     enlarged: int = 1
-    versions: int = 0
+    views: int = 0
     batch: int = 16
     n_verts: int = 500
     n_modes: int = 16
@@ -298,7 +298,7 @@ class BatchLosses:
         return parts
 
     def keep_views(
-        self, net: Any, versions: int, *, progress: Callable[[str, float], None] | None = None
+        self, net: Any, n_views: int, *, progress: Callable[[str, float], None] | None = None
     ) -> None:
         """Change every crop by chance some times, once and for all, and keep what a frozen backbone says of them.
 
@@ -306,12 +306,12 @@ class BatchLosses:
 
         Args:
             net: a `ToThePoint`.
-            versions: of each crop.
+            n_views: at least so many, as many of each crop.
             progress: called with (text, share done).
         """
         parts = []
         n, field = len(self.crops), net.head.field
-        rows = torch.arange(n).repeat(versions)
+        rows = torch.arange(n).repeat(-(-n_views // n))
         with torch.no_grad():
             for part in rows.split(_AT_ONCE):
                 view = self._changed(part, net)
@@ -402,7 +402,7 @@ OURS = Recipe(
     name="geoframe",
     backbone="efficientnet-lite0",
     enlarged=2,
-    versions=4,
+    views=8000,
     n_modes=12,
     head="control",
     losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.1),
