@@ -28,6 +28,8 @@ class Positions(NamedTuple):
         heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
         spread: (B,) standard deviation of those places, the mean over the control points, in the unit of `points`;
             or None. It is large where the image shows nothing that the head knows.
+        apart: (B,) mean distance between the positions in the image and, turned back, those in its mirror image, in
+            the unit of `points`; or None, where nobody looked at that.
     """
 
     points: Tensor
@@ -35,6 +37,7 @@ class Positions(NamedTuple):
     mask: Tensor | None
     heat: Tensor | None = None
     spread: Tensor | None = None
+    apart: Tensor | None = None
 
 
 class DensePositions(nn.Module):

@@ -15,6 +15,7 @@ from geoframe.data.object_crops import ObjectCrops
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
+from geoframe.heads.positions import Positions
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
 from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
@@ -218,6 +219,34 @@ def test_what_explains_the_pictures_is_near_the_truth(template, crops):
     torch.testing.assert_close(guesses.belief.sum(1), torch.ones(len(crops)))
 
 
+def test_an_image_is_looked_at_in_a_mirror_too(template, crops):
+    """Positions of the mirror image are the mirrored ones; two that contradict each other are not averaged."""
+    model = _model(template, kind="control").eval()
+    image = crops.image[:4].float() / 255
+    with torch.no_grad():
+        found, mirror = model.look(image), model.look(image.flip(-1))
+        once = model(image)
+    # carrying to the mirror image and back is not exact where the mesh itself is not mirror-symmetric
+    torch.testing.assert_close(mirror.points, flipped(found.points, template), rtol=0, atol=0.02)
+    torch.testing.assert_close(mirror.spread, found.spread)
+    torch.testing.assert_close(mirror.mask.flip(-1), found.mask)
+    torch.testing.assert_close((once.points - found.points).norm(dim=-1).mean(1), found.apart / 2)
+
+    def contradicting(x):
+        """Sure of an image that is bright on the left; of its mirror image, that it is somewhere else."""
+        sure = x[:, :, :, 0].mean((1, 2)) > 0.5
+        points = once.points[:1].expand(len(x), -1, -1) + torch.where(sure, 0.0, 0.5)[:, None, None]
+        spread = torch.where(sure, 0.1, 0.3)
+        return Positions(points, points[..., 0], None, spread=spread)
+
+    model.forward = contradicting
+    bright = torch.zeros(1, 3, S, S)
+    bright[..., : S // 2] = 1
+    found = model.look(bright)
+    torch.testing.assert_close(found.points, once.points[:1])
+    assert float(found.apart) > 0.3 and float(found.spread) == pytest.approx(0.1)
+
+
 @pytest.mark.slow
 def test_training_without_keypoints_and_the_papers_way(template, crops, tmp_path):
     for name, recipe, keypoints in (("masks", QUICK, False), ("paper", PAPER, True)):
@@ -284,8 +313,6 @@ def test_a_reconstruction_lies_in_its_image(trained, crops):
 
 def test_an_ambiguous_pose_is_told(trained, template):
     """Positions of an almost flat shape have two poses mirrored in depth."""
-    from geoframe.heads.positions import Positions
-
     predictor, _ = trained
     verts = predictor.model.shape.template().detach()
     v = torch.zeros(1, len(verts))
@@ -301,8 +328,6 @@ def test_an_ambiguous_pose_is_told(trained, template):
 
 
 def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
-    from geoframe.heads.positions import Positions
-
     model = trained[0].model
     verts = model.shape.template().detach()
     R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]]))
@@ -316,7 +341,7 @@ def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
         evidence = model.evidence(one, posed)[0]
         assert least <= float(evidence[2]) <= most
         assert float(evidence[3]) == pytest.approx(math.log(0.1), rel=1e-5)
-    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 1]  # a head that says neither
+    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 0, 1]  # a head that says none of it
 
 
 def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):

@@ -130,15 +130,13 @@ def reconstructed(
         deform: see `ToThePoint.solve`.
         steps: see `ToThePoint.solve`.
     """
-    parts = [
-        model(as_images(crops.image[rows]))._replace(heat=None)  # large, and of no use here
-        for rows in torch.arange(len(crops)).split(_BATCH)
-    ]
+    parts = [model.look(as_images(crops.image[rows])) for rows in torch.arange(len(crops)).split(_BATCH)]
     found = Positions(
         torch.cat([p.points for p in parts]),
         torch.cat([p.visibility for p in parts]),
         _joined([p.mask for p in parts]),
         spread=_joined([p.spread for p in parts]),
+        apart=_joined([p.apart for p in parts]),
     )
     return found, model.solve(found, deform=deform, steps=steps)
 

@@ -121,7 +121,7 @@ class Predictor:
         else:
             crop = crop_object(image, mask, self.size)
         with torch.no_grad():
-            found = self.model(as_images(crop[0][None]))
+            found = self.model.look(as_images(crop[0][None]))
             posed = self.model.solve(found)
         return self.reconstruction(image, posed, self.model.evidence(found, posed), 0, crop[2])
 
@@ -171,7 +171,7 @@ class Predictor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth.
 
         Args:
-            evidence: (n, 5), see `ToThePoint.evidence`.
+            evidence: (n, 6), see `ToThePoint.evidence`.
         """
         weight = cast(Tensor, self.model.calibration)[:-1]
         return (evidence.to(weight) @ weight).sigmoid()
@@ -181,7 +181,7 @@ class Predictor:
 
         Args:
             posed: n.
-            evidence: (n, 5), see `ToThePoint.evidence`.
+            evidence: (n, 6), see `ToThePoint.evidence`.
         """
         limit = float(cast(Tensor, self.model.calibration)[-1])
         s, out = posed.solution, []
