@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--category", default="car")
     parser.add_argument("--variant", nargs="+", default=["keypoints", "masks"])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few pictures and steps")
     args = parser.parse_args()

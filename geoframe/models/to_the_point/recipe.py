@@ -315,18 +315,16 @@ class BatchLosses:
         with torch.no_grad():
             for part in rows.split(_AT_ONCE):
                 view = self._changed(part, net)
-                maps = [
-                    m.half() if i >= field.n_unused else m[:, :0, :0, :0].half()
-                    for i, m in enumerate(field.backbone(view.image))
-                ]
-                parts.append(view._replace(image=view.image[:, :0, :0, :0], mask=view.mask > 0.5, maps=maps))
+                found = field.backbone(view.image)
+                maps = [m.half() if i >= field.n_unused else m[:, :0].half() for i, m in enumerate(found)]
+                none = view.image[
+                    :, :0, :0, :0
+                ].clone()  # not a part of the images, which would stay in memory
+                parts.append(view._replace(image=none, mask=view.mask > 0.5, maps=maps))
                 if progress is not None:
                     done = sum(len(v.flip) for v in parts)
                     progress(f"backbone, {done} of {len(rows)} views", done / len(rows))
-        maps = [torch.cat(x) for x in zip(*(v.maps for v in parts), strict=True)]
-        columns = list(zip(*(v[:-1] for v in parts), strict=True))
-        whole = [torch.cat(x) if x[0] is not None else None for x in columns]
-        self.views = View(*whole, maps)
+        self.views = View.joined(parts)
 
     def _changed(self, row: Tensor, net: Any) -> View:
         """Crops changed by chance."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,6 +48,15 @@ class View(NamedTuple):
     mask: Tensor
     distance: Tensor | None
     maps: list[Tensor]
+
+    @classmethod
+    def joined(cls, parts: Sequence[View]) -> View:
+        """Several as one."""
+        fields = [(v.flip, v.affine, v.image, v.mask) for v in parts]
+        flip, affine, image, mask = (torch.cat(x) for x in zip(*fields, strict=True))
+        distances = [v.distance for v in parts if v.distance is not None]
+        maps = [torch.cat(x) for x in zip(*(v.maps for v in parts), strict=True)]
+        return cls(flip, affine, image, mask, torch.cat(distances) if distances else None, maps)
 
     def take(self, rows: Tensor) -> View:
         """Some of them."""
