@@ -13,13 +13,13 @@ from geoframe.canonical import Surface
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops
 from geoframe.data.object_templates import ObjectTemplate
+from geoframe.data.object_views import Augmentation, affine_by_chance, moved, warped
 from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
 from geoframe.heads.positions import Positions
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
 from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
-from geoframe.models.to_the_point.views import Augmentation, affine_by_chance, moved, warped
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation

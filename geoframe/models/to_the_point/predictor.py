@@ -26,10 +26,9 @@ from geoframe.fitting.explained import (
     explain_by_points,
 )
 from geoframe.heads.backbone import backbone
-from geoframe.models.to_the_point.evaluate import reconstructed
+from geoframe.models.to_the_point.evaluate import reconstructed, settle
 from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
 from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets, View
-from geoframe.models.to_the_point.settle import settle
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize, sample_image
 from geoframe.surface.mesh import Mesh

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geoframe._check import check_choice
 from geoframe.data.object_crops import ObjectCrops
+from geoframe.data.object_views import Augmentation, View, affine_by_chance, moved, recolored, warped
 from geoframe.fitting.collections import CollectionLosses
 from geoframe.losses.pictures import region_loss, texture_loss
 from geoframe.losses.positions import (
@@ -34,7 +35,6 @@ from geoframe.losses.positions import (
     visibility_loss,
 )
 from geoframe.models.to_the_point.network import HEADS, Posed, as_images, flipped
-from geoframe.models.to_the_point.views import Augmentation, View, affine_by_chance, moved, recolored, warped
 from geoframe.render import image_texture, rasterize, soft_silhouette
 from geoframe.solve.arap import Arap
 from geoframe.solve.regularisers import laplacian_energy
