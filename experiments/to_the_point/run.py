@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--category", default="car")
     parser.add_argument("--variant", nargs="+", default=["keypoints", "masks"])
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="few pictures and steps")
     args = parser.parse_args()
@@ -74,7 +74,7 @@ def main() -> None:
     recipe = replace(OURS, symmetric=SYMMETRIC.get(args.category, 0.4))
     recipe = recipe.lasting(steps=6 if args.quick else args.steps)
     if args.quick:
-        recipe = replace(recipe, backbone="tiny", fit_epochs=1, n_modes=4)
+        recipe = replace(recipe, backbone="tiny", enlarged=1, fit_epochs=1, n_modes=4)
     results: dict[str, float] = {"crops.train": float(len(own)), "crops.test": float(len(unseen))}
     for name in args.variant:
         plan, keypoints = variants(recipe)[name]

@@ -99,6 +99,8 @@ def train(
 
     plan = RECIPES[recipe]
     changes = given(backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric)
+    if backbone in ("small", "tiny"):  # learned from such crops, not from larger pictures
+        changes["enlarged"] = 1
     plan = replace(plan, **changes)
     if minutes is not None or steps is not None:
         plan = plan.lasting(minutes=minutes, steps=steps)

@@ -175,6 +175,7 @@ def fit_collection(
     losses: CollectionLosses | None = None,
     learn_shape: bool = True,
     rate: float = 0.003,
+    pace: float = 1.0,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> tuple[Latents, list[float]]:
@@ -190,6 +191,8 @@ def fit_collection(
         losses: weights; None for the usual ones.
         learn_shape: False leaves mean shape and modes as they are: pictures that were not learned from.
         rate: of the shape's weights.
+        pace: factor of the rates of poses and coefficients: a picture's pose turns by at most 0.01 radians times
+            this in a step.
         seed: of the order.
         progress: called with (text, share done).
 
@@ -220,7 +223,8 @@ def fit_collection(
             found = torch.autograd.grad(loss * len(rows), [*leaves.values(), *own])
             speed = 1.0 if steps < 0.6 * total else max(0.1, 1 - (steps / total - 0.6) / 0.4)
             count[rows] += 1
-            _row_step(table, moments, dict(zip(leaves, found, strict=False)), rows, count[rows], speed)
+            grads = dict(zip(leaves, found, strict=False))
+            _row_step(table, moments, grads, rows, count[rows], pace * speed)
             if optimiser is not None:
                 for parameter, g in zip(own, found[len(leaves) :], strict=True):
                     parameter.grad = g / len(rows)
@@ -252,15 +256,16 @@ def collection_loss(
         losses: weights.
         arap: of the template, or None to leave that out.
     """
-    shapes = shape(latents.alpha)
+    whole = bool(losses.arap and arap is not None) or bool(losses.mask)
+    shapes = shape(latents.alpha) if whole else None
     total = losses.prior * latents.alpha.square().sum(1).mean()
     if losses.perspective:
         total = total + losses.perspective * (latents.perspective - losses.lens).square().mean()
     if losses.smooth:
         total = total + losses.smooth * (shape.mean.square().sum() + shape.modes.square().sum())
-    if arap is not None:
+    if shapes is not None and arap is not None:
         total = total + losses.arap * arap.energy(shapes).mean() / shapes.shape[-2]
-    if losses.mask:
+    if shapes is not None and losses.mask:
         S = collection.masks.shape[-1]
         alpha = rasterize(on_screen(latents.project(shapes), S), faces, (S, S)).alpha
         area = collection.masks.sum((1, 2)).clamp_min(1)
@@ -271,7 +276,9 @@ def collection_loss(
             off = 16 * (both[:, 0] - both[:, 1]).abs().sum((1, 2)) / area
             total = total + losses.coarse * off.mean()
     if losses.points and bool((collection.weights > 0).any()):
-        placed = latents.project(shapes[:, collection.vertices])[..., :2]
+        at = collection.vertices
+        marked = shape(latents.alpha, at) if shapes is None else shapes[:, at]
+        placed = latents.project(marked)[..., :2]
         known = collection.weights > 0
         away = (placed - torch.where(known[..., None], collection.points, placed.detach())).square().sum(-1)
         reach = losses.reach

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,12 @@ from geoframe.solve.pose import solve_pose
 from geoframe.surface.mesh import Mesh
 
 _ROUNDS = 2  # of fits, the modes made standard between them
+_MARK_STEPS = 150  # of a round of fits to the keypoints alone, which cost next to nothing
+_MARK_BATCH = 2000  # pictures of such a step
+_MARK_PACE = {"pace": 2.0, "rate": 0.01}
+_MASK_PACE = (
+    3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
+)
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -53,7 +60,10 @@ def explain_by_keypoints(
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
-    """Poses from the keypoints, then poses, coefficients, mean shape and modes from keypoints and masks.
+    """Poses, coefficients, mean shape and modes from the keypoints alone, then from keypoints and masks.
+
+    Masks come last since a step with them costs a hundred times as much: of 400 cars, poses that saw ten such steps
+    only were wrong by 5.6 degrees in the median, those that saw 300 steps with keypoints before by 2.9.
 
     Args:
         collection: n pictures.
@@ -75,7 +85,11 @@ def explain_by_keypoints(
         )
     rows = torch.nonzero(ok)[:, 0]
     latents = start.take(rows)._replace(perspective=torch.full((len(rows),), losses.lens))
-    latents = _fitted(collection.take(rows), shape, faces, latents, losses, epochs, seed, progress)
+    part = collection.take(rows)
+    marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
+    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE}
+    latents = _fitted(part, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
+    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress)
     return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
 
 
@@ -137,7 +151,7 @@ def explain_by_masks(
     n: int = 4,
     up: Tensor | None = None,
     temperature: float = 0.03,
-    epochs: int = 2,
+    epochs: int = 4,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
@@ -173,6 +187,7 @@ def explain_by_masks(
         epochs=epochs,
         losses=still,
         learn_shape=False,
+        pace=_MASK_PACE,
         seed=seed,
         progress=progress,
     )
@@ -209,6 +224,7 @@ def _fitted(
     epochs: int,
     seed: int,
     progress: Callable[[str, float], None] | None,
+    **settings: Any,
 ) -> Latents:
     for k in range(_ROUNDS):
         latents, _ = fit_collection(
@@ -218,6 +234,7 @@ def _fitted(
             seed=seed + k,
             progress=progress,
             learn_shape=True,
+            **settings,
         )
         if shape.n_modes:
             latents = latents._replace(alpha=shape.standardise(latents.alpha))

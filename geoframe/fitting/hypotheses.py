@@ -51,6 +51,7 @@ def mask_hypotheses(
     up: Tensor | None = None,
     tilt: float = 40.0,
     steep: float = 60.0,
+    below: float = 10.0,
 ) -> Hypotheses:
     """The most promising poses for each of many masks, at least 25 degrees apart.
 
@@ -59,9 +60,12 @@ def mask_hypotheses(
         masks: (N, S, S) in [0, 1], none empty.
         n: H, hypotheses a mask.
         up: (3,) the template's upward direction: only poses count that show it within `tilt` of the image's upward
-            direction and not from higher or lower than `steep`. None takes all rotations.
+            direction, from no higher than `steep` and from no lower than `below`. None takes all rotations. A view
+            from above and one from below, turned about, have almost the same outline, and photographs of what
+            stands on the ground are from above: this alone tells front from back in many of them.
         tilt: degrees.
         steep: degrees.
+        below: degrees.
 
     Raises:
         ValueError: shapes that do not fit, an empty mask.
@@ -83,7 +87,8 @@ def mask_hypotheses(
     allowed = torch.ones(len(R), dtype=torch.bool)
     if up is not None:
         shown = R @ torch.nn.functional.normalize(up.to(verts), dim=0)  # image up is -y
-        level = shown[:, 2].abs() < math.sin(math.radians(steep))
+        steepest, lowest = (math.sin(math.radians(x)) for x in (steep, below))
+        level = (shown[:, 2] > -steepest) & (shown[:, 2] < lowest)  # away from the camera: seen from below
         allowed = level & (torch.atan2(shown[:, 0].abs(), -shown[:, 1]) < math.radians(tilt))
     from_centre, from_size = moments_of(seen)
     rows = []

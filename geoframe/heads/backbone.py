@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from geoframe._check import check_float, check_shape
+from geoframe._check import check_float, check_int, check_shape
 from geoframe._optional import require
 
 LITE0 = "efficientnet-lite0"
@@ -51,7 +51,8 @@ class Backbone(nn.Module):
     Attributes:
         name: as given to `backbone`.
         channels: of each map, in order of their strides, finest first.
-        strides: of each map, in pixels.
+        strides: of each map, in pixels of the image as it is given.
+        enlarged: how many times the image is enlarged before the network sees it.
         frozen: whether the weights stay as they are. Gradients still reach the image.
     """
 
@@ -66,7 +67,7 @@ class Backbone(nn.Module):
         normalisation: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.frozen = name, frozen
+        self.name, self.frozen, self.enlarged = name, frozen, 1
         self.channels, self.strides = list(channels), list(strides)
         mean, std = normalisation or ((0.5,) * 3, (0.5,) * 3)
         self.register_buffer("_mean", torch.tensor(mean)[:, None, None], persistent=False)
@@ -86,6 +87,10 @@ class Backbone(nn.Module):
         right, below = -image.shape[3] % most, -image.shape[2] % most
         if right or below:
             image = F.pad(image, (0, right, 0, below), mode="replicate")
+        if self.enlarged > 1:
+            image = F.interpolate(
+                image, scale_factor=float(self.enlarged), mode="bilinear", align_corners=False
+            )
         image = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
         return list((self._kept[0] if self.frozen else self.net)(image))
 
@@ -130,7 +135,9 @@ class Backbone(nn.Module):
         return self
 
 
-def backbone(name: str, *, weights: str | None = None, trainable: bool | None = None) -> Backbone:
+def backbone(
+    name: str, *, weights: str | None = None, trainable: bool | None = None, enlarged: int = 1
+) -> Backbone:
     """A network that turns images into feature maps.
 
     Args:
@@ -140,14 +147,29 @@ def backbone(name: str, *, weights: str | None = None, trainable: bool | None = 
             "efficientnet-lite0" also the path of a .pth or .safetensors file with its weights.
         trainable: whether its weights are learned, too; by default only those of "small" and "tiny". Batch statistics
             stay as they are either way: they are folded into the convolutions, or kept in evaluation mode.
+        enlarged: 1, or 2 for networks whose finest map has stride 2: images are enlarged so many times first. What
+            learned from pictures of 224 pixels sees more in a crop of 64 pixels that is enlarged.
 
     Returns:
         The backbone, on the CPU.
 
     Raises:
         ImportError: the package that the network needs is missing; the line tells how to install it.
-        ValueError: another name, weights that cannot be read or do not fit, "small" pretrained.
+        ValueError: another name, weights that cannot be read or do not fit, "small" pretrained, an enlargement that
+            does not divide all strides.
     """
+    net = _named(name, weights, trainable)
+    check_int(enlarged, "enlarged", low=1)
+    if odd := [s for s in net.strides if s % enlarged]:
+        raise ValueError(
+            f"enlarged: expected a divisor of all strides of {name!r}, found {enlarged} and {odd[0]}"
+        )
+    net.enlarged, net.strides = enlarged, [s // enlarged for s in net.strides]
+    return net
+
+
+def _named(name: str, weights: str | None, trainable: bool | None) -> Backbone:
+    """The backbone of a name, which sees images as they are."""
     if name in OWN:
         if weights not in (None, "random"):
             raise ValueError(f"weights: expected None or 'random' with backbone {name!r}, found {weights!r}")

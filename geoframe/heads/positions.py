@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -27,6 +28,8 @@ class Positions(NamedTuple):
         heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
         spread: (B,) standard deviation of those places, the mean over the control points, in the unit of `points`;
             or None. It is large where the image shows nothing that the head knows.
+        apart: (B,) mean distance between the positions in the image and, turned back, those in its mirror image, in
+            the unit of `points`; or None, where nobody looked at that.
     """
 
     points: Tensor
@@ -34,6 +37,7 @@ class Positions(NamedTuple):
     mask: Tensor | None
     heat: Tensor | None = None
     spread: Tensor | None = None
+    apart: Tensor | None = None
 
 
 class DensePositions(nn.Module):
@@ -106,9 +110,9 @@ class ControlPositions(nn.Module):
         self.inner = nn.Linear(width + 2 * P, 2 * width)
         self.visible = nn.Linear(2 * width, V)
 
-    def forward(self, image: Tensor) -> Positions:
-        """Positions of images (B, 3, H, W) in [0, 1]."""
-        maps = self.backbone(image)
+    def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
+        maps = self.backbone(image) if isinstance(image, Tensor) else list(image)
         field = self.field(maps)
         heat = field.embedding.flatten(2).softmax(-1)
         places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)

@@ -81,9 +81,17 @@ class ShapeModes(nn.Module):
             return odd
         return torch.cat([self._symmetric(self.modes[: self.n_symmetric]), odd])
 
-    def forward(self, alpha: Tensor) -> Tensor:
-        """Shapes (..., V, 3) of coefficients (..., K)."""
-        return self.template() + torch.tensordot(alpha, self.basis(), dims=1)
+    def forward(self, alpha: Tensor, at: Tensor | None = None) -> Tensor:
+        """Shapes (..., V, 3) of coefficients (..., K), or some of their vertices.
+
+        Args:
+            alpha: (..., K).
+            at: (L,) vertices wanted; None for all.
+        """
+        mean, basis = self.template(), self.basis()
+        if at is not None:
+            mean, basis = mean[at], basis[:, at]
+        return mean + torch.tensordot(alpha, basis, dims=1)
 
     def reflected(self, field: Tensor) -> Tensor:
         """Vector fields (..., V, 3) as their mirror images are; shapes likewise."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -51,6 +53,9 @@ def test_the_true_pose_is_among_the_first():
     assert (found.overlap[:, :-1] >= found.overlap[:, 1:]).all()
     shown = found.R @ up
     assert (shown[..., 1] < 0).all()  # never upside down
+    assert (shown[..., 2] < math.sin(math.radians(10))).all()  # never from far below
+    free = mask_hypotheses(mesh, collection.masks, n=4, up=up, below=60.0)
+    assert ((free.R @ up)[..., 2] > math.sin(math.radians(10))).any()
     best = found.t[:, 0] - truth.t
     assert best.norm(dim=1).max() < 0.2
     with pytest.raises(ValueError, match="masks: expected some foreground"):

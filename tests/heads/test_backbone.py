@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from geoframe import _optional
@@ -125,6 +126,21 @@ def test_a_missing_package_is_told_in_one_line(monkeypatch):
         ) as told:
             backbone(name)
         assert "\n" not in str(told.value)
+
+
+def test_an_enlarged_image_is_seen_as_if_it_were_that_large():
+    torch.manual_seed(0)
+    net = backbone("tiny", enlarged=2)
+    image = torch.rand(2, 3, 24, 40)  # no multiples of 16: continued first, then enlarged
+    maps = net(image)
+    assert net.strides == [1, 2, 4, 8, 16] and [m.shape[-1] for m in maps] == [48, 24, 12, 6, 3]
+    large = F.interpolate(
+        F.pad(image, (0, 8, 0, 8), mode="replicate"), scale_factor=2.0, mode="bilinear", align_corners=False
+    )
+    net.enlarged, net.strides = 1, [2 * s for s in net.strides]
+    torch.testing.assert_close(maps, net(large))
+    with pytest.raises(ValueError, match="enlarged: expected a divisor of all strides"):
+        backbone("tiny", enlarged=4)
 
 
 def test_bad_arguments(lite0):

@@ -13,25 +13,22 @@ from geoframe.canonical import Surface
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops
 from geoframe.data.object_templates import ObjectTemplate
+from geoframe.data.object_views import Augmentation, affine_by_chance, moved, warped
 from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
+from geoframe.heads.positions import Positions
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
-from geoframe.models.to_the_point.recipe import (
-    Augmentation,
-    BatchLosses,
-    Losses,
-    affine_by_chance,
-    moved,
-    warped,
-)
+from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
 from geoframe.render import rasterize
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation
 
 S = 32
 NAMES = ("nose", "tail", "top", "left", "right", "belly")
-QUICK = replace(OURS.lasting(steps=4), backbone="tiny", size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200)
+QUICK = replace(
+    OURS.lasting(steps=4), backbone="tiny", enlarged=1, size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200
+)
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +170,34 @@ def test_a_loaded_model_is_the_trained_one(trained, crops):
     assert evaluate(predictor, crops, deform=False)["surface_percent"] != numbers["surface_percent"]
 
 
+def test_kept_views_are_learned_from_as_their_images_are(template, crops):
+    """A step from the maps of a frozen backbone is the step from the images that they were made of."""
+    torch.manual_seed(0)
+    net = backbone("tiny", trainable=False, enlarged=2)
+    head = position_head("control", net, template, width=16)
+    model = ToThePoint(head, shape_model(template, 1), template).eval()
+    where = 2 * crops.screen / S - 1
+    seen = torch.ones(len(crops), 1, template.n_verts, dtype=torch.bool)
+    goals = Targets(where[:, None], seen, torch.ones(len(crops), 1))
+    losses = BatchLosses(OURS, crops, _vertices(template), goals)
+    torch.manual_seed(1)
+    losses.keep_views(model, 30)  # three of each of twelve
+    views = losses.views
+    assert len(views.flip) == 3 * len(crops) and views.maps[0].numel() == 0 < views.maps[-1].numel()
+    again = BatchLosses(OURS, crops, _vertices(template), goals)
+    torch.manual_seed(1)
+    again.views = again._changed(torch.arange(len(crops)).repeat(3), model)
+    assert (again.views.flip == views.flip).all() and not again.views.maps
+    results = []
+    for way in (losses, again):
+        torch.manual_seed(2)
+        results.append(way(model, {"row": torch.arange(5)}))
+    kept, drawn = results
+    assert kept.keys() == drawn.keys() == {"targets", "visibility", "heat", "foreground"}
+    for name in kept:
+        torch.testing.assert_close(kept[name], drawn[name], rtol=2e-3, atol=1e-4)
+
+
 def test_what_explains_the_pictures_is_near_the_truth(template, crops):
     """The targets that a network of ours learns from: keypoints and masks put every vertex where it is."""
     from geoframe.fitting.explained import explain_by_keypoints, explain_by_masks
@@ -188,10 +213,38 @@ def test_what_explains_the_pictures_is_near_the_truth(template, crops):
     assert (told.belief == 1).all()
     up = torch.tensor([0.0, 1.0, 0.0])
     shape = shape_model(template, 0)
-    guesses = explain_by_masks(collection, shape, template.surface.faces, up=up, **settings)
+    guesses = explain_by_masks(collection, shape, template.surface.faces, up=up, losses=settings["losses"])
     away = (guesses.points - truth[:, None]).norm(dim=-1).mean(-1)
     assert float(away.amin(1).mean()) < 0.12 and float(away.amax(1).mean()) > 0.3
     torch.testing.assert_close(guesses.belief.sum(1), torch.ones(len(crops)))
+
+
+def test_an_image_is_looked_at_in_a_mirror_too(template, crops):
+    """Positions of the mirror image are the mirrored ones; two that contradict each other are not averaged."""
+    model = _model(template, kind="control").eval()
+    image = crops.image[:4].float() / 255
+    with torch.no_grad():
+        found, mirror = model.look(image), model.look(image.flip(-1))
+        once = model(image)
+    # carrying to the mirror image and back is not exact where the mesh itself is not mirror-symmetric
+    torch.testing.assert_close(mirror.points, flipped(found.points, template), rtol=0, atol=0.02)
+    torch.testing.assert_close(mirror.spread, found.spread)
+    torch.testing.assert_close(mirror.mask.flip(-1), found.mask)
+    torch.testing.assert_close((once.points - found.points).norm(dim=-1).mean(1), found.apart / 2)
+
+    def contradicting(x):
+        """Sure of an image that is bright on the left; of its mirror image, that it is somewhere else."""
+        sure = x[:, :, :, 0].mean((1, 2)) > 0.5
+        points = once.points[:1].expand(len(x), -1, -1) + torch.where(sure, 0.0, 0.5)[:, None, None]
+        spread = torch.where(sure, 0.1, 0.3)
+        return Positions(points, points[..., 0], None, spread=spread)
+
+    model.forward = contradicting
+    bright = torch.zeros(1, 3, S, S)
+    bright[..., : S // 2] = 1
+    found = model.look(bright)
+    torch.testing.assert_close(found.points, once.points[:1])
+    assert float(found.apart) > 0.3 and float(found.spread) == pytest.approx(0.1)
 
 
 @pytest.mark.slow
@@ -260,8 +313,6 @@ def test_a_reconstruction_lies_in_its_image(trained, crops):
 
 def test_an_ambiguous_pose_is_told(trained, template):
     """Positions of an almost flat shape have two poses mirrored in depth."""
-    from geoframe.heads.positions import Positions
-
     predictor, _ = trained
     verts = predictor.model.shape.template().detach()
     v = torch.zeros(1, len(verts))
@@ -277,8 +328,6 @@ def test_an_ambiguous_pose_is_told(trained, template):
 
 
 def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
-    from geoframe.heads.positions import Positions
-
     model = trained[0].model
     verts = model.shape.template().detach()
     R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]]))
@@ -292,7 +341,7 @@ def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
         evidence = model.evidence(one, posed)[0]
         assert least <= float(evidence[2]) <= most
         assert float(evidence[3]) == pytest.approx(math.log(0.1), rel=1e-5)
-    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 1]  # a head that says neither
+    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 0, 1]  # a head that says none of it
 
 
 def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):

@@ -8,6 +8,7 @@ Source: Kokkinos & Kokkinos 2021, sections 3.1 and 3.2.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -30,8 +31,9 @@ HEADS = ("control", "dense")
 N_FUNCTIONS = 40  # that the modes are made of
 DAMPING = 4.0  # of the highest of them against the lowest
 _SPREAD_FUNCTIONS = 24  # that positions are made of
-N_EVIDENCE = 5  # numbers that the confidence is made of
+N_EVIDENCE = 6  # numbers that the confidence is made of
 _FINER = 4  # times the head's mask, that the silhouette is drawn to be compared with it
+_APART = 0.15  # halves of the side: positions of an image and its mirror image that far apart contradict each other
 _LENS_STEPS = 2  # corrections of the positions for perspective
 
 
@@ -99,10 +101,40 @@ class ToThePoint(nn.Module):
         """(F, 3) of the template."""
         return self.template.surface.faces
 
-    def forward(self, image: Tensor) -> Positions:
-        """Positions of images (B, 3, H, W) in [0, 1]."""
+    def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
+        """Positions of images (B, 3, H, W) in [0, 1]; with head "control" also of the backbone's maps of them."""
         found: Positions = self.head(image)
         return found
+
+    def look(self, image: Tensor) -> Positions:
+        """Positions of images and of their mirror images, averaged; no heat maps.
+
+        Where the two are far apart one of them is wrong: the one whose control points are spread more is left out.
+        Templates without mirror plane are looked at once.
+
+        Args:
+            image: (B, 3, H, W) in [0, 1].
+        """
+        here = self(image)._replace(heat=None)
+        if not self.template.is_symmetric:
+            return here
+        there = self(image.flip(-1))
+        points = flipped(there.points, self.template)
+        visibility = self.template.mirrored(there.visibility[..., None])[..., 0]
+        apart = (here.points - points).norm(dim=-1).mean(1)
+        share = torch.full_like(apart, 0.5)
+        if here.spread is not None and there.spread is not None:
+            share = torch.where(apart < _APART, share, (here.spread > there.spread).to(share))
+        mask = None if there.mask is None else there.mask.flip(-1)
+        return Positions(
+            here.points.lerp(points, share[:, None, None]),
+            here.visibility.lerp(visibility, share[:, None]),
+            None if here.mask is None or mask is None else here.mask.lerp(mask, share[:, None, None]),
+            spread=None
+            if here.spread is None or there.spread is None
+            else here.spread.lerp(there.spread, share),
+            apart=apart.detach(),
+        )
 
     def solve(self, found: Positions, *, deform: bool = True, steps: int | None = None) -> Posed:
         """The posed meshes that explain positions.
@@ -152,9 +184,10 @@ class ToThePoint(nn.Module):
             posed: the meshes that explain it.
 
         Returns:
-            (B, 5): how badly the pose explains the positions; how much better than the second one does; the overlap of
-            silhouette and the head's mask; how spread the places of the control points are; and 1. The first, second
-            and fourth are logarithms. What the head does not say is 0.
+            (B, 6): how badly the pose explains the positions; how much better than the second one does; the overlap of
+            silhouette and the head's mask; how spread the places of the control points are; how far the positions in
+            the mirror image are from these; and 1. All but the third and the last are logarithms. What nobody says
+            is 0.
         """
         s = posed.solution
         misfit = (s.residual / s.scale.clamp_min(1e-6)).clamp(1e-4, 1).log()
@@ -167,7 +200,10 @@ class ToThePoint(nn.Module):
             overlap = soft_iou(share, found.mask.sigmoid().to(misfit))
         if found.spread is not None:
             spread = found.spread.to(misfit).clamp_min(1e-3).log()
-        return torch.stack([misfit, lead, overlap, spread, torch.ones_like(lead)], 1).float()
+        apart = (
+            torch.zeros_like(misfit) if found.apart is None else found.apart.to(misfit).clamp_min(1e-3).log()
+        )
+        return torch.stack([misfit, lead, overlap, spread, apart, torch.ones_like(lead)], 1).float()
 
 
 def _full(x: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from geoframe._check import check_float, check_shape
 from geoframe._random import seeded
 from geoframe.canonical import load_surface
-from geoframe.data.augment import shuffle_tiles
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops, crop_object
 from geoframe.data.object_templates import ObjectTemplate
@@ -27,10 +26,9 @@ from geoframe.fitting.explained import (
     explain_by_points,
 )
 from geoframe.heads.backbone import backbone
-from geoframe.layers.logistic import fit_logistic
-from geoframe.models.to_the_point.evaluate import RIGHT, reconstructed
+from geoframe.models.to_the_point.evaluate import reconstructed, settle
 from geoframe.models.to_the_point.network import Posed, ToThePoint, as_images, position_head, shape_model
-from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets
+from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets, View
 from geoframe.pixels import PixelMap
 from geoframe.render import rasterize, sample_image
 from geoframe.surface.mesh import Mesh
@@ -39,11 +37,8 @@ from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
 _log = logging.getLogger(__name__)
-_DOUBTFUL = 0.5  # confidence below which there is a warning
-_PENALTY = 1e-3  # of the confidence's weights
 _EVERY = 20  # which crop is set aside
 _FEWEST = 200  # crops, below which none is
-_RIDGES = (0.5, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
 _FAR = 45.0  # degrees: a second pose that far away is another answer
 _ROUNDS = 3  # of learning from hypotheses and believing some of them more
 
@@ -125,7 +120,7 @@ class Predictor:
         else:
             crop = crop_object(image, mask, self.size)
         with torch.no_grad():
-            found = self.model(as_images(crop[0][None]))
+            found = self.model.look(as_images(crop[0][None]))
             posed = self.model.solve(found)
         return self.reconstruction(image, posed, self.model.evidence(found, posed), 0, crop[2])
 
@@ -175,7 +170,7 @@ class Predictor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth.
 
         Args:
-            evidence: (n, 5), see `ToThePoint.evidence`.
+            evidence: (n, 6), see `ToThePoint.evidence`.
         """
         weight = cast(Tensor, self.model.calibration)[:-1]
         return (evidence.to(weight) @ weight).sigmoid()
@@ -185,7 +180,7 @@ class Predictor:
 
         Args:
             posed: n.
-            evidence: (n, 5), see `ToThePoint.evidence`.
+            evidence: (n, 6), see `ToThePoint.evidence`.
         """
         limit = float(cast(Tensor, self.model.calibration)[-1])
         s, out = posed.solution, []
@@ -248,7 +243,8 @@ def load(folder: str | Path) -> Predictor:
         reflection = torch.tensor(about["reflection"], dtype=torch.float64)
         template = ObjectTemplate(surface, near, share, near.clone(), share.clone(), reflection)
         shape = shape_model(template, about["n_modes"], n_symmetric=about["n_symmetric"])
-        head = position_head(told["head"], backbone(told["backbone"]), template, **told["head_settings"])
+        net = backbone(told["backbone"], enlarged=told.get("enlarged", 1))
+        head = position_head(told["head"], net, template, **told["head_settings"])
         return _Whole(ToThePoint(head, shape, template, **about["solver"]))
 
     whole, about = load_model(folder, built, kind=KIND)
@@ -306,7 +302,7 @@ def train(
         told = _explained(crops, shape, template, vertices, recipe, keypoints, points, up, seed, progress)
         shape.requires_grad_(False)
     with seeded(seed):
-        net = backbone(recipe.backbone)
+        net = backbone(recipe.backbone, enlarged=recipe.enlarged)
         head = position_head(recipe.head, net, template, **recipe.head_settings)
         settings = {"lens": 0.0 if told is None else told.lens} | dict(recipe.solver)
         model = ToThePoint(head, shape, template, **settings)
@@ -318,9 +314,13 @@ def train(
     held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
     mine = torch.nonzero(~held)[:, 0]
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
+    views: View | None = None
     for k in range(rounds):
         goals = None if told is None else Targets(told.points[mine], told.seen[mine], told.belief[mine])
         losses = BatchLosses(_part(recipe, k, rounds), crops[mine], vertices, goals)
+        few = len(mine) <= 2 * recipe.views
+        if few and net.frozen and recipe.head == "control" and not recipe.losses.need_image:
+            views = _kept(losses, model, views, seed, progress)
         fit(
             model,
             _batches(losses, seed),
@@ -338,10 +338,27 @@ def train(
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
     if told is not None and bool(held.any()):
-        _settle(model, crops, told, held)
+        settle(model, crops, told, held)
     predictor = described(model.eval())
     predictor.save(out)
     return predictor
+
+
+def _kept(
+    losses: BatchLosses,
+    model: ToThePoint,
+    views: View | None,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> View | None:
+    """The views of the crops that are learned from, those of the round before where there was one."""
+    if views is None:
+        with seeded(seed):
+            losses.keep_views(model.eval(), losses.recipe.views, progress=progress)
+        model.train()
+    else:
+        losses.views = views
+    return losses.views
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:
@@ -349,6 +366,7 @@ def _about(recipe: Recipe) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
         "backbone": recipe.backbone,
+        "enlarged": recipe.enlarged,
         "head": recipe.head,
         "head_settings": dict(recipe.head_settings),
         "losses": asdict(recipe.losses),
@@ -437,35 +455,6 @@ def _looks(
     look: Callable[[Predictor, Mapping[str, float]], None], described: Callable[[nn.Module], Predictor]
 ) -> Pictures:
     return Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
-
-
-def _settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor) -> None:
-    """Choose the ridge and calibrate the confidence on crops that were set aside.
-
-    As many pictures again are their tiles in another order, in which nothing is right: they stand for pictures of
-    something else.
-    """
-    rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
-    if not len(rows):
-        return
-    model.eval()
-    some = crops[rows]
-    S, best = some.size, (float("inf"), model.ridge)
-    for ridge in _RIDGES if model.ridge is not None and model.shape.n_modes else ():
-        model.ridge = ridge
-        posed = reconstructed(model, some)[1]
-        drawn = rasterize(posed.screen(S), model.faces, (S, S)).mask
-        off = (drawn ^ some.mask).sum((1, 2)) / some.mask.sum((1, 2))
-        best = min(best, (float(off.mean()), ridge), key=lambda pair: pair[0])
-    model.ridge = best[1]
-    found, posed = reconstructed(model, some)
-    likeliest = told.belief[rows].argmax(1)
-    true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
-    right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
-    other = reconstructed(model, replace(some, image=shuffle_tiles(some.image, seed=len(some))))
-    evidence = torch.cat([model.evidence(found, posed), model.evidence(*other)])
-    weight = fit_logistic(evidence, torch.cat([right, torch.zeros_like(right)]), penalty=_PENALTY)
-    cast(Tensor, model.calibration).copy_(torch.cat([weight, weight.new_tensor([_DOUBTFUL])]))
 
 
 def _row(solution: Any, i: int) -> Any:

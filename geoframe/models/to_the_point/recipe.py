@@ -8,7 +8,7 @@ modes from keypoints or pose hypotheses, and masks), and the network learns wher
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from geoframe._check import check_choice
 from geoframe.data.object_crops import ObjectCrops
+from geoframe.data.object_views import Augmentation, View, affine_by_chance, moved, recolored, warped
 from geoframe.fitting.collections import CollectionLosses
 from geoframe.losses.pictures import region_loss, texture_loss
 from geoframe.losses.positions import (
@@ -39,6 +40,8 @@ from geoframe.solve.arap import Arap
 from geoframe.solve.regularisers import laplacian_energy
 from geoframe.surface.topology import edges
 from geoframe.training import Schedule
+
+_AT_ONCE = 64  # crops that the backbone looks at before training
 
 
 class Targets(NamedTuple):
@@ -108,24 +111,10 @@ class Losses:
         names = ("keypoints", "region", "cycle", "edges", "texture", "arap", "arap_modes", "size", "smooth")
         return any(getattr(self, name) for name in names) or bool(self.visibility and not self.targets)
 
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What is done to a crop and its positions, by chance.
-
-    Attributes:
-        flip: probability of a flip, of symmetric templates.
-        turn: degrees in the image plane, either way.
-        zoom: log of the factor, either way.
-        shift: in halves of the side, either way.
-        color: strength of changes of contrast, brightness and tint.
-    """
-
-    flip: float = 0.5
-    turn: float = 12.0
-    zoom: float = 0.12
-    shift: float = 0.08
-    color: float = 0.3
+    @property
+    def need_image(self) -> bool:
+        """Whether any of them looks at the image, not only at what the network says of it."""
+        return bool(self.texture or self.equivariance or self.flip_pose)
 
 
 @dataclass(frozen=True)
@@ -135,6 +124,9 @@ class Recipe:
     Attributes:
         name: under which models and tables tell of it.
         backbone: see `geoframe.heads.backbone`.
+        enlarged: how many times crops are enlarged for the backbone.
+        views: crops changed by chance, evenly of all crops, of which a frozen backbone's maps are kept (45 kB each
+            of crops of 64 pixels) and learned from; 0, or fewer than half of the crops, looks anew in every step.
         head: "control" is ours, "dense" the paper's.
         losses: with their weights.
         schedule: length of the training and learning rate.
@@ -157,6 +149,8 @@ class Recipe:
     losses: Losses
     schedule: Schedule
     size: int = 64
+    enlarged: int = 1
+    views: int = 0
     batch: int = 16
     n_verts: int = 500
     n_modes: int = 16
@@ -164,7 +158,7 @@ class Recipe:
     fit: CollectionLosses | None = None
     fit_epochs: int = 5
     warmup: float = 0.0
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     solver: Mapping[str, Any] = field(default_factory=dict)
     head_settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -192,6 +186,7 @@ class BatchLosses:
         self.recipe, self.crops, self.vertices, self.targets = recipe, crops, vertices, targets
         self.points = 2 * crops.points / crops.size - 1
         self.distance = mask_distance(crops.mask) if recipe.losses.consistency else None
+        self.views: View | None = None
         self.kept: dict[str, Any] = {}
 
     def __call__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -302,23 +297,63 @@ class BatchLosses:
             )
         return parts
 
-    def _drawn(self, row: Tensor, net: Any) -> dict[str, Tensor]:
-        """Crops with all that is known of them, changed by chance."""
-        a, c, template = self.recipe.augmentation, self.crops, net.template
+    def keep_views(
+        self, net: Any, n_views: int, *, progress: Callable[[str, float], None] | None = None
+    ) -> None:
+        """Change every crop by chance some times, once and for all, and keep what a frozen backbone says of them.
+
+        Later steps take these maps in place of images: a step without the backbone costs a third.
+
+        Args:
+            net: a `ToThePoint`.
+            n_views: at least so many, as many of each crop.
+            progress: called with (text, share done).
+        """
+        parts = []
+        n, field = len(self.crops), net.head.field
+        rows = torch.arange(n).repeat(-(-n_views // n))
+        with torch.no_grad():
+            for part in rows.split(_AT_ONCE):
+                view = self._changed(part, net)
+                found = field.backbone(view.image)
+                maps = [m.half() if i >= field.n_unused else m[:, :0].half() for i, m in enumerate(found)]
+                none = view.image[
+                    :, :0, :0, :0
+                ].clone()  # not a part of the images, which would stay in memory
+                parts.append(view._replace(image=none, mask=view.mask > 0.5, maps=maps))
+                if progress is not None:
+                    done = sum(len(v.flip) for v in parts)
+                    progress(f"backbone, {done} of {len(rows)} views", done / len(rows))
+        self.views = View.joined(parts)
+
+    def _changed(self, row: Tensor, net: Any) -> View:
+        """Crops changed by chance."""
+        a, c = self.recipe.augmentation, self.crops
         n = len(row)
-        flip = (torch.rand(n) < a.flip) & template.is_symmetric
+        flip = (torch.rand(n) < a.flip) & net.template.is_symmetric
         affine = affine_by_chance(n, a)
         image, mask = as_images(c.image[row]), c.mask[row].float()
         extra = [] if self.distance is None else [self.distance[row]]
         stack = torch.cat([image, torch.stack([mask, *extra], 1)], 1)
         stack = torch.where(flip[:, None, None, None], stack.flip(-1), stack)
         stack, inside = warped(stack, affine)
-        image, mask = recolored(stack[:, :3], a.color), stack[:, 3] * inside
-        out = {"image": image, "mask": (mask > 0.5).float(), "flip": flip}
-        if extra:
-            out["distance"] = stack[:, 4]
-        side = torch.where(flip[:, None, None], image.new_tensor([-1.0, 1.0]), image.new_ones(2))
-        out["known"] = c.visible[row].float()
+        mask = (stack[:, 3] * inside > 0.5).float()
+        return View(flip, affine, recolored(stack[:, :3], a.color), mask, stack[:, 4] if extra else None, [])
+
+    def _drawn(self, row: Tensor, net: Any) -> dict[str, Any]:
+        """Crops, changed by chance, or what is kept of such, with all that is known of them."""
+        if self.views is None:
+            view = self._changed(row, net)
+        else:
+            n = len(self.crops)
+            versions = len(self.views.flip) // n
+            view = self.views.take(row + n * torch.randint(versions, row.shape))
+        flip, affine, template = view.flip, view.affine, net.template
+        out = {"mask": view.mask.float(), "flip": flip}
+        if view.distance is not None:
+            out["distance"] = view.distance
+        side = torch.where(flip[:, None, None], affine.new_tensor([-1.0, 1.0]), affine.new_ones(2))
+        out["known"] = self.crops.visible[row].float()
         out["marks"] = moved(torch.nan_to_num(self.points[row]) * side, affine)
         if self.targets is not None:
             belief = self.targets.belief[row]
@@ -329,8 +364,14 @@ class BatchLosses:
             mirrored = template.mirrored(seen[..., None].float())[..., 0] > 0.5
             out |= {"points": moved(both, affine), "sure": sure.float()}
             out["seen"] = torch.where(flip[:, None], mirrored, seen)
-        kind = next(net.parameters())
-        return {k: x.to(kind) if x.is_floating_point() else x.to(kind.device) for k, x in out.items()}
+        kind = next(p for p in net.parameters() if p.is_floating_point())
+
+        def like(x: Tensor) -> Tensor:
+            return x.to(kind) if x.is_floating_point() else x.to(kind.device)
+
+        there: dict[str, Any] = {k: like(x) for k, x in out.items()}
+        there["image"] = [like(x) for x in view.maps] if view.maps else like(view.image)
+        return there
 
     def _swapped(self, net: Any) -> Tensor:
         """(L,) the vertex of each keypoint's counterpart, which a flipped image shows in its place."""
@@ -355,49 +396,19 @@ class BatchLosses:
         return found
 
 
-def affine_by_chance(n: int, a: Augmentation) -> Tensor:
-    """(n, 2, 3) affine maps of normalised positions, drawn from torch's generator."""
-    angle = torch.deg2rad(a.turn * (2 * torch.rand(n) - 1))
-    zoom = torch.exp(a.zoom * (2 * torch.rand(n) - 1))
-    shift = a.shift * (2 * torch.rand(n, 2) - 1)
-    c, s = zoom * angle.cos(), zoom * angle.sin()
-    return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
-
-
-def moved(points: Tensor, affine: Tensor) -> Tensor:
-    """Positions (n, V, 2) under affine maps (n, 2, 3)."""
-    return points @ affine[:, :, :2].mT + affine[:, None, :, 2]
-
-
-def warped(images: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (n, C, S, S) whose content went where affine maps (n, 2, 3) send it; which pixels are known (n, S, S)."""
-    A = torch.cat([affine, affine.new_tensor([[[0.0, 0.0, 1.0]]]).expand(len(affine), 1, 3)], 1)
-    back = torch.linalg.inv(A)[:, :2]
-    grid = F.affine_grid(back, list(images.shape), align_corners=False)
-    out = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    return out, (grid.abs() <= 1).all(-1).to(images)
-
-
-def recolored(image: Tensor, strength: float) -> Tensor:
-    """Images (n, 3, S, S) of another contrast, brightness and tint, by chance."""
-    if not strength:
-        return image
-    n = len(image)
-    gain = torch.exp(strength * (2 * torch.rand(n, 1, 1, 1) - 1 + 0.5 * (2 * torch.rand(n, 3, 1, 1) - 1)))
-    offset = 0.3 * strength * (2 * torch.rand(n, 1, 1, 1) - 1)
-    middle = image.mean((1, 2, 3), keepdim=True)
-    return ((image - middle) * gain + middle + offset).clamp(0, 1)
-
-
 OURS = Recipe(
     name="geoframe",
-    backbone="small",
+    backbone="efficientnet-lite0",
+    enlarged=2,
+    views=8000,
+    n_modes=12,
     head="control",
     losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.1),
     schedule=Schedule(
-        steps=4000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
+        steps=5000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
     fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0),
+    fit_epochs=3,
 )
 PAPER = Recipe(
     name="paper",
