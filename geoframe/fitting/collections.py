@@ -105,6 +105,8 @@ class CollectionLosses:
         reach: in halves of the side.
         prior: of the coefficients' squares.
         arap: of the as-rigid-as-possible energy of the shapes, per vertex.
+        arap_modes: of the same energy of the mean shape, and of it with each mode added or taken away, per vertex:
+            it does not grow with the number of pictures, and keeps what no keypoint tells.
         smooth: of the squares of the modes' and the mean's weights.
         perspective: of the squared difference of a picture's perspective from `lens`.
         lens: the usual perspective; 0 together with a large weight keeps to weak perspective.
@@ -116,6 +118,7 @@ class CollectionLosses:
     reach: float = 0.15
     prior: float = 0.002
     arap: float = 0.5
+    arap_modes: float = 0.0
     smooth: float = 1e-3
     perspective: float = 1.0
     lens: float = 0.15
@@ -206,7 +209,7 @@ def fit_collection(
     n = check_shape(check_float(collection.masks, "masks"), "N S S", "masks")["N"]
     check_int(epochs, "epochs", low=1)
     weights = losses or CollectionLosses()
-    arap = Arap(Mesh(shape.verts.detach(), faces)) if weights.arap else None  # type: ignore[operator]
+    arap = Arap(Mesh(shape.verts.detach(), faces)) if weights.arap or weights.arap_modes else None  # type: ignore[operator]
     table = {name: getattr(start, name).clone() for name in _RATES}
     moments = {name: (torch.zeros_like(x), torch.zeros_like(x)) for name, x in table.items()}
     count = torch.zeros(n)
@@ -263,8 +266,13 @@ def collection_loss(
         total = total + losses.perspective * (latents.perspective - losses.lens).square().mean()
     if losses.smooth:
         total = total + losses.smooth * (shape.mean.square().sum() + shape.modes.square().sum())
-    if shapes is not None and arap is not None:
+    if shapes is not None and losses.arap and arap is not None:
         total = total + losses.arap * arap.energy(shapes).mean() / shapes.shape[-2]
+    if losses.arap_modes and arap is not None:
+        rest, B = shape.template(), shape.basis()
+        total = total + losses.arap_modes * arap.energy(
+            torch.cat([rest[None], rest + B, rest - B])
+        ).mean() / len(rest)
     if shapes is not None and losses.mask:
         S = collection.masks.shape[-1]
         alpha = rasterize(on_screen(latents.project(shapes), S), faces, (S, S)).alpha

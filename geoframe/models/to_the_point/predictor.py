@@ -420,7 +420,9 @@ def _explained(
     where = torch.nan_to_num(2 * crops.points / crops.size - 1)
     collection = Collection(crops.mask.float(), where, crops.visible.float(), vertices)
     faces = template.surface.faces
-    settings: dict[str, Any] = {"losses": recipe.fit, "seed": seed, "progress": progress}
+    stiff = recipe.fit.arap_modes * (1 - recipe.symmetric)
+    fit = replace(recipe.fit, arap_modes=stiff)
+    settings: dict[str, Any] = {"losses": fit, "seed": seed, "progress": progress}
     if keypoints:
         return explain_by_keypoints(collection, shape, faces, epochs=recipe.fit_epochs, **settings)
     if points is not None:

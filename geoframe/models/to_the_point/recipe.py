@@ -135,7 +135,8 @@ class Recipe:
         n_verts: of the template.
         n_modes: K; 0 is rigid.
         symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend.
-        fit: how each training picture is explained by itself before the network learns; None for not at all.
+        fit: how each training picture is explained by itself before the network learns; None for not at all. Its
+            `arap_modes` counts by the share of modes that are not symmetric.
         fit_epochs: of that.
         warmup: share of the run without deformation, where there are no targets.
         augmentation: of crops.
@@ -407,7 +408,7 @@ OURS = Recipe(
     schedule=Schedule(
         steps=5000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
-    fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0),
+    fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0, arap_modes=60.0),
     fit_epochs=3,
 )
 PAPER = Recipe(
