@@ -11,6 +11,7 @@ from geoframe.fitting.collections import (
     Collection,
     CollectionLosses,
     Latents,
+    collection_loss,
     fit_collection,
     on_screen,
     place,
@@ -19,6 +20,7 @@ from geoframe.fitting.collections import (
 from geoframe.fitting.hypotheses import mask_hypotheses
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.render import rasterize
+from geoframe.solve.arap import Arap
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotation_angle, rotvec_to_rotation
@@ -113,6 +115,26 @@ def test_modes_are_learned_that_the_pictures_have():
     assert history[-1] < 0.8 * without[-1]  # 0.69; outlines of 32 pixels leave the rest
     order = torch.corrcoef(torch.stack([found.alpha[:, 0], torch.linspace(0, 1, 8)]))[0, 1]
     assert abs(float(order)) > 0.9
+
+
+def test_stiffness_of_modes_is_that_of_the_shapes_and_of_no_picture():
+    mesh, collection, truth = _scene()
+    shape, arap = _shape(mesh, 2), Arap(mesh)
+    losses = CollectionLosses(0.0, 0.0, 0.0, prior=0.0, arap=0.0, arap_modes=3.0, smooth=0.0, perspective=0.0)
+
+    def stiffness(alpha):
+        latents = truth._replace(alpha=alpha)
+        return collection_loss(collection, shape, mesh.faces, latents, losses, arap)
+
+    x, B = shape.template(), shape.basis()
+    shapes = [x, x + B[0], x + B[1], x - B[0], x - B[1]]
+    expected = 3.0 * sum(arap.energy(v[None])[0] for v in shapes) / 5 / len(x)
+    torch.testing.assert_close(stiffness(torch.zeros(4, 2)), expected)
+    torch.testing.assert_close(stiffness(torch.ones(4, 2)), expected)
+    with torch.no_grad():
+        shape.modes.zero_()
+        shape.mean[0] = 0.3  # a shift of the whole
+    assert float(stiffness(torch.zeros(4, 2)).detach()) < 1e-9 < float(expected.detach())
 
 
 def replace_points(collection, masks, placed):
