@@ -302,7 +302,7 @@ def predict(
             species of the zoo.
         boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; by default the whole image.
         to: another image: where the points that each image shows are seen in it, NAME.matches.npz and .png.
-        flip: look at the mirror image, too: better, and twice the time.
+        flip: --no-flip does not look at the mirror image, too: half the time, and worse.
         embedding: write the embedding of each pixel into NAME.npz, too.
         show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for
             no page.
@@ -421,7 +421,7 @@ def evaluate(
         size: their pixels.
         seed: of the renders; other than that of the training.
         kappa: of GPS, in parts of the square root of the surface's area.
-        flip: look at the mirror image, too.
+        flip: --no-flip does not look at the mirror image, too.
         decode: likeliest, as `predict` does, or the vertex of least expected distance, which is slower.
     """
     from geoframe._files import staged_folder
