@@ -19,12 +19,13 @@ SPARSE = 50  # points, at least: of fewer the neighbours are not those along the
 def surface_of_points(cloud: PointCloud) -> Surface:
     """The points with triangles between neighbours, turned outwards, as far as the points tell.
 
-    Each point has a normal, across the plane of its neighbours; signs are spread from the outermost point to those
-    whose planes are most alike. Around each point its neighbours are triangulated in the tangent plane (Delaunay), as
-    for the robust Laplacian of points. A triangle is taken if the normals of its corners are on one side of it and if
-    no other has an edge of it on that side; those that more of their corners have around them come first, then the
-    smaller ones. So the surface has holes where points are too few for its curvature, or where sheets come closer than
-    the points; a map between eigenfunctions takes no harm from small ones.
+    Each point has a normal, across the plane of its neighbours; signs are spread from one point to those whose planes
+    are most alike, and all are turned at last so that the volume inside is positive. Around each point its neighbours
+    are triangulated in the tangent plane (Delaunay), as for the robust Laplacian of points. A triangle is taken if the
+    normals of its corners are on one side of it and if no other has an edge of it on that side; those that more of
+    their corners have around them come first, then the smaller ones. So the surface has holes where points are too few
+    for its curvature, or where sheets come closer than the points, and a thin limb may be turned inwards; a map
+    between eigenfunctions takes no harm from small holes.
 
     Args:
         cloud: N points, one cloud. Every point stays, in its order; normals are not used.
@@ -47,6 +48,8 @@ def surface_of_points(cloud: PointCloud) -> Surface:
     faces = _without_third_faces(_one_sided(_triangles(points), points, normals))
     if not len(faces):
         raise ValueError("cloud: expected points of a surface, found no triangle between neighbours")
+    if np.linalg.det(points[faces]).sum() < 0:  # six times the volume, the points' mean being 0
+        faces = faces[:, ::-1].copy()
     return Surface(cloud.points, torch.as_tensor(faces).to(cloud.device))
 
 
@@ -92,8 +95,6 @@ def _normals(points: Floats) -> Floats:
     tree = sp.csgraph.minimum_spanning_tree(links.maximum(links.T))
     first = int((points**2).sum(1).argmax())
     order, parent = sp.csgraph.breadth_first_order(tree, first, directed=False)
-    if normals[first] @ points[first] < 0:
-        normals[first] *= -1
     for v in order[1:]:
         if normals[v] @ normals[parent[v]] < 0:
             normals[v] *= -1

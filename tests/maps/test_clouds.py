@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe import eigenbasis
+from geoframe import eigenbasis, template
 from geoframe.maps.clouds import surface_of_points
 from geoframe.surface import health
 from geoframe.surface.mesh import PointCloud
@@ -39,6 +39,17 @@ def test_points_stay_and_their_order_does_not_matter():
     assert torch.equal(one.verts, verts)
     as_sets = [{tuple(sorted(f)) for f in faces.tolist()} for faces in (one.faces, order[two.faces])]
     assert as_sets[0] == as_sets[1]
+
+
+@pytest.mark.parametrize(("name", "every"), [("zebra", 1), ("dog", 3)])
+def test_animals_are_turned_outwards(name, every):
+    """Their outermost points lie on thin limbs, where neighbours tell least."""
+    mesh = template(name)
+    found = surface_of_points(PointCloud(mesh.verts[::every]))
+    inside = [
+        torch.linalg.det(m.verts.double()[m.faces] - m.verts.double().mean(0)).sum() for m in (found, mesh)
+    ]
+    assert inside[0] > 0.8 * inside[1] > 0
 
 
 def test_bad_input():
