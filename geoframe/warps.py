@@ -281,6 +281,23 @@ def spline_warp(centres: Any, targets: Any, *, stiffness: float = 0.0) -> Warp:
     return Warp((_Spline(solved[:, n:].mT, centres, solved[:, :n]),))
 
 
+def similarities(angle: Tensor, scale: Tensor, shift: Tensor, *, aspect: float = 1.0) -> Tensor:
+    """Rotations, scalings and shifts as affine maps (n, 2, 3), A beside t, in normalised coordinates.
+
+    Args:
+        angle: (n,) in radians.
+        scale: (n,) factors.
+        shift: (n, 2); 2 is a whole picture.
+        aspect: width over height of the pictures, so that what is rotated keeps its shape.
+    """
+    cos, sin = angle.cos() * scale, angle.sin() * scale
+    rows = [
+        torch.stack([cos, -sin / aspect, shift[:, 0]], -1),
+        torch.stack([sin * aspect, cos, shift[:, 1]], -1),
+    ]
+    return torch.stack(rows, 1)
+
+
 def random_warp(
     n: int,
     *,
@@ -314,12 +331,7 @@ def random_warp(
     draw = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
     angle, grow = torch.randn(2, n, generator=draw) * torch.tensor([[math.radians(rotation)], [scale]])
     move = torch.randn(n, 2, generator=draw) * shift
-    cos, sin = angle.cos() * grow.exp(), angle.sin() * grow.exp()
-    rows = [
-        torch.stack([cos, -sin / aspect, move[:, 0]], -1),
-        torch.stack([sin * aspect, cos, move[:, 1]], -1),
-    ]
-    affine = torch.stack(rows, 1)
+    affine = similarities(angle, grow.exp(), move, aspect=aspect)
     if not bend and not strong_bend:
         return affine_warp(affine)
     line = torch.linspace(-1, 1, control)

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geoframe.warps import similarities
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -70,8 +72,7 @@ def affine_by_chance(n: int, a: Augmentation) -> Tensor:
     angle = torch.deg2rad(a.turn * (2 * torch.rand(n) - 1))
     zoom = torch.exp(a.zoom * (2 * torch.rand(n) - 1))
     shift = a.shift * (2 * torch.rand(n, 2) - 1)
-    c, s = zoom * angle.cos(), zoom * angle.sin()
-    return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+    return similarities(angle, zoom, shift)
 
 
 def moved(points: Tensor, affine: Tensor) -> Tensor:

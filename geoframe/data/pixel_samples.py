@@ -17,6 +17,7 @@ from torch import Tensor
 from geoframe._check import as_floats, check_index, check_int, check_shape
 from geoframe.data.crops import Crop, check_box, resized
 from geoframe.data.image_files import ImageSet, box_of_mask
+from geoframe.warps import similarities
 
 if TYPE_CHECKING:
     from geoframe.data.rendered import RenderedBatch, RenderedSet
@@ -188,8 +189,7 @@ def random_moves(n: int, motion: float, draw: torch.Generator) -> Tensor:
     scale = torch.exp(motion * (2 * torch.rand(n, generator=draw) - 1))
     turn = 0.5 * motion * torch.randn(n, generator=draw)
     shift = 0.4 * motion * torch.randn(n, 2, generator=draw)
-    c, s = scale * turn.cos(), scale * turn.sin()
-    return torch.stack([torch.stack([c, -s, shift[:, 0]], 1), torch.stack([s, c, shift[:, 1]], 1)], 1)
+    return similarities(turn, scale, shift)
 
 
 def moved(batch: Mapping[str, Tensor], moves: Tensor) -> dict[str, Tensor]:

@@ -84,7 +84,10 @@ def load_model(
         model.load_state_dict(load(data))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as err:
         first = str(err).splitlines()[0] if str(err) else type(err).__name__
-        raise ValueError(f"{folder}: expected a model of {kind}, found something else ({first})") from err
+        raise ValueError(
+            f"{folder}: expected a model of {kind}, found something else ({first}); "
+            "if an earlier version of geoframe made it, train it again"
+        ) from err
     return model.eval(), {k: v for k, v in about.items() if k not in ("kind", "weights")}
 
 
