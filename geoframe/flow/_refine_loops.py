@@ -12,6 +12,7 @@ from geoframe._types import Array
 _SMALL = 0.001**2  # of the robust penalty sqrt(x + small), in squared grey values or pixels
 _FLAT = 0.1**2  # added to squared gradients where data terms are normalised by them
 _OVER = 1.9  # relaxation
+_ROWS = 16  # of the image that a thread takes at a time
 
 
 def data_terms(images: Array, inside: Array, weights: Array) -> Array:
@@ -29,10 +30,10 @@ def data_terms(images: Array, inside: Array, weights: Array) -> Array:
     H, W = inside.shape
     out = np.zeros((5, H, W), np.float32)
 
-    def run(y: int) -> None:
-        _data_row(images, inside, weights, y, out)
+    def run(first: int, last: int) -> None:
+        _data_rows(images, inside, weights, first, last, out)
 
-    share(run, [(y,) for y in range(H)])
+    share(run, [(y, min(y + _ROWS, H)) for y in range(0, H, _ROWS)])
     return out
 
 
@@ -52,33 +53,36 @@ def relax(system: Array, flow: Array, right: Array, down: Array, n_sweeps: int) 
 
 
 @compiled_sums
-def _data_row(images: Any, inside: Any, weights: Any, y: int, out: Any) -> None:
-    C, W = images.shape[2], images.shape[4]
-    for x in range(W):
-        if not inside[y, x]:
-            continue
-        for term in range(3):
-            if term == 2:
-                continue  # the two gradients share one penalty
-            total = 0.0
-            a11, a12, a22, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0
-            for t in range(1 if term == 0 else 2):
-                for c in range(C):
-                    dx, dy = images[term + t, 0, c, y, x], images[term + t, 1, c, y, x]
-                    dt = images[term + t, 2, c, y, x]
-                    w = 1.0 / (dx * dx + dy * dy + _FLAT)
-                    total += w * dt * dt
-                    a11 += w * dx * dx
-                    a12 += w * dx * dy
-                    a22 += w * dy * dy
-                    b1 -= w * dx * dt
-                    b2 -= w * dy * dt
-            robust = weights[term] / (2.0 * np.sqrt(total + _SMALL))
-            out[0, y, x] += robust * a11
-            out[1, y, x] += robust * a12
-            out[2, y, x] += robust * a22
-            out[3, y, x] += robust * b1
-            out[4, y, x] += robust * b2
+def _data_rows(images: Any, inside: Any, weights: Any, first: int, last: int, out: Any) -> None:
+    W = images.shape[4]
+    for y in range(first, last):
+        for x in range(W):
+            if inside[y, x]:
+                _data_terms(images, weights, y, x, out)
+
+
+@compiled_sums
+def _data_terms(images: Any, weights: Any, y: int, x: int, out: Any) -> None:
+    C = images.shape[2]
+    for term in range(2):  # the two gradients share one penalty
+        total = 0.0
+        a11, a12, a22, b1, b2 = 0.0, 0.0, 0.0, 0.0, 0.0
+        for t in range(term, 2 * term + 1):
+            for c in range(C):
+                dx, dy, dt = images[t, 0, c, y, x], images[t, 1, c, y, x], images[t, 2, c, y, x]
+                w = 1.0 / (dx * dx + dy * dy + _FLAT)
+                total += w * dt * dt
+                a11 += w * dx * dx
+                a12 += w * dx * dy
+                a22 += w * dy * dy
+                b1 -= w * dx * dt
+                b2 -= w * dy * dt
+        robust = weights[term] / (2.0 * np.sqrt(total + _SMALL))
+        out[0, y, x] += robust * a11
+        out[1, y, x] += robust * a12
+        out[2, y, x] += robust * a22
+        out[3, y, x] += robust * b1
+        out[4, y, x] += robust * b2
 
 
 @compiled
@@ -104,35 +108,42 @@ def _smoothness(flow: Any, keep: Any, right: Any, down: Any) -> None:
 
 @compiled_sums
 def _relax(system: Any, flow: Any, right: Any, down: Any, n_sweeps: int, step: Any) -> None:
+    """What a sweep does not change is computed before; a frame of zeros stands for neighbours outside the image."""
     H, W = right.shape
     over = np.float32(_OVER)
-    du, dv, u, v = step[0], step[1], flow[0], flow[1]
+    across, below = np.zeros((H + 2, W + 2), np.float32), np.zeros((H + 2, W + 2), np.float32)
+    across[1:-1, 1:-1], below[1:-1, 1:-1] = right, down
+    wide = np.zeros((2, H + 2, W + 2), np.float32)
+    wide[:, 1:-1, 1:-1] = flow
+    given = np.empty(
+        (H, W, 5), np.float32
+    )  # right sides of u and v, inverse diagonals, the entry that couples them
+    for y in range(H):
+        for x in range(W):
+            i, j = y + 1, x + 1
+            left, next_, above, under = across[i, j - 1], across[i, j], below[i - 1, j], below[i, j]
+            total = np.float32(1e-6) + left + next_ + above + under
+            for c in range(2):
+                f = wide[c]
+                given[y, x, c] = system[3 + c, y, x] + (
+                    left * (f[i, j - 1] - f[i, j])
+                    + next_ * (f[i, j + 1] - f[i, j])
+                    + above * (f[i - 1, j] - f[i, j])
+                    + under * (f[i + 1, j] - f[i, j])
+                )
+                given[y, x, 2 + c] = np.float32(1) / (system[2 * c, y, x] + total)
+            given[y, x, 4] = system[1, y, x]
+    wide[:] = 0
+    du, dv = wide[0], wide[1]
     for _ in range(n_sweeps):
         for y in range(H):
             for x in range(W):
-                total, su, sv = np.float32(1e-6), np.float32(0), np.float32(0)
-                if x > 0:
-                    w = right[y, x - 1]
-                    total += w
-                    su += w * (u[y, x - 1] + du[y, x - 1] - u[y, x])
-                    sv += w * (v[y, x - 1] + dv[y, x - 1] - v[y, x])
-                if x + 1 < W:
-                    w = right[y, x]
-                    total += w
-                    su += w * (u[y, x + 1] + du[y, x + 1] - u[y, x])
-                    sv += w * (v[y, x + 1] + dv[y, x + 1] - v[y, x])
-                if y > 0:
-                    w = down[y - 1, x]
-                    total += w
-                    su += w * (u[y - 1, x] + du[y - 1, x] - u[y, x])
-                    sv += w * (v[y - 1, x] + dv[y - 1, x] - v[y, x])
-                if y + 1 < H:
-                    w = down[y, x]
-                    total += w
-                    su += w * (u[y + 1, x] + du[y + 1, x] - u[y, x])
-                    sv += w * (v[y + 1, x] + dv[y + 1, x] - v[y, x])
-                a12 = system[1, y, x]
-                a = (system[3, y, x] - a12 * dv[y, x] + su) / (system[0, y, x] + total)
-                du[y, x] += over * (a - du[y, x])
-                b = (system[4, y, x] - a12 * du[y, x] + sv) / (system[2, y, x] + total)
-                dv[y, x] += over * (b - dv[y, x])
+                i, j = y + 1, x + 1
+                left, next_, above, under = across[i, j - 1], across[i, j], below[i - 1, j], below[i, j]
+                su = next_ * du[i, j + 1] + above * du[i - 1, j] + under * du[i + 1, j] + left * du[i, j - 1]
+                sv = next_ * dv[i, j + 1] + above * dv[i - 1, j] + under * dv[i + 1, j] + left * dv[i, j - 1]
+                couple = given[y, x, 4]
+                u = du[i, j] + over * ((given[y, x, 0] - couple * dv[i, j] + su) * given[y, x, 2] - du[i, j])
+                v = dv[i, j] + over * ((given[y, x, 1] - couple * u + sv) * given[y, x, 3] - dv[i, j])
+                du[i, j], dv[i, j] = u, v
+    step[:] = wide[:, 1:-1, 1:-1]
