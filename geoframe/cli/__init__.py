@@ -18,6 +18,7 @@ from geoframe.cli._common import PartFailed
 from geoframe.cli._words import as_typed, of_parser
 from geoframe.cli.annotate import annotate
 from geoframe.cli.canonical import canonical
+from geoframe.cli.compile import compile_loops
 from geoframe.cli.info import info
 from geoframe.cli.match import match
 from geoframe.cli.match_all import match_all
@@ -36,6 +37,7 @@ _BAD_INPUT = (
 # The name of a command is one word or two.
 COMMANDS: dict[str, Callable[..., None]] = {
     "info": info,
+    "compile": compile_loops,
     "canonical": canonical,
     "match": match,
     "match-all": match_all,
