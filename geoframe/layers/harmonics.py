@@ -15,6 +15,7 @@ The angle is where their sum is highest. It follows a rotation of the cloud exac
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ from geoframe.surface.clouds import check_clouds
 
 # Our choices; the figures of experiments/category_keypoints were obtained with them.
 _RADII, _HEIGHTS, _ORDERS = 8, 12, 24  # rings, and orders of the Fourier series
+_WIDTH = 0.7  # standard deviation of a ring, over the spacing of the rings
+_BINS = 120  # of the angle, where no gradient is asked for
 _LARGEST_RADIUS = 1.2  # of a ring, at scale 2
 _SMOOTH = 0.06  # radians: how sharp an angle the weights a_m of the orders resolve
 _SYMMETRY = 0.5  # weight of the symmetry score
@@ -77,6 +80,19 @@ class HarmonicPose(nn.Module):
             (B, Q, M) complex, of orders 1..M of rings q, of norm 1 under the weights of the orders.
         """
         check_clouds(points, 1)
+        F = self._sums(points)
+        size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
+        return F / size.clamp(min=1e-12)
+
+    def _sums(self, points: Tensor) -> Tensor:
+        """(B, Q, M) Fourier coefficients of clouds (B, N, 3), of any norm.
+
+        Where no gradient is asked for, points are gathered in bins of the angle first, which takes a third of the time;
+        coefficients differ by less than a thousandth of the largest.
+        """
+        plain = points.dtype == torch.float32 and points.device.type == "cpu"
+        if plain and not (torch.is_grad_enabled() and points.requires_grad):
+            return self._binned(points)
         z = points[..., self.up]
         a, b = points[..., (self.up + 1) % 3], points[..., (self.up + 2) % 3]
         r = (a.square() + b.square() + 1e-12).sqrt()
@@ -85,9 +101,18 @@ class HarmonicPose(nn.Module):
         rings = _bumps(r, radii)[:, :, None] * _bumps(z, heights)[:, None]  # (B, radii, heights, N)
         turns = _powers(torch.complex(a / r, -b / r), _ORDERS)  # exp(-i m theta), (B, N, M)
         sums = rings.flatten(1, 2) @ torch.view_as_real(turns).flatten(-2)  # (B, Q, 2 M)
-        F = torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
-        size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
-        return F / size.clamp(min=1e-12)
+        return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
+
+    def _binned(self, points: Tensor) -> Tensor:
+        """The same of clouds on the CPU, in single precision."""
+        from geoframe.layers._harmonics import ring_histograms
+
+        bins = torch.empty(len(points), _BINS, _RADII * _HEIGHTS)
+        radii, heights = torch.linspace(0.05, _LARGEST_RADIUS, _RADII), torch.linspace(-1, 1, _HEIGHTS)
+        arrays = (x.detach().contiguous().numpy() for x in (radii, heights))
+        ring_histograms(points.detach().contiguous().numpy(), self.up, *arrays, _WIDTH, bins.numpy())
+        sums = bins.mT @ _turns_of_bins()
+        return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
 
     def forward(self, points: Tensor, *, any_turn: bool = False) -> Tensor:
         """Directions of clouds.
@@ -223,8 +248,19 @@ def _bumps(x: Tensor, centres: Tensor) -> Tensor:
 
     Never below exp(-30): products of numbers too small for their format would take ten times as long.
     """
-    off = (x[:, None] - centres[:, None]) / (0.7 * (centres[1] - centres[0]))
+    off = (x[:, None] - centres[:, None]) / (_WIDTH * (centres[1] - centres[0]))
     return torch.exp(off.square().clamp(max=60) * -0.5)
+
+
+@cache
+def _turns_of_bins() -> Tensor:
+    """(A, 2 M) real and imaginary parts of ``exp(-i m theta)`` at the bins, over what the spline leaves of an order."""
+    from geoframe.layers._harmonics import ORDER
+
+    order = torch.arange(1, _ORDERS + 1, dtype=torch.float64)
+    angle = torch.arange(_BINS, dtype=torch.float64)[:, None] * order * (2 * math.pi / _BINS)
+    left = torch.sinc(order / _BINS) ** ORDER
+    return torch.stack([angle.cos() / left, -angle.sin() / left], -1).flatten(1).float()
 
 
 def _powers(e: Tensor, n: int) -> Tensor:

@@ -11,14 +11,17 @@ from geoframe import metrics
 from geoframe.data import CloudSet, normalise
 from geoframe.data.corruptions import corrupted
 from geoframe.layers import symmetry_frame
-from geoframe.placing.confidence import MOVED, Confidence, evidence, keypoint_gaps
+from geoframe.placing.confidence import MOVED, Confidence, Occupancy, evidence, keypoint_gaps
 from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
 from geoframe.placing.placement import Placement, train_placement
 
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
-_MOST = 96  # of them are corrupted in every way
-_SOUND = 512  # of those that were learned from say what is odd and yet sound
+_MOST = (
+    512  # clouds that are corrupted, those set aside and as many of those learned from as there is room for
+)
+_RUNS = 2400  # corrupted clouds, about, whatever the number of clouds
+_FOLDS = 4  # parts of the clouds: where points of a category lie is learned from the other parts
 _CLEAN = ("clean", "turned 75", "turned 180")
 _KINDS = (
     *_CLEAN,
@@ -79,29 +82,28 @@ def calibrate(
     placement.requires_grad_(False).set_limits(other)
     confidence = Confidence(int(group.max()) + 1)
     confidence.occupancy.learn(whole)
-    some = aside.first(_MOST)
+    chosen = torch.linspace(0, len(whole) - 1, min(len(whole), max(0, _MOST - len(aside)))).long()
+    fold = torch.cat([chosen % _FOLDS, torch.full((len(aside),), _FOLDS)])  # those set aside are in none
+    occupancies = [_occupancy_without(whole, part) for part in range(_FOLDS)] + [confidence.occupancy]
+    points = torch.cat([learned.points[chosen], aside.points])
     planes = len(metrics.symmetry_planes(other))
+    plan = _plan(len(points), seed)
     told, gaps, moved, clean = [], [], [], []
     truth: Tensor | None = None
-    for kind in _KINDS:
-        worse, motion = corrupted(some.points, kind, up=some.up, seed=seed)
+    for kind, rows in plan:
+        worse, motion = corrupted(points[rows], kind, up=aside.up, seed=seed)
         located = locate(model, placement, worse)
-        seen = [_seen(model, placement, confidence, group, p) for p in located.points.split(INFERENCE_BATCH)]
-        keypoints, e, g = (torch.cat(x) for x in zip(*seen, strict=True))
+        keypoints, e, g = _seen(model, placement, occupancies, fold[rows], group, located.points)
         back = motion.inverse().after(located.motion)
         ways = torch.stack([back(k.double()) for k in _alike(keypoints, model.up, planes)])
-        truth = ways[0] if truth is None else truth
-        off = (ways - truth).norm(dim=-1).float()
+        truth = ways[0] if truth is None else truth  # of all clouds, as they are clean in the first run
+        off = (ways - truth[rows]).norm(dim=-1).float()
         told.append(e)
         gaps.append(g)
         moved.append(off[off.mean(-1).argmin(0), torch.arange(len(e))])
         clean.append(torch.full((len(e),), kind in _CLEAN))
     tables = [torch.cat(x) for x in (told, gaps, moved, clean)]
-    sound = learned.only(torch.linspace(0, len(learned) - 1, min(len(learned), _SOUND)).long().tolist())
-    located = locate(model, placement, sound.points)
-    parts = located.points.split(INFERENCE_BATCH)
-    more = torch.cat([_seen(model, placement, confidence, group, p)[1] for p in parts])
-    confidence.calibrate(tables[0], tables[1], tables[2], tables[3], more)
+    confidence.calibrate(*tables)
     score = confidence(tables[0], tables[1])[0]
     flagged, bad = score < confidence.limit, tables[2].mean(1) > MOVED
     shares = {
@@ -109,9 +111,28 @@ def calibrate(
         "moved": float(flagged[bad].double().mean()),
         "others": float(flagged[~bad & ~tables[3]].double().mean()),
     }
-    about = {"clouds": len(some), "kinds": len(_KINDS), "flagged": shares}
+    about = {"clouds": len(points), "kinds": len(_KINDS), "flagged": shares}
     about["planes"] = planes
     return Calibrated(placement, confidence, about)
+
+
+def _plan(n: int, seed: int) -> list[tuple[str, Tensor]]:
+    """Which of n clouds go through which kind of corruption: first all as they are, then some through each other kind.
+
+    Every cloud goes through about as many kinds as every other one.
+    """
+    each = min(n, max(1, _RUNS // len(_KINDS)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    plan = [(_KINDS[0], torch.arange(n))]
+    return plan + [(k, order[(i * each + torch.arange(each)) % n]) for i, k in enumerate(_KINDS[1:])]
+
+
+def _occupancy_without(whole: Tensor, part: int) -> Occupancy:
+    """Where the points of upright clouds lie, learned without every fourth of them."""
+    made = Occupancy()
+    left = torch.arange(len(whole)) % _FOLDS != part
+    made.learn(whole[left] if int(left.sum()) > 1 else whole)
+    return made
 
 
 def _alike(keypoints: Tensor, up: int, planes: int) -> tuple[Tensor, ...]:
@@ -130,10 +151,42 @@ def _upright(model: Any, points: Tensor) -> Tensor:
 
 
 def _seen(
-    model: Any, placement: Placement, confidence: Confidence, group: Tensor, points: Tensor
+    model: Any,
+    placement: Placement,
+    occupancies: list[Occupancy],
+    fold: Tensor,
+    group: Tensor,
+    points: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Final keypoints of clouds in the canonical frame, the evidence against them, and their gaps."""
-    found = model(points, torch.eye(3).expand(len(points), 3, 3))
-    found = found._replace(keypoints=metrics.merged(found.keypoints, group))
-    told = evidence(model, placement, confidence.occupancy, points, found)
-    return found.keypoints, told, keypoint_gaps(found.keypoints, found.nodes, points)
+    """Final keypoints of clouds in the canonical frame, the evidence against them, and their gaps.
+
+    Args:
+        model: as of `calibrate`.
+        placement: of the same category.
+        occupancies: where the points of the category lie.
+        fold: (B,) int64, by which of these each cloud is judged.
+        group: (K,) as of `calibrate`.
+        points: (B, N, 3) clouds in the canonical frame.
+    """
+    keypoints, told, gaps = [], [], []
+    for p, f in zip(points.split(INFERENCE_BATCH), fold.split(INFERENCE_BATCH), strict=True):
+        found = model(p, torch.eye(3).expand(len(p), 3, 3))
+        found = found._replace(keypoints=metrics.merged(found.keypoints, group))
+        keypoints.append(found.keypoints)
+        told.append(evidence(model, placement, _OneOfEach(occupancies, f), p, found))
+        gaps.append(keypoint_gaps(found.keypoints, found.nodes, p))
+    return torch.cat(keypoints), torch.cat(told), torch.cat(gaps)
+
+
+class _OneOfEach(NamedTuple):
+    """Clouds judged each by one of several models of where points lie."""
+
+    models: list[Occupancy]
+    which: Tensor
+
+    def __call__(self, points: Tensor) -> Tensor:
+        out = points.new_zeros(len(points), 2)
+        for i in self.which.unique().tolist():
+            rows = self.which == i
+            out[rows] = self.models[i](points[rows])
+        return out

@@ -8,6 +8,7 @@ pose, and one whose points lie where those of the category do not.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from geoframe.layers import symmetry_frame
 from geoframe.layers.logistic import fit_logistic
 from geoframe.placing.placement import N_SEEN, Placement
-from geoframe.surface.clouds import nearest_sq
+from geoframe.surface.clouds import nearest_distances
 
 MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
 _CELLS = (6, 12, 12)  # across (folded), along, up
 _RANK = 24
-_PENALTY = 3e-2  # of the weights of the evidence
+_PENALTY = 1e-2  # of the weights of the evidence
 _SHARES = (
     1.0,
     3.0,
@@ -92,7 +93,9 @@ class Occupancy(nn.Module):
 
 
 @torch.no_grad()
-def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Tensor, found: Any) -> Tensor:
+def evidence(
+    model: Any, placement: Placement, occupancy: Callable[[Tensor], Tensor], points: Tensor, found: Any
+) -> Tensor:
     """What speaks against the keypoints of clouds; higher is worse, but for the sixth and seventh number.
 
     A cloud is compared with the category both ways: what of it lies where the category has nothing, and what of the
@@ -101,7 +104,7 @@ def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Ten
     Args:
         model: a trained network.
         placement: of the same category.
-        occupancy: of the same category.
+        occupancy: what an `Occupancy` of the same category gives.
         points: (B, N, 3) in the canonical frame, boxes at scale 2.
         found: what the network says of them.
 
@@ -115,13 +118,13 @@ def evidence(model: Any, placement: Placement, occupancy: Occupancy, points: Ten
     K, N = found.keypoints, found.nodes
     some = points[:, :: max(1, points.shape[1] // N_SEEN)][:, :N_SEEN]
     to_node, to_point = keypoint_gaps(K, N, points).unbind(-1)
-    from_node = nearest_sq(N, K)[0].sqrt()
-    from_point = nearest_sq(some, torch.cat([K, N], 1))[0].sqrt()
+    from_node = nearest_distances(N, K)
+    from_point = nearest_distances(some, torch.cat([K, N], 1))
     local = some @ symmetry_frame(model.basis).mT
     place = placement(local)
     fits = model.pose.fit_upright(some)
     off = occupancy(local)
-    mirrored = nearest_sq(local, local * local.new_tensor([-1.0, 1.0, 1.0]))[0].sqrt()
+    mirrored = nearest_distances(local, local * local.new_tensor([-1.0, 1.0, 1.0]))
     distances = (
         to_node.mean(1),
         to_node.amax(1),
@@ -179,18 +182,16 @@ class Confidence(nn.Module):
         far = self._features(doubt, gaps) @ self.moves
         return torch.sigmoid(-doubt), far.exp().clamp(max=2.0)
 
-    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor, more: Tensor) -> None:
+    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor) -> None:
         """Learn the weights of the evidence, the limit and the uncertainties.
 
-        The limit lets through 98 % of all clean clouds. Those that were trained on count there, too: what is odd in a
-        category is rare, and few clouds are set aside.
+        The limit lets through 98 % of all clean clouds.
 
         Args:
-            evidence: (n, 16) of clouds that were not trained on, clean and corrupted ones.
+            evidence: (n, 16) of clouds, clean and corrupted ones.
             gaps: (n, K, 2).
             moved: (n, K) how far keypoints moved by the corruption, at scale 2.
             clean: (n,) bool, which clouds are clean.
-            more: (m, 16) evidence of clean clouds that were trained on; m may be 0.
         """
         self.middle.copy_(evidence[clean].mean(0))
         self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
@@ -202,8 +203,7 @@ class Confidence(nn.Module):
             fit_logistic(terms, bad, penalty=_PENALTY, weight=weight * len(bad) / weight.sum())
         )
         doubt = terms @ self.weights
-        sound = torch.cat([doubt[clean], self._terms(more) @ self.weights])
-        self.limit.copy_(torch.sigmoid(-sound.quantile(_CLEAN)))
+        self.limit.copy_(torch.sigmoid(-doubt[clean].quantile(_CLEAN)))
         features = self._features(doubt, gaps).flatten(0, 1).double()
         target = (moved.flatten() + _LEAST_MOVE).log().double()
         ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
@@ -227,4 +227,4 @@ class Confidence(nn.Module):
 
 def keypoint_gaps(keypoints: Tensor, nodes: Tensor, points: Tensor) -> Tensor:
     """(B, K, 2) distances of every keypoint to the nearest node and to the nearest point."""
-    return torch.stack([nearest_sq(keypoints, x)[0].sqrt() for x in (nodes, points)], -1)
+    return torch.stack([nearest_distances(keypoints, x) for x in (nodes, points)], -1)

@@ -14,6 +14,7 @@ from geoframe.transforms import Similarity, rotation_about_axis
 
 WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
 _SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
+_LEAD = 3.0  # of its log-odds over those of the side that was given, which is the right one most of the time
 
 
 class Seen(NamedTuple):
@@ -61,7 +62,9 @@ class LookAgain(NamedTuple):
             return seen, taken
         sides = torch.stack(_other_sides(self.up))
         turns = sides.mT[:, None].expand(-1, len(rows), 3, 3).to(clouds.device)
-        least = torch.full_like(seen.score[rows], max(_SURE_SIDE, self.limit))
+        least = (
+            (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid().clamp(min=max(_SURE_SIDE, self.limit))
+        )
         seen, which = self._try(clouds, seen, rows, turns, least, any_turn=True)
         found = (which >= 0).cpu()
         taken[rows.cpu()[found]] = sides[which.cpu()[found]]

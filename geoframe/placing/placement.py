@@ -25,6 +25,7 @@ _BATCH = 32
 _LR = 2e-3
 _LARGEST_TILT = math.radians(22)
 _LARGEST_CUT = 0.55  # share of the points
+_ODDITY = 1.0  # how much shapes are varied at most
 _FLAT, _FROM_BELOW = 0.3, 0.1  # shares of the cuts that are vertical, and that are horizontal
 
 
@@ -99,7 +100,7 @@ def train_placement(points: Tensor, *, steps: int, seed: int = 0) -> Placement:
         for group in optimiser.param_groups:
             group["lr"] = _LR * 0.5 * (1 + math.cos(math.pi * step / steps))
         chosen = torch.randint(len(points), (_BATCH,), generator=generator)
-        seen, truth = misplaced(points[chosen], generator)
+        seen, truth = misplaced(varied(points[chosen], generator), generator)
         found = model(seen)
         pairs = zip(found, truth, (0.05, 0.2), strict=True)  # errors below count by their squares
         loss = sum(F.smooth_l1_loss(x, y, beta=beta) for x, y, beta in pairs)
@@ -108,6 +109,36 @@ def train_placement(points: Tensor, *, steps: int, seed: int = 0) -> Placement:
         loss.backward()
         optimiser.step()
     return model.eval()
+
+
+def varied(points: Tensor, generator: torch.Generator) -> Tensor:
+    """Whole shapes that are odder than those at hand: each is stretched, sheared and tapered at random.
+
+    Along each axis goes a smooth map of the box to itself, so that a seat comes to lie higher, or legs are shorter, and
+    a factor; the shape leans forward or back and narrows upwards or backwards. The plane of symmetry stays.
+
+    Args:
+        points: (B, N, 3) whole and upright, see `Placed`.
+        generator: of all that is random.
+
+    Returns:
+        (B, N, 3), boxes at scale 2.
+    """
+    draw = _Draw(generator, points)
+    B = len(points)
+    low, high = box(points)
+    half = ((high - low) / 2).clamp(min=1e-6)[:, None]
+    u = (points - (low + high)[:, None] / 2) / half
+    much = _ODDITY * draw.uniform(B, 1, 1)
+    bend, bulge, size, lean, narrow = (much * (2 * draw.uniform(B, 1, 3) - 1) for _ in range(5))
+    bend = bend * points.new_tensor([0.0, 1.0, 1.0])
+    inside = 1 - u.square()
+    x = (u + 0.3 * bend * inside + 0.15 * bulge * u * inside) * half * (0.4 * size).exp()
+    up, along = u[..., 2:], u[..., 1:2]
+    across = x[..., :1] * (1 + 0.2 * narrow[..., :1] * up + 0.15 * narrow[..., 1:2] * along)
+    x = torch.cat([across, x[..., 1:2] + 0.25 * lean[..., :1] * up, x[..., 2:]], -1)
+    low, high = box(x)
+    return (x - (low + high)[:, None] / 2) / ((high - low).amax(-1) / 2)[:, None, None]
 
 
 def misplaced(points: Tensor, generator: torch.Generator) -> tuple[Tensor, Placed]:

@@ -132,6 +132,21 @@ def nearest_sq(query: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return (query - gather_rows(points, index)).square().sum(-1), index
 
 
+def nearest_distances(query: Tensor, points: Tensor) -> Tensor:
+    """Distance (B, Q) of every query (B, Q, 3) to the nearest point of its cloud (B, N, 3); without a gradient.
+
+    On the CPU in single precision this takes a tenth of the time of `nearest_sq`.
+    """
+    if query.dtype != torch.float32 or query.device.type != "cpu":
+        return nearest_sq(query.detach(), points.detach())[0].sqrt()
+    from geoframe.surface._sparse import least_distances
+
+    out = torch.empty(query.shape[:2])
+    arrays = (x.detach().contiguous().numpy() for x in (query, points.to(query)))
+    least_distances(*arrays, out.numpy())
+    return out.sqrt_()
+
+
 def box(points: Tensor) -> tuple[Tensor, Tensor]:
     """Lowest and highest corner (..., 3) of the axis-aligned boxes of points (..., N, 3)."""
     return points.amin(-2), points.amax(-2)

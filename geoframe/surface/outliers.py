@@ -17,7 +17,13 @@ _SPARSER = 1.4  # the same in a cloud that is known to have outliers:
 _MANY = 0.025  # so large a share was found in a first look
 _MOST = 0.25  # share of the points that are outliers at most
 _UNEVEN = 0.28  # standard deviation of the logarithms of the spacing of an uneven cloud
+_STEEP = 0.2  # standard deviation of the plane fitted to them in a cloud that is thinner on one side; clean ones: 0.1
+_BEYOND, _MOST_RISE = (
+    2.5,
+    3.0,
+)  # times that plane is usual there, as its end is thinner still; and at most so much
 _UNEVEN_RANGE = (0.1, 10.0)  # of the spacing over its mean
+_DIMENSION = 1.5  # of what the points lie on: of curves and surfaces
 _SLAB = 0.04  # thickness of a floor, over the longest side of the cloud
 _LEAST_FLOOR = 0.05  # share of the points that a floor has
 _OUTSIDE = 0.25  # share of the floor's points that do not lie below the object
@@ -28,9 +34,10 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     """Which points of clouds are far from all others: stray points, and outliers scattered around or inside.
 
     A point is told by the mean distance to its six nearest among 512 of the points: at least four times what is usual
-    in the cloud, or at least 1.6 times that and 1.6 times what is usual around its neighbours, so that the thin parts
-    of a cloud of uneven density stay. A cloud with many outliers is looked at a second time without them, more
-    strictly. Outliers next to the surface are not found, and do little.
+    in the cloud, or at least 1.6 times that and 1.6 times what is usual around its neighbours. In a cloud that gets
+    thinner to one side more is usual there, so that a chair scanned from above keeps its feet. A cloud with many
+    outliers is looked at a second time without them, more strictly. Outliers next to the surface are not found, and do
+    little.
 
     Args:
         points: (B, N, 3) in any units.
@@ -53,19 +60,25 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     centred = (points - points.median(1, keepdim=True).values).cpu().double()
     flat = (centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)).float()
     some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
+    around = torch.empty(B, N)
     for i, cloud in enumerate(flat):
-        found, spacing[i] = _sparse(cloud, some, _SPARSE)
-        if float(found.double().mean()) > _MANY and (~found[some]).sum() > 2 * _NEIGHBOURS:
-            found = found | _sparse(cloud, some[~found[some]], _SPARSER)[0]
-        if float(found.double().mean()) <= _MOST:
-            lone[i] = found
+        spacing[i], around[i] = _spacing(cloud, some)
+    usual = spacing[:, some].median(1, keepdim=True).values * _slope(flat, spacing, some)
+    found = _sparse(spacing, around, usual, _SPARSE)
+    share = found.double().mean(1)
+    for i in (share > _MANY).nonzero()[:, 0].tolist():
+        if (left := some[~found[i, some]]).numel() > 2 * _NEIGHBOURS:
+            own, near = _spacing(flat[i], left)
+            found[i] |= _sparse(own, near, own[left].median() * usual[i] / usual[i].amin(), _SPARSER)
+    lone = found & (found.double().mean(1) <= _MOST)[:, None]
     return lone.to(points.device), spacing.to(points.device)
 
 
 def even_index(spacing: Tensor, left: Tensor) -> Tensor:
     """Points to take instead of those of clouds, so that surfaces of uneven density become even.
 
-    Points are taken the more often the farther they are from others, by the square of the distance, as of a surface.
+    Points are taken the more often the farther they are from others: by the distance to the power of 1.5, between that
+    of the points of a curve, as thin legs are, and of a surface.
     Clouds that are about even stay as they are.
 
     Args:
@@ -81,7 +94,10 @@ def even_index(spacing: Tensor, left: Tensor) -> Tensor:
     logs = (weight / usual.clamp(min=1e-12)).clamp(*_UNEVEN_RANGE).log()
     middle = (logs * left).sum(1, keepdim=True) / left.sum(1, keepdim=True).clamp(min=1)
     uneven = ((logs - middle).square() * left).sum(1) / left.sum(1).clamp(min=1)
-    share = torch.where((uneven.sqrt() > _UNEVEN)[:, None], (2 * logs).exp(), torch.ones_like(logs)) * left
+    share = (
+        torch.where((uneven.sqrt() > _UNEVEN)[:, None], (_DIMENSION * logs).exp(), torch.ones_like(logs))
+        * left
+    )
     ends = share.double().cumsum(1)
     places = (torch.arange(N, device=spacing.device) + 0.5) / N
     index = torch.searchsorted(ends, (places * ends[:, -1:]).contiguous()).clamp(max=N - 1)
@@ -89,19 +105,39 @@ def even_index(spacing: Tensor, left: Tensor) -> Tensor:
     return torch.where(as_it_is[:, None], torch.arange(N, device=spacing.device), index)
 
 
-def _sparse(cloud: Tensor, some: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    """Which points of a cloud (N, 3) float32 are isolated, by their neighbours among cloud[some], and the spacing."""
-    from geoframe.surface._sparse import neighbour_distances
+def _spacing(cloud: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean distances (N,) of a cloud (N, 3) float32 to the nearest of cloud[some], and what is usual around each."""
+    from geoframe.surface._sparse import spacing_around
 
-    axis = int(cloud.abs().median(0).values.argmax())  # along the longest one few points are near a point
-    turned = cloud.roll(-axis, 1).contiguous()
-    seen = some[turned[some, 0].argsort()]
-    distance = torch.empty(len(cloud), _NEIGHBOURS)
-    index = torch.empty(len(cloud), _NEIGHBOURS, dtype=torch.long)
-    neighbour_distances(turned.numpy(), seen.numpy(), _NEIGHBOURS, distance.numpy(), index.numpy())
-    own = distance.sqrt_().mean(-1)
-    usual, around = own[some].median(), own[index].mean(-1)
-    return (usual > 0) & ((own > _FAR * usual) | ((own > limit * usual) & (own > limit * around))), own
+    own, around = torch.empty(len(cloud)), torch.empty(len(cloud))
+    spacing_around(cloud.numpy(), some.numpy(), _NEIGHBOURS, own.numpy(), around.numpy())
+    return own, around
+
+
+def _sparse(own: Tensor, around: Tensor, usual: Tensor, limit: float) -> Tensor:
+    """Which points are isolated, by their spacing, that of their neighbours, and what is usual where they are."""
+    return (usual > 0) & ((own > _FAR * usual) | ((own > limit * usual) & (own > limit * around)))
+
+
+def _slope(clouds: Tensor, spacing: Tensor, some: Tensor) -> Tensor:
+    """(B, N) by how much wider the spacing of clouds (B, N, 3) is than elsewhere, as they get thinner to one side.
+
+    A plane is fitted to the logarithms of the spacing; where that says little all is 1.
+    """
+    x = clouds - clouds[:, some].mean(1, keepdim=True)
+    size = x[:, some].square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
+    x = (x / size).clamp(-2, 2)
+    logs = (
+        (spacing / spacing[:, some].median(1, keepdim=True).values.clamp(min=1e-12))
+        .clamp(*_UNEVEN_RANGE)
+        .log()
+    )
+    seen, y = x[:, some], logs[:, some] - logs[:, some].mean(1, keepdim=True)
+    seen = seen - seen.mean(1, keepdim=True)
+    square = seen.mT @ seen + 0.01 * len(some) * torch.eye(3)
+    rise = (x @ torch.linalg.solve(square, seen.mT @ y[..., None]))[..., 0]
+    steep = rise[:, some].std(1, keepdim=True) > _STEEP
+    return torch.where(steep, (_BEYOND * rise).clamp(0, _MOST_RISE).exp(), torch.ones_like(rise))
 
 
 def floor_points(points: Points, up: int) -> Tensor:

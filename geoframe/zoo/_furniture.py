@@ -7,10 +7,12 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from geoframe.zoo.deform import Scale, Shift, Step, Warp, smooth_step, stretch
-from geoframe.zoo.solids import Part, Point, block, disc, rod
+from geoframe.zoo.solids import Part, Point, block, disc, rod, slab
 from geoframe.zoo.template import Draw, Member, Structure
 
-CHAIR_LEGS = ("four_legs", "star", "pedestal", "sled", "cantilever")
+CHAIR_STYLES = ("dining", "lounge", "bar", "club")
+CHAIR_LEGS = ("four_legs", "star", "pedestal", "sled", "cantilever", "folding", "zigzag", "plinth")
+CHAIR_ARMS = ("no_arms", "arms", "sides")
 CHAIR_BACKS = ("panel", "slats", "ladder")
 TABLE_TOPS = ("rectangular", "round")
 TABLE_LEGS = ("four_legs", "pedestal", "trestle", "star")
@@ -30,6 +32,7 @@ CHAIR_PARTS = (
         "left_caster",
         "right_caster",
     ),
+    *("left_side", "right_side", "plinth", "diagonal"),
 )
 TABLE_PARTS = (
     *("top", "left_front_leg", "right_front_leg", "left_back_leg", "right_back_leg", "front_leg", "back_leg"),
@@ -40,9 +43,9 @@ TABLE_PARTS = (
 _EDGES = (-0.5, -0.36, -0.1, 0.1, 0.36, 0.5)  # edges of legs, back and column
 
 
-@lru_cache(maxsize=64)
-def chair_structure(legs: str, arms: bool, back: str) -> Structure:
-    """The canonical chair with a kind of legs, with arms or without, and a kind of back."""
+@lru_cache(maxsize=128)
+def chair_structure(legs: str, arms: str, back: str) -> Structure:
+    """The canonical chair with a kind of legs, of arms and of back."""
     parts = [Part("seat", block((-0.5, -0.08, -0.5), (0.5, 0.08, 0.5), 0.06), 0.08)]
     marks: dict[str, Point] = {
         "seat_centre": (0, 0.08, 0),
@@ -51,17 +54,22 @@ def chair_structure(legs: str, arms: bool, back: str) -> Structure:
         "seat_back_corner": (-0.49, -0.03, 0.49),
         "back_top": (-0.43, 1.1, 0),
         "back_top_corner": (-0.43, 1.08, 0.48),
-        "seat_below": (0.2, -0.08, 0),
     }
+    if legs not in ("plinth", "zigzag"):
+        marks["seat_below"] = (0.2, -0.08, 0)
     parts += _back(back)
-    if arms:
+    if arms == "arms":
         parts += [
             Part("arm", block((-0.46, 0.42, 0.40), (0.36, 0.52, 0.56), 0.045), 0.05, 0.04, pair=True),
             Part("arm_post", rod([(0.27, 0.0, 0.45), (0.27, 0.45, 0.47)], 0.055), 0.055, 0.03, pair=True),
         ]
         marks |= {"arm_front": (0.36, 0.47, 0.48), "elbow_rest": (-0.05, 0.52, 0.48)}
+    elif arms == "sides":
+        side = block((-0.46, -0.06, 0.38), (0.47, 0.52, 0.54), 0.055)
+        parts.append(Part("side", side, 0.06, 0.04, pair=True))
+        marks |= {"arm_front": (0.47, 0.47, 0.46), "elbow_rest": (-0.05, 0.52, 0.46)}
     more, feet = _CHAIR_LEGS[legs]()
-    name = f"chair/{legs}/{back}/{'arms' if arms else 'no_arms'}"
+    name = f"chair/{legs}/{back}/{arms}"
     return Structure(name, CHAIR_PARTS, tuple(parts + more), marks | feet, 0.08)
 
 
@@ -141,30 +149,138 @@ def _cantilever() -> tuple[list[Part], dict[str, Point]]:
     return [front, runner, bar], {"front_foot": (0.43, -1.0, 0.43), "back_foot": (-0.43, -1.0, 0.43)}
 
 
+def _folding() -> tuple[list[Part], dict[str, Point]]:
+    """Legs that cross, with a bar between the feet."""
+    parts = []
+    for name, x in (("front_leg", 0.43), ("back_leg", -0.43)):
+        leg = rod([(x, -0.95, 0.43), (-0.9 * x, -0.02, 0.43)], 0.05)
+        parts.append(Part(name, leg, 0.05, 0.02, pair=True))
+        parts.append(Part("crossbar", rod([(x, -0.95, -0.43), (x, -0.95, 0.43)], 0.05), 0.05, 0.02))
+    return parts, {"front_foot": (0.43, -1.0, 0.43), "back_foot": (-0.43, -1.0, 0.43)}
+
+
+def _zigzag() -> tuple[list[Part], dict[str, Point]]:
+    """A board that leads from the front of the seat to the rear of a board on the floor."""
+    outline = [
+        (0.49, 0.0),
+        (0.35, 0.0),
+        (-0.46, -0.88),
+        (-0.46, -1.0),
+        (0.46, -1.0),
+        (0.46, -0.88),
+        (-0.28, -0.88),
+    ]
+    return [Part("diagonal", slab(outline, 0.44, 0.04), 0.06, 0.03)], {
+        "front_foot": (0.46, -1.0, 0.42),
+        "back_foot": (-0.46, -1.0, 0.42),
+    }
+
+
+def _plinth() -> tuple[list[Part], dict[str, Point]]:
+    """Solid down to the floor."""
+    solid = block((-0.48, -1.0, -0.48), (0.48, 0.0, 0.48), 0.05)
+    return [Part("plinth", solid, 0.08, 0.04)], {
+        "front_foot": (0.47, -0.97, 0.44),
+        "back_foot": (-0.47, -0.97, 0.44),
+    }
+
+
 _CHAIR_LEGS: dict[str, Callable[[], tuple[list[Part], dict[str, Point]]]] = {
     "four_legs": _four_legs,
     "star": _star,
     "pedestal": _pedestal,
     "sled": _sled,
     "cantilever": _cantilever,
+    "folding": _folding,
+    "zigzag": _zigzag,
+    "plinth": _plinth,
+}
+# Of each style: ranges in metres, weights of the kinds of legs, of arms and of backs, in their order above.
+_STYLES: dict[str, dict[str, tuple[float, ...]]] = {
+    "dining": {
+        "depth": (0.36, 0.56),
+        "width": (0.36, 0.60),
+        "height": (0.34, 0.54),
+        "pad": (0.02, 0.10),
+        "arm": (0.16, 0.26),
+        "top": (0.32, 0.75),
+        "rest": (0.03, 0.07),
+        "recline": (-0.02, 0.20),
+        "curve": (0.0, 0.15),
+        "side": (0.03, 0.06),
+        "legs": (6, 2, 1, 1, 1, 1, 1, 0.3),
+        "arms": (6, 3, 1),
+        "back": (3, 2, 2),
+    },
+    "lounge": {
+        "depth": (0.48, 0.78),
+        "width": (0.48, 0.80),
+        "height": (0.20, 0.40),
+        "pad": (0.03, 0.15),
+        "arm": (0.12, 0.26),
+        "top": (0.32, 0.75),
+        "rest": (0.03, 0.14),
+        "recline": (0.10, 0.45),
+        "curve": (0.0, 0.15),
+        "side": (0.03, 0.10),
+        "legs": (5, 1, 1, 2, 1, 1, 0.5, 1),
+        "arms": (3, 3, 2),
+        "back": (4, 2, 1),
+    },
+    "bar": {
+        "depth": (0.30, 0.45),
+        "width": (0.32, 0.46),
+        "height": (0.58, 0.85),
+        "pad": (0.02, 0.08),
+        "arm": (0.06, 0.14),
+        "top": (0.10, 0.42),
+        "rest": (0.03, 0.06),
+        "recline": (0.0, 0.08),
+        "curve": (0.0, 0.15),
+        "side": (0.03, 0.05),
+        "legs": (3, 1, 3, 2, 0, 0, 0, 0),
+        "arms": (6, 1, 0),
+        "back": (3, 1, 1),
+    },
+    "club": {
+        "depth": (0.55, 0.90),
+        "width": (0.55, 0.95),
+        "height": (0.32, 0.46),
+        "pad": (0.08, 0.24),
+        "arm": (0.12, 0.34),
+        "top": (0.22, 0.62),
+        "rest": (0.06, 0.20),
+        "recline": (0.0, 0.18),
+        "curve": (0.0, 0.30),
+        "side": (0.06, 0.15),
+        "legs": (4, 1, 1, 1, 0, 0, 0, 4),
+        "arms": (1, 1, 8),
+        "back": (1, 0, 0),
+    },
 }
 
 
 def chair(draw: Draw) -> Member:
-    """A chair of drawn kind and proportions, in metres, its feet at y = 0."""
-    legs, back = draw.word("legs", CHAIR_LEGS, (5, 2, 1, 1, 1)), draw.word("back", CHAIR_BACKS, (3, 2, 2))
-    arms = draw.coin("arms", 0.4)
-    depth, width = draw("seat_depth", 0.38, 0.56), draw("seat_width", 0.38, 0.60)
-    height, pad = draw("seat_height", 0.34, 0.54), draw("seat_thickness", 0.03, 0.10)
-    arm = draw("arm_height", 0.16, 0.26)
-    top = draw("back_height", 0.36, 0.72)
-    leg, taper = draw("leg_thickness", 0.03, 0.065), draw("leg_taper", 0.55, 1.0)
-    rest, recline = draw("back_thickness", 0.03, 0.07), draw("recline", 0.0, 0.16)
-    splay = draw("splay", 0.0, 0.07) if legs in ("four_legs", "sled") else 0.0
+    """A chair of drawn style, kind and proportions, in metres, its feet at y = 0."""
+    style = _STYLES[draw.word("style", CHAIR_STYLES, (6, 3, 1, 3))]
+
+    def within(name: str, trait: str) -> float:
+        return draw(trait, *style[name])
+
+    legs, arms = draw.word("legs", CHAIR_LEGS, style["legs"]), draw.word("arms", CHAIR_ARMS, style["arms"])
+    back = draw.word("back", CHAIR_BACKS, style["back"])
+    depth, width = within("depth", "seat_depth"), within("width", "seat_width")
+    height, top = within("height", "seat_height"), within("top", "back_height")
+    pad = min(within("pad", "seat_thickness"), 0.45 * height)
+    arm = min(within("arm", "arm_height"), 0.85 * top)
+    leg, taper = draw("leg_thickness", 0.022, 0.065), draw("leg_taper", 0.55, 1.0)
+    rest, recline = within("rest", "back_thickness"), within("recline", "recline")
+    splay = draw("splay", -0.02, 0.10) if legs in ("four_legs", "sled", "folding") else 0.0
     spread = draw("base_spread", 0.75, 1.1) if legs in ("star", "pedestal") else 1.0
-    column = draw("column", 0.025, 0.05)
-    narrow, shoulder = draw("back_of_seat", 0.8, 1.0), draw("back_top_width", 0.75, 1.1)
-    arch, curve = draw("arch", -0.04, 0.10), draw("back_curve", 0.0, 0.09)
+    column = draw("column", 0.02, 0.05)
+    narrow, shoulder = draw("back_of_seat", 0.72, 1.02), draw("back_top_width", 0.75, 1.1)
+    arch, curve = top * draw("arch", -0.08, 0.25), within("curve", "back_curve")
+    side = within("side", "side_thickness") if arms == "sides" else leg
 
     def edges(half: float, inner: float, mid: float, shift: float = 0.0) -> list[float]:
         return [
@@ -204,8 +320,8 @@ def chair(draw: Draw) -> Member:
             {
                 0.0: edges(reach[width], leg * taper, column),
                 low: edges(width / 2, leg, column),
-                height: edges(width / 2, leg, 0.2 * width),
-                high: edges(shoulder * width / 2, leg, 0.2 * shoulder * width),
+                height: edges(width / 2, side, 0.2 * width),
+                high: edges(shoulder * width / 2, min(side, 0.25 * shoulder * width), 0.2 * shoulder * width),
             },
             along=1,
         ),

@@ -83,6 +83,18 @@ def test_order_and_batch_mates_do_not_matter():
     torch.testing.assert_close(pose(clouds[2:3]), pose(clouds)[2:3], atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_bins_of_the_angle_hardly_change_the_coefficients(up):
+    """With and without a gradient, by two ways: also of points on the axis, far out, and at the end of the bins."""
+    clouds = _wedges(5, 7, up).float()
+    clouds[0, :3] = 0
+    clouds[1, 0] = 3.0
+    clouds[2, :2, (up + 1) % 3], clouds[2, :2, (up + 2) % 3] = -0.5, torch.tensor([0.0, -1e-8])
+    pose = HarmonicPose(up=up)
+    binned, exact = pose.describe(clouds), pose.describe(clouds.clone().requires_grad_()).detach()
+    assert float((binned - exact).abs().max()) < 1e-3 * float(exact.abs().max())
+
+
 def test_gradient_is_that_of_the_angle():
     clouds = _wedges(3, 4)
     pose = HarmonicPose().double()

@@ -17,7 +17,7 @@ from geoframe.layers import (
     shared_mlp,
 )
 from geoframe.layers.nodes import _pool
-from geoframe.surface.clouds import box, check_clouds, gather_rows, nearest_sq
+from geoframe.surface.clouds import box, check_clouds, gather_rows, nearest_distances, nearest_sq
 from geoframe.transforms import rotation_about_axis, rotation_from_direction, sixd_to_rotation
 
 
@@ -34,6 +34,8 @@ def test_nearest_sq_is_the_naive_loop(clouds):
             gaps = [float((query[b, q] - p).square().sum()) for p in clouds[b]]
             assert d_sq[b, q] == pytest.approx(min(gaps), rel=1e-5)
             assert int(index[b, q]) == gaps.index(min(gaps))
+    torch.testing.assert_close(nearest_distances(query, clouds), d_sq.sqrt())
+    torch.testing.assert_close(nearest_distances(query.double(), clouds.double()), d_sq.sqrt().double())
 
 
 def test_gather_rows_and_box(clouds):

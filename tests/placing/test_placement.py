@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geoframe.placing.placement import Placement, misplaced, train_placement
+from geoframe.placing.placement import Placement, misplaced, train_placement, varied
 from geoframe.surface.clouds import box
 from geoframe.transforms import rotvec_to_rotation
 
@@ -36,6 +36,21 @@ def test_the_truth_undoes_what_was_done_to_a_cloud(whole):
     torch.testing.assert_close(ratio, torch.tensor([0.6, 1.0, 0.8]).expand(40, 3), atol=2e-2, rtol=0)
     angle = truth.tilt.norm(dim=-1).rad2deg()
     assert float(angle.amax()) <= 23 and float(angle.amin()) < 2
+
+
+def test_shapes_are_varied_without_losing_symmetry_wholeness_or_scale(whole):
+    both = torch.cat([whole, whole * torch.tensor([-1.0, 1, 1])], 1)
+    odd = varied(both, torch.Generator().manual_seed(3))
+    low, high = box(odd)
+    torch.testing.assert_close((high - low).amax(-1), torch.full((40,), 2.0))
+    torch.testing.assert_close(low + high, torch.zeros(40, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(odd[:, 300:], odd[:, :300] * torch.tensor([-1.0, 1, 1]), atol=1e-5, rtol=0)
+    heights = both[..., 2].round(decimals=4)
+    for i in range(0, 40, 8):  # what is higher stays higher: nothing is folded
+        order = heights[i].argsort()
+        assert bool((odd[i, order, 2].diff() > -1e-5).all())
+    moved = (odd - both).norm(dim=-1).mean(1)
+    assert float(moved.max()) > 0.15 and float(moved.min()) < 0.1
 
 
 def test_it_learns_and_what_it_says_of_clean_clouds_is_noise(whole):

@@ -50,7 +50,33 @@ def test_a_sparse_part_is_no_outlier(sphere):
     )
 
 
-def test_uneven_clouds_become_even_and_even_ones_stay(sphere):
+def test_the_thin_end_of_a_cloud_that_gets_thinner_stays_and_its_outliers_go():
+    """A tube seen from above: at its bottom a twentieth of the points of its top."""
+    g = torch.Generator().manual_seed(5)
+    height = torch.rand(20000, generator=g)
+    height = height[torch.rand(20000, generator=g) < 0.05 + 0.95 * height.square()][:800]
+    angle = 2 * torch.pi * torch.rand(800, generator=g)
+    tube = torch.stack([0.4 * angle.cos(), 0.4 * angle.sin(), 2 * height], 1)
+    stray = torch.tensor([[1.5, 0, 1.9], [0, -1.5, 1.2]])
+    lone, spacing = isolated_points(torch.cat([tube, stray])[None])
+    assert float(spacing[0, :800].max() / spacing[0, :800].median()) > 4.5  # too far off anywhere else
+    assert not bool(lone[0, :800][tube[:, 2] < 0.5].any())
+    assert float(lone[0, :800].double().mean()) < 0.01 and bool(lone[0, 800:].all())
+
+
+def test_the_spacing_is_that_of_all_pairs(sphere):
+    """The grid of the search changes nothing, whatever the spread of the points."""
+    cloud = torch.cat([sphere[0], 0.01 * sphere[1, :200], 30 * sphere[2, :20]])
+    _, spacing = isolated_points(cloud[None])
+    some = torch.linspace(0, len(cloud) - 1, 512).long()
+    far = torch.cdist(cloud.double(), cloud[some].double(), compute_mode="donot_use_mm_for_euclid_dist")
+    far[some, torch.arange(512)] = torch.inf
+    true = far.sort(1).values[:, :6].mean(1)
+    size = (cloud - cloud.median(0).values).abs().max()
+    torch.testing.assert_close(spacing[0] * size, true.float(), rtol=1e-3, atol=1e-5)
+
+
+def test_uneven_clouds_become_more_even_and_even_ones_stay(sphere):
     low = sphere.flatten(0, 1)
     low = low[low[:, 2] < 0][:60]
     high = sphere.flatten(0, 1)
@@ -58,7 +84,8 @@ def test_uneven_clouds_become_even_and_even_ones_stay(sphere):
     cloud = torch.cat([low, high])[None]
     lone, spacing = isolated_points(cloud)
     taken = cloud[0][even_index(spacing, ~lone)[0]]
-    assert 0.3 < float((taken[:, 2] < 0).double().mean()) < 0.7
+    share = 10**0.75 / (10 + 10**0.75)  # from a tenth as many points that are 10^0.5 times as far apart
+    assert float((taken[:, 2] < 0).double().mean()) == pytest.approx(share, abs=0.1)
     lone, spacing = isolated_points(sphere)
     index = even_index(spacing, torch.ones_like(lone))
     assert torch.equal(index, torch.arange(600).expand(4, -1))
