@@ -2,10 +2,11 @@
 
     python -m experiments.keypoint_confidence.ship --out DIR [--category NAME ...] [--epochs N] [--quick]
 
-Each is trained by the default recipe on the 256 procedural shapes of its category (512 chairs, which vary more, with
-50 epochs), one in eight set aside to calibrate it, and written small, a byte a weight, to OUT/CATEGORY; the run itself is kept in OUT/runs/CATEGORY, to go on with.
-results.json has the figures of `evaluate` on the 64 procedural shapes to test and, with GEOFRAME_DATA, those of the
-chairs and tables of ModelNet10. To ship them, copy the folders to geoframe/placing/categories.
+Each is trained by the default recipe on the 256 procedural shapes of its category (512 chairs of any make, 50 epochs),
+one in eight set aside to calibrate it, and written small, a byte a weight, to OUT/CATEGORY; the run itself is kept in
+OUT/runs/CATEGORY, to go on with. results.json has the figures of `evaluate` on the 64 procedural shapes to test and,
+with GEOFRAME_DATA, those of the chairs and tables of ModelNet10. To ship them, copy the folders to
+geoframe/placing/categories.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 from geoframe._files import atomic_path, to_json
 from geoframe.data import CloudSet, load_clouds
 from geoframe.models.category_keypoints import OURS, evaluate, load, train
-from geoframe.zoo.rigid import CATEGORIES
+from geoframe.zoo.rigid import CATEGORIES, sample_points
 
 
 def main() -> None:
@@ -66,9 +67,11 @@ def _shapes(category: str, quick: bool) -> CloudSet:
     """The procedural shapes to train on."""
     if quick:
         return load_clouds("procedural", category, limit=64)
-    sets = [load_clouds("procedural", category, seed=s) for s in range(2 if category == "chair" else 1)]
-    names = tuple(name for some in sets for name in some.names)
-    return CloudSet(torch.cat([some.points for some in sets]), names, sets[0].up)
+    if category != "chair":
+        return load_clouds("procedural", category)
+    numbers = [1000 * i + j for i in range(2) for j in range(256)]
+    points = torch.stack([sample_points(category, i, 1024, wide=True)[0] for i in numbers])
+    return CloudSet(points.float(), tuple(f"{category}_{i}" for i in numbers), 1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import numpy as np
 
 from geoframe._compiled import compiled_sums
 
-
 _CELLS = 12  # a side of the grid
 
 

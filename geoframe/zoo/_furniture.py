@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from geoframe.zoo.deform import Scale, Shift, Step, Warp, smooth_step, stretch
@@ -195,92 +196,150 @@ _CHAIR_LEGS: dict[str, Callable[[], tuple[list[Part], dict[str, Point]]]] = {
     "zigzag": _zigzag,
     "plinth": _plinth,
 }
-# Of each style: ranges in metres, weights of the kinds of legs, of arms and of backs, in their order above.
-_STYLES: dict[str, dict[str, tuple[float, ...]]] = {
-    "dining": {
-        "depth": (0.36, 0.56),
-        "width": (0.36, 0.60),
-        "height": (0.34, 0.54),
-        "pad": (0.02, 0.10),
-        "arm": (0.16, 0.26),
-        "top": (0.32, 0.75),
-        "rest": (0.03, 0.07),
-        "recline": (-0.02, 0.20),
-        "curve": (0.0, 0.15),
-        "side": (0.03, 0.06),
-        "legs": (6, 2, 1, 1, 1, 1, 1, 0.3),
-        "arms": (6, 3, 1),
-        "back": (3, 2, 2),
-    },
-    "lounge": {
-        "depth": (0.48, 0.78),
-        "width": (0.48, 0.80),
-        "height": (0.20, 0.40),
-        "pad": (0.03, 0.15),
-        "arm": (0.12, 0.26),
-        "top": (0.32, 0.75),
-        "rest": (0.03, 0.14),
-        "recline": (0.10, 0.45),
-        "curve": (0.0, 0.15),
-        "side": (0.03, 0.10),
-        "legs": (5, 1, 1, 2, 1, 1, 0.5, 1),
-        "arms": (3, 3, 2),
-        "back": (4, 2, 1),
-    },
-    "bar": {
-        "depth": (0.30, 0.45),
-        "width": (0.32, 0.46),
-        "height": (0.58, 0.85),
-        "pad": (0.02, 0.08),
-        "arm": (0.06, 0.14),
-        "top": (0.10, 0.42),
-        "rest": (0.03, 0.06),
-        "recline": (0.0, 0.08),
-        "curve": (0.0, 0.15),
-        "side": (0.03, 0.05),
-        "legs": (3, 1, 3, 2, 0, 0, 0, 0),
-        "arms": (6, 1, 0),
-        "back": (3, 1, 1),
-    },
-    "club": {
-        "depth": (0.55, 0.90),
-        "width": (0.55, 0.95),
-        "height": (0.32, 0.46),
-        "pad": (0.08, 0.24),
-        "arm": (0.12, 0.34),
-        "top": (0.22, 0.62),
-        "rest": (0.06, 0.20),
-        "recline": (0.0, 0.18),
-        "curve": (0.0, 0.30),
-        "side": (0.06, 0.15),
-        "legs": (4, 1, 1, 1, 0, 0, 0, 4),
-        "arms": (1, 1, 8),
-        "back": (1, 0, 0),
-    },
+
+
+@dataclass(frozen=True)
+class _Style:
+    """How chairs of a style are drawn: weights of the kinds, in the order of their names; ranges of sizes in metres."""
+
+    legs: tuple[float, ...]
+    arms: tuple[float, ...]
+    back: tuple[float, ...]
+    sizes: dict[str, tuple[float, float]]
+
+
+_STYLES = {
+    "dining": _Style(
+        legs=(6, 2, 1, 1, 1, 1, 1, 0.3),
+        arms=(6, 3, 1),
+        back=(3, 2, 2),
+        sizes={
+            "depth": (0.36, 0.56),
+            "width": (0.36, 0.60),
+            "height": (0.34, 0.54),
+            "pad": (0.02, 0.10),
+            "arm": (0.16, 0.26),
+            "top": (0.32, 0.75),
+            "rest": (0.03, 0.07),
+            "recline": (-0.02, 0.20),
+            "curve": (0.0, 0.15),
+            "side": (0.03, 0.06),
+        },
+    ),
+    "lounge": _Style(
+        legs=(5, 1, 1, 2, 1, 1, 0.5, 1),
+        arms=(3, 3, 2),
+        back=(4, 2, 1),
+        sizes={
+            "depth": (0.48, 0.78),
+            "width": (0.48, 0.80),
+            "height": (0.20, 0.40),
+            "pad": (0.03, 0.15),
+            "arm": (0.12, 0.26),
+            "top": (0.32, 0.75),
+            "rest": (0.03, 0.14),
+            "recline": (0.10, 0.45),
+            "curve": (0.0, 0.15),
+            "side": (0.03, 0.10),
+        },
+    ),
+    "bar": _Style(
+        legs=(3, 1, 3, 2, 0, 0, 0, 0),
+        arms=(6, 1, 0),
+        back=(3, 1, 1),
+        sizes={
+            "depth": (0.30, 0.45),
+            "width": (0.32, 0.46),
+            "height": (0.58, 0.85),
+            "pad": (0.02, 0.08),
+            "arm": (0.06, 0.14),
+            "top": (0.10, 0.42),
+            "rest": (0.03, 0.06),
+            "recline": (0.0, 0.08),
+            "curve": (0.0, 0.15),
+            "side": (0.03, 0.05),
+        },
+    ),
+    "club": _Style(
+        legs=(4, 1, 1, 1, 0, 0, 0, 4),
+        arms=(1, 1, 8),
+        back=(1, 0, 0),
+        sizes={
+            "depth": (0.55, 0.90),
+            "width": (0.55, 0.95),
+            "height": (0.32, 0.46),
+            "pad": (0.08, 0.24),
+            "arm": (0.12, 0.34),
+            "top": (0.22, 0.62),
+            "rest": (0.06, 0.20),
+            "recline": (0.0, 0.18),
+            "curve": (0.0, 0.30),
+            "side": (0.06, 0.15),
+        },
+    ),
 }
 
 
 def chair(draw: Draw) -> Member:
-    """A chair of drawn style, kind and proportions, in metres, its feet at y = 0."""
+    """A chair of drawn kind and proportions, in metres, its feet at y = 0."""
+    legs = draw.word("legs", CHAIR_LEGS[:5], (5, 2, 1, 1, 1))
+    back = draw.word("back", CHAIR_BACKS, (3, 2, 2))
+    arms = "arms" if draw.coin("arms", 0.4) else "no_arms"
+    x = {
+        "depth": draw("seat_depth", 0.38, 0.56),
+        "width": draw("seat_width", 0.38, 0.60),
+        "height": draw("seat_height", 0.34, 0.54),
+        "pad": draw("seat_thickness", 0.03, 0.10),
+        "arm": draw("arm_height", 0.16, 0.26),
+        "top": draw("back_height", 0.36, 0.72),
+        "leg": draw("leg_thickness", 0.03, 0.065),
+        "taper": draw("leg_taper", 0.55, 1.0),
+        "rest": draw("back_thickness", 0.03, 0.07),
+        "recline": draw("recline", 0.0, 0.16),
+        "splay": draw("splay", 0.0, 0.07) if legs in ("four_legs", "sled") else 0.0,
+        "spread": draw("base_spread", 0.75, 1.1) if legs in ("star", "pedestal") else 1.0,
+        "column": draw("column", 0.025, 0.05),
+        "narrow": draw("back_of_seat", 0.8, 1.0),
+        "shoulder": draw("back_top_width", 0.75, 1.1),
+        "arch": draw("arch", -0.04, 0.10),
+        "curve": draw("back_curve", 0.0, 0.09),
+    }
+    return Member(chair_structure(legs, arms, back), _chair_warp(x | {"side": x["leg"]}), draw.traits)
+
+
+def any_chair(draw: Draw) -> Member:
+    """A chair of any make: to dine, to lounge, at a bar or of a club, in metres, its feet at y = 0.
+
+    Seats may be twice as wide, deep or high as others, sides and bases solid, legs crossed, backs bent around the seat.
+    """
     style = _STYLES[draw.word("style", CHAIR_STYLES, (6, 3, 1, 3))]
 
-    def within(name: str, trait: str) -> float:
-        return draw(trait, *style[name])
+    def size(name: str, trait: str) -> float:
+        return draw(trait, *style.sizes[name])
 
-    legs, arms = draw.word("legs", CHAIR_LEGS, style["legs"]), draw.word("arms", CHAIR_ARMS, style["arms"])
-    back = draw.word("back", CHAIR_BACKS, style["back"])
-    depth, width = within("depth", "seat_depth"), within("width", "seat_width")
-    height, top = within("height", "seat_height"), within("top", "back_height")
-    pad = min(within("pad", "seat_thickness"), 0.45 * height)
-    arm = min(within("arm", "arm_height"), 0.85 * top)
-    leg, taper = draw("leg_thickness", 0.022, 0.065), draw("leg_taper", 0.55, 1.0)
-    rest, recline = within("rest", "back_thickness"), within("recline", "recline")
-    splay = draw("splay", -0.02, 0.10) if legs in ("four_legs", "sled", "folding") else 0.0
-    spread = draw("base_spread", 0.75, 1.1) if legs in ("star", "pedestal") else 1.0
-    column = draw("column", 0.02, 0.05)
-    narrow, shoulder = draw("back_of_seat", 0.72, 1.02), draw("back_top_width", 0.75, 1.1)
-    arch, curve = top * draw("arch", -0.08, 0.25), within("curve", "back_curve")
-    side = within("side", "side_thickness") if arms == "sides" else leg
+    legs, arms = draw.word("legs", CHAIR_LEGS, style.legs), draw.word("arms", CHAIR_ARMS, style.arms)
+    back = draw.word("back", CHAIR_BACKS, style.back)
+    x = {"depth": size("depth", "seat_depth"), "width": size("width", "seat_width")}
+    x |= {"height": size("height", "seat_height"), "top": size("top", "back_height")}
+    x["pad"] = min(size("pad", "seat_thickness"), 0.45 * x["height"])
+    x["arm"] = min(size("arm", "arm_height"), 0.85 * x["top"])
+    x |= {"leg": draw("leg_thickness", 0.022, 0.065), "taper": draw("leg_taper", 0.55, 1.0)}
+    x |= {"rest": size("rest", "back_thickness"), "recline": size("recline", "recline")}
+    x["splay"] = draw("splay", -0.02, 0.10) if legs in ("four_legs", "sled", "folding") else 0.0
+    x["spread"] = draw("base_spread", 0.75, 1.1) if legs in ("star", "pedestal") else 1.0
+    x["column"] = draw("column", 0.02, 0.05)
+    x |= {"narrow": draw("back_of_seat", 0.72, 1.02), "shoulder": draw("back_top_width", 0.75, 1.1)}
+    x |= {"arch": x["top"] * draw("arch", -0.08, 0.25), "curve": size("curve", "back_curve")}
+    x["side"] = size("side", "side_thickness") if arms == "sides" else x["leg"]
+    return Member(chair_structure(legs, arms, back), _chair_warp(x), draw.traits)
+
+
+def _chair_warp(x: dict[str, float]) -> Warp:
+    """From the canonical chair to one of given sizes in metres."""
+    depth, width, height, leg, side = (x[name] for name in ("depth", "width", "height", "leg", "side"))
+    shoulder, column, thin, curve, narrow = (
+        x[name] for name in ("shoulder", "column", "taper", "curve", "narrow")
+    )
 
     def edges(half: float, inner: float, mid: float, shift: float = 0.0) -> list[float]:
         return [
@@ -292,22 +351,21 @@ def chair(draw: Draw) -> Member:
             shift + half,
         ]
 
-    low, high = height - pad, height + top
-    foot = spread if legs in ("star", "pedestal") else 1.0
-    reach = {s: foot * s / 2 + splay for s in (depth, width)}
-    rear = [-depth / 2, -depth / 2 + rest, -column, column, depth / 2 - leg, depth / 2]
-    upright = [x - recline for x in rear]
+    low, high = height - x["pad"], height + x["top"]
+    reach = {s: x["spread"] * s / 2 + x["splay"] for s in (depth, width)}
+    rear = [-depth / 2, -depth / 2 + x["rest"], -column, column, depth / 2 - leg, depth / 2]
+    upright = [place - x["recline"] for place in rear]
     tall = [
-        [0.0, 0.05, low, height, height + arm, high + arch * (1 - (2 * z) ** 2)]
-        for z in (x / 8 for x in range(-4, 5))
+        [0.0, 0.05, low, height, height + x["arm"], high + x["arch"] * (1 - (2 * z) ** 2)]
+        for z in (i / 8 for i in range(-4, 5))
     ]
     steps: list[Step] = [
-        stretch(1, (-1, -0.86, -0.08, 0.08, 0.47, 1.1), {x / 8: tall[x + 4] for x in range(-4, 5)}, along=2),
+        stretch(1, (-1, -0.86, -0.08, 0.08, 0.47, 1.1), {i / 8: tall[i + 4] for i in range(-4, 5)}, along=2),
         stretch(
             0,
             _EDGES,
             {
-                0.0: edges(reach[depth], leg * taper, column),
+                0.0: edges(reach[depth], leg * thin, column),
                 low: edges(depth / 2, leg, column),
                 height: rear,
                 high: upright,
@@ -318,7 +376,7 @@ def chair(draw: Draw) -> Member:
             2,
             _EDGES,
             {
-                0.0: edges(reach[width], leg * taper, column),
+                0.0: edges(reach[width], leg * thin, column),
                 low: edges(width / 2, leg, column),
                 height: edges(width / 2, side, 0.2 * width),
                 high: edges(shoulder * width / 2, min(side, 0.25 * shoulder * width), 0.2 * shoulder * width),
@@ -328,7 +386,7 @@ def chair(draw: Draw) -> Member:
         Shift(0, lambda p: curve * (2 * p[:, 2] / width) ** 2 * smooth_step(p[:, 1], height, height + 0.2)),
         Scale(2, lambda p: 1 + (1 - narrow) * (p[:, 0] / depth).clamp(-0.5, 0.5)),
     ]
-    return Member(chair_structure(legs, arms, back), Warp(tuple(steps)), draw.traits)
+    return Warp(tuple(steps))
 
 
 @lru_cache(maxsize=16)

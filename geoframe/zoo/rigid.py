@@ -17,6 +17,7 @@ _MAKERS: dict[str, Callable[[Draw], Member]] = {
     "car": _car.car,
     "motorbike": _motorbike.motorbike,
 }
+_WIDER: dict[str, Callable[[Draw], Member]] = {"chair": _furniture.any_chair}
 _PARTS = {
     "chair": _furniture.CHAIR_PARTS,
     "table": _furniture.TABLE_PARTS,
@@ -27,18 +28,21 @@ _PARTS = {
 CATEGORIES = tuple(_MAKERS)
 
 
-def sample(category: str, seed: int) -> Member:
+def sample(category: str, seed: int, *, wide: bool = False) -> Member:
     """One member of a category; the same seed gives the same shape.
 
     Args:
         category: one of `CATEGORIES`.
         seed: at least 0.
+        wide: chairs of any make: armchairs, bar stools, folding ones and so on, instead of such as stand at a table.
+            The other categories have one variety.
 
     Raises:
         ValueError: unknown category, negative seed.
     """
     check_choice(category, CATEGORIES, "category")
-    return _MAKERS[category](Draw(category, check_int(seed, "seed", low=0)))
+    make = _WIDER.get(category, _MAKERS[category]) if wide else _MAKERS[category]
+    return make(Draw(category, check_int(seed, "seed", low=0)))
 
 
 def part_names(category: str) -> tuple[str, ...]:
@@ -47,17 +51,20 @@ def part_names(category: str) -> tuple[str, ...]:
     return _PARTS[category]
 
 
-def sample_points(category: str, seed: int, n_points: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Random points spread evenly over the surface of ``sample(category, seed)``.
+def sample_points(
+    category: str, seed: int, n_points: int, *, wide: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Random points spread evenly over the surface of ``sample(category, seed, wide=wide)``.
 
     Args:
         category: one of `CATEGORIES`.
         seed: of the shape and of the points, at least 0.
         n_points: how many.
+        wide: see `sample`.
 
     Returns:
         points: (n_points, 3) float64.
         canonical: (n_points, 3), equal for corresponding points of all members.
         label: (n_points,) int64 into `part_names(category)`.
     """
-    return surface_points(sample(category, seed), n_points, seed)
+    return surface_points(sample(category, seed, wide=wide), n_points, seed)

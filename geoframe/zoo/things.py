@@ -23,7 +23,6 @@ from geoframe.zoo.template import Member, surface_mesh
 THINGS = (*CATEGORIES, "head")
 SIZE = 3000  # vertices of their surfaces, where nothing is said
 _VERSION = 1  # of what the disk cache holds: raise it when meshes are made in another way
-_VERSIONS = {"chair": 2}  # of the categories whose members were drawn anew
 _USUAL = {
     "car": "car",
     "chair": "chair/four_legs/slats/no_arms",
@@ -101,8 +100,7 @@ def thing_mesh(category: str, structure: str | None = None, n_verts: int | None 
     check_choice(category, THINGS, "category")
     structure, n_verts = structure or _USUAL[category], SIZE if n_verts is None else n_verts
     member = _first_of(category, structure)
-    version = _VERSIONS.get(category, _VERSION)
-    x = cached_arrays(("thing", version, structure, n_verts), lambda: _arrays(member, n_verts))
+    x = cached_arrays(("thing", _VERSION, structure, n_verts), lambda: _arrays(member, n_verts))
     landmarks = dict(zip(x["names"].tolist(), x["landmarks"].tolist(), strict=True))
     parts = (x["canonical"], x["verts"], x["faces"], x["parts"])
     return ThingMesh(*parts, member.structure.labels, landmarks, x["symmetry"])

@@ -10,10 +10,14 @@ import geoframe
 from geoframe._templates import template_symmetry
 from geoframe.surface import Mesh, health
 from geoframe.surface.implicit import project
+from geoframe.zoo._furniture import CHAIR_ARMS, CHAIR_BACKS, CHAIR_LEGS, CHAIR_STYLES, chair_structure
+from geoframe.zoo.deform import Warp
 from geoframe.zoo.rigid import CATEGORIES, part_names, sample, sample_points
 from geoframe.zoo.template import (
+    Member,
     MemberMesh,
     counterpart,
+    draft,
     landmark_points,
     member_correspondence,
     mirror_image,
@@ -23,8 +27,8 @@ from geoframe.zoo.template import (
 pytestmark = pytest.mark.xdist_group("chairs")  # its tests share what is slow to make
 
 # seeds of members of one structure, and of two that differ
-SAME = {"chair": (7, 14), "table": (1, 10), "aeroplane": (4, 5), "car": (1, 16), "motorbike": (1, 2)}
-ARMS, NO_ARMS = 13, 7  # chairs, else alike: four legs and a panel
+SAME = {"chair": (2, 3), "table": (1, 10), "aeroplane": (4, 5), "car": (1, 16), "motorbike": (1, 2)}
+ARMS, NO_ARMS = 7, 13  # chairs, else alike: four legs and a panel
 
 
 def smallest_angles(mesh: Mesh) -> np.ndarray:
@@ -135,6 +139,38 @@ def test_absent_parts_have_no_counterpart(chairs: tuple[MemberMesh, MemberMesh])
     home, back = counterpart(with_arms.member, without.member.warp.inverse(samples.points))
     assert torch.equal(back, torch.ones_like(back))
     torch.testing.assert_close(home, with_arms.mesh.verts, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("kinds", [("folding", "sides"), ("zigzag", "no_arms"), ("plinth", "arms")])
+def test_chairs_of_every_make_are_one_solid(kinds: tuple[str, str]) -> None:
+    member = Member(chair_structure(*kinds, "panel"), Warp(()), {})
+    mesh, part = draft(member)
+    found = health(mesh)
+    assert found.is_closed and found.n_components == 1 and found.facing == "outward"
+    names = {part_names("chair")[i] for i in part.unique().tolist()}
+    assert {p.name for p in member.structure.parts if not p.pair} <= names
+    assert {
+        f"{side}_{p.name}" for p in member.structure.parts if p.pair for side in ("left", "right")
+    } <= names
+    marks = landmark_points(member.structure)
+    assert float(member.structure.field(marks).abs().max()) < 1e-6
+    meant = torch.tensor(list(member.structure.landmarks.values()), dtype=torch.float64)
+    assert float((marks - meant).norm(dim=1).max()) < 0.12
+
+
+def test_proportions_of_many_chairs_fit_together() -> None:
+    """Knots of the warps increase whatever is drawn, and the kinds that are drawn are all there."""
+    traits = [sample("chair", seed, wide=True).traits for seed in range(300)]
+    for name, kinds in (
+        ("style", CHAIR_STYLES),
+        ("legs", CHAIR_LEGS),
+        ("arms", CHAIR_ARMS),
+        ("back", CHAIR_BACKS),
+    ):
+        assert {t[name] for t in traits} == set(kinds)
+    heights = torch.tensor([float(t["seat_height"]) for t in traits])
+    assert float(heights.min()) < 0.3 and float(heights.max()) > 0.7
+    assert sample("table", 3, wide=True).traits == sample("table", 3).traits
 
 
 def test_landmarks_stay_at_every_size(chairs: tuple[MemberMesh, MemberMesh]) -> None:
