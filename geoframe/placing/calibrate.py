@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -173,20 +174,15 @@ def _seen(
         found = model(p, torch.eye(3).expand(len(p), 3, 3))
         found = found._replace(keypoints=metrics.merged(found.keypoints, group))
         keypoints.append(found.keypoints)
-        told.append(evidence(model, placement, _OneOfEach(occupancies, f), p, found))
+        told.append(evidence(model, placement, partial(_judged, occupancies, f), p, found))
         gaps.append(keypoint_gaps(found.keypoints, found.nodes, p))
     return torch.cat(keypoints), torch.cat(told), torch.cat(gaps)
 
 
-class _OneOfEach(NamedTuple):
-    """Clouds judged each by one of several models of where points lie."""
-
-    models: list[Occupancy]
-    which: Tensor
-
-    def __call__(self, points: Tensor) -> Tensor:
-        out = points.new_zeros(len(points), 2)
-        for i in self.which.unique().tolist():
-            rows = self.which == i
-            out[rows] = self.models[i](points[rows])
-        return out
+def _judged(models: list[Occupancy], which: Tensor, points: Tensor) -> Tensor:
+    """(B, 2) of clouds (B, N, 3), each judged by one of several models of where points lie, `which` (B,)."""
+    out = points.new_zeros(len(points), 2)
+    for i in which.unique().tolist():
+        rows = which == i
+        out[rows] = models[i](points[rows])
+    return out

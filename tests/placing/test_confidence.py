@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from geoframe.placing.calibrate import _KINDS, _alike, _occupancy_without, _OneOfEach, _plan
+from geoframe.placing.calibrate import _KINDS, _alike, _judged, _occupancy_without, _plan
 from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
 from geoframe.transforms import rotation_about_axis
 
@@ -125,7 +125,7 @@ def test_clouds_are_judged_by_what_was_learned_from_the_others():
     whole = 2 * torch.rand(24, 200, 3, generator=g) - 1
     whole[5, :, 2] = whole[5, :, 2].sign() * 0.98  # one of the second part is like no other
     models = [_occupancy_without(whole, part) for part in range(4)]
-    judged = _OneOfEach(models, torch.arange(24) % 4)(whole)
+    judged = _judged(models, torch.arange(24) % 4, whole)
     assert int(judged[:, 0].argmax()) == 5
     for i in (5, 6):
         torch.testing.assert_close(judged[i], models[i % 4](whole[i : i + 1])[0])

@@ -146,7 +146,9 @@ def test_chairs_of_every_make_are_one_solid(kinds: tuple[str, str]) -> None:
     member = Member(chair_structure(*kinds, "panel"), Warp(()), {})
     mesh, part = draft(member)
     found = health(mesh)
-    assert found.n_components == 2 and not len(found.nonmanifold_edges)  # each half is in one piece, and they meet:
+    assert found.n_components == 2 and not len(
+        found.nonmanifold_edges
+    )  # each half is in one piece, and they meet:
     edges = torch.cat([mesh.faces[:, [i, (i + 1) % 3]] for i in range(3)]).sort(1).values
     edge, count = edges.unique(dim=0, return_counts=True)
     assert bool((count <= 2).all()) and float(mesh.verts[edge[count == 1], 2].abs().max()) < 1e-9
