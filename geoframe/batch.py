@@ -273,7 +273,7 @@ def _prepare(file: Path, k: int | None, landmarks: tuple[int, ...], kept: Path) 
     import torch
 
     from geoframe.canonical import load_surface
-    from geoframe.maps.match import prepare
+    from geoframe.maps.ready import prepare
 
     if not kept.is_dir():
         with contextlib.suppress(Exception):

@@ -20,8 +20,9 @@ from experiments.verdict.surfaces import Pair, real_pairs, zoo_animals, zoo_pair
 from geoframe._files import atomic_path, to_json
 from geoframe.maps.candidates import Candidate, ranked
 from geoframe.maps.evidence import Evidence
-from geoframe.maps.match import PROBES, default_size, measures
+from geoframe.maps.match import measures
 from geoframe.maps.quality import GeodesicDistortion
+from geoframe.maps.ready import PROBES, default_size
 from geoframe.maps.refine import chosen, refined
 from geoframe.maps.starts import Pair as Surfaces
 from geoframe.maps.starts import starts_from_named_landmarks, starts_from_shape

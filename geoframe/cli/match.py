@@ -12,6 +12,7 @@ from geoframe.cli._common import (
     read_pairs,
     save_json,
     shared_landmarks,
+    slow_imports,
     warn,
 )
 
@@ -45,12 +46,13 @@ def match(
     """
     from dataclasses import replace
 
-    from geoframe import maps
-    from geoframe._check import check_index
-    from geoframe._files import staged_folder
-    from geoframe.surface import check_landmarks
-    from geoframe.viz.match_page import write_report
-    from geoframe.viz.surfaces import draw_match, save_picture
+    with slow_imports():
+        from geoframe import maps
+        from geoframe._check import check_index
+        from geoframe._files import staged_folder
+        from geoframe.surface import check_landmarks
+        from geoframe.viz.match_page import write_report
+        from geoframe.viz.surfaces import draw_match, save_picture
 
     (mesh1, made1), (mesh2, made2) = _surface(source, "surface 1"), _surface(target, "surface 2")
     sizes = (mesh1.n_verts, mesh2.n_verts)

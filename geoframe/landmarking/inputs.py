@@ -16,8 +16,10 @@ from torch import Tensor
 
 from geoframe._types import Floats, Ints
 from geoframe.canonical.surface import Surface
+from geoframe.nearest import nearest
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.operators import gradient
+from geoframe.surface.sampling import farthest_points, spread_vertices
 
 SAMPLES = 1024  # vertices that the network sees: those of its training surfaces are 600 to 1,200
 HEAT_TIMES = np.geomspace(0.004, 0.3, 8)  # in units of the area; 128 eigenfunctions resolve 0.003 and more
@@ -141,7 +143,7 @@ def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) 
         ValueError: the surface has no area.
     """
     core = _Core.of(surface, k)
-    some, share = _spread(core.middle, core.mass, n_samples)
+    some, share = _spread(surface, core.mass, n_samples)
     even, odd, place, normal = core.at(some)
     along, across = _frame(normal)
     slope = core.size * _gradient_at(surface, some, core.vecs)
@@ -151,15 +153,18 @@ def network_inputs(surface: Surface, k: int = 128, *, n_samples: int = SAMPLES) 
     return Inputs(*tensors, torch.as_tensor(some))  # type: ignore[call-arg]  # mypy counts the star as all
 
 
-def _spread(x: Floats, mass: Floats, n: int) -> tuple[Ints, Floats]:
-    """About `n` vertices (S,), evenly spread, and the mass (S,) nearest to each."""
-    from geoframe.landmarking._spread import spread_vertices  # compiled: only where it is needed
-
+def _spread(surface: Surface, mass: Floats, n: int) -> tuple[Ints, Floats]:
+    """About `n` vertices (S,) with area, evenly spread, and the mass (S,) nearest to each."""
     used = np.flatnonzero(mass > 0)
     if len(used) <= 1.33 * n:
         return used, mass[used]
-    chosen, share = spread_vertices(x[used], mass[used], n)
-    return used[chosen], share
+    if len(used) == surface.n_verts:
+        chosen = spread_vertices(surface, n)  # which the surface keeps
+    else:
+        at = torch.as_tensor(used, device=surface.device)
+        chosen = at[farthest_points(surface.verts.detach()[at], n)]
+    near = nearest(surface.verts.detach(), surface.verts.detach()[chosen])[0]
+    return chosen.cpu().numpy(), np.bincount(near.cpu().numpy(), mass, minlength=n).astype(np.float64)
 
 
 def _heat(vals: Floats, vecs: Floats) -> Floats:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from geoframe._check import as_tensor, check_int
+from geoframe._check import as_tensor
 from geoframe._threads import together
 from geoframe.canonical.surface import Surface
-from geoframe.landmarking.inputs import local_shape
-from geoframe.landmarking.predict import NOISE_SIZE, without_noise
 from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.clouds import as_surface
 from geoframe.maps.convert import p2p_to_fmap
-from geoframe.maps.evidence import Evidence, named_landmarks
+from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.parts import Part, carried_back, main_part
 from geoframe.maps.precise import BarycentricMap, points_near
-from geoframe.maps.proxy import Proxy, proxy
+from geoframe.maps.proxy import Proxy
 from geoframe.maps.quality import (
     GeodesicDistortion,
     coverage,
@@ -32,11 +30,11 @@ from geoframe.maps.quality import (
     flipped_triangles,
     orthogonality,
 )
+from geoframe.maps.ready import PROBES, ready
 from geoframe.maps.refine import FINE, Refined, chosen, refined
 from geoframe.maps.starts import (
-    PER_FUNCTION,
-    SAMPLES,
     Pair,
+    Start,
     in_a_plane,
     oriented_start,
     starts_from_landmarks,
@@ -50,8 +48,6 @@ from geoframe.surface.sampling import spread_vertices
 
 Progress = Callable[[str, float], None]
 
-MOST = 256  # eigenfunctions by default
-PROBES = 100  # vertices of each surface between which distances are compared
 RETURNS = 500  # vertices whose way to the other surface and back is measured
 
 
@@ -169,20 +165,12 @@ def match(
     if precise:
         _check_whole(parts, mesh1)
     tell("eigenbases and distances", 0.0)
-    proxies, k, notes = _ready(parts, k, pairs)
+    proxies, k, notes = ready(parts, k, pairs)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
     tell("starts", 0.3)
     one, two = (p.surface for p in proxies)
     pair = Pair.of(one, two, k)
-    evidence = Evidence.of(one, two, GeodesicDistortion(one, two, n=PROBES))
-    more = None
-    if small is not None:
-        starts, more = starts_from_landmarks(pair, small), partial(oriented_start, pair, small)
-        if in_a_plane(pair, small):
-            starts, more = [*starts, more()], None
-    else:
-        named, shaped = together(lambda: starts_from_named_landmarks(pair), lambda: starts_from_shape(pair))
-        starts = [*named, *shaped]
+    evidence, starts, more = _begun(pair, small)
     tell("candidates", 0.4)
     candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
     tell("refinement", 0.5)
@@ -207,6 +195,23 @@ def match(
     return found
 
 
+def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start], Callable[[], Start] | None]:
+    """What maps are compared with, the starts, and what makes one more start where it may be needed."""
+
+    def evidence() -> Evidence:
+        return Evidence.of(pair.one, pair.two, GeodesicDistortion(pair.one, pair.two, n=PROBES))
+
+    found: list[Any]
+    if landmarks is None:
+        found = together(evidence, lambda: starts_from_shape(pair), lambda: starts_from_named_landmarks(pair))
+        return found[0], [*found[2], *found[1]], None
+    more = partial(oriented_start, pair, landmarks)
+    found = together(evidence, lambda: starts_from_landmarks(pair, landmarks))
+    if in_a_plane(pair, landmarks):
+        return found[0], [*found[1], more()], None
+    return found[0], found[1], more
+
+
 def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
     """Points inside triangles need triangles of the user's, and surfaces of which nothing was left out or joined."""
     if isinstance(mesh1, PointCloud):
@@ -217,37 +222,6 @@ def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
             f"precise: expected surfaces of one piece without seams, found: {notes}; repair them first "
             "(geoframe.repair)"
         )
-
-
-def _ready(
-    parts: list[Part], k: int | None, landmarks: Tensor | None
-) -> tuple[list[Proxy], int, list[tuple[str, ...]]]:
-    """Proxies of the parts with all computed that needs one surface alone, smoothed where there is noise; how many
-    eigenfunctions both have; and notes on each."""
-
-    def one(i: int) -> tuple[Proxy, int, tuple[str, ...]]:
-        of = proxy(parts[i].surface)
-        own = default_size(of.surface) if k is None else check_int(k, "k", low=3)
-        of, told = _without_noise(of, own, f"surface {i + 1}")
-        _compute(of.surface, own, None if landmarks is None else of.cell[landmarks[:, i]])
-        return of, own, told
-
-    if parts[0].surface is parts[1].surface:  # what is kept for one is there for the other
-        found = [one(0), one(1)]
-    else:
-        found = together(lambda: one(0), lambda: one(1))
-    proxies, own, notes = zip(*found, strict=True)
-    return list(proxies), min(own), list(notes)
-
-
-def _compute(surface: Surface, k: int, landmarks: Tensor | None) -> None:
-    """What maps need of a surface, so that it is kept: samples, distances, its shape and its named landmarks."""
-    spread_vertices(surface, max(SAMPLES, PER_FUNCTION * k))
-    surface.distances(spread_vertices(surface, PROBES))
-    if landmarks is not None and len(landmarks):
-        surface.distances(landmarks)
-    local_shape(surface)
-    named_landmarks(surface)
 
 
 def _in_the_file(
@@ -270,24 +244,6 @@ def _in_the_file(
         "basis2": parts[1].basis(basis2),
         "precise_21": points,
     }
-
-
-def _without_noise(of: Proxy, k: int, name: str) -> tuple[Proxy, tuple[str, ...]]:
-    """The same, with its k eigenfunctions computed; where noise crumples it with smoothed positions, and a note."""
-    of.surface.basis(_both(k, of.surface))
-    smooth = without_noise(of.surface, NOISE_SIZE)
-    if smooth is of.surface:
-        return of, ()
-    smooth.basis(_both(k, smooth))
-    whole = smooth if of.is_whole else of.whole
-    return replace(of, surface=smooth, whole=whole), (
-        f"{name} is crumpled by noise: it was matched smoothed",
-    )
-
-
-def _both(k: int, surface: Surface) -> int:
-    """How many eigenfunctions serve k and the search for noise: the larger first, the smaller is a truncation."""
-    return max(k, min(NOISE_SIZE, int((surface.laplacian[1] > 0).sum())))
 
 
 def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
@@ -339,40 +295,6 @@ def _landmark_pairs(landmarks: Tensor, part1: Part, part2: Part) -> Tensor:
             "match the components one by one"
         )
     return _each_once(pairs[inside])
-
-
-def prepare(surface: Surface, *, k: int | None = None, landmarks: Tensor | None = None) -> None:
-    """Compute what a `match` needs of a surface by itself, so that the surface keeps it for all its matches.
-
-    Args:
-        surface: any surface; the part of it that is matched is what is prepared.
-        k: number of eigenfunctions, as in `match`.
-        landmarks: (L,) vertices that will be landmarks, or None.
-
-    Raises:
-        ValueError: as `match`.
-    """
-    part = main_part(surface)
-    one = proxy(part.surface).surface
-    one.basis(_both(default_size(one) if k is None else check_int(k, "k", low=3), one))
-    one.distances(spread_vertices(one, PROBES))
-    if landmarks is not None and len(landmarks):
-        inside = part.number[landmarks]
-        one.distances(proxy(part.surface).cell[inside[inside >= 0]])
-
-
-def default_size(mesh: Mesh) -> int:
-    """How many eigenfunctions `match` takes of a mesh, its partner allowing.
-
-    Raises:
-        ValueError: the mesh is too small to be matched.
-    """
-    n = len(torch.unique(mesh.faces))
-    if n < 9:
-        raise ValueError(
-            f"mesh: expected at least 9 vertices with faces to match, found {n}; subdivide it first"
-        )
-    return min(MOST, n // 3)
 
 
 def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surface, Surface, list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,16 +13,18 @@ from torch import Tensor
 from geoframe._threads import together
 from geoframe.maps.candidates import Candidate
 from geoframe.maps.landmark_coordinates import landmark_coordinates
+from geoframe.maps.placing import REACH, Anchors, placed_by_anchors, placed_by_landmarks
 from geoframe.maps.quality import GeodesicDistortion, coverage, dirichlet_energy, flipped_triangles
 from geoframe.maps.shells import OPEN, shell_refine
 from geoframe.maps.starts import Pair
-from geoframe.maps.zoomout import zoomout
+from geoframe.maps.zoomout import ZoomoutResult, zoomout
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
 FLIPPED = 0.25  # share of flipped triangles from which a map is taken for a mirror image, or partly one
 ROUGHER = 1.5  # factor by which the Dirichlet energy may grow with all k functions; else they are dropped
+TELLING = 4  # landmarks from which on distances to them tell where a vertex lies
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
 # The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
 # vertices or from coarse to fine: which of the two is better depends on how far the poses are from each other. Chosen
@@ -56,43 +59,90 @@ def refined(
         distortion: of the two surfaces.
     """
     one, two = pair.basis1, pair.basis2
-    tracks: list[Any] = together(
-        lambda: _finer_21(pair, best, landmarks), lambda: _bent(pair, best, landmarks, distortion)
-    )
-    finer_21, first = tracks
+    tracks: list[Any] = together(*_bent(pair, best, landmarks), lambda: _finer_21(pair, best, landmarks))
+    *several, finer_21 = tracks
+    first = min(several, key=lambda m: _change(pair, m, distortion))
 
     def last() -> Refined:
         return Refined(
             first.how, *shell_refine(pair.one, pair.two, first.p2p_21, first.p2p_12, one, two, **LAST)
         )
 
+    marks = best.landmarks if landmarks is None else landmarks
+    placed = [] if max(pair.rims) < OPEN else [_placed(pair, first, marks, distortion)]
     if finer_21 is None:
-        return [last()]
+        return [last(), *placed]
     tracks = together(last, lambda: _finer_12(pair, best, landmarks))
     bent, finer_12 = tracks
     finest = together(
         *(partial(shell_refine, pair.one, pair.two, finer_21, finer_12, one, two, **way) for way in FINE)
     )
-    return [*(Refined("all functions", *maps) for maps in finest), bent]
+    return [*(Refined("all functions", *maps) for maps in finest), bent, *placed]
+
+
+def _placed(pair: Pair, first: Refined, marks: Tensor | None, distortion: GeodesicDistortion) -> Refined:
+    """From the surface that is cut open to the other one by distances, bent in between, and the other way by that.
+
+    Args:
+        pair: the surfaces.
+        first: a map to start from; where there are landmarks, the one they tell by distances is tried, too.
+        marks: (L, 2) landmarks or None.
+        distortion: of the two surfaces.
+    """
+    cut1 = pair.rims[0] > pair.rims[1]
+    part, whole, at = (pair.one, pair.two, pair.samples1) if cut1 else (pair.two, pair.one, pair.samples2)
+    if marks is not None and not cut1:
+        marks = marks.flip(1)
+
+    def bent(p2p: Tensor, **options: Any) -> Refined:
+        back = nearest(whole.verts, whole.verts[p2p])[0]
+        maps = (back, p2p) if cut1 else (p2p, back)
+        found = shell_refine(pair.one, pair.two, *maps, pair.basis1, pair.basis2, **options)
+        return Refined("distances", *found)
+
+    def mine(m: Refined) -> Tensor:
+        return m.p2p_12 if cut1 else m.p2p_21
+
+    def improved(m: Refined, reaches: Sequence[float]) -> Refined:
+        anchored = placed_by_anchors(part, whole, mine(m), at, marks, reaches=reaches)
+        found = bent(anchored, **FINE[1])
+        settled = Anchors.of(part, whole, anchored, marks).settled(mine(found), anchored)
+        return replace(found, **{"p2p_12" if cut1 else "p2p_21": settled})
+
+    starts = [first]
+    if marks is not None and len(marks) >= TELLING:
+        told = _everywhere(part, at, placed_by_landmarks(part, whole, marks, at))
+        starts.append(bent(told, polish=0))
+    maps = together(*(partial(improved, m, REACH[0]) for m in starts))
+    return improved(min(maps, key=lambda m: _change(pair, m, distortion)), REACH[1])
 
 
 def _finer_21(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor | None:
-    """p2p_21 of all k functions; None where it is rougher than that of few, as the other way is then of no use."""
+    """p2p_21 of all k functions; None where it is rougher than that of few, as the other way is then of no use.
+
+    Where the map of half of them is so already, the others are not looked at.
+    """
     every = torch.arange(pair.two.n_verts, device=pair.two.device)
     limit = ROUGHER * dirichlet_energy(pair.one, pair.two, pair.places_21(best.C_12, every))
     bases, samples = (pair.basis1, pair.basis2), (pair.samples1, pair.samples2)
-    p2p_21 = _to_all_functions(best.C_12, bases, samples, landmarks)
-    return None if dirichlet_energy(pair.one, pair.two, p2p_21) > limit else p2p_21
+    C_12 = best.C_12
+    for k in sorted({max(len(C_12), pair.basis1.k // 2), pair.basis1.k}):
+        found = _to_functions(k, C_12, bases, samples, landmarks)
+        if dirichlet_energy(pair.one, pair.two, found.p2p_21) > limit:
+            return None
+        C_12 = found.C_12
+    return found.p2p_21
 
 
 def _finer_12(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor:
     """p2p_12 of all k functions."""
     turned = None if landmarks is None else landmarks.flip(1)
-    return _to_all_functions(best.C_21, (pair.basis2, pair.basis1), (pair.samples2, pair.samples1), turned)
+    bases, samples = (pair.basis2, pair.basis1), (pair.samples2, pair.samples1)
+    return _to_functions(pair.basis1.k, best.C_21, bases, samples, turned).p2p_21
 
 
-def _bent(pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: GeodesicDistortion) -> Refined:
-    """The candidate's map bent, or that of landmark coordinates, whichever changes distances less."""
+def _bent(pair: Pair, best: Candidate, landmarks: Tensor | None) -> list[Callable[[], Any]]:
+    """What makes the candidate's map bent, and that of landmark coordinates."""
     marks = best.landmarks if landmarks is None else landmarks
     s1, s2 = pair.samples1, pair.samples2
 
@@ -102,14 +152,17 @@ def _bent(pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: Geo
         found = shell_refine(pair.one, pair.two, *start, pair.basis1, pair.basis2, polish=0, **options)
         return Refined(how, *found)
 
-    maps = []
-    if marks is None or landmarks is not None:
-        maps.append(bent("bent", pair.places_21(best.C_12, s2), pair.places_12(best.C_21, s1)))
-    if marks is not None:
+    def of_coordinates(marks: Tensor) -> Refined:
         f1, f2 = (landmark_coordinates(m, marks[:, i]) for i, m in enumerate((pair.one, pair.two)))
         start = nearest(f2[s2], f1)[0], nearest(f1[s1], f2)[0]
-        maps.append(bent("landmark coordinates", *start, functions=(f1, f2)))
-    return min(maps, key=lambda m: _change(pair, m, distortion))
+        return bent("landmark coordinates", *start, functions=(f1, f2))
+
+    def of_candidate() -> Refined:
+        return bent("bent", pair.places_21(best.C_12, s2), pair.places_12(best.C_21, s1))
+
+    if marks is None:
+        return [of_candidate]
+    return [partial(of_coordinates, marks), *([of_candidate] if landmarks is not None else [])]
 
 
 def _change(pair: Pair, m: Refined, distortion: GeodesicDistortion) -> float:
@@ -127,19 +180,20 @@ def _everywhere(mesh: Mesh, at: Tensor, to: Tensor) -> Tensor:
     return out
 
 
-def _to_all_functions(
+def _to_functions(
+    k: int,
     C_12: Tensor,
     bases: tuple[Eigenbasis, Eigenbasis],
     samples: tuple[Tensor, Tensor],
     landmarks: Tensor | None,
-) -> Tensor:
-    """p2p_21 of all functions of two bases from a functional map of few, this way alone, landmarks held."""
-    first, k = len(C_12), bases[0].k
-    sizes = sorted({first, *range(first, k // 2, 8), *range(max(first, k // 2), k, 32), k})
+) -> ZoomoutResult:
+    """From a functional map of few to one of k functions of two bases, this way alone, landmarks held."""
+    first, half = len(C_12), bases[0].k // 2
+    sizes = {first, *range(first, half, 8), *range(max(first, half), k, 32), k}
     held: dict[str, Any] = {}
     if landmarks is not None:
         held = {"landmarks": landmarks, "landmark_weight": HELD}
-    return zoomout(C_12, *bases, sizes=sizes, samples=samples, **held).p2p_21
+    return zoomout(C_12, *bases, sizes=sorted(n for n in sizes if n <= k), samples=samples, **held)
 
 
 def chosen(pair: Pair, maps: list[Refined], distortion: GeodesicDistortion) -> Refined:

@@ -149,13 +149,18 @@ def _on_samples(
 
 def rim_length(mesh: Mesh) -> float:
     """Length of the edges with one face, over sqrt(area): 0 for a closed surface."""
+    ends = mesh.verts.detach()[rim_edges(mesh)]
+    return float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum() / mesh.area.sqrt())
 
-    def compute() -> float:
+
+def rim_edges(mesh: Mesh) -> Tensor:
+    """(E, 2) vertices of the edges with one face; found once for a surface."""
+
+    def compute() -> Tensor:
         table = edges(mesh.faces.cpu().numpy())
-        ends = mesh.verts.detach()[torch.as_tensor(table.verts[table.n_faces == 1], device=mesh.device)]
-        return float((ends[:, 0] - ends[:, 1]).norm(dim=1).sum() / mesh.area.sqrt())
+        return torch.as_tensor(table.verts[table.n_faces == 1], device=mesh.device)
 
-    return mesh.once("rim length", compute)
+    return mesh.once("rim edges", compute)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +168,8 @@ class _Side:
     """A surface at unit area with its middle at 0, in float64.
 
     faces: (F, 3). x: (V, 3) positions. normals: (V, 3). U: (V, K) eigenvectors. vals: (K,) eigenvalues. mass: (V,) of
-    sum 1. X: (V, d) intrinsic coordinates and given functions. rim: length of the edges with one face.
+    sum 1. X: (V, d) intrinsic coordinates and given functions. rim: length of the edges with one face. on_rim: (V,)
+    whether a vertex is on such an edge.
     """
 
     faces: Tensor
@@ -174,6 +180,7 @@ class _Side:
     mass: Tensor
     X: Tensor
     rim: float
+    on_rim: Tensor
 
     @classmethod
     def of(cls, mesh: Mesh, basis: Eigenbasis, functions: Tensor, intrinsic: int, which: str) -> _Side:
@@ -188,7 +195,10 @@ class _Side:
         x = x - mass @ x
         moving = torch.nonzero(vals[:intrinsic] > 1e-6 * vals[-1].clamp_min(1e-300)).ravel()
         X = torch.cat([U[:, moving] / vals[moving].sqrt(), functions], 1)
-        return cls(mesh.faces, x, Mesh(x, mesh.faces).vertex_normals, U, vals, mass, X, rim_length(mesh))
+        on_rim = torch.zeros(mesh.n_verts, dtype=torch.bool, device=x.device)
+        on_rim[rim_edges(mesh)] = True
+        normals = Mesh(x, mesh.faces).vertex_normals
+        return cls(mesh.faces, x, normals, U, vals, mass, X, rim_length(mesh), on_rim)
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +207,8 @@ class _Part:
 
     at: (N,) the vertices. share: (N,) their areas, of sum 1. x, normals, U, X: rows of the side at them. gram: (K, K)
     ``U^T share U``. vals: (K,). The vertices and triangles around them, for normals once bent: x_around (A, 3),
-    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those. rim: of the side.
+    U_around (A, K), faces_around (., 3), own (N,) number of each vertex among those. rim: of the side. on_rim: (N,)
+    whether a vertex is the nearest of these to one on the rim.
     """
 
     at: Tensor
@@ -213,6 +224,7 @@ class _Part:
     faces_around: Tensor
     own: Tensor
     rim: float
+    on_rim: Tensor
 
     @classmethod
     def of(cls, side: _Side, at: Tensor | None = None, dtype: torch.dtype = torch.float64) -> _Part:
@@ -223,7 +235,7 @@ class _Part:
             x, U = side.x.to(dtype), side.U.to(dtype)
             return cls(
                 every, side.mass.to(dtype), x, side.normals.to(dtype), U, side.X.to(dtype), gram.to(dtype),
-                side.vals.to(dtype), x, U, side.faces, every, side.rim,
+                side.vals.to(dtype), x, U, side.faces, every, side.rim, side.on_rim,
             )  # fmt: skip
         share = side.mass.new_full((len(at),), 1 / len(at))
         inside = torch.zeros(n, dtype=torch.bool, device=at.device)
@@ -232,12 +244,14 @@ class _Part:
         around = torch.unique(torch.cat([faces.ravel(), at]))
         number = torch.zeros(n, dtype=torch.int64, device=at.device)
         number[around] = torch.arange(len(around), device=at.device)
+        on_rim = torch.zeros(len(at), dtype=torch.bool, device=at.device)
+        on_rim[nearest(side.x[side.on_rim], side.x[at])[0]] = True
         U = side.U[at]
         gram += U.T @ (share[:, None] * U) - torch.eye(K, dtype=U.dtype, device=U.device)
         return cls(
             at, share.to(dtype), side.x[at].to(dtype), side.normals[at].to(dtype), U.to(dtype), side.X[at].to(dtype),
             gram.to(dtype), side.vals.to(dtype), side.x[around].to(dtype), side.U[around].to(dtype), number[faces],
-            number[at], side.rim,
+            number[at], side.rim, on_rim,
         )  # fmt: skip
 
     def nearest(self, side: _Side) -> Tensor:
@@ -247,12 +261,14 @@ class _Part:
     def met(self, other: _Part, to: Tensor, back: Tensor) -> _Part:
         """The same, in which only the vertices count that come back to near where they are, over there and back.
 
-        Where the other surface is cut open, others may have no counterpart. Where there are few such vertices or
-        hardly others, nothing is changed.
+        Where the other surface is cut open, others may have no counterpart. Those that lie just beyond its rim come
+        back to the place of the rim; they do not count either, else they would pull that place towards them. Where
+        there are few such vertices or hardly others, nothing is changed.
         """
         if other.rim < OPEN:
             return self
-        lost = (self.x[back[to]] - self.x).norm(dim=1) > LOST
+        gap = (self.x[back[to]] - self.x).norm(dim=1)
+        lost = (gap > LOST) | (other.on_rim[to] & (gap > len(self.at) ** -0.5))
         gone = float(self.share[lost].sum())
         if not FEW_LOST < gone < MANY_LOST:
             return self

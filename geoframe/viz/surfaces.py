@@ -249,20 +249,17 @@ def _occlusion(depth: Array) -> Array:
 
     `depth` (H, W) grows away from the viewer, infinite where nothing is seen.
     """
-    from scipy.ndimage import gaussian_filter
+    from geoframe.flow.descriptors import smooth  # scipy's filters are slow to import
 
     hit = np.isfinite(depth)
     if not hit.any():
         return np.ones(depth.shape)
     filled = np.where(hit, depth, 0.0)
     buried = np.zeros(depth.shape)
-    every_other = (
-        filled[::2, ::2],
-        hit[::2, ::2].astype(float),
-    )  # the surroundings are smooth: a quarter of the work
+    every_other = torch.as_tensor(np.stack([filled, hit])[:, ::2, ::2], dtype=torch.float32)  # smooth: enough
     for radius in (0.006, 0.02):
         sigma = radius * max(depth.shape) / 2
-        sums, weights = (gaussian_filter(x, sigma) for x in every_other)
+        sums, weights = smooth(every_other[None], sigma)[0].numpy()
         around = (
             (sums / np.maximum(weights, 1e-6)).repeat(2, 0).repeat(2, 1)[: depth.shape[0], : depth.shape[1]]
         )

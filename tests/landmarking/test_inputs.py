@@ -8,7 +8,6 @@ import torch
 
 from geoframe import zoo
 from geoframe.canonical.surface import Surface
-from geoframe.landmarking._spread import spread_vertices
 from geoframe.landmarking.inputs import N_EVEN, N_ODD, Inputs, _gradient_at, network_inputs
 from geoframe.surface import Mesh
 from geoframe.surface.shapes import grid, icosphere
@@ -83,17 +82,12 @@ def test_few_vertices_stand_for_many():
     torch.testing.assert_close(gram, torch.eye(9), atol=0.05, rtol=0)
 
 
-def test_spread_vertices_are_those_of_the_naive_loop():
-    rng = np.random.default_rng(0)
-    points, mass = rng.normal(size=(200, 3)), rng.uniform(size=200)
-    chosen, share = spread_vertices(points, mass, 20)
-    expected = [int(np.linalg.norm(points, axis=1).argmax())]
-    while len(expected) < 20:
-        gap = np.linalg.norm(points[:, None] - points[expected], axis=2)
-        expected.append(int(gap.min(1).argmax()))
-    assert chosen.tolist() == expected
-    gap = np.linalg.norm(points[:, None] - points[expected], axis=2)
-    np.testing.assert_allclose(share, np.bincount(gap.argmin(1), mass), atol=1e-12)
+def test_vertices_without_area_are_not_seen():
+    mesh = icosphere(3)
+    loose = Mesh(torch.cat([mesh.verts.double(), 2 * torch.ones(5, 3).double()]), mesh.faces)
+    x = network_inputs(Surface.of(loose), n_samples=200)
+    assert len(x.vertex.unique()) == 200 and int(x.vertex.max()) < mesh.n_verts
+    assert float(x.mass.sum()) == pytest.approx(1.0, abs=1e-5) and float(x.mass.min()) > 0
 
 
 def test_a_surface_of_few_vertices_has_fewer_functions():
