@@ -18,6 +18,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from geoframe._optional import require
 
 ENGINES = ("loky", "dask", "ray")
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
+POINT_SUFFIXES = (".pcd", ".xyz")
+HELD = 100_000_000  # bytes of a surface's file up to which a process holds it: some 30,000 vertices
 _KEPT = ".surfaces"  # folder of what was computed of each surface, while a run lasts
 _FORMAT = 4  # part of every key: raise it when result files, or what match finds, change
 
@@ -105,23 +108,26 @@ def match_all(
         for done, name in enumerate(_run(engine, _match_pair, work), len(files) + 1):
             _tell(progress, name, done / n)
     shutil.rmtree(out / _KEPT, ignore_errors=True)
+    _held.cache_clear()
     records = [_record(out, pair, key) for pair, key in zip(pairs, keys, strict=True)]
     write_summary(records, out)
     return records
 
 
 def all_pairs(folder: str | Path, landmarks_of: Callable[[Path], dict[str, int] | None]) -> list[Pair]:
-    """All ordered pairs of the meshes in a folder, by name.
+    """All ordered pairs of the surfaces in a folder, by name.
 
     Args:
-        folder: holds mesh files, or folders of `geoframe canonical`, with different stems.
+        folder: holds files of meshes or points, or folders of `geoframe canonical`, with different stems.
         landmarks_of: mesh file -> its named landmarks, or None. Names that both surfaces have are paired.
 
     Raises:
         ValueError: fewer than two meshes, or two files with one stem.
     """
     files = sorted(
-        f for f in Path(folder).iterdir() if mesh_file(f) != f or f.suffix.lower() in MESH_SUFFIXES
+        f
+        for f in Path(folder).iterdir()
+        if mesh_file(f) != f or f.suffix.lower() in MESH_SUFFIXES + POINT_SUFFIXES
     )
     if len(files) < 2:
         raise ValueError(
@@ -272,12 +278,12 @@ def _prepare(file: Path, k: int | None, landmarks: tuple[int, ...], kept: Path) 
     """Compute what matches need of a surface by itself and keep it in a folder; what is wrong is told by its pairs."""
     import torch
 
-    from geoframe.canonical import load_surface
+    from geoframe.maps.clouds import load_matched
     from geoframe.maps.ready import prepare
 
     if not kept.is_dir():
         with contextlib.suppress(Exception):
-            surface = load_surface(file)
+            surface = load_matched(file)
             prepare(surface, k=k, landmarks=torch.tensor(landmarks, dtype=torch.int64))
             surface.save(kept)
     return str(file)
@@ -300,16 +306,31 @@ def _match_pair(pair: Pair, out: Path, key: str, k: int | None, kept: tuple[Path
     return pair.name
 
 
+@lru_cache(maxsize=16)
+def _held(path: Path) -> Any:
+    """A surface that stays in memory with all that is computed of it, for the next pairs of this process."""
+    from geoframe.maps.clouds import load_matched
+
+    return load_matched(path)
+
+
+def _surface(path: Path) -> Any:
+    """A surface of a file, or of a folder of this run, which is held if it is small."""
+    from geoframe.maps.clouds import load_matched
+
+    small = path.parent.name == _KEPT and (path / "surface.npz").stat().st_size < HELD
+    return _held(path) if small else load_matched(path)
+
+
 def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays for the npz, entries for the JSON."""
     import torch
 
-    from geoframe.canonical import load_surface
     from geoframe.maps import match
 
     landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
     files = zip((pair.source, pair.target), kept, strict=True)
-    source, target = (load_surface(folder if folder.is_dir() else file) for file, folder in files)
+    source, target = (_surface(folder if folder.is_dir() else file) for file, folder in files)
     found = match(source, target, landmarks, k=k)
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     return arrays, {

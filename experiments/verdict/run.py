@@ -18,15 +18,15 @@ import torch
 from experiments.verdict.fit import fitted, report
 from experiments.verdict.surfaces import Pair, real_pairs, zoo_animals, zoo_pairs
 from geoframe._files import atomic_path, to_json
-from geoframe.maps.candidates import Candidate, ranked
+from geoframe.maps.candidates import ranked
 from geoframe.maps.evidence import Evidence
-from geoframe.maps.match import measures
+from geoframe.maps.match import TRIED, measures
 from geoframe.maps.quality import GeodesicDistortion
 from geoframe.maps.ready import PROBES, default_size
-from geoframe.maps.refine import chosen, refined
+from geoframe.maps.refine import Refined, chosen, refined
 from geoframe.maps.starts import Pair as Surfaces
 from geoframe.maps.starts import starts_from_named_landmarks, starts_from_shape
-from geoframe.maps.verdict import RIGHT
+from geoframe.maps.verdict import RIGHT, SURE, confidence
 
 ZOO = 36  # pairs
 WRONG = 1  # wrong candidates of each pair that are taken to the end, at most
@@ -76,25 +76,36 @@ def maps_of(pair: Pair, wrong: int) -> Iterator[dict[str, Any]]:
     about = {"pair": pair.name, "half": pair.half}
     for c, error in zip(candidates, errors, strict=True):
         yield {**about, "level": "candidate", "start": c.start, "error": error, "energy": c.energy, **c.terms}
-    taken: list[Candidate] = []
-    first = [0, int(np.argmin(errors)), *(i for i, e in enumerate(errors) if e > RIGHT)]
-    for i in first:
-        c = candidates[i]
-        if len(taken) > wrong or any(not surfaces.differ(c.C_12, other.C_12) for other in taken):
-            continue
-        taken.append(c)
-        maps = refined(surfaces, c, None, evidence.distortion)
+    taken: dict[int, tuple[list[Refined], Refined, dict[str, float]]] = {}
+
+    def to_the_end(i: int) -> bool:
+        """Whether the candidate is another one than those that are taken to the end, which it now is, too."""
+        if any(not surfaces.differ(candidates[i].C_12, candidates[j].C_12) for j in taken):
+            return False
+        maps = refined(surfaces, candidates[i], None, evidence.distortion)
         best = chosen(surfaces, maps, evidence.distortion)
+        taken[i] = maps, best, measures(surfaces, best, evidence)
+        return True
+
+    for i in range(len(candidates)):  # as `match` does
+        if to_the_end(i) and (confidence(taken[i][2]) >= SURE or len(taken) == TRIED):
+            break
+    mine = max(taken, key=lambda i: confidence(taken[i][2]))
+    to_the_end(int(np.argmin(errors)))
+    for i in (i for i, e in enumerate(errors) if e > RIGHT):
+        if sum(errors[j] > RIGHT for j in taken) < wrong:
+            to_the_end(i)
+    for i, (maps, best, found) in taken.items():
         for m in maps:
             yield {
                 **about,
                 "level": "final",
-                "start": c.start,
-                "chosen": i == 0 and m is best,
+                "start": candidates[i].start,
+                "chosen": i == mine and m is best,
                 "best": m is best,
                 "how": m.how,
                 "error": pair.error(m.p2p_21),
-                **measures(surfaces, m, evidence),
+                **(found if m is best else measures(surfaces, m, evidence)),
             }
 
 

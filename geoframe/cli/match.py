@@ -44,17 +44,16 @@ def match(
             vertex found to the true one, to metrics.json.
         k: number of eigenfunctions of the final map.
     """
-    from dataclasses import replace
-
     with slow_imports():
         from geoframe import maps
         from geoframe._check import check_index
         from geoframe._files import staged_folder
+        from geoframe.maps.clouds import load_matched
         from geoframe.surface import check_landmarks
         from geoframe.viz.match_page import write_report
         from geoframe.viz.surfaces import draw_match, save_picture
 
-    (mesh1, made1), (mesh2, made2) = _surface(source, "surface 1"), _surface(target, "surface 2")
+    mesh1, mesh2 = load_matched(source), load_matched(target)
     sizes = (mesh1.n_verts, mesh2.n_verts)
     truth = None
     pairs = shared_landmarks(source, target) if landmarks is None else read_pairs(landmarks, source, target)
@@ -71,7 +70,6 @@ def match(
     titles = (f"{names[0]} · {sizes[0]:,} vertices", f"{names[1]} · {sizes[1]:,} vertices")
     with staged_folder(out) as folder, progress_bar("matching") as progress:
         found = maps.match(mesh1, mesh2, pairs, progress=progress, **given(k=k))
-        found = replace(found, warnings=(*made1, *made2, *found.warnings))
         progress("measuring", 1.0)
         numbers, curves = _measure(mesh1, mesh2, found, truth)
         progress("drawing", 1.0)
@@ -94,19 +92,6 @@ def match(
         print(f"{name:28s} {value:.4f}")
     print(f"{'verdict':28s} {found.verdict}")
     print(f"wrote map.npz, metrics.json, match.png and report.html to {out}")
-
-
-def _surface(path: Path, name: str) -> tuple[Any, tuple[str, ...]]:
-    """The surface of a file or folder, and what was made of it first, in sentences."""
-    from geoframe.canonical import load_surface
-    from geoframe.maps.clouds import as_surface
-    from geoframe.surface import load
-
-    if path.is_dir():
-        return load_surface(path), ()
-    held = load(path)
-    with about(path):
-        return as_surface(held, name)
 
 
 def _measure(mesh1: Any, mesh2: Any, found: Any, truth: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -19,8 +19,8 @@ from geoframe.spectral.basis import Eigenbasis
 
 COARSE = 4  # the candidates are compared with k / COARSE functions
 # Without landmarks, what tells a map from its mirror image and from one turned by half a circle counts beside the
-# distortion; chosen on half of FAUST.
-TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 0.3
+# distortion; chosen on half of FAUST, the last on the choosing half of `experiments.verdict`.
+TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 1.0
 SETTLED = 0.12  # distortion: right maps between poses are mostly below, right or wrong ones of species above
 TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -9,10 +11,15 @@ from scipy.spatial import cKDTree
 
 from geoframe._check import check_finite
 from geoframe._types import Floats, Ints
-from geoframe.canonical.surface import Surface
+from geoframe.canonical.surface import Surface, load_surface
+from geoframe.surface.io import load
 from geoframe.surface.mesh import Mesh, PointCloud
 
 NEIGHBOURS = 10  # of a point, through which its plane is laid
+NOTE = (  # of a surface through points
+    "is a cloud of points: it was matched by triangles between neighbours, and measures that need faces are those of "
+    "these"
+)
 SPARSE = 50  # points, at least: of fewer the neighbours are not those along the surface
 
 
@@ -50,7 +57,7 @@ def surface_of_points(cloud: PointCloud) -> Surface:
         raise ValueError("cloud: expected points of a surface, found no triangle between neighbours")
     if np.linalg.det(points[faces]).sum() < 0:  # six times the volume, the points' mean being 0
         faces = faces[:, ::-1].copy()
-    return Surface(cloud.points, torch.as_tensor(faces).to(cloud.device))
+    return Surface(cloud.points, torch.as_tensor(faces).to(cloud.device), notes=(NOTE,))
 
 
 def as_surface(given: Mesh | PointCloud, name: str) -> tuple[Surface, tuple[str, ...]]:
@@ -63,12 +70,24 @@ def as_surface(given: Mesh | PointCloud, name: str) -> tuple[Surface, tuple[str,
     Raises:
         ValueError: as `surface_of_points`.
     """
-    if isinstance(given, Mesh):
-        return Surface.of(given), ()
-    return surface_of_points(given), (
-        f"{name} is a cloud of points: it was matched by triangles between neighbours, and measures that need "
-        "faces are those of these",
-    )
+    surface = Surface.of(given) if isinstance(given, Mesh) else surface_of_points(given)
+    return surface, (f"{name} {NOTE}",) if NOTE in surface.notes else ()
+
+
+def load_matched(path: str | Path) -> Surface:
+    """The surface of a mesh file, of a folder that ``geoframe canonical`` wrote, or through a file of points.
+
+    Raises:
+        ValueError: a file that cannot be read, or as `surface_of_points`, naming the file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return load_surface(path)
+    held = load(path)
+    try:
+        return as_surface(held, str(path))[0]
+    except ValueError as err:
+        raise ValueError(f"{path}: {err}") from err
 
 
 def _triangles(points: Floats) -> Ints:

@@ -36,6 +36,7 @@ class Evidence:
         named1: (L,) vertices that a network takes for landmarks on both surfaces, here on surface 1; empty if unknown.
         named2: (L,) those on surface 2.
         to1: (L, V1) distances from the first over sqrt(area).
+        names: of these landmarks.
     """
 
     distortion: GeodesicDistortion
@@ -47,6 +48,7 @@ class Evidence:
     named1: Tensor
     named2: Tensor
     to1: Tensor
+    names: tuple[str, ...]
 
     @classmethod
     def of(cls, one: Surface, two: Surface, distortion: GeodesicDistortion) -> Evidence:
@@ -60,10 +62,13 @@ class Evidence:
         odd1, odd2 = (
             _standard(x.odd.double(), m, centred=False) for x, m in zip(shapes, shares, strict=True)
         )
-        named1, named2 = sure_on_both(named_landmarks(one), named_landmarks(two))
+        first, second = named_landmarks(one), named_landmarks(two)
+        both = sure_on_both(first, second)
+        named1, named2 = first.vertices[both].cpu(), second.vertices[both].cpu()
         rows = one.distances(named1).cpu().double() if len(named1) else torch.zeros(0, one.n_verts).double()
         to1 = rows / float(one.area) ** 0.5
-        return cls(distortion, even1, even2, odd1, odd2, shares[1], named1, named2, to1)
+        names = tuple(first.names[i] for i in torch.nonzero(both).ravel().tolist())
+        return cls(distortion, even1, even2, odd1, odd2, shares[1], named1, named2, to1, names)
 
     def likeness(self, p2p_21: Tensor) -> dict[str, float]:
         """How alike the surfaces are where the map p2p_21 (V2,) takes one to the other.
@@ -81,9 +86,12 @@ class Evidence:
             "handedness_correlation": float((weight * self.odd2 * self.odd1[to]).sum(0).mean()),
         }
         if len(self.named1):
-            gap = self.to1.gather(1, to[self.named2][:, None])
-            found["named_landmark_error"] = float(gap.clamp(max=FAR).mean())
+            found["named_landmark_error"] = float(self.named_gaps(to).clamp(max=FAR).mean())
         return found
+
+    def named_gaps(self, p2p_21: Tensor) -> Tensor:
+        """(L,) distances over sqrt(area) from the named landmarks to where the map p2p_21 (V2,) takes them."""
+        return self.to1.gather(1, p2p_21.cpu()[self.named2][:, None])[:, 0]
 
     def handedness(self, places_21: Tensor, at: Tensor) -> float:
         """`handedness_correlation` of a map that is known at some vertices alone, which share the area evenly.
@@ -102,12 +110,12 @@ class Evidence:
         return {"distortion": mean, "distortion_spread": spread, **self.likeness(p2p_21)}
 
 
-def sure_on_both(one: NamedLandmarks, two: NamedLandmarks) -> tuple[Tensor, Tensor]:
-    """(L,) vertices of the landmarks that are sure on both surfaces; none where one of these is something else."""
+def sure_on_both(one: NamedLandmarks, two: NamedLandmarks) -> Tensor:
+    """(L,) which landmarks are sure on both surfaces; none where one of these is something else."""
     both = torch.minimum(one.confidence, two.confidence) >= SURE
     if min(one.known, two.known) < KNOWN or int(both.sum()) < LEAST:
         both = torch.zeros_like(both)
-    return one.vertices[both].cpu(), two.vertices[both].cpu()
+    return both
 
 
 def _standard(f: Tensor, share: Tensor, *, centred: bool) -> Tensor:

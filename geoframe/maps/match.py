@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from geoframe._check import as_tensor
 from geoframe._threads import together
 from geoframe.canonical.surface import Surface
-from geoframe.maps.candidates import ranked
+from geoframe.maps.candidates import Candidate, ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.clouds import as_surface
 from geoframe.maps.convert import p2p_to_fmap
@@ -41,13 +42,14 @@ from geoframe.maps.starts import (
     starts_from_named_landmarks,
     starts_from_shape,
 )
-from geoframe.maps.verdict import confidence, doubts
+from geoframe.maps.verdict import SURE, astray, confidence, doubts
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.sampling import spread_vertices
 
 Progress = Callable[[str, float], None]
 
+TRIED = 3  # candidates, at most, that are taken to the end where the ones before are doubted
 RETURNS = 500  # vertices whose way to the other surface and back is measured
 
 
@@ -73,8 +75,8 @@ class Match:
             `geoframe.maps.verdict.confidence`.
         candidates: the maps that were compared, best first, each with its `start`, `energy` and terms.
         warnings: what makes the map doubtful or was done to the surfaces first, in sentences; empty where nothing is.
-        settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent",
-            or "none" (see `match`).
+        settings: what was computed with, by name; `refinement` is "all functions", "landmark coordinates", "bent" or
+            "distances" (see `match`).
     """
 
     p2p_21: Tensor
@@ -130,8 +132,11 @@ def match(
        eigenfunctions in common, but they do correspond between the same landmarks, and a back faces up on all of
        them. Of the two bent maps the one that changes distances less goes on (with named landmarks there is only the
        second); it and the first are bent once more, finely.
-    4. Returned is the map with the least Dirichlet energy over coverage, times the square of its distortion;
-       maps that turn more than a quarter of the surface inside out only if all do.
+       Where a surface is cut open, one more way goes by distances, which the cut does not change: each vertex is
+       placed by those to landmarks and then to vertices around it (`geoframe.maps.placing`).
+    4. Kept is the map with the least Dirichlet energy over coverage, times the square of its distortion; maps that
+       turn more than a quarter of the surface inside out only if all do. If its confidence is low, up to two of the
+       next candidates that are different are taken as far, and the map of highest confidence is returned.
 
     Surfaces of more than 12,000 vertices are matched by proxies of 8,000 (`geoframe.maps.proxy`); the map is then
     carried to all vertices, and the eigenfunctions are those of the proxies, improved.
@@ -174,12 +179,8 @@ def match(
     tell("candidates", 0.4)
     candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
     tell("refinement", 0.5)
-    maps = refined(pair, candidates[0], small, evidence.distortion)
-    tell("choice", 0.85)
-    best = chosen(pair, maps, evidence.distortion)
-    tell("measures", 0.9)
-    energies = measures(pair, best, evidence)
-    sure = confidence(energies)
+    best, energies, sure = _surest(pair, candidates, small, evidence)
+    tell("all vertices", 0.9)
     found = Match(
         **_in_the_file(parts, proxies, pair, best, landmarks, precise),
         landmarks=None if landmarks is None else _each_once(landmarks),
@@ -188,7 +189,15 @@ def match(
         candidates=[
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(*made, *parts[0].notes, *notes[0], *parts[1].notes, *notes[1], *doubts(energies, sure)),
+        warnings=(
+            *(*made, *parts[0].notes, *notes[0], *parts[1].notes, *notes[1]),
+            *doubts(
+                energies,
+                sure,
+                dict(zip(evidence.names, evidence.named_gaps(best.p2p_21).tolist(), strict=True)),
+            ),
+            *_astray(parts, pairs, pair.one, small, best.p2p_21),
+        ),
         settings=_settings(pair, proxies, best, None if landmarks is not None else orientation),
     )
     tell("done", 1.0)
@@ -210,6 +219,42 @@ def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start],
     if in_a_plane(pair, landmarks):
         return found[0], [*found[1], more()], None
     return found[0], found[1], more
+
+
+def _surest(
+    pair: Pair, candidates: list[Candidate], landmarks: Tensor | None, evidence: Evidence
+) -> tuple[Refined, dict[str, float], float]:
+    """The best candidate's map taken to the end, its measures and confidence; where it is doubted the next candidates
+    that are different are tried as well, and the one of highest confidence is taken."""
+    tried: list[Candidate] = []
+    found: list[tuple[Refined, dict[str, float], float]] = []
+    for candidate in candidates:
+        if any(not pair.differ(candidate.C_12, other.C_12) for other in tried):
+            continue
+        maps = refined(pair, candidate, landmarks, evidence.distortion)
+        best = chosen(pair, maps, evidence.distortion)
+        energies = measures(pair, best, evidence)
+        tried.append(candidate)
+        found.append((best, energies, confidence(energies)))
+        if found[-1][2] >= SURE or len(tried) == TRIED:
+            break
+    return max(found, key=lambda f: f[2])
+
+
+def _astray(
+    parts: list[Part], pairs: Tensor | None, one: Surface, small: Tensor | None, p2p_21: Tensor
+) -> tuple[str, ...]:
+    """Sentences about given landmarks that the map takes elsewhere: `pairs` on the parts, `small` on the proxies."""
+    if pairs is None or small is None:
+        return ()
+    gaps = one.distances(small[:, 0]).gather(1, p2p_21[small[:, 1]][:, None])[:, 0] / one.area.sqrt()
+    told = gaps.tolist()
+    given = [[int(part.vertex[v]) for v in pairs[:, i]] for i, part in enumerate(parts)]
+    return tuple(
+        f"landmark {given[0][i]} {given[1][i]} lies {told[i]:.2f} from where the map takes it (half of the landmarks: "
+        f"below {median(told):.2f}): is it the same place on both surfaces?"
+        for i in astray(told)
+    )
 
 
 def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:

@@ -101,7 +101,7 @@ class Anchors:
             at, places = torch.cat([at, landmarks[:, 0]]), torch.cat([places, landmarks[:, 1]])
             trust = torch.cat([trust, trust.new_full((len(landmarks),), TRUSTED)])
         size = float(whole.area) ** 0.5
-        here, there = part.distances(at).double() / size, whole.distances(places).double() / size
+        here, there = part.distances(at).double() / size, whole.heat.rows(places).double() / size  # not kept
         here = here * _ratio(there[:, places], here[:, at], SHORT, LONG, 0.5)
         return cls(part, whole, here, there, trust)
 

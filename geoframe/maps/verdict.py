@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import median
 
 RIGHT = 0.1  # mean geodesic error over sqrt(area) below which a map is called right
 SURE = 0.6  # `confidence` below which it is doubted; chosen on the choosing half, as the weights below
@@ -14,6 +15,11 @@ UNNAMED = (-4.063, 7.158, 0.0, -0.755, -7.772)
 # Beyond these a measure is named among the reasons for doubt. Right maps were measured at a distortion of 0.03 to 0.12
 # (people, poses, quadrupeds of different species), 0.00 to 0.05 flipped triangles and a cycle error of 0.002 to 0.01.
 DISTORTED, FLIPPED, LOOSE, TURNED, MISNAMED = 0.16, 0.25, 0.03, 0.2, 0.1
+NAMED_MOST = 4  # landmarks named in one reason
+ASTRAY, ALONE = (
+    0.15,
+    4.0,
+)  # distance, and factor of the median, from which one landmark disagrees with the others
 
 
 def features(measures: Mapping[str, float]) -> list[float]:
@@ -51,12 +57,16 @@ def confidence(measures: Mapping[str, float]) -> float:
     return 1 / (1 + math.exp(-min(max(score, -30.0), 30.0)))
 
 
-def doubts(measures: Mapping[str, float], sure: float) -> tuple[str, ...]:
+def doubts(
+    measures: Mapping[str, float], sure: float, named: Mapping[str, float] | None = None
+) -> tuple[str, ...]:
     """Reasons to doubt a map, in sentences; empty for one that looks right.
 
     Args:
         measures: `energies` of a `Match`.
         sure: its `confidence`.
+        named: name -> distance over sqrt(area) from each landmark that was named on both surfaces to where the map
+            takes it; the farthest are told.
     """
     found = []
     if not measures["flipped_triangles"] < FLIPPED:
@@ -83,6 +93,22 @@ def doubts(measures: Mapping[str, float], sure: float) -> tuple[str, ...]:
     if not measures.get("named_landmark_error", 0.0) < MISNAMED:
         found.append(
             f"landmarks that were named on both surfaces lie {measures['named_landmark_error']:.2f} from where the map "
-            "takes them (right maps: below 0.08)"
+            f"takes them (right maps: below 0.08){_farthest(named or {})}"
         )
     return (f"the map is right with a chance of {sure:.2f} only: look at it, or give a few landmarks", *found)
+
+
+def astray(gaps: Sequence[float]) -> list[int]:
+    """Which of a few landmarks disagree with the others: a map made from all of them takes these elsewhere.
+
+    Args:
+        gaps: distance over sqrt(area) from each landmark to where the map takes it.
+    """
+    middle = median(gaps) if gaps else 0.0
+    return [i for i, gap in enumerate(gaps) if gap > max(ASTRAY, ALONE * middle)]
+
+
+def _farthest(named: Mapping[str, float]) -> str:
+    """The few names that are off most, to follow a sentence; nothing where none is."""
+    off = sorted(((gap, name) for name, gap in named.items() if gap > MISNAMED), reverse=True)[:NAMED_MOST]
+    return f"; farthest off: {', '.join(f'{name} {gap:.2f}' for gap, name in off)}" if off else ""

@@ -13,6 +13,7 @@ from geoframe import zoo
 from geoframe.maps import coverage, geodesic_error, match
 from geoframe.surface import load
 from geoframe.surface.mesh import Mesh, PointCloud
+from geoframe.surface.sampling import spread_vertices
 from geoframe.transforms import random_rotations
 
 
@@ -43,6 +44,16 @@ def test_the_slow_start_is_tried_where_the_others_are_not_settled(pair):
     at = torch.tensor([0, 100, 300, 500])
     found = match(mesh1, mesh2, torch.stack([order[at], at.flip(0)], 1), k=30)
     assert {c["start"] for c in found.candidates} == {"landmarks", "descriptors", "oriented"}
+
+
+def test_a_landmark_in_the_wrong_place_is_told(pair):
+    mesh1, mesh2, order = pair
+    at = spread_vertices(mesh2, 9)
+    given = torch.stack([order[at], at], 1)
+    given[4, 0] = torch.cdist(mesh1.verts[given[4, :1]], mesh1.verts).argmax()
+    found = match(mesh1, mesh2, given, k=60)
+    told = [w for w in found.warnings if w.startswith("landmark ")]
+    assert len(told) == 1 and told[0].startswith(f"landmark {int(given[4, 0])} {int(given[4, 1])} lies")
 
 
 def test_finds_the_map_without_landmarks(pair):

@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from geoframe.canonical import Surface
+from geoframe.maps import GeodesicDistortion
 from geoframe.maps.placing import Anchors, placed_by_anchors, placed_by_landmarks
+from geoframe.maps.refine import Refined, _placed
 from geoframe.maps.shells import rim_edges
+from geoframe.maps.starts import Pair
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import spread_vertices
 
@@ -59,3 +62,15 @@ def test_landmarks_are_anchors_at_their_own_place(given):
     found = Anchors.of(part, whole, torch.zeros_like(kept), marks)
     assert torch.equal(found.there[-3:], whole.distances(kept[:3]).double() / float(whole.area) ** 0.5)
     assert float(found.trust[-1]) > float(found.trust[:-3].max())
+
+
+def test_a_part_that_is_surface_1_is_placed_on_surface_2(given):
+    """From landmarks alone: the map to start from sends all to one vertex."""
+    part, whole, kept = given
+    at = spread_vertices(part, 7)
+    nowhere = [torch.zeros(m.n_verts, dtype=torch.int64) for m in (whole, part)]
+    distortion = GeodesicDistortion(part, whole, n=30)
+    marks = torch.stack([at, kept[at]], 1)
+    found = _placed(Pair.of(part, whole, 40), Refined("bent", *nowhere), marks, distortion)
+    assert _error(whole, found.p2p_12, kept) < 0.02
+    assert _error(part, found.p2p_21[kept], torch.arange(part.n_verts)) < 0.03

@@ -7,7 +7,17 @@ import torch
 
 from geoframe import zoo
 from geoframe.maps import match
-from geoframe.maps.verdict import DISTORTED, FLIPPED, LOOSE, MISNAMED, SURE, confidence, doubts, features
+from geoframe.maps.verdict import (
+    DISTORTED,
+    FLIPPED,
+    LOOSE,
+    MISNAMED,
+    SURE,
+    astray,
+    confidence,
+    doubts,
+    features,
+)
 
 FINE = {
     "distortion": 0.05,
@@ -40,6 +50,13 @@ def test_confidence_falls_with_every_measure_that_gets_worse():
         assert confidence({**fine, **worse}) < SURE
     assert confidence({**FINE, "distortion_spread": float("nan")}) == 0
     assert len(features({**FINE, "named_landmark_error": 0.1})) == len(features(FINE)) + 1
+
+
+def test_the_landmarks_that_are_off_are_named():
+    off = {**FINE, "named_landmark_error": 0.2}
+    told = doubts(off, 0.1, {"nose": 0.03, "left_ear": 0.5, "rump": 0.3})[-1]
+    assert told.endswith("farthest off: left_ear 0.50, rump 0.30")
+    assert astray([0.01, 0.02, 0.4, 0.03]) == [2] and astray([0.3, 0.4, 0.5]) == [] and astray([]) == []
 
 
 def _renamed(name: str) -> str:
