@@ -21,7 +21,7 @@ from geoframe import batch
 from geoframe.cli._common import save_json
 from geoframe.maps import match
 from geoframe.spectral import basis
-from geoframe.surface import Mesh, geodesics, load, operators, save
+from geoframe.surface import Mesh, PointCloud, geodesics, load, operators, save
 
 pytestmark = pytest.mark.xdist_group("batch")  # its tests share what is slow to make
 
@@ -142,6 +142,19 @@ def test_results_hold_the_map_in_the_stated_direction(trio, tmp_path):
         moved = (found["p2p_21"] == np.arange(134)).mean()  # vertex i is vertex i
     assert moved > 0.5
     assert steps[-1] == ("s0--s1", 1.0) and [s for _, s in steps] == sorted(s for _, s in steps)
+
+
+def test_files_of_points_are_matched_too(tmp_path):
+    (tmp_path / "set").mkdir()
+    save(_blob(0), tmp_path / "set" / "a.off")
+    save(PointCloud(_blob(1).verts), tmp_path / "set" / "b.pcd")
+    names = {"front": 5, "back": 60, "top": 132, "low": 133}
+    pairs = batch.all_pairs(tmp_path / "set", lambda mesh: names)
+    assert [p.name for p in pairs] == ["a--b", "b--a"]
+    (record,) = batch.match_all(pairs[:1], tmp_path / "out", k=K, jobs=1)
+    assert record["status"] == "done" and any(
+        "surface 2 is a cloud of points" in w for w in record["warnings"]
+    )
 
 
 def test_a_failing_pair_is_recorded_and_tried_again(trio, tmp_path):

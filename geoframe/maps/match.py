@@ -21,7 +21,7 @@ from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.parts import Part, carried_back, main_part
-from geoframe.maps.precise import BarycentricMap, points_near
+from geoframe.maps.precise import BarycentricMap, at_corners, lies_at_corners, points_near
 from geoframe.maps.proxy import Proxy
 from geoframe.maps.quality import (
     GeodesicDistortion,
@@ -135,8 +135,8 @@ def match(
        Where a surface is cut open, one more way goes by distances, which the cut does not change: each vertex is
        placed by those to landmarks and then to vertices around it (`geoframe.maps.placing`).
     4. Kept is the map with the least Dirichlet energy over coverage, times the square of its distortion; maps that
-       turn more than a quarter of the surface inside out only if all do. If its confidence is low, up to two of the
-       next candidates that are different are taken as far, and the map of highest confidence is returned.
+       turn more than a quarter of the surface inside out only if all do. If without landmarks its confidence is low,
+       up to two of the next candidates that are different are taken as far, and the surest map is returned.
 
     Surfaces of more than 12,000 vertices are matched by proxies of 8,000 (`geoframe.maps.proxy`); the map is then
     carried to all vertices, and the eigenfunctions are those of the proxies, improved.
@@ -153,7 +153,8 @@ def match(
         k: number of eigenfunctions; by default 256, or a third of the vertices with faces where these are fewer.
         orientation: without landmarks, weight in the ranking of what tells a map from its mirror image and from one
             turned by half a circle; 0 turns it off.
-        precise: also find `precise_21`, points inside triangles.
+        precise: also find `precise_21`, points inside triangles; corners of them where the vertices of both surfaces
+            are found to be the same places, as in poses of one mesh.
         progress: called with the name of a step and the share of all that is done, in [0, 1].
 
     Raises:
@@ -224,8 +225,9 @@ def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start],
 def _surest(
     pair: Pair, candidates: list[Candidate], landmarks: Tensor | None, evidence: Evidence
 ) -> tuple[Refined, dict[str, float], float]:
-    """The best candidate's map taken to the end, its measures and confidence; where it is doubted the next candidates
-    that are different are tried as well, and the one of highest confidence is taken."""
+    """The best candidate's map taken to the end, its measures and confidence; where it is doubted, and there are no
+    landmarks, the next candidates that are different are tried as well, and the one of highest confidence is taken."""
+    most = TRIED if landmarks is None else 1
     tried: list[Candidate] = []
     found: list[tuple[Refined, dict[str, float], float]] = []
     for candidate in candidates:
@@ -236,7 +238,7 @@ def _surest(
         energies = measures(pair, best, evidence)
         tried.append(candidate)
         found.append((best, energies, confidence(energies)))
-        if found[-1][2] >= SURE or len(tried) == TRIED:
+        if found[-1][2] >= SURE or len(tried) == most:
             break
     return max(found, key=lambda f: f[2])
 
@@ -321,7 +323,8 @@ def _on_all_vertices(
     if not precise:
         return *maps, None
     query, points = (torch.as_tensor(x, device=maps[0].device).double() for x in (rows2, rows1))
-    return *maps, points_near(maps[0], query, points, one.whole)
+    found = points_near(maps[0], query, points, one.whole)
+    return *maps, at_corners(maps[0], one.whole) if lies_at_corners(found) else found
 
 
 def _each_once(landmarks: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 from geoframe.maps import BarycentricMap, fmap_to_p2p, p2p_to_fmap, precise_map
-from geoframe.maps.precise import points_near, weights_from_products
+from geoframe.maps.precise import at_corners, lies_at_corners, points_near, weights_from_products
 from geoframe.spectral import Eigenbasis, eigenbasis
 from geoframe.surface import Mesh, subdivide
 from geoframe.surface.shapes import ellipsoid
@@ -178,3 +178,19 @@ def test_points_near_a_map_are_where_they_are_known_to_be():
     near = points_near(beside[guess], query, points, mesh1)  # a guess an edge off is mended by the steps
     same = (near.apply(mesh1.verts) - mesh2.verts).norm(dim=1) < 0.5 * length
     assert float(same.double().mean()) > 0.9
+
+
+def test_a_vertex_map_is_one_to_corners_of_triangles():
+    mesh = ellipsoid((1.0, 0.7, 0.5), level=2)
+    p2p = torch.randint(mesh.n_verts, (300,), generator=torch.Generator().manual_seed(0))
+    found = at_corners(p2p, mesh)
+    assert torch.equal(found.p2p(), p2p) and torch.equal(found.apply(mesh.verts), mesh.verts[p2p])
+    assert torch.equal(found.corners, mesh.faces[found.face])
+
+
+def test_vertices_in_the_same_places_are_told_from_others():
+    corners, face = torch.zeros(4000, 3, dtype=torch.int64), torch.zeros(4000, dtype=torch.int64)
+    weights = np.random.default_rng(0).dirichlet((1, 1, 1), size=4000)  # anywhere in a triangle
+    assert not lies_at_corners(BarycentricMap(face, torch.as_tensor(weights), corners, 1))
+    near = 0.3 * weights + 0.7 * np.eye(3)[0]
+    assert lies_at_corners(BarycentricMap(face, torch.as_tensor(near), corners, 1))
