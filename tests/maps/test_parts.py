@@ -34,6 +34,27 @@ def test_a_clean_surface_is_matched_as_it_is(bumpy):
     assert carried_back(part, part, p2p) is p2p
 
 
+def test_a_piece_that_was_cut_off_and_moved_is_laid_where_it_belongs(bumpy):
+    """Three landmarks on it; the part between the two is missing, and all is three times as large."""
+    along, whole = bumpy.verts[:, 0], Surface.of(bumpy)
+    body, piece = along <= along.quantile(0.6), along >= along.quantile(0.75)
+    faces = bumpy.faces[body[bumpy.faces].all(1) | piece[bumpy.faces].all(1)]
+    kept = torch.unique(faces)
+    number = torch.full((bumpy.n_verts,), -1)
+    number[kept] = torch.arange(len(kept))
+    verts = bumpy.verts[kept].clone()
+    turn = torch.tensor([[0.0, -1.0, 0.0], [0.6, 0.0, -0.8], [0.8, 0.0, 0.6]]).double()
+    mine = piece[kept]
+    verts[mine] = verts[mine] @ turn.T + torch.tensor([2.0, -3.0, 1.0])
+    part = main_part(Surface(3 * verts, number[faces]))
+    assert part.surface.n_verts < int((~mine).sum()) + 1
+    at = torch.nonzero(mine).ravel()[[0, 10, 40]]
+    landmarks = torch.stack([kept[at], at], 1)
+    out = carried_back(main_part(whole), part, kept[part.vertex], landmarks)
+    gap = (bumpy.verts[out] - bumpy.verts[kept])[mine].norm(dim=1) / bumpy.area.sqrt()
+    assert float(gap.mean()) < 0.02
+
+
 def test_seams_are_joined_and_both_twins_answer(bumpy):
     cut = seamed(bumpy)
     part = main_part(Surface.of(cut), "surface 2")
