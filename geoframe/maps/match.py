@@ -133,7 +133,8 @@ def match(
        them. Of the two bent maps the one that changes distances less goes on (with named landmarks there is only the
        second); it and the first are bent once more, finely.
        Where a surface is cut open, one more way goes by distances, which the cut does not change: each vertex is
-       placed by those to landmarks and then to vertices around it (`geoframe.maps.placing`).
+       placed by those to landmarks and then to vertices around it (`geoframe.maps.placing`); it is left out where
+       distances change much, as between species.
     4. Kept is the map with the least Dirichlet energy over coverage, times the square of its distortion; maps that
        turn more than a quarter of the surface inside out only if all do. If without landmarks its confidence is low,
        up to two of the next candidates that are different are taken as far, and the surest map is returned.
