@@ -181,7 +181,8 @@ def match(
     tell("candidates", 0.4)
     candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
     tell("refinement", 0.5)
-    best, energies, sure = _surest(pair, candidates, small, evidence)
+    most = TRIED if small is None and orientation else 1  # landmarks tell; the confidence weighs orientation
+    best, energies, sure = _surest(pair, candidates, small, evidence, most)
     tell("all vertices", 0.9)
     found = Match(
         **_in_the_file(parts, proxies, pair, best, landmarks, precise),
@@ -224,11 +225,10 @@ def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start],
 
 
 def _surest(
-    pair: Pair, candidates: list[Candidate], landmarks: Tensor | None, evidence: Evidence
+    pair: Pair, candidates: list[Candidate], landmarks: Tensor | None, evidence: Evidence, most: int
 ) -> tuple[Refined, dict[str, float], float]:
-    """The best candidate's map taken to the end, its measures and confidence; where it is doubted, and there are no
-    landmarks, the next candidates that are different are tried as well, and the one of highest confidence is taken."""
-    most = TRIED if landmarks is None else 1
+    """The best candidate's map taken to the end, its measures and confidence; where it is doubted the next candidates
+    that are different, `most` in all, are tried as well, and the one of highest confidence is taken."""
     tried: list[Candidate] = []
     found: list[tuple[Refined, dict[str, float], float]] = []
     for candidate in candidates:

@@ -111,7 +111,7 @@ def _placed(pair: Pair, first: Refined, marks: Tensor | None, distortion: Geodes
         anchored = placed_by_anchors(part, whole, mine(m), at, marks, reaches=reaches)
         found = bent(anchored, **FINE[1])
         settled = Anchors.of(part, whole, anchored, marks).settled(mine(found), anchored)
-        return replace(found, **{"p2p_12" if cut1 else "p2p_21": settled})
+        return replace(found, p2p_12=settled) if cut1 else replace(found, p2p_21=settled)
 
     starts = [first]
     if marks is not None and len(marks) >= TELLING:
