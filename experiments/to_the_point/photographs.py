@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def main() -> None:
             renders = ObjectCrops.load(args.renders).without_keypoints()
             crops = joined(own, renders[range(min(args.most, len(renders)))])
         points = None if name == "masks" else correspondences(crops, template)
-        recipe = replace(OURS, symmetric=0.4).lasting(steps=4 if args.quick else args.steps)
+        recipe = OURS.lasting(steps=4 if args.quick else args.steps)
         predictor = train(
             crops,
             template,

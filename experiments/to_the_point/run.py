@@ -27,11 +27,12 @@ from geoframe.data.rendered import render_set
 from geoframe.data.rendered_files import to_disk
 from geoframe.models.to_the_point import OURS, PAPER, Predictor, Recipe, evaluate, load, train
 from geoframe.models.to_the_point.evaluate import reconstructed
+from geoframe.models.to_the_point.recipe import THINGS_BEND
 from geoframe.viz.images import contact_sheet
 from geoframe.viz.reconstruction_page import draw_on_image, upright_views
 from geoframe.viz.surfaces import draw_surface, save_picture
+from geoframe.zoo.things import THINGS
 
-SYMMETRIC = {"car": 1.0, "aeroplane": 1.0, "chair": 1.0}  # things are; animals bend
 UP = torch.tensor([0.0, 1.0, 0.0])
 LEFT_OUT = ("texture", "visibility", "equivariance")
 
@@ -71,7 +72,7 @@ def main() -> None:
     own, unseen = (
         crops(args.out, args.category, template, k, seed) for k, seed in zip(n, (101, 202), strict=True)
     )
-    recipe = replace(OURS, symmetric=SYMMETRIC.get(args.category, 0.4))
+    recipe = replace(OURS, **THINGS_BEND) if args.category in THINGS else OURS
     recipe = recipe.lasting(steps=6 if args.quick else args.steps)
     if args.quick:
         recipe = replace(recipe, backbone="tiny", enlarged=1, fit_epochs=1, n_modes=4)

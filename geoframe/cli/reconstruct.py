@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from geoframe.data.object_crops import ObjectCrops
     from geoframe.data.object_templates import ObjectTemplate
-    from geoframe.models.to_the_point import Predictor, Reconstruction
+    from geoframe.models.to_the_point import Predictor, Recipe, Reconstruction
 
 Layout = Literal["auto", "renders", "folder", "cub", "pascal3d"]
 
@@ -30,6 +30,7 @@ _TABLE = {
     "confidence": "mean confidence",
     "right": "rotation right",
     "doubtful": "with a warning",
+    "doubtful_where_right": "with a warning where right",
     "doubtful_where_wrong": "with a warning where wrong",
 }
 
@@ -74,8 +75,9 @@ def train(
         part: of CUB and PASCAL3D+: train, val or test.
         category: of PASCAL3D+, such as car; or the embedding's surface, the same as the template's.
         keypoints: --no-keypoints learns from the masks alone.
-        embedding: without keypoints, a model of `geoframe embed` whose pixel maps tell the views to start from, or
-            "animals" for the one that geoframe comes with; by default pose hypotheses by the masks.
+        embedding: without keypoints, a model of `geoframe embed` whose pixel maps tell the views to start from,
+            "animals" for the one that geoframe comes with, or "none" for pose hypotheses by the masks; by default
+            animals for renders of such, and else none.
         up: the template's upward axis, if the images are upright; none looks for all rotations.
         minutes: of training, after the fits; none for the recipe's steps.
         steps: of training.
@@ -83,34 +85,30 @@ def train(
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         size: pixels of the crops.
         vertices: of the template.
-        modes: K, of deformation; 0 is rigid.
-        symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend.
+        modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
+        symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend; by default
+            1 for renders of things and else the recipe's, .4.
         most: use at most so many images.
         seed: of everything random.
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
     """
-    from dataclasses import replace
-
     import torch
 
-    from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point import train as learn
 
-    plan = RECIPES[recipe]
     changes = given(backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric)
     if backbone in ("small", "tiny"):  # learned from such crops, not from larger pictures
         changes["enlarged"] = 1
-    plan = replace(plan, **changes)
+    plan = _plan(recipe, data, changes)
     if minutes is not None or steps is not None:
         plan = plan.lasting(minutes=minutes, steps=steps)
     bad: list[str] = []
     with progress_bar("reconstruct train") as progress:
         shape = _template(template, data, plan.n_verts)
         crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
-        points = (
-            None if keypoints or embedding is None else _embedded(embedding, crops, shape, category, progress)
-        )
+        shown = None if template is not None else _animal(data)
+        points = None if keypoints else _embedded(embedding, crops, shape, category, shown, progress)
         axis = None if up == "none" else torch.eye(3)["xyz".index(up)]
         predictor = learn(
             crops,
@@ -135,6 +133,29 @@ def train(
     )
     if bad:
         raise PartFailed(f"{len(bad)} images were left out, see above")
+
+
+def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend."""
+    from dataclasses import replace
+
+    from geoframe.data.rendered_files import load_rendered
+    from geoframe.models.to_the_point import RECIPES
+    from geoframe.models.to_the_point.recipe import THINGS_BEND
+    from geoframe.zoo.things import THINGS
+
+    things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
+    usual: dict[str, Any] = THINGS_BEND if things and name == "geoframe" else {}
+    return replace(RECIPES[name], **{**usual, **changes})
+
+
+def _animal(data: Path) -> str | None:
+    """The species of a folder of renders of one animal."""
+    from geoframe.data.rendered_files import load_rendered
+    from geoframe.zoo import species
+
+    names = load_rendered(data).surface_names if (data / "set.json").is_file() else ()
+    return names[0] if len(names) == 1 and names[0] in species() else None
 
 
 def _template(path: Path | None, data: Path, n_verts: int) -> ObjectTemplate:
@@ -197,12 +218,21 @@ def _crops(
 
 
 def _embedded(
-    path: Path, crops: ObjectCrops, template: ObjectTemplate, category: str | None, progress: Any
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Correspondences of each crop by a surface embedding."""
+    path: Path | None,
+    crops: ObjectCrops,
+    template: ObjectTemplate,
+    category: str | None,
+    shown: str | None,
+    progress: Any,
+) -> list[tuple[Tensor, Tensor, Tensor]] | None:
+    """Correspondences of each crop by a surface embedding, the one for animals where renders of such are shown."""
     from geoframe.data.object_templates import points_of_pixels
     from geoframe.models.surface_embedding import load
 
+    if path is None and shown is not None:
+        path, category = Path("animals"), category or shown
+    if path is None or str(path) == "none":
+        return None
     predictor = load(None if str(path) == "animals" else path)
     name = category or predictor.names[0]
     target, out = predictor.target(name), []

@@ -26,6 +26,7 @@ _ROUNDS = 2  # of fits, the modes made standard between them
 _MARK_STEPS = 150  # of a round of fits to the keypoints alone, which cost next to nothing
 _MARK_BATCH = 2000  # pictures of such a step
 _MARK_PACE = {"pace": 2.0, "rate": 0.01}
+_GENTLE = {"pace": 0.25, "rate": 0.001}  # of what follows: full steps undo what the keypoints told
 _MASK_PACE = (
     3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
 )
@@ -89,7 +90,7 @@ def explain_by_keypoints(
     marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
     settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE}
     latents = _fitted(part, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress)
+    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, **_GENTLE)
     return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
 
 

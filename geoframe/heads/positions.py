@@ -16,6 +16,7 @@ from geoframe.warps import pixel_grid
 
 _COARSE = 4  # cells a side of the paper's last feature map
 _WIDTH = 256  # of that map
+_FINE = 4  # parts of each side of a square of the heat maps, for which the mask is told one by one
 
 
 class Positions(NamedTuple):
@@ -24,7 +25,7 @@ class Positions(NamedTuple):
     Attributes:
         points: (B, V, 2) x right, y down, in halves of the image's side from its middle: -1 to 1.
         visibility: (B, V) logits.
-        mask: (B, h, w) logits of the foreground, or None from a head that does not say.
+        mask: (B, m, m) logits of the foreground, or None from a head that does not say.
         heat: (B, P, h, w) logits of where the P control points are, or None from a head without.
         spread: (B,) standard deviation of those places, the mean over the control points, in the unit of `points`;
             or None. It is large where the image shows nothing that the head knows.
@@ -101,7 +102,7 @@ class ControlPositions(nn.Module):
         V = check_shape(verts, "V 3", "verts")["V"]
         check_shape(functions, f"{V} M", "functions")
         P = check_int(len(controls), "controls", low=4)
-        self.field = FieldHead(backbone, P, width=width, stride=stride)
+        self.field = FieldHead(backbone, P + _FINE**2, width=width, stride=stride, mask=False)
         self.backbone = backbone
         self.controls = controls
         self.register_buffer("spread", spread_matrix(verts, functions, controls, stiffness).float())
@@ -113,14 +114,15 @@ class ControlPositions(nn.Module):
     def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
         """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
         maps = self.backbone(image) if isinstance(image, Tensor) else list(image)
-        field = self.field(maps)
-        heat = field.embedding.flatten(2).softmax(-1)
-        places = pixel_grid(*field.embedding.shape[-2:], like=heat).reshape(-1, 2)
+        logits, parts = self.field(maps).embedding.split([len(self.controls), _FINE**2], dim=1)
+        heat = logits.flatten(2).softmax(-1)
+        places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
         variance = heat @ places.square().sum(1) - at.square().sum(-1)
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
         points, spread = cast(Tensor, self.spread) @ at, variance.clamp_min(0).sqrt().mean(1).detach()
-        return Positions(points, self.visible(inner), field.mask, field.embedding, spread)
+        mask = F.pixel_shuffle(parts, _FINE)[:, 0]
+        return Positions(points, self.visible(inner), mask, logits, spread)
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

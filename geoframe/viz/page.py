@@ -143,7 +143,7 @@ def png(picture: Array) -> bytes:
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    Image.fromarray(picture).save(file, format="PNG", compress_level=3)  # a third of the time, 6 % larger
     return file.getvalue()
 
 

@@ -93,3 +93,24 @@ def test_bad_input_is_told_in_one_line(data, tmp_path, capsys):
         assert told in capsys.readouterr().err
     assert main(["reconstruct", "predict", "x.png", "--model", str(data), "--out", str(tmp_path)]) == 2
     assert "expected model.json and model.safetensors" in capsys.readouterr().err
+
+
+def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from geoframe.cli.reconstruct import _animal, _plan
+    from geoframe.data import rendered_files
+    from geoframe.models.to_the_point import OURS, PAPER
+
+    shown = SimpleNamespace(surface_names=("cow",))
+    monkeypatch.setattr(rendered_files, "load_rendered", lambda folder: shown)
+    assert (
+        _animal(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3
+    )  # no renders
+    (tmp_path / "set.json").write_text("{}")
+    assert _animal(tmp_path) == "cow" and _plan("geoframe", tmp_path, {}) == OURS
+    shown.surface_names = ("car",)
+    things = _plan("geoframe", tmp_path, {})
+    assert (things.n_modes, things.symmetric) == (12, 1.0) and _animal(tmp_path) is None
+    assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
+    assert _plan("paper", tmp_path, {}) == PAPER

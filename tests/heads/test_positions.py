@@ -37,7 +37,11 @@ def test_control_points_are_means_of_heat_maps():
     head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
     found = head(torch.rand(2, 3, 48, 32))
     assert found.points.shape == (2, len(x), 2) and found.visibility.shape == (2, len(x))
-    assert found.mask.shape == (2, 16, 8)  # of the image continued to multiples of the largest stride
+    assert found.mask.shape == (
+        2,
+        64,
+        32,
+    )  # every pixel of the image continued to multiples of the largest stride
     head.field.out.weight.data.zero_()
     head.field.out.bias.data.zero_()
     torch.testing.assert_close(

@@ -17,10 +17,12 @@ from geoframe.data.object_views import Augmentation, affine_by_chance, moved, wa
 from geoframe.fitting.collections import on_screen, place
 from geoframe.heads import backbone
 from geoframe.heads.positions import Positions
+from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
+from geoframe.models.to_the_point.evaluate import doubt
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
 from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
-from geoframe.render import rasterize
+from geoframe.render import rasterize, vertex_visibility
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation
 
@@ -111,11 +113,11 @@ def _vertices(template):
 
 @pytest.mark.parametrize("kind", ["dense", "control"])
 def test_a_result_does_not_depend_on_batch_mates(template, crops, kind):
-    model = _model(template, kind=kind).eval()
+    model = _model(template, kind=kind, outline=1.0).eval()
     x = crops.image.float() / 255
     with torch.no_grad():
-        together = model.solve(model(x))
-        alone = model.solve(model(x[3:4]))
+        together = model.settled(model(x))
+        alone = model.settled(model(x[3:4]))
     for a, b in ((together.projected, alone.projected), (together.solution.R, alone.solution.R)):
         torch.testing.assert_close(a[3:4], b, atol=1e-4, rtol=1e-4)
 
@@ -334,14 +336,60 @@ def test_evidence_is_best_where_silhouette_and_mask_agree(trained):
     points = place(verts[None], R, torch.zeros(1, 2), torch.full((1,), 0.6))[..., :2]
     said = Positions(points, torch.zeros(1, len(verts)), None)
     posed = model.solve(said, deform=False)
-    drawn = rasterize(posed.screen(64), model.faces, (64, 64)).mask.float()
+    fragments = rasterize(posed.screen(64), model.faces, (64, 64))
+    drawn = fragments.mask.float()
     same = torch.nn.functional.avg_pool2d(drawn[:, None], 4)[:, 0].round()
     for mask, most, least in ((same, 1.0, 0.8), (1 - same, 0.2, 0.0)):
         one = said._replace(mask=40 * mask - 20, spread=torch.tensor([0.1]))
         evidence = model.evidence(one, posed)[0]
         assert least <= float(evidence[2]) <= most
         assert float(evidence[3]) == pytest.approx(math.log(0.1), rel=1e-5)
-    assert model.evidence(said, posed)[0, 2:].tolist() == [0, 0, 0, 1]  # a head that says none of it
+    nothing = model.evidence(said, posed)[0]
+    assert nothing[2:5].tolist() == [0, 0, 0] and nothing[7] == 1  # a head that says none of it
+    shown = vertex_visibility(fragments, model.faces, posed.screen(64))
+    for logits, least, most in ((shown, -4.7, -4.5), (~shown, 2.2, 2.4)):
+        agreeing = said._replace(visibility=40 * logits.float() - 20)
+        assert least < float(model.evidence(agreeing, posed)[0, 5]) < most
+
+
+def test_rotations_are_those_of_the_template(trained, template):
+    """What a mode turns is no part of the shape: mesh and place stay, the rotation takes it over."""
+    model = trained[0].model
+    rest = model.shape.template().detach()
+    R, turn = (rotvec_to_rotation(torch.tensor([x])) for x in ([0.3, 0.5, 0.1], [0.0, 0.4, 0.2]))
+    points = place(rest[None], R, torch.zeros(1, 2), torch.full((1,), 0.6))[..., :2]
+    plain = model.solve(Positions(points, torch.full((1, len(rest)), 20.0), None), deform=False)
+    bent = plain._replace(
+        verts=plain.verts @ turn.mT, solution=replace(plain.solution, R=plain.solution.R @ turn.mT)
+    )
+    back = bent.upright(rest)
+    torch.testing.assert_close(back.verts, rest[None], rtol=0, atol=1e-5)
+    torch.testing.assert_close(back.solution.R, plain.solution.R, rtol=0, atol=1e-5)
+    torch.testing.assert_close(back.verts @ back.solution.R.mT, plain.verts @ plain.solution.R.mT)
+    torch.testing.assert_close(back.projected, plain.projected)
+
+
+def test_outlines_are_brought_to_the_mask(trained, template):
+    """Positions that are too small by a tenth, and a mask that is right: the mesh covers it."""
+    model = trained[0].model
+    rest = model.shape.template().detach()
+    R = rotvec_to_rotation(torch.tensor([[0.3, 0.5, 0.1]])) @ torch.diag(torch.tensor([1.0, -1.0, -1.0]))
+    true, small = (place(rest[None], R, torch.zeros(1, 2), torch.full((1,), s)) for s in (0.7, 0.63))
+    mask = rasterize(on_screen(true, 64), model.faces, (64, 64)).mask.float()
+    said = Positions(small[..., :2], torch.zeros(1, len(rest)), 20 * mask - 10)
+    overlap = []
+    for model.outline in (0.0, 4.0):
+        drawn = rasterize(model.settled(said, deform=False).screen(64), model.faces, (64, 64)).mask.float()
+        overlap.append(float(soft_iou(drawn, mask)))
+    model.outline = 0.0
+    assert overlap[0] < 0.85 and overlap[1] > 0.93
+
+
+def test_the_limit_tells_the_wrong_ones_but_doubts_few():
+    sure = torch.linspace(0, 1, 101)
+    assert doubt(sure, sure > 0.62) == pytest.approx(0.62 * 0.95, abs=0.02)  # they can be told apart
+    assert doubt(sure, torch.arange(101) % 2 == 0) == pytest.approx(0.13, abs=0.02)  # they cannot
+    assert doubt(sure, sure >= 0) == pytest.approx(0.13, abs=0.02)
 
 
 def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):

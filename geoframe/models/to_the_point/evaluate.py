@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from geoframe._random import seeded
 from geoframe.data.augment import shuffle_tiles
 from geoframe.data.object_crops import PADDING, ObjectCrops
+from geoframe.data.object_views import Augmentation, affine_by_chance, recolored, warped
 from geoframe.fitting.explained import Explained
 from geoframe.heads.positions import Positions
 from geoframe.layers.logistic import fit_logistic
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 
 RIGHT = 30.0  # degrees from the truth up to which a pose is right
 _BATCH = 32
-_DOUBTFUL = 0.5  # confidence below which there is a warning
-_PENALTY = 1e-3  # of the confidence's weights
+_DOUBTFUL = 0.5  # confidence below which there is a warning in any case
+_TOLD = 0.95  # share of wrong poses of the set-aside crops that are to be told,
+_DOUBTED = 0.13  # if no larger share of the right ones is
+_PENALTY = 3e-3  # of the confidence's weights
+_CHANGED = 3  # times that each set-aside crop is looked at turned and moved, too
 _RIDGES = (0.02, 0.06, 0.2, 0.6, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
+_OUTLINES = (0.0, 1.0, 4.0)  # likewise; the ridge is chosen with the second
 
 
 def evaluate(
@@ -52,8 +58,8 @@ def evaluate(
         `pck_10` and `pck_15` (through the 3D shape) and `pck_10_regressed`, means over keypoints, thresholds in parts
         of the longer side of the object's box; where the truth is known `rotation_median_deg`, `reversed` (share of
         rotations more than 90 degrees away), `surface_percent` (of the box's diagonal) and `iou_3d`; `confidence`, the
-        mean, `right` (share of rotations within 30 degrees), `doubtful` (share of crops with a warning) and
-        `doubtful_where_wrong`; `crops`, their number.
+        mean, `right` (share of rotations within 30 degrees), `doubtful` (share of crops with a warning),
+        `doubtful_where_right` and `doubtful_where_wrong`; `crops`, their number.
     """
     found, posed = reconstructed(predictor.model, crops, deform=deform, steps=steps)
     S, faces = crops.size, predictor.model.faces
@@ -101,6 +107,7 @@ def _against_truth(
         "surface_percent": _mean(surface),
         "iou_3d": float(iou_3d(posed.verts, straight, faces).mean()),
         "doubtful": float(doubtful.double().mean()),
+        "doubtful_where_right": float(doubtful[~wrong].double().mean()) if bool((~wrong).any()) else 0.0,
         "doubtful_where_wrong": float(doubtful[wrong].double().mean()) if bool(wrong.any()) else 1.0,
     }
 
@@ -145,47 +152,122 @@ def reconstructed(
         spread=_joined([p.spread for p in parts]),
         apart=_joined([p.apart for p in parts]),
     )
-    return found, model.solve(found, deform=deform, steps=steps)
+    return found, settled(model, found, deform=deform, steps=steps)
 
 
-def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor) -> None:
-    """Choose the ridge and calibrate the confidence on crops that were set aside.
-
-    As many pictures again are their tiles in another order, in which nothing is right: they stand for pictures of
-    something else.
+def settled(model: ToThePoint, found: Positions, *, deform: bool = True, steps: int | None = None) -> Posed:
+    """The meshes that explain what a network said of many crops, some of them at a time.
 
     Args:
-        model: whose ridge and calibration are set.
+        model: in evaluation mode.
+        found: of n crops.
+        deform: see `ToThePoint.solve`.
+        steps: see `ToThePoint.solve`.
+    """
+    parts = []
+    for rows in torch.arange(len(found.points)).split(_BATCH):
+        some: dict[str, Any] = {k: x if x is None else x[rows] for k, x in found._asdict().items()}
+        parts.append(model.settled(Positions(**some), deform=deform, steps=steps))
+    return _in_one(parts)
+
+
+def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor, *, seed: int = 0) -> None:
+    """Choose ridge and outline's weight and calibrate the confidence on crops that were set aside.
+
+    Pictures of something else are among them: the crops' tiles in another order, in which nothing is right. They count
+    together as much as the wrong poses do, so that what is learned is to tell those.
+
+    Args:
+        model: whose ridge, outline's weight and calibration are set.
         crops: all that were given.
         told: what is believed of them.
         held: (n,) bool, the crops that were set aside.
+        seed: of the changes of the crops.
     """
     rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
     if not len(rows):
         return
     model.eval()
-    some = crops[rows]
-    S, best = some.size, (float("inf"), model.ridge)
+    some, likeliest = crops[rows], told.belief[rows].argmax(1)
+    points, true = (
+        x[rows].gather(1, likeliest.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]))[:, 0]
+        for x in (told.points, told.rotation)
+    )
     found = reconstructed(model, some)[0]
-    for ridge in _RIDGES if model.ridge is not None and model.shape.n_modes else ():
-        model.ridge = ridge
-        drawn = rasterize(_solved(model, found).screen(S), model.faces, (S, S)).mask
-        off = (drawn ^ some.mask).sum((1, 2)) / some.mask.sum((1, 2))
-        best = min(best, (float(off.mean()), ridge), key=lambda pair: pair[0])
-    model.ridge = best[1]
-    posed = _solved(model, found)
-    likeliest = told.belief[rows].argmax(1)
-    true = told.rotation[rows].gather(1, likeliest[:, None, None, None].expand(-1, 1, 3, 3))[:, 0]
-    right = rotation_angle(posed.solution.R, true.to(posed.solution.R)).rad2deg() < RIGHT
-    other = reconstructed(model, replace(some, image=shuffle_tiles(some.image, seed=len(some))))
-    evidence = torch.cat([model.evidence(found, posed), model.evidence(*other)])
-    weight = fit_logistic(evidence, torch.cat([right, torch.zeros_like(right)]), penalty=_PENALTY)
-    cast(Tensor, model.calibration).copy_(torch.cat([weight, weight.new_tensor([_DOUBTFUL])]))
+    model.outline = 0.0 if found.mask is None else _OUTLINES[1]
+    for name, choices in (("ridge", _RIDGES), ("outline", _OUTLINES)):
+        if (name == "ridge" and (model.ridge is None or not model.shape.n_modes)) or not model.outline:
+            continue
+        scores = []
+        for value in choices:
+            setattr(model, name, value)
+            scores.append((_score(model, settled(model, found), some, points), value))
+        setattr(model, name, max(scores)[1])
+    looks = [(found, settled(model, found), true)]
+    for k in range(_CHANGED):
+        changed, turn = _changed(some, seed + k)
+        looks.append((*reconstructed(model, changed), turn @ true))
+    evidence = torch.cat([model.evidence(f, posed) for f, posed, _ in looks])
+    right = torch.cat([_near(posed.solution.R, R) for _, posed, R in looks])
+    other = model.evidence(*reconstructed(model, replace(some, image=shuffle_tiles(some.image, seed=seed))))
+    share = max(float((~right).sum()), 0.05 * len(right)) / len(other)
+    weight = fit_logistic(
+        torch.cat([evidence, other]),
+        torch.cat([right, torch.zeros(len(other), dtype=torch.bool)]),
+        penalty=_PENALTY,
+        weight=torch.cat([torch.ones(len(right)), torch.full((len(other),), share)]),
+    )
+    limit = doubt(torch.sigmoid(evidence.double() @ weight), right)
+    cast(Tensor, model.calibration).copy_(torch.cat([weight, weight.new_tensor([limit])]))
 
 
-@torch.no_grad()
-def _solved(model: ToThePoint, found: Positions) -> Posed:
-    return model.solve(found)
+def doubt(confidence: Tensor, right: Tensor) -> float:
+    """The confidence below which there is a warning: nine tenths of the wrong are told, if few of the right are.
+
+    Args:
+        confidence: (n,).
+        right: (n,) bool.
+    """
+    most = float(confidence[right].quantile(_DOUBTED)) if bool(right.any()) else 1.0
+    wanted = float(confidence[~right].quantile(_TOLD)) if bool((~right).any()) else _DOUBTFUL
+    return min(max(wanted, _DOUBTFUL), most)
+
+
+def _near(R: Tensor, true: Tensor) -> Tensor:
+    """(n,) bool, whether rotations are right."""
+    return rotation_angle(R, true.to(R)).rad2deg() < RIGHT
+
+
+def _score(model: ToThePoint, posed: Posed, crops: ObjectCrops, points: Tensor) -> float:
+    """Mean of the overlap with the masks and of the share of vertices near the place where they are believed."""
+    S = crops.size
+    drawn = rasterize(posed.screen(S), model.faces, (S, S)).mask
+    overlap = torch.stack([*map(mask_iou, drawn, crops.mask)]).mean()
+    near = (posed.projected[..., :2] - points).norm(dim=-1) < 0.2 / (1 + 2 * PADDING)  # a tenth of the box
+    return float(overlap + near.double().mean()) / 2
+
+
+def _changed(crops: ObjectCrops, seed: int) -> tuple[ObjectCrops, Tensor]:
+    """The crops turned, moved and recoloured by chance as in training, and by how much: rotations (n, 3, 3)."""
+    a = Augmentation()
+    with seeded(seed):
+        affine = affine_by_chance(len(crops), a)
+        image = recolored(warped(as_images(crops.image), affine)[0], a.color)
+    turn = torch.eye(3).repeat(len(crops), 1, 1)
+    turn[:, :2, :2] = affine[:, :, :2] / torch.linalg.det(affine[:, :, :2]).sqrt()[:, None, None]
+    return replace(crops, image=(255 * image).round().to(torch.uint8)), turn
+
+
+def _in_one(parts: Sequence[Posed]) -> Posed:
+    """Posed meshes of several batches."""
+    first = parts[0].solution
+    names = [f.name for f in fields(first) if f.name != "second"]
+    some = {n: torch.cat([getattr(p.solution, n) for p in parts]) for n in names}
+    second = type(first.second)(
+        *(torch.cat(x) for x in zip(*(p.solution.second for p in parts), strict=True))
+    )
+    verts, projected = (torch.cat([getattr(p, n) for p in parts]) for n in ("verts", "projected"))
+    return Posed(verts, projected, replace(first, second=second, **some))
 
 
 def _mean(x: list[float]) -> float:

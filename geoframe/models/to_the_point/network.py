@@ -9,6 +9,7 @@ Source: Kokkinos & Kokkinos 2021, sections 3.1 and 3.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
+from geoframe.fitting.outlines import outline_moves, signed_distance
 from geoframe.heads.backbone import Backbone
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
 from geoframe.layers.shape_modes import ShapeModes
@@ -26,14 +28,18 @@ from geoframe.render import rasterize, vertex_visibility
 from geoframe.solve.pose import Solution, solve_pose
 from geoframe.surface import farthest_points
 from geoframe.surface.mesh import Mesh
+from geoframe.transforms import procrustes
 
 HEADS = ("control", "dense")
 N_FUNCTIONS = 40  # that the modes are made of
 DAMPING = 4.0  # of the highest of them against the lowest
 _SPREAD_FUNCTIONS = 24  # that positions are made of
-N_EVIDENCE = 6  # numbers that the confidence is made of
-_FINER = 4  # times the head's mask, that the silhouette is drawn to be compared with it
+N_EVIDENCE = 8  # numbers that the confidence is made of
+_FINEST = 64  # pixels a side of the silhouette that is compared with the head's mask, at least
 _APART = 0.15  # halves of the side: positions of an image and its mirror image that far apart contradict each other
+_OUTLINE_SIZE = 64  # pixels a side of the pictures in which outlines are compared
+_OUTLINE_ROUNDS = 3
+_OUTLINE_REACH = 6.0  # of those pixels
 _LENS_STEPS = 2  # corrections of the positions for perspective
 
 
@@ -54,6 +60,20 @@ class Posed(NamedTuple):
         """(B, V, 3) pixel x, pixel y and depth in images of size x size, as `rasterize` takes them."""
         return on_screen(self.projected, size)
 
+    def upright(self, rest: Tensor) -> Posed:
+        """The same meshes in the same places, each shape turned as near to the template as it gets by turning.
+
+        Modes of deformation can turn a shape as a whole, too, so that rotations are not told by the positions alone.
+        These are the rotations that bring the template nearest to the meshes.
+
+        Args:
+            rest: (V, 3) of the template.
+        """
+        turn = procrustes(rest.to(self.verts).expand_as(self.verts), self.verts, scale=True).R
+        s, turn = self.solution, turn.to(self.solution.R)
+        turned = replace(s, R=s.R @ turn, second=s.second._replace(R=s.second.R @ turn))
+        return self._replace(verts=self.verts @ turn.to(self.verts), solution=turned)
+
 
 class ToThePoint(nn.Module):
     """A head that says positions, and the shape model that explains them.
@@ -71,6 +91,8 @@ class ToThePoint(nn.Module):
         lens: perspective, the template's size over its distance from the eye; 0 is weak perspective, as in the
             paper. The solver stays that of weak perspective: what it is given are the positions that a camera far
             away would see, by the depths found so far (Dementhon & Davis 1995).
+        outline: what a vertex on the outline counts beside its position, see `settled`; 0 leaves the mask out, as the
+            paper does.
     """
 
     def __init__(
@@ -85,13 +107,14 @@ class ToThePoint(nn.Module):
         hidden: float = 0.2,
         ridge: float | None = 0.5,
         lens: float = 0.0,
+        outline: float = 0.0,
     ) -> None:
         super().__init__()
         self.head, self.shape, self.template = head, shape, template
         self.steps = check_int(steps, "steps", low=1)
         self.mode = check_choice(mode, ("alternation", "joint"), "mode")
         self.scale = check_choice(scale, ("free", "std"), "scale")
-        self.hidden, self.ridge, self.lens = hidden, ridge, lens
+        self.hidden, self.ridge, self.lens, self.outline = hidden, ridge, lens, outline
         self.register_buffer(
             "calibration", torch.tensor([0.0] * (N_EVIDENCE - 1) + [1.0, 0.0])
         )  # and the limit
@@ -144,16 +167,24 @@ class ToThePoint(nn.Module):
             deform: False leaves the mean shape as it is.
             steps: alternations; None for those of the model.
         """
-        points, logits = (_full(x) for x in (found.points, found.visibility))
-        v = self.hidden + (1 - self.hidden) * logits.sigmoid()
+        return self._explained(_full(found.points), self._counted(found), deform, steps)
+
+    def _counted(self, found: Positions) -> Tensor:
+        """(B, V) what each vertex counts."""
+        return self.hidden + (1 - self.hidden) * _full(found.visibility).sigmoid()
+
+    def _explained(
+        self, points: Tensor, v: Tensor, deform: bool, steps: int | None, near: Posed | None = None
+    ) -> Posed:
+        """The posed meshes that explain positions (B, V, 2) of weights (B, V), perhaps near to others."""
         mean = self.shape.template()
         basis = self.shape.basis() if deform and self.shape.n_modes else None
         ridge = self.shape.ridge.exp() if self.ridge is None else torch.tensor(self.ridge)
-        verts = mean.expand(len(v), -1, -1)
+        verts = mean.expand(len(v), -1, -1) if near is None else near.verts
         given = points
-        solution: Solution | None = None
-        for _ in range(1 + _LENS_STEPS * bool(self.lens)):
-            if solution is not None:  # what a camera far away would see
+        solution: Solution | None = None if near is None else near.solution
+        for _ in range(1 + _LENS_STEPS * bool(self.lens and near is None)):
+            if self.lens and solution is not None:  # what a camera far away would see
                 depth = 1 + self.lens * (verts @ solution.R.mT)[..., 2:]
                 middle = solution.t[:, None]
                 given = middle + depth * (points - middle)
@@ -168,6 +199,36 @@ class ToThePoint(nn.Module):
         assert solution is not None
         lens = torch.full_like(solution.scale, self.lens) if self.lens else None
         return Posed(verts, place(verts, solution.R, solution.t, solution.scale, lens), solution)
+
+    @torch.no_grad()
+    def settled(self, found: Positions, *, deform: bool = True, steps: int | None = None) -> Posed:
+        """The posed meshes that explain positions and, by their outlines, the head's mask; in use, not in training.
+
+        In turns, the vertices on the outline of the drawn mesh are moved to the nearest outline of the mask, and pose
+        and deformation are solved for again, with both the positions and the moved vertices to explain.
+
+        Args:
+            found: what the network said.
+            deform: see `solve`.
+            steps: see `solve`.
+        """
+        posed = self.solve(found, deform=deform, steps=steps)
+        if found.mask is None or not self.outline:
+            return posed.upright(cast(Tensor, self.shape.verts))
+        size = _OUTLINE_SIZE
+        wide = F.interpolate(found.mask[:, None].float(), (size, size), mode="bilinear", align_corners=False)
+        distance, v = signed_distance(wide[:, 0] > 0), self._counted(found)
+        for _ in range(_OUTLINE_ROUNDS):
+            screen = posed.screen(size)
+            drawn = rasterize(screen, self.faces, (size, size)).mask
+            moves, weight = outline_moves(screen[..., :2], drawn, distance, reach=_OUTLINE_REACH)
+            goal = posed.projected[..., :2] + moves * (2 / size)
+            counted = self.outline * weight.to(v)
+            points = (v[..., None] * _full(found.points) + counted[..., None] * goal) / (v + counted)[
+                ..., None
+            ]
+            posed = self._explained(points.to(v), v + counted, deform, steps, posed)
+        return posed.upright(cast(Tensor, self.shape.verts))
 
     def seen(self, posed: Posed, size: int) -> Tensor:
         """(B, V) bool: vertices that the z-buffer of size x size pixels shows."""
@@ -184,26 +245,34 @@ class ToThePoint(nn.Module):
             posed: the meshes that explain it.
 
         Returns:
-            (B, 6): how badly the pose explains the positions; how much better than the second one does; the overlap of
+            (B, 8): how badly the pose explains the positions; how much better than the second one does; the overlap of
             silhouette and the head's mask; how spread the places of the control points are; how far the positions in
-            the mirror image are from these; and 1. All but the third and the last are logarithms. What nobody says
-            is 0.
+            the mirror image are from these; how badly the vertices that the mesh shows are those that the head says
+            are seen; how much the template is bent; and 1. All but the third and the last are logarithms. What nobody
+            says is 0.
         """
         s = posed.solution
         misfit = (s.residual / s.scale.clamp_min(1e-6)).clamp(1e-4, 1).log()
         lead = (s.second.residual / s.residual.clamp_min(1e-9)).clamp(1, 10).log()
-        overlap, spread = torch.zeros_like(misfit), torch.zeros_like(misfit)
+        none = torch.zeros_like(misfit)
+        m = _FINEST if found.mask is None else found.mask.shape[-1]
+        finer = -(-_FINEST // m)
+        screen, size = posed.screen(finer * m), finer * m
+        fragments = rasterize(screen, self.faces, (size, size))
+        overlap, spread, apart, bent = none, none, none, none
         if found.mask is not None:
-            size = _FINER * found.mask.shape[-1]
-            drawn = rasterize(posed.screen(size), self.faces, (size, size)).mask
-            share = F.avg_pool2d(drawn.to(misfit)[:, None], _FINER)[:, 0]
+            share = F.avg_pool2d(fragments.mask.to(misfit)[:, None], finer)[:, 0]
             overlap = soft_iou(share, found.mask.sigmoid().to(misfit))
         if found.spread is not None:
             spread = found.spread.to(misfit).clamp_min(1e-3).log()
-        apart = (
-            torch.zeros_like(misfit) if found.apart is None else found.apart.to(misfit).clamp_min(1e-3).log()
-        )
-        return torch.stack([misfit, lead, overlap, spread, apart, torch.ones_like(lead)], 1).float()
+        if found.apart is not None:
+            apart = found.apart.to(misfit).clamp_min(1e-3).log()
+        shown = vertex_visibility(fragments, self.faces, screen).to(misfit)
+        off = F.binary_cross_entropy_with_logits(found.visibility.to(misfit), shown, reduction="none").mean(1)
+        if s.alpha.shape[1]:
+            bent = s.alpha.square().mean(1).clamp_min(1e-2).log()
+        told = (misfit, lead, overlap, spread, apart, off.clamp(1e-2, 10).log(), bent, torch.ones_like(none))
+        return torch.stack(told, 1).float()
 
 
 def _full(x: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from geoframe.canonical import load_surface
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops, crop_object
 from geoframe.data.object_templates import ObjectTemplate
-from geoframe.fitting.collections import Collection
+from geoframe.fitting.collections import Collection, on_screen
 from geoframe.fitting.explained import (
     Explained,
     believed,
@@ -37,7 +37,7 @@ from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
 _log = logging.getLogger(__name__)
-_EVERY = 20  # which crop is set aside
+_EVERY = 15  # which crop is set aside
 _FEWEST = 200  # crops, below which none is
 _FAR = 45.0  # degrees: a second pose that far away is another answer
 _ROUNDS = 3  # of learning from hypotheses and believing some of them more
@@ -121,7 +121,7 @@ class Predictor:
             crop = crop_object(image, mask, self.size)
         with torch.no_grad():
             found = self.model.look(as_images(crop[0][None]))
-            posed = self.model.solve(found)
+            posed = self.model.settled(found)
         return self.reconstruction(image, posed, self.model.evidence(found, posed), 0, crop[2])
 
     def reconstruction(
@@ -138,14 +138,14 @@ class Predictor:
         """
         H, W = image.shape[-2:]
         unit = 1 / crop.scale[0]
-        screen = posed.screen(self.size)[i]
+        screen = on_screen(posed.projected[i], self.size)
         placed = torch.cat([crop.to_image(screen[:, :2]).float(), unit * screen[:, 2:]], 1)
         faces, surface = self.model.faces, self.template.surface
         fragments = rasterize(placed, faces, (H, W))
         verts = posed.verts[i].to(surface.dtype)
-        seen = self.model.seen(posed, self.size)[i]
         s = posed.solution
         one = Posed(posed.verts[i : i + 1], posed.projected[i : i + 1], _row(s, i))
+        seen = self.model.seen(one, self.size)[0]
         told = evidence[i : i + 1]
         at = self._textured(placed[:, :2], seen)
         colors = sample_image(image, at).clamp(0, 1)
@@ -170,7 +170,7 @@ class Predictor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth.
 
         Args:
-            evidence: (n, 6), see `ToThePoint.evidence`.
+            evidence: (n, 8), see `ToThePoint.evidence`.
         """
         weight = cast(Tensor, self.model.calibration)[:-1]
         return (evidence.to(weight) @ weight).sigmoid()
@@ -180,7 +180,7 @@ class Predictor:
 
         Args:
             posed: n.
-            evidence: (n, 6), see `ToThePoint.evidence`.
+            evidence: (n, 8), see `ToThePoint.evidence`.
         """
         limit = float(cast(Tensor, self.model.calibration)[-1])
         s, out = posed.solution, []
@@ -213,7 +213,7 @@ class Predictor:
         save_model(folder, _Whole(self.model), about, kind=KIND)
 
 
-_SOLVER = ("steps", "mode", "scale", "hidden", "ridge", "lens")
+_SOLVER = ("steps", "mode", "scale", "hidden", "ridge", "lens", "outline")
 _TEMPLATE = ("source", "weights", "mirror_source", "mirror_weights")
 
 
@@ -270,7 +270,7 @@ def train(
 ) -> Predictor:
     """Learn to reconstruct a category; a run that was killed goes on.
 
-    A twentieth of the crops is set aside: the ridge is chosen and the confidence calibrated on them.
+    A fifteenth of the crops is set aside: ridge and outline's weight are chosen and the confidence calibrated on them.
 
     Args:
         crops: to learn from.
@@ -338,7 +338,7 @@ def train(
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
     if told is not None and bool(held.any()):
-        settle(model, crops, told, held)
+        settle(model, crops, told, held, seed=seed)
     predictor = described(model.eval())
     predictor.save(out)
     return predictor

@@ -134,7 +134,8 @@ class Recipe:
         batch: crops a step.
         n_verts: of the template.
         n_modes: K; 0 is rigid.
-        symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend.
+        symmetric: share of the modes that are mirror-symmetric: 1 for things, which need no more than twelve modes;
+            less for animals, which bend.
         fit: how each training picture is explained by itself before the network learns; None for not at all. Its
             `arap_modes` counts by the share of modes that are not symmetric.
         fit_epochs: of that.
@@ -402,9 +403,10 @@ OURS = Recipe(
     backbone="efficientnet-lite0",
     enlarged=2,
     views=8000,
-    n_modes=12,
+    n_modes=24,
+    symmetric=0.4,
     head="control",
-    losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.1),
+    losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.3),
     schedule=Schedule(
         steps=5000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
@@ -437,5 +439,6 @@ PAPER = Recipe(
     warmup=0.5,
     solver={"scale": "std", "hidden": 0.0, "ridge": None},
 )
+THINGS_BEND: dict[str, Any] = {"n_modes": 12, "symmetric": 1.0}  # of OURS for what has no joints
 CODE = replace(PAPER, name="code", losses=replace(PAPER.losses, form="code", edges=3.0))
 RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, CODE)}
