@@ -262,6 +262,8 @@ def _lite0(weights: str, *, frozen: bool) -> Backbone:
         _fold(block._project_conv, block._bn2)
         block._bn0 = block._bn1 = block._bn2 = nn.Identity()
         block._swish = nn.ReLU6(inplace=True)
+    for module in net.modules():
+        _pad_inside(module)
     tapped = _Tapped(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels = [net._blocks[i]._project_conv.out_channels for i in _LITE0_TAPS]
     return Backbone(
@@ -272,6 +274,17 @@ def _lite0(weights: str, *, frozen: bool) -> Backbone:
         frozen=frozen,
         normalisation=((127 / 255,) * 3, (128 / 255,) * 3),
     )
+
+
+def _pad_inside(module: nn.Module) -> None:
+    """Let a convolution pad by itself, where its module copies the whole input into a larger one for that.
+
+    The network then takes two thirds of the time on a CPU (165 for 248 ms, 32 pictures of 96 pixels). Convolutions of
+    stride 2 are padded on two sides only, and stay as they are.
+    """
+    border = getattr(module, "static_padding", None)
+    if isinstance(module, nn.Conv2d) and isinstance(border, nn.ZeroPad2d) and len(set(border.padding)) == 1:
+        module.padding, module.static_padding = (border.padding[0],) * 2, nn.Identity()
 
 
 @torch.no_grad()

@@ -311,8 +311,8 @@ def _of_parts(x: Tensor, old: int, new: int) -> Tensor:
 def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
     """Start a network from a trained one: its head and calibration, and E' = T E for the surfaces.
 
-    The fields may be of another stride, where the levels are the same, and a backbone may be learned from here on that
-    was frozen there.
+    The fields may be of another stride, where the levels are the same, the levels may be deeper, and a backbone may be
+    learned from here on that was frozen there.
 
     Args:
         model: changed in place.
@@ -339,7 +339,8 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
         for name in ("out.weight", "out.bias"):
             state[name] = _of_parts(state[name], theirs.fine, mine.fine)
     missing = mine.load_state_dict(state, strict=False).missing_keys
-    assert all(name.startswith("backbone.") for name in missing)  # pretrained weights, as the start's are
+    # pretrained weights, as the start's are, and blocks that begin as if they were not there
+    assert all(name.startswith(("backbone.", "more.")) for name in missing)
     model.calibration.load_state_dict(start.model.calibration.state_dict())
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
