@@ -39,8 +39,9 @@ from geoframe.models.surface_embedding.network import (
     foreground,
     mean_of,
     with_colors,
+    with_edges,
 )
-from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
+from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, ready, take_over, train_network
 from geoframe.nearest.embedded import nearest_vertices, posterior_confidence, unit_rows
 from geoframe.pixels import PixelMap
 from geoframe.training import Pictures, load_model, save_model
@@ -219,8 +220,7 @@ class Predictor:
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
-        mask_logits = self.mask_logits(found, image[:, y0:y1, x0:x1], coarse)
-        mask = foreground(mask_logits)
+        logits, mask = self.masked(found, image[:, y0:y1, x0:x1], coarse)
         vertex = torch.full(coarse, -1, dtype=torch.int64)
         confidence = torch.zeros(coarse)
         embedding = torch.zeros(*coarse, self.model.dim)
@@ -230,7 +230,7 @@ class Predictor:
             points = torch.stack([(cols + 0.5) * (w / coarse[1]), (rows + 0.5) * (h / coarse[0])], -1)
             x = at_points(found.embedding[None], points[None].float(), 1)[0]
             vertex[mask] = nearest_vertices(x, target.table)
-            confidence[mask] = self.model.calibration(self.evidence(x, mask_logits[mask], target, flip))
+            confidence[mask] = self.model.calibration(self.evidence(x, logits[mask], target, flip))
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         if coarse != size:
@@ -299,12 +299,13 @@ class Predictor:
             return Embedded((E[0] + other) / 2, (mask[0] + mask[1].flip(-1)) / 2, ())
         return Embedded(E[0], mask[0], ())
 
-    def mask_logits(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> Tensor:
-        """(h, w) logits of the foreground of a crop (3, H, W), at a size of (h, w), with what its colours say."""
-        logits = nn.functional.interpolate(
-            found.mask[None, None], size, mode="bilinear", align_corners=False
-        )[0, 0]
-        return with_colors(logits, resized(crop, size).clamp(0, 1))
+    def masked(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Logits (h, w) of the foreground of a crop (3, H, W), with what its colours say, and the mask at its edges."""
+        soft = found.mask[None, None]
+        logits = nn.functional.interpolate(soft, size, mode="bilinear", align_corners=False)[0, 0]
+        picture = resized(crop, size).clamp(0, 1)
+        logits = with_colors(logits, picture)
+        return logits, foreground(with_edges(logits, picture, max(found.mask.shape)))
 
     def evidence(self, x: Tensor, mask: Tensor, target: Target, flip: bool = True) -> Evidence:
         """What speaks for the answers at pixels.
@@ -459,8 +460,7 @@ def train(
         recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
     held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
     mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
-    if model.head.backbone.frozen:
-        mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)
+    mine = ready(model, mine, recipe)
     about = {
         "recipe": recipe.name,
         "dim": recipe.dim,

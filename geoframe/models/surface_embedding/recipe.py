@@ -222,7 +222,8 @@ class BatchPlan:
     Attributes:
         size: pictures a step, of all devices together.
         n_points: annotated pixels of a picture that the losses look at.
-        mirror: whether half of the pictures are mirrored, where their surface has a mirror plane.
+        mirror: whether half of the pictures are mirrored, where their surface has a mirror plane. With a frozen
+            backbone each picture is seen as often as its mirror image instead.
         motion: how far pictures are turned, scaled and shifted, see `geoframe.data.pixel_samples.random_moves`.
     """
 
@@ -356,6 +357,20 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
         embedding.weight.data.copy_(on_functions(embedding, table))
 
 
+def ready(model: SurfaceEmbedding, samples: PixelSamples, recipe: Recipe) -> PixelSamples:
+    """Samples as `train_network` takes them: of a frozen backbone with its maps, also of mirror images if mirrored."""
+    if not model.head.backbone.frozen:
+        return samples
+    if recipe.batches.mirror:
+        samples = samples.with_mirror_images(mirrors_of(model))
+    return samples.with_maps(model.head.backbone, skip=model.head.n_unused)
+
+
+def mirrors_of(model: SurfaceEmbedding) -> list[Tensor | None]:
+    """Of each surface, (V,) the vertex on the other side, or None."""
+    return [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names]
+
+
 def train_network(
     model: SurfaceEmbedding,
     samples: PixelSamples,
@@ -396,7 +411,7 @@ def train_network(
     if not trunk.frozen and trunk.name not in OWN:
         schedule = replace(schedule, lr_factors={"head.backbone": recipe.trunk_rate, **schedule.lr_factors})
     mirrored = plan.mirror and not samples.maps
-    mirrors = [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names] if mirrored else []
+    mirrors = mirrors_of(model) if mirrored else []
 
     def batches(epoch: int, rank: int, world: int) -> Any:
         return samples.batches(
