@@ -80,22 +80,6 @@ class PixelSamples:
         some = {name: getattr(self, name)[index] for name in names}
         return replace(self, **some, maps=tuple(x[index] for x in self.maps))
 
-    def with_mirror_images(self, mirrors: Sequence[Tensor | None]) -> PixelSamples:
-        """The same pictures, and behind them the mirror image of each whose surface has two sides.
-
-        Args:
-            mirrors: of each surface, for each vertex the one on the other side, or None.
-        """
-        if len(mirrors) != len(self.names):
-            raise ValueError(
-                f"mirrors: expected one for each of the {len(self.names)} surfaces, found {len(mirrors)}"
-            )
-        two_sided = torch.tensor([mirror is not None for mirror in mirrors])[self.surface]
-        some = replace(self, maps=())[torch.nonzero(two_sided)[:, 0]]
-        fields = {name: getattr(some, name) for name in ("image", "mask", "points", "vertex", "surface")}
-        turned = mirrored(fields, mirrors, torch.ones(len(some), dtype=torch.bool))
-        return joined([replace(self, maps=()), replace(some, **turned)])
-
     def with_maps(self, backbone: Callable[[Tensor], Sequence[Tensor]], *, skip: int = 0) -> PixelSamples:
         """The same pictures with the maps of a frozen backbone beside them, in float16.
 

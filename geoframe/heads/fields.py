@@ -27,27 +27,13 @@ class Field(NamedTuple):
     mask: Tensor
 
 
-class _Block(nn.Module):
-    """Adds to its input (B, C, h, w) what two convolutions make of it: nothing at the start of a training."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.see = conv(width, width)
-        self.tell = nn.Conv2d(width, width, 1, bias=False)
-        nn.init.zeros_(self.tell.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.tell(self.see(x))
-
-
 class FieldHead(nn.Module):
     """Backbone and decoder with skip connections: images to embeddings and a mask.
 
     From the coarsest map on, each is enlarged, put beside the next finer one, mixed with it pixel by pixel, and passed
     through a convolution that adds to it. (Mixing by 3 x 3 convolutions takes 2.3 times as many operations.) The
     mean over the whole image goes in at the coarsest level, since whether an animal looks left or right is not to be
-    seen in a part of it. More blocks on a level (`depth`) start as if they were not there, so a head can go on from one
-    without them.
+    seen in a part of it.
 
     Args:
         backbone: gives the maps.
@@ -59,12 +45,11 @@ class FieldHead(nn.Module):
         fine: into how many parts each side of a square of the finest level is divided: the last convolution tells the
             values of `fine` x `fine` parts side by side. The finest level then has `fine` times the stride of the
             field, which takes a third of the time of a level of its own.
-        depth: for each level, coarsest first, how many blocks of two convolutions follow the first one; () for none.
 
     Attributes:
         stride: of the field, in pixels.
         dim: D.
-        settings: the arguments width, stride, mask, fine and depth, to build it again.
+        settings: the arguments width, stride, mask and fine, to build it again.
         n_unused: how many of the backbone's finest maps are not looked at.
     """
 
@@ -77,7 +62,6 @@ class FieldHead(nn.Module):
         stride: int = 4,
         mask: bool = True,
         fine: int = 1,
-        depth: Sequence[int] = (),
     ) -> None:
         super().__init__()
         check_int(dim, "dim", low=1)
@@ -87,7 +71,7 @@ class FieldHead(nn.Module):
         check_choice(stride, (2, 4), "stride")  # type: ignore[arg-type]
         self.backbone, self.dim, self.has_mask = backbone, dim, mask
         check_int(fine, "fine", low=1, high=4)
-        self.settings = {"width": width, "stride": stride, "mask": mask, "fine": fine, "depth": list(depth)}
+        self.settings = {"width": width, "stride": stride, "mask": mask, "fine": fine}
         stride, self.fine = stride * fine, fine
         used = [(s, c) for s, c in zip(backbone.strides, backbone.channels, strict=True) if s >= stride]
         if not used:
@@ -108,15 +92,6 @@ class FieldHead(nn.Module):
             conv(b + c, w, size=1) for b, (_, c), w in zip(before, levels, widths, strict=True)
         )
         self.refine = nn.ModuleList(conv(w, w) for w in widths)
-        if len(depth) not in (0, len(widths)):
-            raise ValueError(
-                f"depth: expected a number for each of the {len(widths)} levels (strides "
-                f"{', '.join(map(str, self.level_strides))}), found {len(depth)}"
-            )
-        counts = depth or [0] * len(widths)
-        self.more = nn.ModuleList(
-            nn.Sequential(*(_Block(w) for _ in range(n))) for w, n in zip(widths, counts, strict=True)
-        )
         self.out = nn.Conv2d(widths[-1], (dim + mask) * fine**2, 1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -147,8 +122,7 @@ class FieldHead(nn.Module):
     def _decoded(self, maps: list[Tensor]) -> Tensor:
         """(B, D + 1, h, w) from the maps, coarsest first."""
         x: Tensor | None = None
-        steps = zip(self.enter, self.refine, self.more, strict=True)
-        for i, (enter, refine, more) in enumerate(steps):
+        for i, (enter, refine) in enumerate(zip(self.enter, self.refine, strict=True)):
             skip = maps[i] if i < len(maps) else None
             if x is None:
                 assert skip is not None
@@ -159,7 +133,7 @@ class FieldHead(nn.Module):
                 if scale > 1:
                     x = F.interpolate(x, scale_factor=float(scale), mode="nearest")
                 x = enter(x if skip is None else torch.cat([x, skip], dim=1))
-            x = more(x + refine(x))
+            x = x + refine(x)
         assert x is not None
         found: Tensor = self.out(x)
         return F.pixel_shuffle(found, self.fine) if self.fine > 1 else found

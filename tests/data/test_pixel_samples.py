@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from geoframe.data.pixel_samples import PixelSamples, mirrored, moved, random_moves
@@ -59,19 +58,6 @@ def test_a_mirror_image_shows_the_other_side():
     again = mirrored(new, [mirror, None], which)
     for k in batch:
         torch.testing.assert_close(again[k], batch[k])
-
-
-def test_mirror_images_come_behind_the_pictures():
-    samples, mirror = _samples(), torch.arange(50).flip(0)
-    both = samples.with_mirror_images([mirror, None])
-    assert len(both) == 9 and torch.equal(both.surface[6:], torch.zeros(3, dtype=torch.int64))
-    assert torch.equal(both[:6].image, samples.image) and torch.equal(both[:6].vertex, samples.vertex)
-    again = both[6:].with_mirror_images([mirror, None])[3:]
-    for name in ("image", "mask", "points", "vertex"):
-        assert not torch.equal(getattr(both, name)[6:], getattr(samples, name)[::2])
-        torch.testing.assert_close(getattr(again, name), getattr(samples, name)[::2])
-    with pytest.raises(ValueError, match="mirrors: expected one for each of the 2 surfaces, found 1"):
-        samples.with_mirror_images([mirror])
 
 
 def test_points_move_with_their_pictures():

@@ -68,18 +68,6 @@ def test_parts_of_a_square_lie_side_by_side():
         torch.testing.assert_close(field.embedding[0, k], want)
 
 
-def test_deeper_levels_start_as_if_they_were_not_there():
-    plain, deep, image = _head(), _head(depth=(1, 2, 0, 1)), torch.rand(2, 3, 64, 64)
-    left = deep.load_state_dict(plain.state_dict(), strict=False)
-    assert left.missing_keys and all(name.startswith("more.") for name in left.missing_keys)
-    assert [len(blocks) for blocks in deep.more] == [1, 2, 0, 1]
-    torch.testing.assert_close(deep(image).embedding, plain(image).embedding)
-    deep(image).embedding.square().sum().backward()
-    assert all(bool(block.tell.weight.grad.abs().sum() > 0) for level in deep.more for block in level)
-    again = FieldHead(backbone("small"), 4, **deep.settings)
-    assert [*again.state_dict()] == [*deep.state_dict()]
-
-
 def test_batch_mates_do_not_matter():
     head, images = _head(), torch.rand(3, 3, 64, 64)
     together, alone = head(images), head(images[1:2])
@@ -104,7 +92,5 @@ def test_bad_arguments():
         FieldHead(backbone("small"), 4, width=36)
     with pytest.raises(ValueError, match="stride: expected one of 2, 4, found 3"):
         FieldHead(backbone("small"), 4, stride=3)
-    with pytest.raises(ValueError, match=r"depth: expected a number for each of the 4 levels .* found 2"):
-        FieldHead(backbone("small"), 4, depth=(1, 1))
     with pytest.raises(ValueError, match="dim: expected an integer at least 1, found 0"):
         FieldHead(backbone("small"), 0)

@@ -70,9 +70,14 @@ def _planes(crop, h, w):
 def test_two_looks_at_one_plane_have_it_as_their_mean():
     wide, close = (10, 0, 90, 60), (33, 12, 75, 41)
     first, second = _planes(wide, 15, 20), _planes(close, 9, 13)
-    found = mean_of(first, wide, second._replace(mask=second.mask + 2), close)
+    found = mean_of([(wide, first), (close, second._replace(mask=second.mask + 2))])
     torch.testing.assert_close(found.embedding, second.embedding)
     torch.testing.assert_close(found.mask, second.mask + 1)
+    coarse = _planes(wide, 7, 9)
+    coarse = coarse._replace(embedding=coarse.embedding + 3, mask=coarse.mask + 5)
+    found = mean_of([(wide, coarse), (wide, first), (close, second)], coarse=1)
+    torch.testing.assert_close(found.embedding, second.embedding + 1)
+    torch.testing.assert_close(found.mask, second.mask)
 
 
 def test_kept_maps_give_what_the_image_gives(ellipsoid):

@@ -64,6 +64,20 @@ class Evidence(NamedTuple):
     mask: Tensor
 
 
+class Verdict(NamedTuple):
+    """Whether a map is to be believed.
+
+    Attributes:
+        score: mean confidence over the foreground, in [0, 1]; 0 without foreground.
+        sides: mean agreement of the image with its mirror image, in [0, 1].
+        warnings: in sentences; none where nothing speaks against the map.
+    """
+
+    score: float
+    sides: float
+    warnings: tuple[str, ...]
+
+
 class Calibration(nn.Module):
     """Evidence to confidence: a logistic function, fitted on pictures set aside.
 
@@ -341,25 +355,28 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
     return found[..., 0].mT
 
 
-def mean_of(
-    first: Embedded, wide: tuple[int, int, int, int], second: Embedded, close: tuple[int, int, int, int]
-) -> Embedded:
-    """The mean of two looks, on the grid of the second one.
+def mean_of(looks: Sequence[tuple[tuple[int, int, int, int], Embedded]], *, coarse: int = 0) -> Embedded:
+    """The mean of several looks, on the grid of the last one.
 
     Args:
-        first: embedding (D, h, w) and mask (h, w) of a crop.
-        wide: that crop x0, y0, x1, y1, in pixels.
-        second: the same of another one.
-        close: that crop, inside the first.
+        looks: crop x0, y0, x1, y1, in pixels, and embedding (D, h, w) and mask (h, w) of each; the last crop is inside
+            the others.
+        coarse: how many of the first ones do not count for the mask, whose outline they see less well.
     """
-    h, w = second.mask.shape
-    x0, y0, x1, y1 = wide
-    rows = torch.linspace(close[1] - y0, close[3] - y0, 2 * h + 1)[1::2] * (first.mask.shape[0] / (y1 - y0))
-    cols = torch.linspace(close[0] - x0, close[2] - x0, 2 * w + 1)[1::2] * (first.mask.shape[1] / (x1 - x0))
-    points = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).reshape(1, -1, 2).to(first.mask)
-    both = torch.cat([first.embedding, first.mask[None]])[None]
-    there = at_points(both, points, 1)[0].T.reshape(-1, h, w)
-    return Embedded((there[:-1] + second.embedding) / 2, (there[-1] + second.mask) / 2, ())
+    (x0, y0, x1, y1), last = looks[-1]
+    h, w = last.mask.shape
+    rows, cols = (torch.linspace(a, b, 2 * n + 1)[1::2] for a, b, n in ((y0, y1, h), (x0, x1, w)))
+    points = torch.stack(torch.meshgrid(cols, rows, indexing="xy"), -1).reshape(1, -1, 2)
+    found = [torch.cat([last.embedding, last.mask[None]])]
+    for (left, top, right, bottom), seen in reversed(looks[:-1]):
+        height, width = seen.mask.shape
+        unit = torch.tensor([width / (right - left), height / (bottom - top)])
+        at = ((points - torch.tensor([left, top])) * unit).to(seen.mask)
+        both = torch.cat([seen.embedding, seen.mask[None]])[None]
+        found.append(at_points(both, at, 1)[0].T.reshape(-1, h, w))
+    several = torch.stack(found)
+    mask = several[: len(looks) - coarse, -1].mean(0)
+    return Embedded(several[:, :-1].mean(0), mask, ())
 
 
 def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:

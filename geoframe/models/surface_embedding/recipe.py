@@ -222,8 +222,7 @@ class BatchPlan:
     Attributes:
         size: pictures a step, of all devices together.
         n_points: annotated pixels of a picture that the losses look at.
-        mirror: whether half of the pictures are mirrored, where their surface has a mirror plane. With a frozen
-            backbone each picture is seen as often as its mirror image instead.
+        mirror: whether half of the pictures are mirrored, where their surface has a mirror plane.
         motion: how far pictures are turned, scaled and shifted, see `geoframe.data.pixel_samples.random_moves`.
     """
 
@@ -312,8 +311,8 @@ def _of_parts(x: Tensor, old: int, new: int) -> Tensor:
 def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
     """Start a network from a trained one: its head and calibration, and E' = T E for the surfaces.
 
-    The fields may be of another stride, where the levels are the same, the levels may be deeper, and a backbone may be
-    learned from here on that was frozen there.
+    The fields may be of another stride, where the levels are the same, and a backbone may be learned from here on that
+    was frozen there.
 
     Args:
         model: changed in place.
@@ -340,8 +339,7 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
         for name in ("out.weight", "out.bias"):
             state[name] = _of_parts(state[name], theirs.fine, mine.fine)
     missing = mine.load_state_dict(state, strict=False).missing_keys
-    # pretrained weights, as the start's are, and blocks that begin as if they were not there
-    assert all(name.startswith(("backbone.", "more.")) for name in missing)
+    assert all(name.startswith("backbone.") for name in missing)  # pretrained weights, as the start's are
     model.calibration.load_state_dict(start.model.calibration.state_dict())
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
@@ -355,20 +353,6 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
         else:
             continue
         embedding.weight.data.copy_(on_functions(embedding, table))
-
-
-def ready(model: SurfaceEmbedding, samples: PixelSamples, recipe: Recipe) -> PixelSamples:
-    """Samples as `train_network` takes them: of a frozen backbone with its maps, also of mirror images if mirrored."""
-    if not model.head.backbone.frozen:
-        return samples
-    if recipe.batches.mirror:
-        samples = samples.with_mirror_images(mirrors_of(model))
-    return samples.with_maps(model.head.backbone, skip=model.head.n_unused)
-
-
-def mirrors_of(model: SurfaceEmbedding) -> list[Tensor | None]:
-    """Of each surface, (V,) the vertex on the other side, or None."""
-    return [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names]
 
 
 def train_network(
@@ -411,7 +395,7 @@ def train_network(
     if not trunk.frozen and trunk.name not in OWN:
         schedule = replace(schedule, lr_factors={"head.backbone": recipe.trunk_rate, **schedule.lr_factors})
     mirrored = plan.mirror and not samples.maps
-    mirrors = mirrors_of(model) if mirrored else []
+    mirrors = [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names] if mirrored else []
 
     def batches(epoch: int, rank: int, world: int) -> Any:
         return samples.batches(
