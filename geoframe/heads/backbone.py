@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from geoframe._check import check_float, check_int, check_shape
 from geoframe._optional import require
@@ -308,7 +309,7 @@ class _Turned(torch.autograd.Function):
         g_weight = None
         if of_weight:
             shape, groups = list(weight.shape), len(weight)
-            g_weight = torch.nn.grad.conv2d_weight(x, shape, g, padding=pad, groups=groups)
+            g_weight = conv2d_weight(x, shape, g, padding=pad, groups=groups)
         return g_x, g_weight, g.sum((0, 2, 3)) if of_bias else None
 
 
