@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from geoframe._check import check_float, check_int, check_shape
 from geoframe._optional import require
@@ -262,6 +263,8 @@ def _lite0(weights: str, *, frozen: bool) -> Backbone:
         _fold(block._project_conv, block._bn2)
         block._bn0 = block._bn1 = block._bn2 = nn.Identity()
         block._swish = nn.ReLU6(inplace=True)
+    for block in net._blocks:
+        block._depthwise_conv = _depthwise(block._depthwise_conv)
     tapped = _Tapped(net).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     channels = [net._blocks[i]._project_conv.out_channels for i in _LITE0_TAPS]
     return Backbone(
@@ -272,6 +275,57 @@ def _lite0(weights: str, *, frozen: bool) -> Backbone:
         frozen=frozen,
         normalisation=((127 / 255,) * 3, (128 / 255,) * 3),
     )
+
+
+class _Depthwise(nn.Conv2d):
+    """Filters of single channels, of stride 1 and odd size, that are quick both ways on a CPU.
+
+    The gradient of the input is itself such a convolution, with the filters turned around. Torch's own way to it
+    takes 36 ms where this one takes 3 (32 maps of 1,152 channels, 3 x 3 pixels, filters of 5 x 5).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Filtered maps (B, C, H, W) of maps (B, C, H, W)."""
+        quick = x.device.type == "cpu" and torch.is_grad_enabled() and x.requires_grad
+        if not quick or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        found: Tensor = _Turned.apply(x, self.weight, self.bias)
+        return found
+
+
+class _Turned(torch.autograd.Function):
+    """A depthwise convolution (B, C, H, W), (C, 1, k, k), (C,) to (B, C, H, W)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        pad, (of_x, of_weight, of_bias) = weight.shape[-1] // 2, ctx.needs_input_grad
+        g_x = F.conv2d(g, weight.flip(2, 3), padding=pad, groups=len(weight)) if of_x else None
+        g_weight = None
+        if of_weight:
+            shape, groups = list(weight.shape), len(weight)
+            g_weight = conv2d_weight(x, shape, g, padding=pad, groups=groups)
+        return g_x, g_weight, g.sum((0, 2, 3)) if of_bias else None
+
+
+def _depthwise(layer: nn.Conv2d) -> nn.Conv2d:
+    """A depthwise convolution of a Lite0 that pads by itself and is quick; of stride 2 the one that there is.
+
+    The package's own module copies the whole input into a larger one first: without that, the network takes two
+    thirds of the time (165 for 248 ms, 32 pictures of 96 pixels).
+    """
+    if layer.stride != (1, 1):
+        return layer
+    C, k = layer.out_channels, layer.kernel_size[0]
+    new = _Depthwise(C, C, k, padding=k // 2, groups=C)
+    assert layer.bias is not None and new.bias is not None
+    new.weight, new.bias = layer.weight, layer.bias
+    return new
 
 
 @torch.no_grad()

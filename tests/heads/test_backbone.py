@@ -11,6 +11,7 @@ from torch import nn
 
 from geoframe import _optional
 from geoframe.heads import FieldHead, backbone
+from geoframe.heads.backbone import _Depthwise, _Turned
 
 LITE0 = "efficientnet-lite0"
 
@@ -79,6 +80,29 @@ def test_trainable_lite0_learns(lite0):
     net(_images(1))[-1].sum().backward()
     assert all(p.grad is not None for p in net.parameters())
     assert net.digest() == lite0.digest() != backbone(LITE0, weights="random").digest()
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_gradients_of_filters_of_single_channels(k):
+    """Of the quick form: those of torch's own, and twice differentiable."""
+    torch.manual_seed(0)
+    quick = _Depthwise(2, 2, k, padding=k // 2, groups=2).double()
+    x = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def slow(x, weight, bias):
+        return torch.nn.functional.conv2d(x, weight, bias, padding=k // 2, groups=2)
+
+    inputs, g = (x, quick.weight, quick.bias), torch.randn(1, 2, 2, 3, dtype=torch.float64)
+    for one, two in zip(
+        torch.autograd.grad(quick(x), inputs, g), torch.autograd.grad(slow(*inputs), inputs, g), strict=True
+    ):
+        torch.testing.assert_close(one, two)
+    assert type(quick(x).grad_fn).__name__ == "_TurnedBackward"
+    assert torch.autograd.gradcheck(_Turned.apply, inputs) and torch.autograd.gradgradcheck(
+        _Turned.apply, inputs
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        quick.float()(x.float()).float().sum().backward()
 
 
 def test_a_backbone_is_learned_from_a_stride_on(lite0):

@@ -11,6 +11,7 @@ from geoframe.heads import Field, FieldHead, backbone
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.models.surface_embedding import SurfaceEmbedding
 from geoframe.models.surface_embedding.network import (
+    EDGE_FLATNESS,
     Calibration,
     Embedded,
     Evidence,
@@ -20,6 +21,7 @@ from geoframe.models.surface_embedding.network import (
     on_functions,
     smooth_start,
     with_colors,
+    with_edges,
 )
 
 
@@ -68,9 +70,14 @@ def _planes(crop, h, w):
 def test_two_looks_at_one_plane_have_it_as_their_mean():
     wide, close = (10, 0, 90, 60), (33, 12, 75, 41)
     first, second = _planes(wide, 15, 20), _planes(close, 9, 13)
-    found = mean_of(first, wide, second._replace(mask=second.mask + 2), close)
+    found = mean_of([(wide, first), (close, second._replace(mask=second.mask + 2))])
     torch.testing.assert_close(found.embedding, second.embedding)
     torch.testing.assert_close(found.mask, second.mask + 1)
+    coarse = _planes(wide, 7, 9)
+    coarse = coarse._replace(embedding=coarse.embedding + 3, mask=coarse.mask + 5)
+    found = mean_of([(wide, coarse), (wide, first), (close, second)], coarse=1)
+    torch.testing.assert_close(found.embedding, second.embedding + 1)
+    torch.testing.assert_close(found.mask, second.mask)
 
 
 def test_kept_maps_give_what_the_image_gives(ellipsoid):
@@ -148,3 +155,37 @@ def test_what_is_coloured_as_the_object_becomes_the_object():
     assert torch.equal(with_colors(logits, image) > 0, want)
     grey = torch.full((3, 40, 40), 0.5)
     torch.testing.assert_close(with_colors(logits, grey), logits, atol=0.05, rtol=0)  # colours tell nothing
+
+
+def test_the_outline_of_a_mask_follows_the_edge_of_the_picture():
+    image = torch.full((3, 40, 60), 0.2)
+    image[:, :, 30:] = torch.tensor([0.6, 0.5, 0.3])[:, None, None]
+    logits = 4 * torch.tanh((torch.arange(60) - 31.5) / 1.5).expand(40, 60)  # two pixels beyond the edge
+    want = (torch.arange(60) >= 30).expand(40, 60)
+    assert not torch.equal(logits > 0, want)
+    found = with_edges(logits, image, 20)
+    assert torch.equal(found > 0, want)
+    torch.testing.assert_close(with_edges(logits.flip(1), image.flip(2), 20), found.flip(1))
+    finer = [torch.nn.functional.interpolate(x[None], scale_factor=10.0)[0] for x in (logits[None], image)]
+    large = with_edges(finer[0][0], finer[1], 20)  # 600 pixels: found on a smaller picture
+    assert (torch.nonzero(large > 0)[:, 1].min() - 300).abs() <= 3 and bool((large[:, 310:] > 0).all())
+
+
+def test_logits_are_locally_linear_in_the_colours():
+    """Of every square a least squares fit with a penalty on its slope, and of these fits their mean: by loops."""
+    torch.manual_seed(0)
+    image, logits, r = torch.rand(3, 13, 14, dtype=torch.float64), torch.randn(13, 14, dtype=torch.float64), 2
+    found = with_edges(logits, image, 14 * 3 // 4)  # squares of 1.4 pixels: as far as 2 pixels
+    fits = torch.zeros(13, 14, 4, dtype=torch.float64)
+    for i in range(r, 13 - r):
+        for j in range(r, 14 - r):
+            window = (slice(i - r, i + r + 1), slice(j - r, j + r + 1))
+            x, y = image[(slice(None), *window)].reshape(3, -1), logits[window].reshape(-1)
+            centred = x - x.mean(1, keepdim=True)
+            covariance = centred @ centred.T / len(y) + EDGE_FLATNESS * torch.eye(3, dtype=torch.float64)
+            fits[i, j, :3] = torch.linalg.solve(covariance, centred @ (y - y.mean()) / len(y))
+            fits[i, j, 3] = y.mean() - fits[i, j, :3] @ x.mean(1)
+    for i in range(2 * r, 13 - 2 * r):
+        for j in range(2 * r, 14 - 2 * r):
+            mean = fits[i - r : i + r + 1, j - r : j + r + 1].mean((0, 1))
+            torch.testing.assert_close(found[i, j], mean[:3] @ image[:, i, j] + mean[3], atol=1e-3, rtol=1e-3)

@@ -263,7 +263,7 @@ def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     oracle = _Oracle(trained[0].model, 64)
     blind = torch.randn(8, 64, 64)
     samples = _samples(surface)
-    half = iter([True, True, False, False] * 6)  # each picture is looked at twice
+    half = iter([True, True, True, False, False, False] * 6)  # each picture is looked at three times
 
     class Half(_Oracle):
         def fields(self, crop, *, flip=True, size=None):

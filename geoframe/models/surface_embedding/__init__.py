@@ -5,8 +5,8 @@ from geoframe.models.surface_embedding.evaluate import evaluate as evaluate
 from geoframe.models.surface_embedding.evaluate import evaluate_each as evaluate_each
 from geoframe.models.surface_embedding.network import SurfaceEmbedding as SurfaceEmbedding
 from geoframe.models.surface_embedding.network import Target as Target
+from geoframe.models.surface_embedding.network import Verdict as Verdict
 from geoframe.models.surface_embedding.predictor import Predictor as Predictor
-from geoframe.models.surface_embedding.predictor import Verdict as Verdict
 from geoframe.models.surface_embedding.predictor import load as load
 from geoframe.models.surface_embedding.predictor import train as train
 from geoframe.models.surface_embedding.recipe import FROZEN as FROZEN

@@ -13,7 +13,7 @@ from geoframe.data.image_files import ImageItem, ImageSet
 from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.rendered import RenderedSet
 from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
-from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points, foreground
+from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points
 from geoframe.nearest.embedded import least_expected_distance, nearest_vertices
 
 if TYPE_CHECKING:
@@ -131,8 +131,7 @@ def _scores(
 ) -> dict[str, float]:
     """All measures of one image."""
     rows, cols = torch.nonzero(truth >= 0, as_tuple=True)
-    x, logits = _read(predictor, image, torch.stack([cols, rows], -1) + 0.5, box=box, flip=flip)
-    guess = foreground(logits)
+    x, _, guess = _read(predictor, image, torch.stack([cols, rows], -1) + 0.5, box=box, flip=flip)
     seen = x.norm(dim=1) > 0  # not so outside of a box
     rows, cols, x = rows[seen], cols[seen], x[seen]
     vertex = torch.full_like(truth, -1)
@@ -147,8 +146,8 @@ def _scores(
 
 def _read(
     predictor: Predictor, image: Tensor, points: Tensor, *, box: Tensor | None = None, flip: bool = True
-) -> tuple[Tensor, Tensor]:
-    """Embeddings (N, D) at points (N, 2) of an image, 0 outside of a box, and the mask's logits (H, W)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings (N, D) at points (N, 2) of an image, 0 outside of a box; logits of the mask, and the mask (H, W)."""
     x = torch.zeros(len(points), predictor.model.dim)
     looks = predictor.looks(image, box, flip=flip)
     for (x0, y0, x1, y1), found in looks:
@@ -158,8 +157,11 @@ def _read(
         x[inside] = at_points(found.embedding[None], (at[inside] * torch.tensor([w, h]) / size)[None], 1)[0]
     (x0, y0, x1, y1), found = looks[-1]
     logits = torch.full(image.shape[1:], -1.0)
-    logits[y0:y1, x0:x1] = predictor.mask_logits(found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0))
-    return x, logits
+    mask = torch.zeros(image.shape[1:], dtype=torch.bool)
+    logits[y0:y1, x0:x1], mask[y0:y1, x0:x1] = predictor.masked(
+        found, image[:, y0:y1, x0:x1], (y1 - y0, x1 - x0)
+    )
+    return x, logits, mask
 
 
 def _decoded(x: Tensor, target: Target, temperature: float, decode: str) -> Tensor:
@@ -209,9 +211,9 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
             outside = torch.nonzero(~samples.mask[i]).flip(1)
             outside = outside[torch.linspace(0, len(outside) - 1, n).long()] + 0.5
             points = torch.cat([points, outside.float()]) if len(outside) else points
-        x, logits = _read(predictor, samples.image[i].float() / 255, points)
+        x, logits, mask = _read(predictor, samples.image[i].float() / 255, points)
         cols, rows = points.long().clamp_max(samples.size - 1).T
-        seen = foreground(logits)[rows, cols]
+        seen = mask[rows, cols]
         if not bool(seen.any()):
             continue
         answer = nearest_vertices(x, target.table)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +34,13 @@ from geoframe.models.surface_embedding.network import (
     Halved,
     SurfaceEmbedding,
     Target,
+    Verdict,
     at_points,
     enlarged,
     foreground,
     mean_of,
     with_colors,
+    with_edges,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
 from geoframe.nearest.embedded import nearest_vertices, posterior_confidence, unit_rows
@@ -52,23 +54,11 @@ _FINEST = 512  # pixels of the longer side of a crop at which vertices are looke
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
 _CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
 _FINER = 1.25  # of `image_size`: how finely, the second time
+_COARSER = 0.83  # the third time
+_SMALL = 0.3  # of the image: of a smaller crop, the third look is at the crop
 _EVERY = 20  # which picture of the samples is set aside
 _FEWEST = 200  # pictures, below which none is
 _LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
-
-
-class Verdict(NamedTuple):
-    """Whether a map is to be believed.
-
-    Attributes:
-        score: mean confidence over the foreground, in [0, 1]; 0 without foreground.
-        sides: mean agreement of the image with its mirror image, in [0, 1].
-        warnings: in sentences; none where nothing speaks against the map.
-    """
-
-    score: float
-    sides: float
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,8 +209,7 @@ class Predictor:
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
-        mask_logits = self.mask_logits(found, image[:, y0:y1, x0:x1], coarse)
-        mask = foreground(mask_logits)
+        logits, mask = self.masked(found, image[:, y0:y1, x0:x1], coarse)
         vertex = torch.full(coarse, -1, dtype=torch.int64)
         confidence = torch.zeros(coarse)
         embedding = torch.zeros(*coarse, self.model.dim)
@@ -230,7 +219,7 @@ class Predictor:
             points = torch.stack([(cols + 0.5) * (w / coarse[1]), (rows + 0.5) * (h / coarse[0])], -1)
             x = at_points(found.embedding[None], points[None].float(), 1)[0]
             vertex[mask] = nearest_vertices(x, target.table)
-            confidence[mask] = self.model.calibration(self.evidence(x, mask_logits[mask], target, flip))
+            confidence[mask] = self.model.calibration(self.evidence(x, logits[mask], target, flip))
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         if coarse != size:
@@ -246,10 +235,11 @@ class Predictor:
     def looks(
         self, image: Tensor, box: Tensor | Sequence[float] | None = None, *, flip: bool = True
     ) -> list[tuple[tuple[int, int, int, int], Embedded]]:
-        """What is said of an image after a first look, and after a second one.
+        """What is said of an image after a first look, and after two more.
 
         The first look is at the box, or at the whole image. The second one is finer, and without a box also closer,
-        at what the first one found; where both looked, the mean of the two is taken.
+        at what the first one found; the third is coarser: what is far apart in the image then comes together. Of all
+        that looked at a pixel the mean is taken, but the mask is that of the first two.
 
         Args:
             image: (3, H, W) in [0, 1].
@@ -257,20 +247,26 @@ class Predictor:
             flip: see `fields`.
 
         Returns:
-            Twice the crop (x0, y0, x1, y1) of the image, in whole pixels, and the fields that cover it.
+            Two crops (x0, y0, x1, y1) of the image, in whole pixels, and fields that cover them: of the first look,
+            and of all.
         """
-        H, W = image.shape[1], image.shape[2]
-        wide = closer = crop_box(box, (H, W))
-        x0, y0, x1, y1 = wide
-        first = self.fields(image[:, y0:y1, x0:x1], flip=flip)
-        mask = foreground(first.mask)
+        H, W = image.shape[1:]
+
+        def look(crop: tuple[int, int, int, int], size: float) -> tuple[tuple[int, int, int, int], Embedded]:
+            x0, y0, x1, y1 = crop
+            pixels = round(size * self.image_size)
+            return crop, self.fields(image[:, y0:y1, x0:x1], flip=flip, size=pixels)
+
+        wide = closer = around = crop_box(box, (H, W))
+        first = look(wide, 1.0)
+        mask = foreground(first[1].mask)
         if box is None and bool(mask.any()):
             unit = torch.tensor([W, H]) / torch.tensor([mask.shape[1], mask.shape[0]])
             a, b, c, d = crop_box(box_of_mask(mask) * unit.repeat(2), (H, W))
-            closer = (a, b, c, d) if (c - a) * (d - b) < _CLOSE * H * W else wide
-        x0, y0, x1, y1 = closer
-        second = self.fields(image[:, y0:y1, x0:x1], flip=flip, size=round(_FINER * self.image_size))
-        return [(wide, first), (closer, mean_of(first, wide, second, closer))]
+            share = (c - a) * (d - b) / (H * W)
+            closer = (a, b, c, d) if share < _CLOSE else wide
+            around = closer if share < _SMALL else wide
+        return [first, (closer, mean_of([look(around, _COARSER), first, look(closer, _FINER)], coarse=1))]
 
     @torch.no_grad()
     def fields(self, crop: Tensor, *, flip: bool = True, size: int | None = None) -> Embedded:
@@ -299,12 +295,13 @@ class Predictor:
             return Embedded((E[0] + other) / 2, (mask[0] + mask[1].flip(-1)) / 2, ())
         return Embedded(E[0], mask[0], ())
 
-    def mask_logits(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> Tensor:
-        """(h, w) logits of the foreground of a crop (3, H, W), at a size of (h, w), with what its colours say."""
-        logits = nn.functional.interpolate(
-            found.mask[None, None], size, mode="bilinear", align_corners=False
-        )[0, 0]
-        return with_colors(logits, resized(crop, size).clamp(0, 1))
+    def masked(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Logits (h, w) of the foreground of a crop (3, H, W), with what its colours say, and the mask at its edges."""
+        soft = found.mask[None, None]
+        logits = nn.functional.interpolate(soft, size, mode="bilinear", align_corners=False)[0, 0]
+        picture = resized(crop, size).clamp(0, 1)
+        logits = with_colors(logits, picture)
+        return logits, foreground(with_edges(logits, picture, max(found.mask.shape)))
 
     def evidence(self, x: Tensor, mask: Tensor, target: Target, flip: bool = True) -> Evidence:
         """What speaks for the answers at pixels.
