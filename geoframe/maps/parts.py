@@ -9,27 +9,20 @@ vertices, and what was done is told.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._types import Floats, Ints
+from geoframe._types import Ints
 from geoframe.canonical.surface import Surface
+from geoframe.maps.pieces import lay_pieces
 from geoframe.nearest import nearest
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.health import outliers
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import collapsed_faces, first_equal_rows, vertex_components
 from geoframe.transforms import nearest_rotation
-
-PIECE = 12  # vertices from which a component is laid on what is free
-AROUND = 150  # vertices of the largest component nearest to a piece, which tell where it goes
-FREE = 0.02  # distance over sqrt(area) from what the largest component covers, from which a vertex is free
-RESTS = 15  # steps of nearest places and motion
-PRIOR = 1.3  # factor of the fit of other starts than the one from what is around
-FITS = 0.03  # mean distance over sqrt(area) below which a piece fits
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +143,8 @@ def carried_back(onto: Part, of: Part, p2p: Tensor, landmarks: Tensor | None = N
     Vertices outside the part go with the vertex of the part nearest to them: rotated as the whole part is, and moved
     as that vertex is, to the nearest vertex there. Where the other surface has other parts than the one matched,
     those are what they may go to. Vertices of a component that has landmarks move as the nearest of these does. Where
-    the other surface is in one piece and free in places, components are laid on these rigidly (`_fit_pieces`).
+    the other surface is in one piece and free in places, large components are laid on these
+    rigidly (`geoframe.maps.pieces`).
 
     Args:
         onto: the surface that the map goes to.
@@ -190,82 +184,8 @@ def carried_back(onto: Part, of: Part, p2p: Tensor, landmarks: Tensor | None = N
     if landmarks is not None:
         _follow_landmarks(out, onto.whole, of.whole, outside[~loose], goals, R, landmarks.long())
     if onto.is_whole:
-        _fit_pieces(out, onto.whole, of, there, outside[~loose], landmarks)
+        lay_pieces(out, onto.whole, of.whole, of.surface, there, outside[~loose], landmarks)
     return out
-
-
-def _fit_pieces(
-    out: Tensor, onto: Mesh, of: Part, there: Tensor, which: Tensor, landmarks: Tensor | None
-) -> None:
-    """Lay each component among the vertices `which` of a surface in pieces on what the largest one leaves free.
-
-    A piece is moved rigidly to the nearest free places until it rests, at the size at which the largest component went
-    over: from where the vertices of that one around it went, and from where `out` (V,) has it, turned in any way. The
-    best fit is taken.
-    """
-    from scipy.spatial import cKDTree
-    from scipy.spatial.transform import Rotation
-
-    verts, goal = (m.verts.detach().double().cpu().numpy() for m in (of.whole, onto))
-    x, y = of.surface.verts.detach().double().cpu().numpy(), goal[there.cpu().numpy()]
-    near = cKDTree(x)
-    scale, reach = _stretch(x, y), float(of.surface.area) ** 0.5
-    edge = FREE * float(onto.area) ** 0.5
-    free = np.flatnonzero(cKDTree(y).query(goal)[0] > edge)
-    if len(free) < PIECE:
-        return
-    tree = cKDTree(goal[free])
-    label = vertex_components(of.whole.faces.cpu().numpy(), of.whole.n_verts)[1]
-    rows = which.cpu().numpy()
-    pairs = np.zeros((0, 2), int) if landmarks is None else landmarks.cpu().numpy()
-    for c in np.unique(label[rows]):
-        mine = rows[label[rows] == c]
-        if len(mine) < PIECE:
-            continue
-        z = scale * verts[mine]
-        held = [(int(np.flatnonzero(mine == v)[0]), goal[u]) for u, v in pairs if label[v] == c and v in mine]
-        around = near.query(verts[mine].mean(0), AROUND)[1]
-        starts = [_moved(scale * x[around], y[around], z)]
-        now = goal[out[torch.as_tensor(mine)].cpu().numpy()]
-        pivot = z[held[0][0]] if held else z.mean(0)
-        place = held[0][1] if held else now.mean(0)
-        starts += [(z - pivot) @ turn.T + place for turn in Rotation.create_group("O").as_matrix()]
-        if len(held) >= 3:
-            starts.append(_moved(z[[i for i, _ in held]], np.array([p for _, p in held]), z))
-        fits = [_rest(z, start, tree, held) for start in starts]
-        cost = [f[1] * (PRIOR if i else 1.0) for i, f in enumerate(fits)]
-        placed = fits[int(np.argmin(cost))][0]
-        if min(cost) < FITS * reach * scale:
-            out[torch.as_tensor(mine)] = torch.as_tensor(free[tree.query(placed)[1]])
-
-
-def _rest(z: Floats, start: Floats, tree: Any, held: list[tuple[int, Floats]]) -> tuple[Floats, float]:
-    """Points z (n, 3) moved rigidly from a start (n, 3) until they rest on those of a tree, and their mean distance."""
-    moved = start
-    at = [i for i, _ in held] * (len(z) // 5 if held else 0)
-    to = np.array([p for _, p in held] * (len(z) // 5 if held else 0)).reshape(-1, 3)
-    for _ in range(RESTS):
-        target = tree.data[tree.query(moved)[1]]
-        moved = _moved(np.concatenate([z, z[at]]), np.concatenate([target, to]), z)
-    gap = tree.query(moved)[0]
-    away = np.linalg.norm(moved[at] - to, axis=1) if held else np.zeros(0)
-    return moved, float(np.concatenate([gap, away]).mean())
-
-
-def _moved(x: Floats, y: Floats, z: Floats) -> Floats:
-    """Points z (n, 3) moved as x (m, 3) to y (m, 3) by the nearest motion."""
-    a, b = x.mean(0), y.mean(0)
-    R = nearest_rotation(torch.as_tensor((y - b).T @ (x - a))).numpy()
-    return (z - a) @ R.T + b
-
-
-def _stretch(x: Floats, y: Floats) -> float:
-    """How much longer short distances are between y (n, 3) than between x (n, 3): the middle of random ones."""
-    rng = np.random.default_rng(0)
-    i, j = rng.integers(len(x), size=(2, 20_000))
-    long = np.linalg.norm(x[i] - x[j], axis=1)
-    some = (long > 0) & (long <= np.quantile(long, 0.1))
-    return float(np.median(np.linalg.norm(y[i] - y[j], axis=1)[some] / long[some]))
 
 
 def _follow_landmarks(

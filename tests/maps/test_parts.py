@@ -55,6 +55,33 @@ def test_a_piece_that_was_cut_off_and_moved_is_laid_where_it_belongs(bumpy):
     assert float(gap.mean()) < 0.02
 
 
+def test_what_lies_on_a_surface_stays_there(bumpy):
+    """A small ball on it is no piece that was cut off, although some of the other surface is left free."""
+    ball, whole = icosphere(1), Surface.of(bumpy)
+    small = 0.05 * ball.verts + bumpy.verts[7] * 1.02
+    worn = Surface(torch.cat([bumpy.verts, small]), torch.cat([bumpy.faces, ball.faces + bumpy.n_verts]))
+    part = main_part(worn)
+    to = torch.arange(bumpy.n_verts)
+    far = (bumpy.verts - bumpy.verts[7]).norm(dim=1)
+    to[far > far.quantile(0.8)] = int(far.argmin())  # a map that leaves a fifth of it free, far away
+    out = carried_back(main_part(whole), part, to[part.vertex])
+    gap = (bumpy.verts[out[bumpy.n_verts :]] - bumpy.verts[7]).norm(dim=1)
+    assert float(gap.max()) < 0.3
+
+
+def test_a_piece_beside_few_vertices():
+    """A largest component of fewer vertices than are asked where a piece goes."""
+    ball = icosphere(1)
+    two = Surface(
+        torch.cat([ball.verts, 0.9 * ball.verts + 3]), torch.cat([ball.faces, ball.faces + ball.n_verts])
+    )
+    whole = Surface.of(icosphere(2))
+    part = main_part(two)
+    p2p = torch.zeros(part.surface.n_verts, dtype=torch.int64)
+    out = carried_back(main_part(whole), part, p2p)
+    assert out.shape == (two.n_verts,) and int(out.max()) < whole.n_verts
+
+
 def test_seams_are_joined_and_both_twins_answer(bumpy):
     cut = seamed(bumpy)
     part = main_part(Surface.of(cut), "surface 2")

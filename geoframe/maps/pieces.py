@@ -1,0 +1,122 @@
+"""Components that were cut off a surface, laid rigidly on what its largest component leaves free of the other one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from geoframe._types import Floats, Ints
+from geoframe.surface.mesh import Mesh
+from geoframe.surface.topology import vertex_components
+from geoframe.transforms import nearest_rotation
+
+# Lengths are over sqrt(area). Chosen on three surfaces of the choosing half of `experiments/near_isometric` cut in two,
+# but `LARGE`, from what it is for.
+PIECE = 12  # vertices that a piece has at least
+LARGE = (
+    0.09  # standard deviation of its vertices, at least: what is smaller than some times `FITS` fits anywhere
+)
+AROUND = 150  # vertices of the largest component nearest to a piece, which tell where it goes
+FREE = 0.02  # distance from what the largest component covers, from which a vertex is free
+RESTS = 15  # steps of nearest places and motion
+HELD = 5  # landmarks on a piece that count together as much as all its vertices
+PRIOR = 1.3  # factor of the distance from other starts than the one from what is around
+FITS = 0.03  # mean distance below which a piece fits
+
+Held = list[tuple[int, Floats]]
+
+
+def lay_pieces(
+    out: Tensor, onto: Mesh, of: Mesh, largest: Mesh, there: Tensor, which: Tensor, landmarks: Tensor | None
+) -> None:
+    """Change a map where a component of a surface in pieces fits what the largest one leaves free.
+
+    A piece is moved rigidly, at the size at which the largest component went over, to the nearest free places until it
+    rests: from where the vertices of that one around it went, and from where the map has it, turned in any way. The
+    best fit is taken. Small components, such as eyes, lie on the surface: they stay where the map has them.
+
+    Args:
+        out: (V,) the map, changed in place.
+        onto: the surface that the map goes to, in one piece.
+        of: the surface in pieces, V vertices.
+        largest: its largest component.
+        there: for each vertex of `largest` one of `onto`.
+        which: vertices of the other components.
+        landmarks: (L, 2) rows (vertex of `onto`, vertex of `of`), or None.
+    """
+    verts, x, goal = (m.verts.detach().double().cpu().numpy() for m in (of, largest, onto))
+    y = goal[there.cpu().numpy()]
+    size, unit = float(largest.area) ** 0.5, float(onto.area) ** 0.5
+    free = np.flatnonzero(cKDTree(y).query(goal)[0] > FREE * unit)
+    pieces = [rows for rows in _components(of, which) if verts[rows].std(0).max() > LARGE * size]
+    if len(free) < PIECE or not pieces:
+        return
+    tree, near, scale = cKDTree(goal[free]), cKDTree(x), _stretch(x, y)
+    for rows in pieces:
+        z, now = scale * verts[rows], goal[out[torch.as_tensor(rows)].cpu().numpy()]
+        held = _held(rows, goal, landmarks)
+        around = near.query(verts[rows].mean(0), min(AROUND, len(x)))[1]
+        starts = [_moved(scale * x[around], y[around], z), *_turned(z, now, held)]
+        fits = [_rest(z, start, tree, held) for start in starts]
+        cost = [away * (PRIOR if i else 1.0) for i, (_, away) in enumerate(fits)]
+        best = int(np.argmin(cost))
+        if cost[best] < FITS * size * scale:
+            out[torch.as_tensor(rows)] = torch.as_tensor(free[tree.query(fits[best][0])[1]])
+
+
+def _components(of: Mesh, which: Tensor) -> list[Ints]:
+    """Of some vertices those of each component, where these are not too few."""
+    label = vertex_components(of.faces.cpu().numpy(), of.n_verts)[1]
+    rows = which.cpu().numpy()
+    several = [rows[label[rows] == c] for c in np.unique(label[rows])]
+    return [mine for mine in several if len(mine) >= PIECE]
+
+
+def _held(rows: Ints, goal: Floats, landmarks: Tensor | None) -> Held:
+    """The landmarks on a piece: which of its vertices, and where each goes."""
+    number = {int(v): i for i, v in enumerate(rows)}
+    pairs = [] if landmarks is None else landmarks.tolist()
+    return [(number[v], goal[u]) for u, v in pairs if v in number]
+
+
+def _turned(z: Floats, now: Floats, held: Held) -> list[Floats]:
+    """A piece z (n, 3) in 24 rotations about where it is now (n, 3) or a landmark goes; and by its landmarks."""
+    pivot, place = (z[held[0][0]], held[0][1]) if held else (z.mean(0), now.mean(0))
+    starts = [(z - pivot) @ turn.T + place for turn in Rotation.create_group("O").as_matrix()]
+    if len(held) >= 3:
+        starts.append(_moved(z[[i for i, _ in held]], np.array([p for _, p in held]), z))
+    return starts
+
+
+def _rest(z: Floats, start: Floats, tree: Any, held: Held) -> tuple[Floats, float]:
+    """Points z (n, 3) moved rigidly from a start (n, 3) until they rest on those of a tree, and their mean distance."""
+    often = len(z) // HELD if held else 0
+    at = [i for i, _ in held] * often
+    to = np.array([p for _, p in held] * often).reshape(-1, 3)
+    moved = start
+    for _ in range(RESTS):
+        target = tree.data[tree.query(moved)[1]]
+        moved = _moved(np.concatenate([z, z[at]]), np.concatenate([target, to]), z)
+    away = np.linalg.norm(moved[at] - to, axis=1) if held else np.zeros(0)
+    return moved, float(np.concatenate([tree.query(moved)[0], away]).mean())
+
+
+def _moved(x: Floats, y: Floats, z: Floats) -> Floats:
+    """Points z (n, 3) moved as x (m, 3) to y (m, 3) by the nearest motion."""
+    a, b = x.mean(0), y.mean(0)
+    R = nearest_rotation(torch.as_tensor((y - b).T @ (x - a))).numpy()
+    return (z - a) @ R.T + b
+
+
+def _stretch(x: Floats, y: Floats) -> float:
+    """How much longer short distances are between y (n, 3) than between x (n, 3): the middle of random ones."""
+    rng = np.random.default_rng(0)
+    i, j = rng.integers(len(x), size=(2, 20_000))
+    long = np.linalg.norm(x[i] - x[j], axis=1)
+    some = (long > 0) & (long <= np.quantile(long, 0.1))
+    return float(np.median(np.linalg.norm(y[i] - y[j], axis=1)[some] / long[some]))
