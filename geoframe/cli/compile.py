@@ -64,7 +64,7 @@ def _image_sets() -> None:
 
 
 def _surfaces() -> None:
-    """A map, named landmarks, normals of several poses, stray points, neighbours of many dimensions."""
+    """A map, named landmarks, normals of several poses, neighbours of many dimensions."""
     import torch
 
     from geoframe._templates import template, template_landmarks
@@ -72,15 +72,24 @@ def _surfaces() -> None:
     from geoframe.maps import match
     from geoframe.nearest import nearest_coherent
     from geoframe.surface import Mesh, pair_landmarks
-    from geoframe.surface.outliers import isolated_points
 
     dog, horse = template("dog"), template("horse")
     match(dog, horse, pair_landmarks(template_landmarks("dog"), template_landmarks("horse")), k=60)
     predict_landmarks(dog)
     _ = Mesh(dog.verts[None].float(), dog.faces).vertex_normals
-    isolated_points(dog.verts[None, :600])
     made = torch.Generator().manual_seed(0)
     nearest_coherent(*(torch.randn(4000, 8, generator=made) for _ in range(2)))
+
+
+def _clouds() -> None:
+    """Keypoints of two chairs."""
+    import torch
+
+    from geoframe.models.category_keypoints import load
+    from geoframe.placing import CATEGORY_MODELS
+
+    made = torch.Generator().manual_seed(0)
+    load(CATEGORY_MODELS / "chair").predict(torch.rand(2, 1024, 3, generator=made))
 
 
 def _flow() -> None:
@@ -98,5 +107,6 @@ EXAMPLES: dict[str, Callable[[], None]] = {
     "surfaces": _surfaces,
     "image sets": _image_sets,
     "pictures": _pictures,
+    "clouds": _clouds,
     "flow": _flow,
 }

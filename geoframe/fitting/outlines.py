@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from geoframe._check import check_shape
 
-_INSIDE = (
-    0.8  # share of the 3 x 3 pixels around a vertex that are drawn, from which on it is not on the outline
-)
+_INSIDE = 0.8  # drawn share of the 3 x 3 pixels around a vertex, from which on it is not on the outline
 
 
 def signed_distance(mask: Tensor) -> Tensor:

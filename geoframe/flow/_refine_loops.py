@@ -115,9 +115,7 @@ def _relax(system: Any, flow: Any, right: Any, down: Any, n_sweeps: int, step: A
     across[1:-1, 1:-1], below[1:-1, 1:-1] = right, down
     wide = np.zeros((2, H + 2, W + 2), np.float32)
     wide[:, 1:-1, 1:-1] = flow
-    given = np.empty(
-        (H, W, 5), np.float32
-    )  # right sides of u and v, inverse diagonals, the entry that couples them
+    given = np.empty((H, W, 5), np.float32)  # right sides of u and v, inverse diagonals, what couples u and v
     for y in range(H):
         for x in range(W):
             i, j = y + 1, x + 1

@@ -22,11 +22,9 @@ from geoframe.surface.sampling import spread_vertices
 NEAR = 0.02  # added to distances, the inverses of which are the weights of landmarks
 ANCHORS = 150  # vertices by which others are placed
 USED = 24  # of them, those of largest weight, for each vertex
-REACH = (
-    (0.2, 0.2, 0.15, 0.15),
-    (0.1,),
-)  # standard deviation of the weights of anchors by their distance: of the
-# passes before the first bending, and of those before the second
+# Standard deviations of the weights of anchors by their distance: of the passes before the first bending, and of those
+# before the second.
+REACH = ((0.2, 0.2, 0.15, 0.15), (0.1,))
 SETTLING = 0.15  # likewise, where a map is looked through for leaps
 SHORT, LONG = 0.05, 0.4  # distances between the places of anchors from which the scale is read
 RIM = 0.1  # distance to the rim from which an anchor counts in full; at the rim for `LEAST`

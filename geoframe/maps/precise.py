@@ -14,9 +14,7 @@ from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh
 
 CORNER = 0.8  # weight from which a point lies near a corner
-COINCIDENCE = (
-    2.0  # times the share by chance, that of the triangle's area; 2.8 was measured between TOSCA's dogs
-)
+COINCIDENCE = 2.0  # times the share by chance, that of the triangle's area; between TOSCA's dogs it is 2.8
 NEAR_BLOCK = 4096  # vertices whose triangles are looked at together
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -46,12 +46,12 @@ def ready(
     if alone and landmarks is not None:
         given[0] = landmarks.ravel()
     proxies = together(*(partial(_sampled, parts[i].surface, k) for i in which))
-    longest = sorted(
-        which, key=lambda i: -proxies[i].surface.n_verts
-    )  # first: of two threads neither waits long
-    work: list[Callable[[], Any]] = [partial(_shaped, proxies[i], k, f"surface {i + 1}") for i in longest]
-    work += [_load_loops, *(partial(_measured, proxies[i], given[i]) for i in longest)]
-    done = dict(zip(longest, together(*work), strict=False))
+    # the largest first, so that of two threads neither waits long
+    longest = sorted(which, key=lambda i: -proxies[i].surface.n_verts)
+    shaped = [partial(_shaped, proxies[i], k, f"surface {i + 1}") for i in longest]
+    measured = [partial(_measured, proxies[i], given[i]) for i in longest]
+    all_done: list[Any] = together(*shaped, _load_loops, *measured)
+    done = dict(zip(longest, all_done[: len(longest)], strict=True))
     out = []
     for i in (0, 1):
         mine = 0 if alone else i

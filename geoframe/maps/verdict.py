@@ -16,10 +16,8 @@ UNNAMED = (-4.063, 7.158, 0.0, -0.755, -7.772)
 # (people, poses, quadrupeds of different species), 0.00 to 0.05 flipped triangles and a cycle error of 0.002 to 0.01.
 DISTORTED, FLIPPED, LOOSE, TURNED, MISNAMED = 0.16, 0.25, 0.03, 0.2, 0.1
 NAMED_MOST = 4  # landmarks named in one reason
-ASTRAY, ALONE = (
-    0.15,
-    4.0,
-)  # distance, and factor of the median, from which one landmark disagrees with the others
+ASTRAY = 0.15  # distance from which one landmark disagrees with the others,
+ALONE = 4.0  # if it is so many times the median
 
 
 def features(measures: Mapping[str, float]) -> list[float]:

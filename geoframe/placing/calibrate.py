@@ -19,7 +19,7 @@ from geoframe.placing.placement import Placement, train_placement
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
 _MOST = (
-    512  # clouds that are corrupted, those set aside and as many of those learned from as there is room for
+    512  # clouds that are corrupted: those set aside, and of those learned from as many as there is room for
 )
 _RUNS = 2400  # corrupted clouds, about, whatever the number of clouds
 _FOLDS = 4  # parts of the clouds: where points of a category lie is learned from the other parts

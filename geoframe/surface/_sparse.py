@@ -27,11 +27,8 @@ def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> Non
         for c in range(3):
             rms += (points[seen[m], c] - middle[c]) ** 2 / M
     side = max(5 * np.sqrt(rms / 3) / G, 1e-30)
-    cell, start, table = (
-        np.empty((N, 3), np.int64),
-        np.zeros(G**3 + 1, np.int64),
-        np.empty((M, 3), points.dtype),
-    )
+    cell, start = np.empty((N, 3), np.int64), np.zeros(G**3 + 1, np.int64)
+    table = np.empty((M, 3), points.dtype)
     for i in range(N):
         for c in range(3):
             cell[i, c] = int(min(max((points[i, c] - middle[c]) / side + G / 2, 0.0), G - 1.0))

@@ -18,10 +18,8 @@ _MANY = 0.025  # so large a share was found in a first look
 _MOST = 0.25  # share of the points that are outliers at most
 _UNEVEN = 0.28  # standard deviation of the logarithms of the spacing of an uneven cloud
 _STEEP = 0.2  # standard deviation of the plane fitted to them in a cloud that is thinner on one side; clean ones: 0.1
-_BEYOND, _MOST_RISE = (
-    2.5,
-    3.0,
-)  # times that plane is usual there, as its end is thinner still; and at most so much
+_BEYOND = 2.5  # times that plane is usual there, as its end is thinner still,
+_MOST_RISE = 3.0  # and at most so much, as a logarithm
 _UNEVEN_RANGE = (0.1, 10.0)  # of the spacing over its mean
 _DIMENSION = 1.5  # of what the points lie on: of curves and surfaces
 _SLAB = 0.04  # thickness of a floor, over the longest side of the cloud

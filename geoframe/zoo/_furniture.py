@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from geoframe.zoo.deform import Scale, Shift, Step, Warp, smooth_step, stretch
 from geoframe.zoo.solids import Part, Point, block, disc, rod, slab
@@ -22,17 +22,8 @@ CHAIR_PARTS = (
     *("seat", "back", "left_back_post", "right_back_post", "slat", "left_slat", "right_slat", "rung"),
     *("left_arm", "right_arm", "left_arm_post", "right_arm_post"),
     *("left_front_leg", "right_front_leg", "left_back_leg", "right_back_leg", "left_runner", "right_runner"),
-    *(
-        "crossbar",
-        "column",
-        "base",
-        "spoke",
-        "left_spoke",
-        "right_spoke",
-        "caster",
-        "left_caster",
-        "right_caster",
-    ),
+    *("crossbar", "column", "base", "spoke", "left_spoke", "right_spoke"),
+    *("caster", "left_caster", "right_caster"),
     *("left_side", "right_side", "plinth", "diagonal"),
 )
 TABLE_PARTS = (
@@ -198,85 +189,31 @@ _CHAIR_LEGS: dict[str, Callable[[], tuple[list[Part], dict[str, Point]]]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Style:
-    """How chairs of a style are drawn: weights of the kinds, in the order of their names; ranges of sizes in metres."""
+class _Style(NamedTuple):
+    """How often chairs of a style have legs, arms and backs of each kind, in the order of their names."""
 
     legs: tuple[float, ...]
     arms: tuple[float, ...]
     back: tuple[float, ...]
-    sizes: dict[str, tuple[float, float]]
 
 
 _STYLES = {
-    "dining": _Style(
-        legs=(6, 2, 1, 1, 1, 1, 1, 0.3),
-        arms=(6, 3, 1),
-        back=(3, 2, 2),
-        sizes={
-            "depth": (0.36, 0.56),
-            "width": (0.36, 0.60),
-            "height": (0.34, 0.54),
-            "pad": (0.02, 0.10),
-            "arm": (0.16, 0.26),
-            "top": (0.32, 0.75),
-            "rest": (0.03, 0.07),
-            "recline": (-0.02, 0.20),
-            "curve": (0.0, 0.15),
-            "side": (0.03, 0.06),
-        },
-    ),
-    "lounge": _Style(
-        legs=(5, 1, 1, 2, 1, 1, 0.5, 1),
-        arms=(3, 3, 2),
-        back=(4, 2, 1),
-        sizes={
-            "depth": (0.48, 0.78),
-            "width": (0.48, 0.80),
-            "height": (0.20, 0.40),
-            "pad": (0.03, 0.15),
-            "arm": (0.12, 0.26),
-            "top": (0.32, 0.75),
-            "rest": (0.03, 0.14),
-            "recline": (0.10, 0.45),
-            "curve": (0.0, 0.15),
-            "side": (0.03, 0.10),
-        },
-    ),
-    "bar": _Style(
-        legs=(3, 1, 3, 2, 0, 0, 0, 0),
-        arms=(6, 1, 0),
-        back=(3, 1, 1),
-        sizes={
-            "depth": (0.30, 0.45),
-            "width": (0.32, 0.46),
-            "height": (0.58, 0.85),
-            "pad": (0.02, 0.08),
-            "arm": (0.06, 0.14),
-            "top": (0.10, 0.42),
-            "rest": (0.03, 0.06),
-            "recline": (0.0, 0.08),
-            "curve": (0.0, 0.15),
-            "side": (0.03, 0.05),
-        },
-    ),
-    "club": _Style(
-        legs=(4, 1, 1, 1, 0, 0, 0, 4),
-        arms=(1, 1, 8),
-        back=(1, 0, 0),
-        sizes={
-            "depth": (0.55, 0.90),
-            "width": (0.55, 0.95),
-            "height": (0.32, 0.46),
-            "pad": (0.08, 0.24),
-            "arm": (0.12, 0.34),
-            "top": (0.22, 0.62),
-            "rest": (0.06, 0.20),
-            "recline": (0.0, 0.18),
-            "curve": (0.0, 0.30),
-            "side": (0.06, 0.15),
-        },
-    ),
+    "dining": _Style((6, 2, 1, 1, 1, 1, 1, 0.3), (6, 3, 1), (3, 2, 2)),
+    "lounge": _Style((5, 1, 1, 2, 1, 1, 0.5, 1), (3, 3, 2), (4, 2, 1)),
+    "bar": _Style((3, 1, 3, 2, 0, 0, 0, 0), (6, 1, 0), (3, 1, 1)),
+    "club": _Style((4, 1, 1, 1, 0, 0, 0, 4), (1, 1, 8), (1, 0, 0)),
+}
+_SIZES = {  # ranges in metres, of each style
+    "depth": ((0.36, 0.56), (0.48, 0.78), (0.30, 0.45), (0.55, 0.90)),
+    "width": ((0.36, 0.60), (0.48, 0.80), (0.32, 0.46), (0.55, 0.95)),
+    "height": ((0.34, 0.54), (0.20, 0.40), (0.58, 0.85), (0.32, 0.46)),
+    "pad": ((0.02, 0.10), (0.03, 0.15), (0.02, 0.08), (0.08, 0.24)),
+    "arm": ((0.16, 0.26), (0.12, 0.26), (0.06, 0.14), (0.12, 0.34)),
+    "top": ((0.32, 0.75), (0.32, 0.75), (0.10, 0.42), (0.22, 0.62)),
+    "rest": ((0.03, 0.07), (0.03, 0.14), (0.03, 0.06), (0.06, 0.20)),
+    "recline": ((-0.02, 0.20), (0.10, 0.45), (0.0, 0.08), (0.0, 0.18)),
+    "curve": ((0.0, 0.15), (0.0, 0.15), (0.0, 0.15), (0.0, 0.30)),
+    "side": ((0.03, 0.06), (0.03, 0.10), (0.03, 0.05), (0.06, 0.15)),
 }
 
 
@@ -312,10 +249,11 @@ def any_chair(draw: Draw) -> Member:
 
     Seats may be twice as wide, deep or high as others, sides and bases solid, legs crossed, backs bent around the seat.
     """
-    style = _STYLES[draw.word("style", CHAIR_STYLES, (6, 3, 1, 3))]
+    name = draw.word("style", CHAIR_STYLES, (6, 3, 1, 3))
+    style, number = _STYLES[name], CHAIR_STYLES.index(name)
 
-    def size(name: str, trait: str) -> float:
-        return draw(trait, *style.sizes[name])
+    def size(part: str, trait: str) -> float:
+        return draw(trait, *_SIZES[part][number])
 
     legs, arms = draw.word("legs", CHAIR_LEGS, style.legs), draw.word("arms", CHAIR_ARMS, style.arms)
     back = draw.word("back", CHAIR_BACKS, style.back)
