@@ -385,7 +385,7 @@ for i in range(2):
 for command in '''
     info cat.off
     match cat.off lion.off --landmarks . --k 20 --out cat-lion
-    match-all . --engine loky --jobs 1 --k 12 --out all
+    match-all . --jobs 1 --k 12 --out all
     canonical cat.off --landmarks cat.json --vertices 400 --out my-cat
     canonical lion.off --landmarks lion.json --vertices 400 --out my-lion
     match my-cat my-lion --k 20 --out mine
@@ -444,15 +444,10 @@ def _wrong_in(code: dict[str, str], folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.long
-def test_code_of_readme_and_documentation_runs_on_core_dependencies(tmp_path):
+def test_code_of_the_pages_and_commands_of_the_readme_run_on_core_dependencies(tmp_path):
     code = {page.stem: "\n".join(_blocks(page)) for page in PAGES if _blocks(page)}
     assert code.keys() > {"README", "match"}
-    assert not _wrong_in(code, tmp_path)
-
-
-@pytest.mark.long
-def test_commands_of_the_readme_run_on_core_dependencies(tmp_path):
-    assert not _wrong_in({"commands": COMMANDS}, tmp_path)
+    assert not _wrong_in({**code, "commands": COMMANDS}, tmp_path)
 
 
 def test_extras_are_told_from_core_dependencies():

@@ -52,10 +52,9 @@ def coarsen(
     short = 0.7 * goal
     while len(verts) > n_verts and short < 100 * goal:
         edges = edge_table(faces)[0]
-        edges = np.take_along_axis(
-            edges, np.argsort(-hold[edges], axis=1, kind="stable"), 1
-        )  # held ends first
-        length = np.linalg.norm(verts[edges[:, 0]] - verts[edges[:, 1]], axis=1) / size[edges].mean(1)
+        a, b = edges.T
+        edges = np.where((hold[b] > hold[a])[:, None], edges[:, ::-1], edges)  # held ends first
+        length = _norm(verts.T[:, a] - verts.T[:, b]) / ((size[a] + size[b]) / 2)
         wanted = (length < short) & ~_both_held(hold[edges])
         pick, place = _collapsible(verts, faces, edges, wanted, hold, on_surface, rng)
         if len(pick) < 0.002 * len(verts):  # few are left: take longer ones, too
@@ -78,27 +77,26 @@ def flip_edges(verts: Floats, faces: Ints, hold: Ints | None = None) -> Ints:
 
     With `hold` as in `coarsen`, no edge is made between two vertices of a rim.
     """
-    edges, wing, apex = edge_table(faces)
-    ends = verts[edges][:, None] - verts[apex][:, :, None]  # (E, side, end, 3)
-    ends /= np.linalg.norm(ends, axis=-1, keepdims=True).clip(1e-300)
-    excess = np.arccos((ends[:, :, 0] * ends[:, :, 1]).sum(-1).clip(-1, 1)).sum(1) - np.pi
+    half = _halves(faces)
+    edges, wing, apex = _table(faces, half)
+    excess = _angles(verts, faces).ravel()[half].sum(1) - np.pi
     wanted = np.flatnonzero(excess > 1e-6)
     new = np.sort(apex[wanted], axis=1)
     V = len(verts)
-    able = ~np.isin(new @ [V, 1], edges @ [V, 1]) & (new[:, 0] != new[:, 1])
+    able = ~_among(new @ [V, 1], edges @ [V, 1]) & (new[:, 0] != new[:, 1])
     if hold is not None:
         able &= ~(hold[new] % 2 == 1).all(1)
     wanted = wanted[able]
     rank = np.full(len(edges), len(edges))
     rank[wanted[np.argsort(-excess[wanted])]] = np.arange(len(wanted))
     first = np.full(len(faces), len(edges))
-    np.minimum.at(first, wing, rank[:, None])
+    np.minimum.at(first, wing[wanted], rank[wanted][:, None])
     pick = wanted[(first[wing[wanted]] == rank[wanted][:, None]).all(1)]
     pick = pick[np.unique(np.sort(apex[pick], axis=1) @ [V, 1], return_index=True)[1]]
     (a, b), (c, d) = edges[pick].T, apex[pick].T  # face 0 runs a -> b towards c, face 1 runs b -> a towards d
     one, two = np.stack([c, d, b], axis=1), np.stack([d, c, a], axis=1)
-    before = _normals(verts[faces[wing[pick, 0]]]) + _normals(verts[faces[wing[pick, 1]]])
-    ok = np.minimum(*((before * _normals(verts[f])).sum(1) for f in (one, two))) > 0
+    before = _normals(verts, faces[wing[pick, 0]]) + _normals(verts, faces[wing[pick, 1]])
+    ok = np.minimum(*(_dot(before, _normals(verts, f)) for f in (one, two))) > 0
     faces = faces.copy()
     faces[wing[pick[ok], 0]], faces[wing[pick[ok], 1]] = one[ok], two[ok]
     return faces
@@ -107,10 +105,20 @@ def flip_edges(verts: Floats, faces: Ints, hold: Ints | None = None) -> Ints:
 def edge_table(faces: Ints) -> tuple[Ints, Ints, Ints]:
     """Of a closed, oriented manifold: edges (E, 2) with a < b, their faces (E, 2), the first running a -> b, and the
     corners (E, 2) of these faces opposite to the edge."""
+    return _table(faces, _halves(faces))
+
+
+def _halves(faces: Ints) -> Ints:
+    """(E, 2) corners, numbered through all faces, that are opposite to each edge; first that of the face a -> b."""
     a, b = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel()
     key = np.minimum(a, b) * (faces.max() + 1) + np.maximum(a, b)
-    half = np.lexsort((a > b, key)).reshape(-1, 2)
-    return np.stack([a[half[:, 0]], b[half[:, 0]]], axis=1), half // 3, faces.ravel()[half]
+    return np.argsort(2 * key + (a > b)).reshape(-1, 2)  # no two are equal
+
+
+def _table(faces: Ints, half: Ints) -> tuple[Ints, Ints, Ints]:
+    face, place = half[:, 0] // 3, half[:, 0] % 3
+    ends = np.stack([faces[face, (place + 1) % 3], faces[face, (place + 2) % 3]], axis=1)
+    return ends, half // 3, faces.ravel()[half]
 
 
 def _apart(edges: Ints, rank: Ints, n_verts: int) -> Ints:
@@ -119,7 +127,8 @@ def _apart(edges: Ints, rank: Ints, n_verts: int) -> Ints:
     np.minimum.at(low, edges, rank[:, None])
     near = low.copy()
     np.minimum.at(near, edges, low[edges[:, ::-1]])
-    return np.flatnonzero((near[edges] == rank[:, None]).all(1) & (rank < len(edges)))
+    a, b = edges.T
+    return np.flatnonzero((near[a] == rank) & (near[b] == rank) & (rank < len(edges)))
 
 
 def _both_held(hold: Ints) -> Bools:
@@ -132,10 +141,8 @@ def _can_collapse(verts: Floats, faces: Ints, edges: Ints, place: Floats, hold: 
     """Whether each edge can become the point `place`: no change of topology, no face turned over, and no edge
     between two vertices of a rim but along it."""
     V, F = len(verts), len(faces)
-    table = edge_table(faces)[0]
-    ones = np.ones(len(table), np.int32)
-    A = sp.coo_matrix((ones, (table[:, 0], table[:, 1])), shape=(V, V)).tocsr()
-    A = A + A.T
+    ones = np.ones(3 * F, np.int32)  # each edge is run through once either way
+    A = sp.coo_matrix((ones, (faces.ravel(), faces[:, [1, 2, 0]].ravel())), shape=(V, V)).tocsr()
     common = np.asarray(A[edges[:, 0]].multiply(A[edges[:, 1]]).sum(1)).ravel()
     at = sp.coo_matrix((np.ones(3 * F), (faces.ravel(), np.repeat(np.arange(F), 3))), shape=(V, F)).tocsr()
     ok = common == 2
@@ -145,15 +152,16 @@ def _can_collapse(verts: Floats, faces: Ints, edges: Ints, place: Floats, hold: 
         shared = np.asarray(A[edges[:, 0]].multiply(A[edges[:, 1]]) @ rim.astype(np.int32)).ravel()
         onto = rim[edges[:, 0]] & ~rim[edges[:, 1]]
         ok &= ~onto | (along[edges[:, 1]] - shared == 1)
+    normals = _normals(verts, faces)
     for end in range(2):
         rows = at[edges[:, end]]
         e, f = np.repeat(np.arange(len(edges)), np.diff(rows.indptr)), rows.indices
-        other = ~(faces[f] == edges[e, 1 - end][:, None]).any(1)  # the two faces at the edge go away
-        e, f = e[other], f[other]
-        before = verts[faces[f]]
-        moved = (faces[f] == edges[e, end][:, None])[..., None]
-        after = np.where(moved, place[e][:, None], before)
-        turned = (_normals(before) * _normals(after)).sum(1) < 0.3
+        corners, opposite = faces.T[:, f], edges[e, 1 - end]
+        a, b, c = corners == opposite
+        other = ~(a | b | c)  # the two faces at the edge go away
+        e, f, corners = e[other], f[other], corners[:, other]
+        after = np.where(corners == edges[e, end], V + e, corners).T
+        turned = _dot(normals[:, f], _normals(np.concatenate([verts, place]), after)) < 0.3
         ok[e[turned]] = False
     return ok
 
@@ -178,7 +186,7 @@ def _collapsible(
         place = _merged(verts, edges[tried], hold, on_surface)
         ok = _can_collapse(verts, faces, edges[tried], place, hold)
         rank[tried[~ok]] = len(edges)
-        ok = np.isin(tried, _apart(edges, rank, len(verts)))
+        ok = _among(tried, _apart(edges, rank, len(verts)))
     return tried[ok], place[ok]
 
 
@@ -187,7 +195,8 @@ def _merged(verts: Floats, edges: Ints, hold: Ints, on_surface: OnPoints) -> Flo
     first, second = hold[edges].T
     stays = (first >= 2) | (first != second)
     place = verts[edges[:, 0]]
-    place[~stays] = on_surface(verts[edges[~stays]].mean(1))
+    if not stays.all():
+        place[~stays] = on_surface(verts[edges[~stays]].mean(1))
     return place
 
 
@@ -196,12 +205,39 @@ def _drop(n_verts: int, faces: Ints, keep: Ints, gone: Ints) -> tuple[Ints, Ints
     number = np.arange(n_verts)
     number[gone] = keep
     faces = number[faces]
-    faces = faces[(faces != np.roll(faces, 1, axis=1)).all(1)]
-    used = np.unique(faces)
+    a, b, c = faces.T
+    faces = faces[(a != b) & (b != c) & (c != a)]
+    kept = np.zeros(n_verts, bool)
+    kept[faces.ravel()] = True
+    used = np.flatnonzero(kept)
     number[used] = np.arange(len(used))
     return used, number[faces]
 
 
-def _normals(corners: Floats) -> Floats:
-    n = np.cross(corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :])
-    return n / np.linalg.norm(n, axis=-1, keepdims=True).clip(1e-300)
+def _among(values: Ints, sorted_ones: Ints) -> Bools:
+    """Whether each value is one of others that are sorted already."""
+    return np.searchsorted(sorted_ones, values) < np.searchsorted(sorted_ones, values, side="right")
+
+
+def _angles(verts: Floats, faces: Ints) -> Floats:
+    """(F, 3) the angle at each corner."""
+    along = [verts.T[:, faces[:, (i + 1) % 3]] - verts.T[:, faces[:, i]] for i in range(3)]  # each (3, F)
+    along = [x / _norm(x).clip(1e-300) for x in along]
+    return np.stack([np.arccos((-_dot(along[i], along[i - 1])).clip(-1, 1)) for i in range(3)], axis=1)
+
+
+def _normals(verts: Floats, faces: Ints) -> Floats:
+    """(3, F) unit normals; coordinates come first here, so that each is contiguous."""
+    a, b, c = (verts.T[:, faces[:, i]] for i in range(3))
+    (ux, uy, uz), (vx, vy, vz) = b - a, c - a
+    n = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx])
+    return n / _norm(n).clip(1e-300)
+
+
+def _norm(x: Floats) -> Floats:
+    return np.sqrt(_dot(x, x))
+
+
+def _dot(x: Floats, y: Floats) -> Floats:
+    """(n,) products of vectors (3, n)."""
+    return x[0] * y[0] + x[1] * y[1] + x[2] * y[2]

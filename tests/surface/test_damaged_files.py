@@ -117,12 +117,16 @@ def text_of(mesh: Mesh, suffix: str) -> bytes:
     return "\n".join([*lines, ""]).encode()
 
 
-def small_surfaces() -> dict[str, Mesh]:
-    """Surfaces of some hundred vertices, of which two look alike from several sides."""
-    ball = icosphere(3)
+def small_surfaces(*, coarse: bool = False) -> dict[str, Mesh]:
+    """Surfaces of some hundred vertices, or of two hundred, of which two look alike from several sides."""
+    ball = icosphere(2 if coarse else 3)
     bumps = 1 + 0.3 * torch.sin(2 * ball.verts @ torch.tensor([0.9, 0.3, 0.2]).double() + 1)[:, None]
     stretched = ball.with_verts(ball.verts * bumps * torch.tensor([1.6, 1.0, 0.8]).double())
-    return {"bumpy": stretched, "cylinder": cylinder(0.5, 2.0), "torus": torus()}
+    if coarse:
+        tube, ring = cylinder(0.5, 2.0, n_around=16), torus(n_around=24, n_tube=12)
+    else:
+        tube, ring = cylinder(0.5, 2.0), torus()
+    return {"bumpy": stretched, "cylinder": tube, "torus": ring}
 
 
 def write_damaged_files(
@@ -219,7 +223,7 @@ def test_damaged_files_are_matched_or_refused(
     n_numbers: int, n_others: int, least: int, tmp_path: Path
 ) -> None:
     """With a sound surface of another kind, without landmarks."""
-    surfaces = small_surfaces()
+    surfaces = small_surfaces(coarse=True)
     save(surfaces["bumpy"], tmp_path / "partner.off")
     records = work_on(
         write_damaged_files(tmp_path, surfaces, n_numbers, n_others, seed=3), tmp_path / "partner.off"

@@ -42,6 +42,21 @@ def test_topology_is_kept_where_no_smaller_mesh_exists() -> None:
     assert h.is_closed and h.is_manifold and h.genus == 1
 
 
+def test_nothing_is_moved_where_all_vertices_stay() -> None:
+    """As on a head of few vertices, all of which are landmarks in the end: the surface is asked for no points."""
+    verts, faces = arrays(icosphere(1))
+    hold = np.full(len(verts), 2)
+    hold[0] = 0
+
+    def asked(x: np.ndarray) -> np.ndarray:
+        assert len(x)
+        return on_sphere(x)
+
+    v, f, number = coarsen(verts, faces, 12, on_surface=asked, hold=hold)
+    assert np.array_equal(v, verts[number]) and len(v) == 41
+    assert health(as_mesh(v, f)).is_closed
+
+
 def test_flips_make_the_triangulation_delaunay() -> None:
     """Opposite angles of every edge sum to at most pi; the surface stays a closed sphere."""
     rng = np.random.default_rng(0)
