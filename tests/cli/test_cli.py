@@ -94,20 +94,16 @@ def test_match_takes_files_of_points(files, undrawn, capsys):
     assert any("triangles between neighbours" in w for w in metrics["warnings"])
 
 
-def test_match_keeps_the_other_files_of_an_existing_folder(files, undrawn):
+def test_landmarks_by_name_from_a_folder_and_what_is_in_the_output_folder_stays(files, undrawn):
     out = files / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    assert cli.main(_words(files, "match @a.off @b.obj --landmarks @dots.txt --k 12 --out @out")) == 0
-    assert (out / "mine.txt").read_text() == "mine"
-    assert len(list(out.iterdir())) == 5
-
-
-def test_landmarks_by_name_from_a_folder(files, undrawn):
     (files / "a.json").write_text(json.dumps({"x": 5, "y": 60, "only a": 3, "z": 130}))
     (files / "b.json").write_text(json.dumps({"z": 130, "y": 60, "x": 5}))
     assert cli.main(_words(files, "match @a.off @b.obj --landmarks @ --k 12 --out @out")) == 0
-    assert json.loads((files / "out" / "metrics.json").read_text())["n_landmarks"] == 3
+    assert json.loads((out / "metrics.json").read_text())["n_landmarks"] == 3
+    assert (out / "mine.txt").read_text() == "mine"
+    assert len(list(out.iterdir())) == 5
 
 
 def _bad_files(files) -> None:
