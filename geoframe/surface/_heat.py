@@ -15,7 +15,7 @@ from geoframe.surface.operators import (
     mollify_intrinsic,
 )
 
-HELD = 2**22  # numbers of gradients held at a time
+TOGETHER = 8  # sources that are solved for at once; never fewer, so that rounding does not depend on how many are asked
 
 
 class HeatSolver:
@@ -56,18 +56,20 @@ class HeatSolver:
     def rows(self, sources: Ints) -> Floats:
         """(S, V) distances from each of the S sources."""
         out = np.empty((len(sources), self._n))
-        step = max(1, HELD // self._gradient.shape[0])
-        for start in range(0, len(sources), step):
-            part = sources[start : start + step]
-            spikes = np.zeros((self._n, len(part)))
+        spikes = np.zeros((self._n, TOGETHER))
+        for start in range(0, len(sources), TOGETHER):
+            part = sources[start : start + TOGETHER]
             at = part, np.arange(len(part))
             spikes[at] = 1
-            found = self._integrated(spikes)
-            out[start : start + step] = (found - found[at]).T
+            found = self._integrated(spikes)[:, : len(part)]
+            out[start : start + len(part)] = (found - found[at]).T
+            spikes[at] = 0
         return out
 
     def nearest(self, sources: Ints) -> Floats:
         """(V,) distances to the nearest of the sources."""
+        if len(sources) == 1:
+            return self.rows(sources)[0]
         spikes = np.zeros((self._n, 1))
         spikes[sources] = 1
         found = self._integrated(spikes)[:, 0]
