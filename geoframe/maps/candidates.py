@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import mean
 
 import torch
 from torch import Tensor
 
 from geoframe._threads import together
-from geoframe.maps.evidence import Evidence
+from geoframe.maps.evidence import FAR, Evidence
 from geoframe.maps.quality import flipped_triangles
 from geoframe.maps.shells import OPEN
-from geoframe.maps.starts import Pair, Start, spectral_energy
+from geoframe.maps.starts import Pair, Start, gaps, spectral_energy
+from geoframe.maps.verdict import astray
 from geoframe.maps.zoomout import zoomed_fmaps, zoomout
 from geoframe.spectral.basis import Eigenbasis
 
@@ -23,6 +25,10 @@ COARSE = 4  # the candidates are compared with k / COARSE functions
 TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 1.0
 SETTLED = 0.12  # distortion: right maps between poses are mostly below, right or wrong ones of species above
 TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
+AGAINST = (
+    0.03  # more than so far from given landmarks, on average, than the best: another start contradicts them
+)
+KEPT_LEAST = 4  # landmarks that have to be left where others are not believed
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed
 
 
@@ -44,7 +50,8 @@ def ranked(
     evidence: Evidence,
     orientation: float,
     *,
-    more: Callable[[], Start] | None = None,
+    landmarks: Tensor | None = None,
+    more: Callable[[], list[Start]] | None = None,
 ) -> list[Candidate]:
     """All starts refined to k / 4 functions on the samples, the best first.
 
@@ -53,8 +60,9 @@ def ranked(
         starts: at least one.
         evidence: of the two surfaces.
         orientation: weight of what tells a map from its mirror image; 0 with landmarks, which tell that themselves.
-        more: makes one more start, which is slow; tried only where none of the others is settled: where the best of
-            them changes distances by more than `SETTLED`, or turns left to right.
+        landmarks: (L, 2) given ones.
+        more: makes more starts, which is slow; tried only where none of the others is settled: where the best of them
+            changes distances by more than `SETTLED`, turns left to right, or takes a landmark elsewhere.
     """
     bases = pair.sampled()
     found = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in starts))
@@ -62,10 +70,39 @@ def ranked(
         found += together(*(partial(_one_way, pair, s, evidence, orientation) for s in starts))
     if more is not None:
         best = min(found, key=lambda c: c.energy)
-        at = pair.samples2
-        if best.energy > SETTLED or evidence.handedness(pair.places_21(best.C_12, at), at) < TURNED_LEAST:
-            found.append(_candidate(pair, more(), bases, evidence, orientation))
+        if not is_settled(pair, best, evidence, landmarks):
+            others = together(*(partial(_candidate, pair, s, bases, evidence, orientation) for s in more()))
+            if landmarks is not None:  # those of named landmarks may be mirrored, which given ones tell
+                most = _off(pair, best, landmarks) + AGAINST
+                others = [c for c in others if _off(pair, c, landmarks) <= most]
+            found += others
     return sorted(found, key=lambda c: c.energy * (DOUBTED if c.start == "oriented" else 1.0))
+
+
+def is_settled(pair: Pair, best: Candidate, evidence: Evidence, landmarks: Tensor | None = None) -> bool:
+    """Whether a candidate changes distances little, keeps left and right, and takes no given landmark elsewhere."""
+    at = pair.samples2
+    if best.energy > SETTLED or evidence.handedness(pair.places_21(best.C_12, at), at) < TURNED_LEAST:
+        return False
+    return landmarks is None or not astray(_gaps(pair, best, landmarks))
+
+
+def believed(pair: Pair, best: Candidate, evidence: Evidence, landmarks: Tensor) -> Tensor:
+    """The given landmarks (L, 2) less those that a settled candidate takes elsewhere, unless few are left."""
+    off = astray(_gaps(pair, best, landmarks))
+    kept = [i for i in range(len(landmarks)) if i not in off]
+    if not off or len(kept) < KEPT_LEAST or not is_settled(pair, best, evidence):
+        return landmarks
+    return landmarks[kept]
+
+
+def _gaps(pair: Pair, c: Candidate, landmarks: Tensor) -> list[float]:
+    return gaps(pair.one, landmarks[:, 0], pair.places_21(c.C_12, landmarks[:, 1]))
+
+
+def _off(pair: Pair, c: Candidate, landmarks: Tensor) -> float:
+    """The mean distance over sqrt(area) of the landmarks to where the candidate takes them, each as `FAR` at most."""
+    return mean(min(gap, FAR) for gap in _gaps(pair, c, landmarks))
 
 
 def _candidate(

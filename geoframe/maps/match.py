@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from statistics import median
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from geoframe._check import as_tensor
 from geoframe._threads import together
 from geoframe.canonical.surface import Surface
-from geoframe.maps.candidates import Candidate, ranked
+from geoframe.maps.candidates import Candidate, believed, ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.clouds import as_surface
 from geoframe.maps.convert import p2p_to_fmap
@@ -36,6 +35,7 @@ from geoframe.maps.refine import FINE, Refined, chosen, refined
 from geoframe.maps.starts import (
     Pair,
     Start,
+    gaps,
     in_a_plane,
     oriented_start,
     starts_from_landmarks,
@@ -113,7 +113,8 @@ def match(
 
     1. Starts. With landmarks: a 12 x 12 functional map fitted to them, and one of 30 x 30 fitted to descriptors (heat
        seen from the landmarks, wave kernel); where these change distances much or turn left to right, or landmarks
-       lie in a plane, one of 20 x 20 fitted to the descriptors with an orientation term. Without: the last one, and
+       lie in a plane, or one is taken elsewhere, also one of 20 x 20 fitted to the descriptors with an orientation
+       term, and those of landmarks that a network names. Without: the orientation term, and
        all signs of the first 6 eigenfunctions that are not constant; and on humans and animals, landmarks that a
        network names on both (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should
        then be roughly isometric.
@@ -179,10 +180,13 @@ def match(
     pair = Pair.of(one, two, k)
     evidence, starts, more = _begun(pair, small)
     tell("candidates", 0.4)
-    candidates = ranked(pair, starts, evidence, orientation if small is None else 0.0, more=more)
+    candidates = ranked(
+        pair, starts, evidence, orientation if small is None else 0.0, landmarks=small, more=more
+    )
     tell("refinement", 0.5)
     most = TRIED if small is None and orientation else 1  # landmarks tell; the confidence weighs orientation
-    best, energies, sure = _surest(pair, candidates, small, evidence, most)
+    held = None if small is None else believed(pair, candidates[0], evidence, small)
+    best, energies, sure = _surest(pair, candidates, held, evidence, most)
     tell("all vertices", 0.9)
     found = Match(
         **_in_the_file(parts, proxies, pair, best, landmarks, precise),
@@ -207,8 +211,10 @@ def match(
     return found
 
 
-def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start], Callable[[], Start] | None]:
-    """What maps are compared with, the starts, and what makes one more start where it may be needed."""
+def _begun(
+    pair: Pair, landmarks: Tensor | None
+) -> tuple[Evidence, list[Start], Callable[[], list[Start]] | None]:
+    """What maps are compared with, the starts, and what makes more starts where they may be needed."""
 
     def evidence() -> Evidence:
         return Evidence.of(pair.one, pair.two, GeodesicDistortion(pair.one, pair.two, n=PROBES))
@@ -217,10 +223,13 @@ def _begun(pair: Pair, landmarks: Tensor | None) -> tuple[Evidence, list[Start],
     if landmarks is None:
         found = together(evidence, lambda: starts_from_shape(pair), lambda: starts_from_named_landmarks(pair))
         return found[0], [*found[2], *found[1]], None
-    more = partial(oriented_start, pair, landmarks)
+
+    def more() -> list[Start]:
+        return [oriented_start(pair, landmarks), *starts_from_named_landmarks(pair)]
+
     found = together(evidence, lambda: starts_from_landmarks(pair, landmarks))
     if in_a_plane(pair, landmarks):
-        return found[0], [*found[1], more()], None
+        return found[0], [*found[1], oriented_start(pair, landmarks)], None
     return found[0], found[1], more
 
 
@@ -250,8 +259,7 @@ def _astray(
     """Sentences about given landmarks that the map takes elsewhere: `pairs` on the parts, `small` on the proxies."""
     if pairs is None or small is None:
         return ()
-    gaps = one.distances(small[:, 0]).gather(1, p2p_21[small[:, 1]][:, None])[:, 0] / one.area.sqrt()
-    told = gaps.tolist()
+    told = gaps(one, small[:, 0], p2p_21[small[:, 1]])
     given = [[int(part.vertex[v]) for v in pairs[:, i]] for i, part in enumerate(parts)]
     return tuple(
         f"landmark {given[0][i]} {given[1][i]} lies {told[i]:.2f} from where the map takes it (half of the landmarks: "

@@ -279,11 +279,15 @@ class _Part:
 
     def pulled(self, other: _Part, to: Tensor, back: Tensor) -> Tensor:
         """Y (N, d): smooth coordinates here, near X of the other side at `to`, and with Y[back] near X there."""
-        from_there = self.U[back]
-        weighted = other.share[:, None] * from_there
-        system = self.gram + from_there.T @ weighted + SMOOTHNESS * torch.diag(self.vals)
-        right = self.U.T @ (self.share[:, None] * other.X[to]) + weighted.T @ other.X
-        return self.U @ torch.linalg.solve(system, right)
+        share = torch.zeros_like(self.share).index_add_(
+            0, back, other.share
+        )  # of what comes back to each vertex
+        hit = torch.nonzero(share).ravel()
+        U = self.U[hit]
+        system = self.gram + U.T @ (share[hit, None] * U) + SMOOTHNESS * torch.diag(self.vals)
+        wanted = self.share[:, None] * other.X[to]
+        wanted.index_add_(0, back, other.share[:, None] * other.X)
+        return self.U @ torch.linalg.solve(system, self.U.T @ wanted)
 
     def bending(self, other: _Part, to: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """What bends this part onto the other: a rotation (3, 3), and then k coefficients (k, 3) of a displacement."""

@@ -211,6 +211,11 @@ def starts_from_named_landmarks(pair: Pair) -> list[Start]:
     return out
 
 
+def gaps(one: Surface, true: Tensor, found: Tensor) -> list[float]:
+    """Distances over sqrt(area) on surface 1 from each true vertex (L,) to where a map takes its partner (L,)."""
+    return (one.distances(true).gather(1, found[:, None])[:, 0] / one.area.sqrt()).tolist()
+
+
 def spectral_energy(C_12: Tensor, C_21: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> float:
     """How far the maps are from an isometry: not inverse to each other, not commuting with the Laplacians."""
     C_12, C_21 = C_12.double(), C_21.double()

@@ -380,13 +380,17 @@ class BlockLanczos:
 
     def _without_basis(self, Y: Floats) -> Floats:
         """Rows Y less their components in the basis."""
-        Q = torch.from_numpy(self.Q[: self.m])
-        return Y - ((Q @ torch.from_numpy(self.dual(Y)).T).T @ Q).numpy()
+        out, flux = torch.from_numpy(Y.copy()), torch.from_numpy(self.dual(Y))
+        for at in range(0, self.m, _ROWS):  # each part of the basis is read once, while it is in the cache
+            part = torch.from_numpy(self.Q[at : min(at + _ROWS, self.m)])
+            out.sub_((flux @ part.T) @ part)
+        return out.numpy()
 
 
 # Products of few long rows are cut into pieces for which BLAS wakes no threads: with thousands of such small
 # products, waiting for each other costs the threads far more than the work, above all on a busy machine.
 _PIECE = 8192
+_ROWS = 64  # of the basis that a block is orthogonalised against at a time
 
 
 def _inner(X: Floats, Y: Floats) -> Floats:

@@ -148,7 +148,7 @@ def cotangent_laplacian_intrinsic(l_sq: Floats, faces: Ints, n_verts: int) -> sp
 
     A triangle of zero area contributes nothing; `mollify_intrinsic` the lengths first where it should.
     """
-    w = _half_cotangents(l_sq).ravel()
+    w = half_cotangents(l_sq).ravel()
     i, j = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel()
     S = sp.coo_matrix((w, (np.minimum(i, j), np.maximum(i, j))), shape=(n_verts, n_verts)).tocsr()
     S = S + S.T
@@ -176,7 +176,7 @@ def mass_voronoi_intrinsic(l_sq: Floats, faces: Ints, n_verts: int) -> Floats:
     Source: Meyer, Desbrun, Schröder & Barr 2003, section 3.3.
     """
     area = face_areas_intrinsic(l_sq)[:, None]
-    cell = l_sq * _half_cotangents(l_sq) / 4  # of the edge opposite to each corner, for each of its two ends
+    cell = l_sq * half_cotangents(l_sq) / 4  # of the edge opposite to each corner, for each of its two ends
     obtuse = 2 * l_sq > l_sq.sum(1, keepdims=True)
     part = np.where(
         obtuse.any(1, keepdims=True),
@@ -214,7 +214,7 @@ def _proper_faces(mesh: Mesh) -> Ints:
     return faces[~bad] if bad.any() else faces
 
 
-def _half_cotangents(l_sq: Floats) -> Floats:
+def half_cotangents(l_sq: Floats) -> Floats:
     """(F, 3) half the cotangent at each corner; zero in triangles without area."""
     area = face_areas_intrinsic(l_sq)
     return (l_sq.sum(1, keepdims=True) - 2 * l_sq) / (8 * np.where(area > 0, area, np.inf))[:, None]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from geoframe._check import as_floats, check_finite, check_int, check_shape
+from geoframe._types import Array, Ints
 from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh, PointCloud
 
@@ -78,6 +80,8 @@ def _farthest(x: Tensor, n: int, start: int) -> Tensor:
     check_int(n, "n", low=1, high=N)
     check_int(start, "start", low=0, high=N - 1)
     check_finite(x, "points")
+    if x.ndim == 2 and D <= 3 and x.device.type == "cpu":
+        return torch.from_numpy(_farthest_in_space(x.detach().numpy(), n, start))
     with torch.no_grad():
         flat = x.detach().reshape(-1, N, D).mT.contiguous()  # (B, D, N): sums over D in long strides
         rows = torch.arange(len(flat), device=x.device)
@@ -92,6 +96,25 @@ def _farthest(x: Tensor, n: int, start: int) -> Tensor:
             distance[rows, last] = -1.0  # also where other points lie on the same spot
             chosen[:, i] = distance.argmax(1)
     return chosen.reshape(*x.shape[:-2], n)
+
+
+def _farthest_in_space(x: Array, n: int, start: int) -> Ints:
+    """`_farthest` of one set of few columns (N, D): a tensor operation takes longer to begin than to be done."""
+    columns = np.ascontiguousarray(x.T)
+    chosen = np.full(n, start, np.int64)
+    distance = np.full(len(x), np.inf, x.dtype)
+    step, to_last = np.empty_like(distance), np.empty_like(distance)
+    for i in range(1, n):
+        last = chosen[i - 1]
+        to_last[:] = 0
+        for column in columns:
+            np.subtract(column, column[last], out=step)
+            np.multiply(step, step, out=step)
+            np.add(to_last, step, out=to_last)
+        np.minimum(distance, to_last, out=distance)
+        distance[last] = -1.0  # also where other points lie on the same spot
+        chosen[i] = distance.argmax()
+    return chosen
 
 
 def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -280,21 +280,23 @@ def _shade(albedo: Array, normal: Array, occlusion: Array) -> Array:
 
 def _draw_dots(picture: Array, points: Array, depth: Array, over: int, reach: float) -> Array:
     """Discs at `points` (n, 3: pixels, depth); small specks where something lies in front by more than `reach`."""
-    from PIL import Image, ImageDraw
-
     height, width = picture.shape[:2]
-    image = Image.fromarray(picture).resize((width * over, height * over), Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(image)
-    radius = 0.0085 * max(height, width) * over
+    out = picture.astype(np.float32)
     rows = np.clip(points[:, 1].astype(int), 0, depth.shape[0] - 1)
     cols = np.clip(points[:, 0].astype(int), 0, depth.shape[1] - 1)
     hidden = depth[rows, cols] < points[:, 2] - reach
     for i in np.argsort(~hidden, kind="stable"):
-        x, y = points[i, :2]
-        r = radius * (0.4 if hidden[i] else 1.0)
-        fill, rim = (_DOT_RIM, 0) if hidden[i] else (_DOT, max(1, round(r / 3)))
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=fill, outline=_DOT_RIM, width=rim)
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS))
+        x, y = points[i, :2] / over
+        r = 0.0085 * max(height, width) * (0.4 if hidden[i] else 1.0) + 0.25
+        top, left = max(int(y - r) - 1, 0), max(int(x - r) - 1, 0)
+        part = out[top : int(y + r) + 2, left : int(x + r) + 2]
+        down, right = np.indices(part.shape[:2]) + 0.5
+        away = np.hypot(right + left - x, down + top - y)
+        discs = [(r, _DOT_RIM)] if hidden[i] else [(r, _DOT_RIM), (0.75 * r, _DOT)]
+        for radius, color in discs:
+            cover = np.clip(radius - away + 0.5, 0, 1)[..., None]
+            part += cover * (np.array(color, np.float32) - part)
+    return (out + 0.5).astype(np.uint8)
 
 
 def page_surface(mesh: Mesh, *, name: str, view: Array | None = None, dots: Any = ()) -> dict[str, Any]:

@@ -217,6 +217,39 @@ def test_a_source_does_not_feel_the_others():
     assert torch.equal(D[3], HeatGeodesics(mesh).rows([21])[0])
 
 
+def test_many_sources_at_once_are_as_one_by_one():
+    from geoframe.surface._heat import HeatSolver, OneByOne
+
+    mesh = _double(icosphere(3))
+    rng = np.random.default_rng(0)
+    verts = mesh.verts.numpy() * [1, 1.5, 2] * 10 + rng.normal(size=mesh.verts.shape) / 10
+    ours, theirs = (
+        kind(verts, mesh.faces.numpy(), 1.0).rows(np.array([0, 9])) for kind in (HeatSolver, OneByOne)
+    )
+    assert np.abs(ours - theirs).max() < 3e-3 * theirs.max()
+
+
+def test_an_intrinsic_triangulation_keeps_area_and_is_delaunay():
+    from geoframe.surface._delaunay import intrinsic_delaunay
+    from geoframe.surface.operators import edge_lengths_squared, face_areas_intrinsic, half_cotangents
+
+    mesh = _bumpy()
+    mesh = mesh.with_verts(mesh.verts * torch.tensor([4.0, 1, 1]))  # sheared far from Delaunay
+    faces, l_sq = mesh.faces.numpy(), edge_lengths_squared(mesh)
+    flipped, after, twin = intrinsic_delaunay(faces, l_sq)
+    np.testing.assert_allclose(
+        face_areas_intrinsic(after).sum(), face_areas_intrinsic(l_sq).sum(), rtol=1e-12
+    )
+    lengths, beyond = after.ravel(), twin.ravel()
+    inner = np.flatnonzero(beyond >= 0)
+    cotangents = half_cotangents(after).ravel()
+    assert (cotangents[inner] + cotangents[beyond[inner]]).min() > -1e-6
+    assert (flipped != faces).any() and half_cotangents(l_sq).min() < -1
+    np.testing.assert_array_equal(lengths[inner], lengths[beyond[inner]])
+    ends = flipped[:, [1, 2, 0]].ravel(), flipped[:, [2, 0, 1]].ravel()
+    np.testing.assert_array_equal(ends[0][inner], ends[1][beyond[inner]])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_pairs_agree_with_rows(method):
     mesh, rng = _bumpy(), np.random.default_rng(3)
