@@ -58,6 +58,7 @@ def explain_by_keypoints(
     *,
     losses: CollectionLosses,
     epochs: int = 5,
+    learn_shape: bool = True,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
@@ -72,6 +73,7 @@ def explain_by_keypoints(
         faces: (F, 3).
         losses: weights.
         epochs: of each of two rounds.
+        learn_shape: False leaves mean shape and modes as they are.
         seed: of the order.
         progress: called with (text, share done).
 
@@ -88,9 +90,10 @@ def explain_by_keypoints(
     latents = start.take(rows)._replace(perspective=torch.full((len(rows),), losses.lens))
     part = collection.take(rows)
     marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
-    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE}
+    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE, "learn_shape": learn_shape}
     latents = _fitted(part, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, **_GENTLE)
+    settings = {**(_GENTLE if learn_shape else {}), "learn_shape": learn_shape}
+    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, **settings)
     return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
 
 
@@ -102,6 +105,7 @@ def explain_by_points(
     *,
     losses: CollectionLosses,
     epochs: int = 5,
+    learn_shape: bool = True,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
@@ -114,6 +118,7 @@ def explain_by_points(
         points: for each picture positions (m, 2) in halves of the side from the middle, vertices (m,), weights (m,).
         losses: weights.
         epochs: of each of two rounds.
+        learn_shape: False leaves mean shape and modes as they are.
         seed: of the order.
         progress: called with (text, share done).
 
@@ -139,7 +144,7 @@ def explain_by_points(
     )
     some = torch.tensor(rows)
     part = _without_keypoints(collection.take(some))
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress)
+    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, learn_shape=learn_shape)
     return _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
 
 
@@ -225,6 +230,8 @@ def _fitted(
     epochs: int,
     seed: int,
     progress: Callable[[str, float], None] | None,
+    *,
+    learn_shape: bool,
     **settings: Any,
 ) -> Latents:
     for k in range(_ROUNDS):
@@ -234,10 +241,10 @@ def _fitted(
             losses=losses,
             seed=seed + k,
             progress=progress,
-            learn_shape=True,
+            learn_shape=learn_shape,
             **settings,
         )
-        if shape.n_modes:
+        if shape.n_modes and learn_shape:
             latents = latents._replace(alpha=shape.standardise(latents.alpha))
     return latents
 

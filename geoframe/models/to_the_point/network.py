@@ -20,7 +20,8 @@ from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
 from geoframe.fitting.outlines import outline_moves, signed_distance
-from geoframe.heads.backbone import Backbone
+from geoframe.heads.animal_maps import ANIMALS, AnimalMaps
+from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.metrics.reconstruction import soft_iou
@@ -326,6 +327,11 @@ def shape_model(
         spread=spread,
         seed=seed,
     )
+
+
+def features(name: str, *, enlarged: int = 1) -> Backbone:
+    """The backbone of a name, see `geoframe.heads.backbone`; "animals" is an `AnimalMaps`."""
+    return AnimalMaps(enlarged=enlarged) if name == ANIMALS else backbone(name, enlarged=enlarged)
 
 
 def position_head(
