@@ -30,6 +30,7 @@ _GENTLE = {"pace": 0.25, "rate": 0.001}  # of what follows: full steps undo what
 _MASK_PACE = (
     3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
 )
+_MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -89,11 +90,7 @@ def explain_by_keypoints(
     rows = torch.nonzero(ok)[:, 0]
     latents = start.take(rows)._replace(perspective=torch.full((len(rows),), losses.lens))
     part = collection.take(rows)
-    marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
-    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE, "learn_shape": learn_shape}
-    latents = _fitted(part, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
-    settings = {**(_GENTLE if learn_shape else {}), "learn_shape": learn_shape}
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, **settings)
+    latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
     return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
 
 
@@ -143,9 +140,19 @@ def explain_by_points(
         R, t, scale, alpha + 0.1 * torch.randn(alpha.shape, generator=_draw(seed)), losses.lens
     )
     some = torch.tensor(rows)
-    part = _without_keypoints(collection.take(some))
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, learn_shape=learn_shape)
+    at, weights = _of_vertices([points[i] for i in rows], len(rest))
+    part = Collection(collection.masks[some], at, weights, torch.arange(len(rest)))
+    latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
     return _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+
+
+def _of_vertices(points: list[tuple[Tensor, Tensor, Tensor]], V: int) -> tuple[Tensor, Tensor]:
+    """Mean positions (n, V, 2) of what is said of each vertex, and weights (n, V)."""
+    at, weights = torch.zeros(len(points), V, 2), torch.zeros(len(points), V)
+    for i, (where, vertex, weight) in enumerate(points):
+        at[i].index_add_(0, vertex, (weight[:, None] * where).float())
+        weights[i].index_add_(0, vertex, weight.float())
+    return at / weights.clamp_min(1e-9)[..., None], weights.clamp(max=_MOST_SAID)
 
 
 def explain_by_masks(
@@ -219,6 +226,25 @@ def believed(explained: Explained, points: Tensor, *, spread: float = 0.1) -> Ex
     logits = explained.belief.clamp_min(1e-12).log() - away / spread
     known = explained.belief.sum(1, keepdim=True) > 0
     return explained._replace(belief=torch.where(known, torch.softmax(logits, 1), 0.0))
+
+
+def _marks_then_masks(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    latents: Latents,
+    losses: CollectionLosses,
+    epochs: int,
+    learn_shape: bool,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> Latents:
+    """Fits to the keypoints alone, then to keypoints and masks."""
+    marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
+    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE, "learn_shape": learn_shape}
+    latents = _fitted(collection, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
+    settings = {**(_GENTLE if learn_shape else {}), "learn_shape": learn_shape}
+    return _fitted(collection, shape, faces, latents, losses, epochs, seed, progress, **settings)
 
 
 def _fitted(
