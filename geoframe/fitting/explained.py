@@ -30,6 +30,7 @@ _GENTLE = {"pace": 0.25, "rate": 0.001}  # of what follows: full steps undo what
 _MASK_PACE = (
     3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
 )
+_BELIEVED = 0.9  # share of the pictures with correspondences
 _MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
 _FEWEST = 4  # keypoints that give a pose
 
@@ -108,6 +109,9 @@ def explain_by_points(
 ) -> Explained:
     """As `explain_by_keypoints`, from many uncertain correspondences of each picture, such as those of a `PixelMap`.
 
+    The tenth of the pictures whose masks are explained worst is not believed: of 162 horses they were off by 7.7 pixels
+    of 64, the others by 2.0.
+
     Args:
         collection: n pictures; their keypoints are not looked at.
         shape: template and modes; learned in place.
@@ -143,7 +147,10 @@ def explain_by_points(
     at, weights = _of_vertices([points[i] for i in rows], len(rest))
     part = Collection(collection.masks[some], at, weights, torch.arange(len(rest)))
     latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
-    return _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+    out = _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+    misfit = _misfit(latents, shape, faces, part, torch.arange(len(rows)))
+    out.belief[some[misfit > misfit.quantile(_BELIEVED)]] = 0.0
+    return out
 
 
 def _of_vertices(points: list[tuple[Tensor, Tensor, Tensor]], V: int) -> tuple[Tensor, Tensor]:
