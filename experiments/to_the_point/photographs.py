@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from experiments.to_the_point.run import UP, sheet
 from geoframe._files import to_json
 from geoframe.data.image_files import read_image, read_mask
 from geoframe.data.object_crops import ObjectCrops, crop_object, crops_of
-from geoframe.data.object_templates import ObjectTemplate, points_of_pixels, zoo_template
+from geoframe.data.object_templates import ObjectTemplate, points_of_pixels, zoo_shapes, zoo_template
+from geoframe.heads.animal_maps import ANIMALS
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models import surface_embedding
 from geoframe.models.to_the_point import OURS, Predictor, load, train
@@ -40,6 +42,7 @@ from geoframe.render import rasterize
 from geoframe.viz.surfaces import save_picture
 
 LABELS = Path(__file__).parent.parent / "surface_embedding" / "labels.json"
+VIEWS = 3000  # of all crops, whose maps are kept
 NOSE, TAIL = "nose", "tail_base"
 
 
@@ -50,7 +53,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="trained on renders of horses")
-    parser.add_argument("--variant", nargs="+", default=["photographs"])
+    parser.add_argument("--variant", nargs="*", default=["photographs"])
     parser.add_argument("--renders", type=Path, help="crops of renders, for variant both")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--most", type=int, default=600, help="renders that are used")
@@ -59,6 +62,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     template = zoo_template("horse")
+    shapes = zoo_shapes("horse", template)
     files = sorted(Path(os.environ["GEOFRAME_DATA"], "horses").glob("*.jpg"))[:: 20 if args.quick else 1]
     own, unseen = crops_in(files, test=False), crops_in(files, test=True)
     results: dict[str, Any] = {"photographs.train": len(own), "photographs.test": len(unseen)}
@@ -71,7 +75,8 @@ def main() -> None:
             renders = ObjectCrops.load(args.renders).without_keypoints()
             crops = joined(own, renders[range(min(args.most, len(renders)))])
         points = None if name == "masks" else correspondences(crops, template)
-        recipe = OURS.lasting(steps=4 if args.quick else args.steps)
+        recipe = replace(OURS, backbone=ANIMALS, views=100 if args.quick else VIEWS)
+        recipe = recipe.lasting(steps=4 if args.quick else args.steps)
         predictor = train(
             crops,
             template,
@@ -79,6 +84,7 @@ def main() -> None:
             recipe=recipe,
             keypoints=False,
             points=points,
+            shapes=shapes,
             up=UP,
             seed=args.seed,
         )

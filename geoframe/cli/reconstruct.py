@@ -63,7 +63,8 @@ def train(
 
     OUT gets the model (model.safetensors, model.json, template/), log.csv, the same for TensorBoard, pictures/ of six
     fixed images while it learns, and the state to go on from. A twentieth of the images is set aside to choose the
-    ridge and to calibrate the confidence.
+    ridge and to calibrate the confidence. Of renders of an animal, on the zoo's own surface, mean shape and modes are
+    those of the zoo; of all else they are learned from the images.
 
     Args:
         data: a folder of `geoframe render --keep-vertices`; or of images/, masks/ and perhaps keypoints.json; or the
@@ -82,7 +83,8 @@ def train(
         minutes: of training, after the fits; none for the recipe's steps.
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
-        backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
+        backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals,
+            which tells parts of their bodies apart: by default for renders of animals.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -106,6 +108,8 @@ def train(
     bad: list[str] = []
     with progress_bar("reconstruct train") as progress:
         shape = _template(template, data, plan.n_verts)
+        known = template is None and recipe == "geoframe"
+        shapes = _known_shapes(data, shape) if known else None
         crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
         shown = None if template is not None else _animal(data)
         points = None if keypoints else _embedded(embedding, crops, shape, category, shown, progress)
@@ -117,6 +121,7 @@ def train(
             recipe=plan,
             keypoints=keypoints,
             points=points,
+            shapes=shapes,
             up=axis,
             seed=seed,
             devices=devices,
@@ -136,16 +141,20 @@ def train(
 
 
 def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend."""
+    """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
+    that knows animals for renders of those."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
+    from geoframe.heads.animal_maps import ANIMALS
     from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
 
     things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
-    usual: dict[str, Any] = THINGS_BEND if things and name == "geoframe" else {}
+    usual: dict[str, Any] = {}
+    if name == "geoframe":
+        usual = THINGS_BEND if things else {} if _animal(data) is None else {"backbone": ANIMALS}
     return replace(RECIPES[name], **{**usual, **changes})
 
 
@@ -156,6 +165,18 @@ def _animal(data: Path) -> str | None:
 
     names = load_rendered(data).surface_names if (data / "set.json").is_file() else ()
     return names[0] if len(names) == 1 and names[0] in species() else None
+
+
+def _known_shapes(data: Path, template: ObjectTemplate) -> Tensor | None:
+    """Shapes of the zoo for renders of one animal on the zoo's own surface."""
+    from geoframe.data.object_templates import zoo_shapes
+    from geoframe.data.rendered_files import load_rendered
+    from geoframe.data.zoo_surfaces import zoo_surface
+
+    name = _animal(data)
+    if name is None or load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
+        return None
+    return zoo_shapes(name, template)
 
 
 def _template(path: Path | None, data: Path, n_verts: int) -> ObjectTemplate:

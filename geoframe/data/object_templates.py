@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import check_int, check_shape
+from geoframe._check import check_choice, check_int, check_shape
 from geoframe.canonical.surface import Surface
 from geoframe.data.zoo_surfaces import zoo_surface
 from geoframe.pixels import PixelMap
 from geoframe.surface.closest import TriangleTree
 from geoframe.surface.resize import resize
+from geoframe.transforms import procrustes
+from geoframe.zoo.animals import species
+from geoframe.zoo.poses import draw_pose
+from geoframe.zoo.rig import pose_template
 
 _SYMMETRIC = 0.02  # residual of a mirror plane up to which it is used
 
@@ -134,6 +138,32 @@ def zoo_template(category: str, n_verts: int = 500) -> ObjectTemplate:
         ValueError: an unknown category.
     """
     return ObjectTemplate.of(zoo_surface(category), n_verts)
+
+
+def zoo_shapes(category: str, template: ObjectTemplate, n: int = 400, *, seed: int = 0) -> Tensor:
+    """Individuals of a species in poses, by chance, as shapes of its template.
+
+    Args:
+        category: a species.
+        template: as `zoo_template` makes it.
+        n: how many.
+        seed: of individuals and poses.
+
+    Returns:
+        (n, V, 3), each turned, moved and scaled as near to the template as it gets.
+
+    Raises:
+        ValueError: not a species, a template of another surface.
+    """
+    check_choice(category, tuple(species()), "category")
+    first = 1 + seed * n
+    numbers = list(range(first, first + n))
+    verts = pose_template(category, numbers, [draw_pose(category, seed=i) for i in numbers])
+    if int(template.source.max()) >= verts.shape[1]:
+        raise ValueError(f"template: expected one of the zoo's surface of a {category}, found another")
+    x = template.carried(verts.double())
+    rest = template.surface.verts.to(x).expand(n, -1, -1)
+    return procrustes(rest, x, scale=True).inverse()(x)
 
 
 def points_of_pixels(

@@ -30,6 +30,8 @@ _GENTLE = {"pace": 0.25, "rate": 0.001}  # of what follows: full steps undo what
 _MASK_PACE = (
     3.0  # of 100 cars the best of four hypotheses is 15.9 degrees off, at half the steps and pace 1 17.7
 )
+_BELIEVED = 0.9  # share of the pictures with correspondences
+_MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -58,6 +60,7 @@ def explain_by_keypoints(
     *,
     losses: CollectionLosses,
     epochs: int = 5,
+    learn_shape: bool = True,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
@@ -72,6 +75,7 @@ def explain_by_keypoints(
         faces: (F, 3).
         losses: weights.
         epochs: of each of two rounds.
+        learn_shape: False leaves mean shape and modes as they are.
         seed: of the order.
         progress: called with (text, share done).
 
@@ -87,10 +91,7 @@ def explain_by_keypoints(
     rows = torch.nonzero(ok)[:, 0]
     latents = start.take(rows)._replace(perspective=torch.full((len(rows),), losses.lens))
     part = collection.take(rows)
-    marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
-    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE}
-    latents = _fitted(part, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress, **_GENTLE)
+    latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
     return _spread_out(latents, shape, faces, rows, len(ok), collection.masks.shape[-1])
 
 
@@ -102,10 +103,14 @@ def explain_by_points(
     *,
     losses: CollectionLosses,
     epochs: int = 5,
+    learn_shape: bool = True,
     seed: int = 0,
     progress: Callable[[str, float], None] | None = None,
 ) -> Explained:
     """As `explain_by_keypoints`, from many uncertain correspondences of each picture, such as those of a `PixelMap`.
+
+    The tenth of the pictures whose masks are explained worst is not believed: of 162 horses they were off by 7.7 pixels
+    of 64, the others by 2.0.
 
     Args:
         collection: n pictures; their keypoints are not looked at.
@@ -114,6 +119,7 @@ def explain_by_points(
         points: for each picture positions (m, 2) in halves of the side from the middle, vertices (m,), weights (m,).
         losses: weights.
         epochs: of each of two rounds.
+        learn_shape: False leaves mean shape and modes as they are.
         seed: of the order.
         progress: called with (text, share done).
 
@@ -138,9 +144,22 @@ def explain_by_points(
         R, t, scale, alpha + 0.1 * torch.randn(alpha.shape, generator=_draw(seed)), losses.lens
     )
     some = torch.tensor(rows)
-    part = _without_keypoints(collection.take(some))
-    latents = _fitted(part, shape, faces, latents, losses, epochs, seed, progress)
-    return _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+    at, weights = _of_vertices([points[i] for i in rows], len(rest))
+    part = Collection(collection.masks[some], at, weights, torch.arange(len(rest)))
+    latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
+    out = _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+    misfit = _misfit(latents, shape, faces, part, torch.arange(len(rows)))
+    out.belief[some[misfit > misfit.quantile(_BELIEVED)]] = 0.0
+    return out
+
+
+def _of_vertices(points: list[tuple[Tensor, Tensor, Tensor]], V: int) -> tuple[Tensor, Tensor]:
+    """Mean positions (n, V, 2) of what is said of each vertex, and weights (n, V)."""
+    at, weights = torch.zeros(len(points), V, 2), torch.zeros(len(points), V)
+    for i, (where, vertex, weight) in enumerate(points):
+        at[i].index_add_(0, vertex, (weight[:, None] * where).float())
+        weights[i].index_add_(0, vertex, weight.float())
+    return at / weights.clamp_min(1e-9)[..., None], weights.clamp(max=_MOST_SAID)
 
 
 def explain_by_masks(
@@ -216,6 +235,25 @@ def believed(explained: Explained, points: Tensor, *, spread: float = 0.1) -> Ex
     return explained._replace(belief=torch.where(known, torch.softmax(logits, 1), 0.0))
 
 
+def _marks_then_masks(
+    collection: Collection,
+    shape: ShapeModes,
+    faces: Tensor,
+    latents: Latents,
+    losses: CollectionLosses,
+    epochs: int,
+    learn_shape: bool,
+    seed: int,
+    progress: Callable[[str, float], None] | None,
+) -> Latents:
+    """Fits to the keypoints alone, then to keypoints and masks."""
+    marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
+    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE, "learn_shape": learn_shape}
+    latents = _fitted(collection, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
+    settings = {**(_GENTLE if learn_shape else {}), "learn_shape": learn_shape}
+    return _fitted(collection, shape, faces, latents, losses, epochs, seed, progress, **settings)
+
+
 def _fitted(
     collection: Collection,
     shape: ShapeModes,
@@ -225,6 +263,8 @@ def _fitted(
     epochs: int,
     seed: int,
     progress: Callable[[str, float], None] | None,
+    *,
+    learn_shape: bool,
     **settings: Any,
 ) -> Latents:
     for k in range(_ROUNDS):
@@ -234,10 +274,10 @@ def _fitted(
             losses=losses,
             seed=seed + k,
             progress=progress,
-            learn_shape=True,
+            learn_shape=learn_shape,
             **settings,
         )
-        if shape.n_modes:
+        if shape.n_modes and learn_shape:
             latents = latents._replace(alpha=shape.standardise(latents.alpha))
     return latents
 

@@ -95,6 +95,10 @@ class Backbone(nn.Module):
         image = ((image - mean) / std).contiguous(memory_format=torch.channels_last)
         return list((self._kept[0] if self.frozen else self.net)(image))
 
+    def foreground(self, maps: list[Tensor]) -> Tensor | None:
+        """Logits of a mask that the maps tell of; None, as most backbones say nothing of it."""
+        return None
+
     def learn_from(self, stride: int) -> Backbone:
         """Leave the weights of the finer levels as they are, and learn those from a stride on; returns itself.
 
@@ -122,10 +126,10 @@ class Backbone(nn.Module):
 
     def digest(self) -> str:
         """SHA-256 of the weights, of a frozen backbone the means to tell that another one was loaded."""
-        net = self._kept[0] if self.frozen else self.net
         found = hashlib.sha256()
-        for _, value in sorted(net.state_dict().items()):
-            found.update(value.detach().cpu().contiguous().numpy().tobytes())
+        for net in self._kept if self.frozen else (self.net,):
+            for _, value in sorted(net.state_dict().items()):
+                found.update(value.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:

@@ -122,6 +122,10 @@ class ControlPositions(nn.Module):
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
         points, spread = cast(Tensor, self.spread) @ at, variance.clamp_min(0).sqrt().mean(1).detach()
         mask = F.pixel_shuffle(parts, _FINE)[:, 0]
+        told = self.backbone.foreground(maps)  # of which the head then learns what is wrong
+        if told is not None:
+            size = list(mask.shape[-2:])
+            mask = mask + F.interpolate(told[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         return Positions(points, self.visible(inner), mask, logits, spread)
 
 

@@ -104,6 +104,31 @@ class ShapeModes(nn.Module):
         return (functions @ weights + mirrored @ (weights @ cast(Tensor, self.reflection).mT)) / 2
 
     @torch.no_grad()
+    def take_from(self, shapes: Tensor) -> None:
+        """Take mean and modes from known shapes: their principal components, as nearly as the functions can say them.
+
+        With a mirror plane the mean of shapes and mirror images gives the symmetric modes, what is left the others.
+
+        Args:
+            shapes: (n, V, 3), each turned, moved and scaled as near to the template as it gets; more than modes.
+        """
+        verts, K = cast(Tensor, self.verts).double(), self.n_modes
+        V = len(verts)
+        n = check_shape(shapes, f"N {V} 3", "shapes")["N"]
+        check_int(n, "number of shapes", low=K + 1)
+        x = shapes.to(verts)
+        even = x if self.mirror is None else (x + self.reflected(x.to(self.mean)).to(x)) / 2
+        mean = even.mean(0)
+        odd, k = x - even, self.n_symmetric
+        modes = _components(even - mean, k) if k else x[:0]
+        modes = torch.cat([modes, _components(odd if self.mirror is not None else x - mean, K - k)])
+        functions = cast(Tensor, self.functions).double()
+        fields = torch.cat([(mean - verts)[None], modes]).transpose(0, 1).flatten(1)
+        weights = torch.linalg.lstsq(functions, fields).solution.unflatten(1, (-1, 3)).transpose(0, 1)
+        self.mean.copy_(weights[0].to(self.mean))
+        self.modes.copy_(weights[1:].to(self.modes))
+
+    @torch.no_grad()
     def standardise(self, alpha: Tensor) -> Tensor:
         """Move the mean of coefficients (n, K) into the mean shape and scale the modes so that they vary by 1.
 
@@ -120,3 +145,10 @@ class ShapeModes(nn.Module):
         self.modes.data *= spread[:, None, None]
         out: Tensor = alpha / spread
         return out
+
+
+def _components(fields: Tensor, k: int) -> Tensor:
+    """(k, V, 3) the principal components of fields (n, V, 3) of mean 0, of the length by which these vary."""
+    _, s, axes = torch.linalg.svd(fields.flatten(1), full_matrices=False)
+    scaled = axes[:k] * s[:k, None] / len(fields) ** 0.5
+    return scaled.unflatten(1, (-1, 3))

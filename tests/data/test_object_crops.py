@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from scipy.io import savemat
 from geoframe.canonical import Surface
 from geoframe.data.category_files import CUB_PARTS, cub_crops, pascal3d_crops
 from geoframe.data.object_crops import ObjectCrops, folder_crops
-from geoframe.data.object_templates import ObjectTemplate, points_of_pixels
+from geoframe.data.object_templates import ObjectTemplate, points_of_pixels, zoo_shapes, zoo_template
 from geoframe.pixels import PixelMap
 from geoframe.surface.shapes import icosphere
+from geoframe.transforms import procrustes
 
 BOX = (10, 6, 30, 26)  # x0, y0, x1, y1 of the object in pictures of 40 x 32
 
@@ -167,3 +169,18 @@ def test_pixels_become_points_of_the_template():
     other = Surface.of(icosphere(1))
     with pytest.raises(ValueError, match="surface: expected the one that the template was made of"):
         points_of_pixels(pixels, mask, template, other)
+
+
+def test_shapes_of_the_zoo_lie_on_its_template():
+    template = zoo_template("horse", 200)
+    shapes, rest = zoo_shapes("horse", template, 3), template.surface.verts
+    assert shapes.shape == (3, template.n_verts, 3) and torch.equal(shapes, zoo_shapes("horse", template, 3))
+    away = (shapes - rest).norm(dim=-1).mean(1)
+    assert (away > 0.01).all() and (away < 0.25).all()  # other horses in other poses, but as near as they get
+    kept = procrustes(rest.expand(3, -1, -1), shapes, scale=True)
+    torch.testing.assert_close(kept.R, torch.eye(3).double().expand(3, 3, 3), rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="category: expected one of"):
+        zoo_shapes("car", template)
+    larger = replace(template, source=template.source + 10**6)
+    with pytest.raises(ValueError, match="template: expected one of the zoo's surface of a horse"):
+        zoo_shapes("horse", larger, 2)

@@ -32,3 +32,16 @@ def test_vertices_on_the_outline_move_onto_the_other_one():
     torch.testing.assert_close(radius, torch.full((40,), 16.0), rtol=0, atol=0.8)
     far = outline_moves(screen[None], (_disc(30, 33, 14) < 0)[None], signed_distance(wanted[None]), reach=1.0)
     assert float(far[1].sum()) < float(weight.sum()) / 2
+
+
+def test_a_part_of_the_mask_that_is_left_free_pulls():
+    """A disc with a bump: the vertices beside the bump move farther than to their own nearest outline."""
+    angle = torch.linspace(0, 2 * torch.pi, 41)[:-1]
+    way = torch.stack([angle.cos(), angle.sin()], 1)
+    screen = torch.tensor([30.0, 33.0]) + 13.9 * way
+    plain = _disc(30, 33, 14)
+    bump = torch.minimum(plain, _disc(46, 33, 2.5))
+    found = outline_moves(screen[None], (plain < 0)[None], signed_distance((bump < 0)[None]), reach=6.0)
+    without = outline_moves(screen[None], (plain < 0)[None], signed_distance((plain < 0)[None]), reach=6.0)
+    assert float(found[0][0, 0, 0]) > float(without[0][0, 0, 0]) + 1.5
+    torch.testing.assert_close(found[0][0, 15:26], without[0][0, 15:26], rtol=0, atol=0.05)  # far from it

@@ -43,6 +43,31 @@ def test_standard_coefficients_give_the_same_shapes():
     torch.testing.assert_close(new[:, :2].mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
+def test_known_shapes_give_mean_and_modes():
+    """Shapes of three symmetric and two other modes are said exactly; coefficients vary by 1."""
+    true = _shape(5, 3)
+    true.functions = torch.eye(6, dtype=torch.float64)  # every vertex free
+    true.modes.data = torch.randn(5, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    true.mean.data = true.modes.data[0]
+    odd = true.modes.data[3:]
+    odd -= (odd + true.reflected(odd)) / 2
+    alpha = torch.randn(40, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    alpha[:, 3:] -= alpha[:, 3:].mean(0)
+    shapes = true(alpha)
+    found = _shape(5, 3)
+    found.functions = true.functions
+    found.modes.data = torch.zeros_like(true.modes)
+    found.mean.data = torch.zeros_like(true.mean)
+    found.take_from(shapes)
+    torch.testing.assert_close(found.template(), true(torch.cat([alpha[:, :3].mean(0), torch.zeros(2)])))
+    off, basis = (shapes - found.template()).flatten(1), found.basis().flatten(1)
+    said = torch.linalg.lstsq(basis.T, off.T).solution.T
+    torch.testing.assert_close(said @ basis, off)
+    torch.testing.assert_close(said.square().mean(0), torch.ones(5).double())
+    with pytest.raises(ValueError, match="number of shapes"):
+        found.take_from(shapes[:5])
+
+
 def test_what_does_not_fit_is_told():
     x = torch.zeros(6, 3)
     with pytest.raises(ValueError, match="functions: expected"):

@@ -33,7 +33,7 @@ _DOUBTED = 0.13  # if no larger share of the right ones is
 _PENALTY = 3e-3  # of the confidence's weights
 _CHANGED = 3  # times that each set-aside crop is looked at turned and moved, too
 _RIDGES = (0.02, 0.06, 0.2, 0.6, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
-_OUTLINES = (0.0, 1.0, 4.0)  # likewise; the ridge is chosen with the second
+_OUTLINES = (0.0, 1.0, 4.0, 10.0)  # likewise; the ridge is chosen with the second
 
 
 def evaluate(

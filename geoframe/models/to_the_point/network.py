@@ -20,10 +20,12 @@ from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
 from geoframe.fitting.outlines import outline_moves, signed_distance
-from geoframe.heads.backbone import Backbone
+from geoframe.heads.animal_maps import ANIMALS, AnimalMaps
+from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.metrics.reconstruction import soft_iou
+from geoframe.models.surface_embedding.network import with_edges
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.solve.pose import Solution, solve_pose
 from geoframe.surface import farthest_points
@@ -40,6 +42,7 @@ _APART = 0.15  # halves of the side: positions of an image and its mirror image 
 _OUTLINE_SIZE = 64  # pixels a side of the pictures in which outlines are compared
 _OUTLINE_ROUNDS = 3
 _OUTLINE_REACH = 6.0  # of those pixels
+_EDGE_SQUARES = 32  # see `with_edges`: masks of unseen cars have IoU .89 without, .92 with
 _LENS_STEPS = 2  # corrections of the positions for perspective
 
 
@@ -130,7 +133,7 @@ class ToThePoint(nn.Module):
         return found
 
     def look(self, image: Tensor) -> Positions:
-        """Positions of images and of their mirror images, averaged; no heat maps.
+        """Positions of images and of their mirror images, averaged; no heat maps. Masks follow the images' edges.
 
         Where the two are far apart one of them is wrong: the one whose control points are spread more is left out.
         Templates without mirror plane are looked at once.
@@ -140,7 +143,7 @@ class ToThePoint(nn.Module):
         """
         here = self(image)._replace(heat=None)
         if not self.template.is_symmetric:
-            return here
+            return here._replace(mask=_along_edges(here.mask, image))
         there = self(image.flip(-1))
         points = flipped(there.points, self.template)
         visibility = self.template.mirrored(there.visibility[..., None])[..., 0]
@@ -152,7 +155,9 @@ class ToThePoint(nn.Module):
         return Positions(
             here.points.lerp(points, share[:, None, None]),
             here.visibility.lerp(visibility, share[:, None]),
-            None if here.mask is None or mask is None else here.mask.lerp(mask, share[:, None, None]),
+            None
+            if here.mask is None or mask is None
+            else _along_edges(here.mask.lerp(mask, share[:, None, None]), image),
             spread=None
             if here.spread is None or there.spread is None
             else here.spread.lerp(there.spread, share),
@@ -275,6 +280,16 @@ class ToThePoint(nn.Module):
         return torch.stack(told, 1).float()
 
 
+def _along_edges(mask: Tensor | None, image: Tensor) -> Tensor | None:
+    """Mask logits (B, m, m) whose outlines follow the edges of the images (B, 3, H, W)."""
+    if mask is None:
+        return None
+    size = (mask.shape[-2], mask.shape[-1])
+    guide = image if tuple(image.shape[-2:]) == size else F.adaptive_avg_pool2d(image, size)
+    pairs = zip(mask.detach(), guide.detach(), strict=True)
+    return torch.stack([with_edges(m, x, _EDGE_SQUARES) for m, x in pairs])
+
+
 def _full(x: Tensor) -> Tensor:
     """Half precision as float32, all else as it is."""
     return x if x.dtype == torch.float64 else x.float()
@@ -326,6 +341,11 @@ def shape_model(
         spread=spread,
         seed=seed,
     )
+
+
+def features(name: str, *, enlarged: int = 1) -> Backbone:
+    """The backbone of a name, see `geoframe.heads.backbone`; "animals" is an `AnimalMaps`."""
+    return AnimalMaps(enlarged=enlarged) if name == ANIMALS else backbone(name, enlarged=enlarged)
 
 
 def position_head(

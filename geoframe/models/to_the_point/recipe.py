@@ -408,7 +408,7 @@ OURS = Recipe(
     head="control",
     losses=Losses(targets=1.0, heat=0.3, visibility=0.1, foreground=0.3),
     schedule=Schedule(
-        steps=5000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
+        steps=8000, lr=2e-3, warmup=100, decay="cosine", floor=1e-5, weight_decay=0.02, clip=1.0
     ),
     fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0, arap_modes=60.0),
     fit_epochs=3,

@@ -1,0 +1,66 @@
+"""A backbone that knows animals: its maps tell for each pixel which part of a body is there, and what is background.
+
+The surface embedding that geoframe comes with says so. It has learned from renders of the zoo with their truth, as
+others start from networks that have learned from annotated photographs.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from geoframe.heads.backbone import Backbone, backbone
+from geoframe.heads.fields import FieldHead
+
+ANIMALS = "animals"
+_FOLDER = Path(__file__).parent / "animals"
+
+
+class AnimalMaps(Backbone):
+    """The frozen maps of the network under the embedding that geoframe comes with; one of them has more channels.
+
+    These are the embeddings of the parts of each square, side by side, and then the logits of their masks.
+
+    Args:
+        enlarged: see `backbone`.
+    """
+
+    def __init__(self, *, enlarged: int = 1) -> None:
+        from safetensors.torch import load_file
+
+        about = json.loads((_FOLDER / "model.json").read_text(encoding="utf-8"))
+        net = backbone(about["backbone"], trainable=False)
+        head = FieldHead(net, about["dim"], **about["head"]).eval().requires_grad_(False)
+        state = load_file(_FOLDER / "model.safetensors")
+        head.load_state_dict({k[5:]: x for k, x in state.items() if k.startswith("head.")})
+        self._at = net.strides.index(2 * head.stride)
+        channels = list(net.channels)
+        channels[self._at] += 4 * (head.dim + 1)
+        mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
+        super().__init__(
+            ANIMALS,
+            net._kept[0],
+            channels=channels,
+            strides=[s // enlarged for s in net.strides],
+            frozen=True,
+            normalisation=(mean, std),
+        )
+        self.enlarged = enlarged
+        self._kept = (*self._kept, head)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Feature maps (B, C, h, w) of images (B, 3, H, W) in [0, 1], finest first."""
+        maps = super().forward(image)
+        field = self._kept[1](maps)
+        told = torch.cat([field.embedding, field.mask[:, None]], 1)
+        maps[self._at] = torch.cat([maps[self._at], F.pixel_unshuffle(told, 2)], 1)
+        return maps
+
+    def foreground(self, maps: list[Tensor]) -> Tensor:
+        """Logits (B, 2h, 2w) of the mask that maps tell of."""
+        return F.pixel_shuffle(maps[self._at][:, -4:], 2)[:, 0]

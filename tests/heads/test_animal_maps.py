@@ -1,0 +1,32 @@
+"""The backbone that knows animals says what the shipped embedding says, and heads take over its mask."""
+
+import torch
+from torch.nn import functional as F
+
+from geoframe.heads.animal_maps import AnimalMaps
+from geoframe.heads.positions import ControlPositions
+from geoframe.models.surface_embedding import load
+from geoframe.surface import farthest_points
+from geoframe.surface.shapes import icosphere
+
+
+def test_maps_are_those_of_the_embedding_and_its_mask_starts_the_heads():
+    image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    net = AnimalMaps(enlarged=2)
+    with torch.no_grad():
+        maps = net(image)
+        large = F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
+        field = load().model(large)
+        told = F.pixel_shuffle(maps[2][:, -4 * (field.embedding.shape[1] + 1) :], 2)
+        torch.testing.assert_close(told[:, :-1], field.embedding, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(net.foreground(maps), field.mask, rtol=1e-4, atol=1e-3)
+        assert [m.shape[1] for m in maps] == net.channels and net.strides == [1, 2, 4, 8, 16]
+
+        verts = icosphere(2).verts.double()
+        head = ControlPositions(net, verts, verts[:, :2] ** 2, farthest_points(verts, 12), width=16)
+        torch.nn.init.zeros_(head.field.out.weight)
+        torch.nn.init.zeros_(head.field.out.bias)
+        found = head(image).mask
+    assert found is not None and not list(net.parameters()) and not net.state_dict()
+    wide = F.interpolate(field.mask[:, None], (32, 32), mode="bilinear", align_corners=False)[:, 0]
+    torch.testing.assert_close(found, wide, rtol=1e-4, atol=1e-3)
