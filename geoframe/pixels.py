@@ -71,6 +71,8 @@ class PixelMap:
         face: (H, W) int64, the face the point lies in, -1 outside the mask; None where only vertices are known.
         barycentric: (H, W, 3) float32 weights of its corners, 0 outside the mask; with `face`.
         embedding: (H, W, D) floating, in the space of the surface's vertex embedding; None where there is none.
+        turned: degrees, counterclockwise, by which the image was turned to be looked at; the map is of the image as
+            it is. None where it was looked at as it is, but which way is up is not clear.
 
     Raises:
         TypeError: tensors of another type.
@@ -85,6 +87,7 @@ class PixelMap:
     face: Tensor | None = None
     barycentric: Tensor | None = None
     embedding: Tensor | None = None
+    turned: int | None = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "surface", Surface.of(self.surface))
@@ -213,7 +216,7 @@ class PixelMap:
         field = embedding.movedim(0, -1) if keep else None
         return cls(Surface.of(surface), vertex, mask, confidence, embedding=field)
 
-    def replace(self, **fields: Tensor | None) -> PixelMap:
+    def replace(self, **fields: Tensor | int | None) -> PixelMap:
         """The same map with other `confidence`, `embedding`, or whatever is named."""
         return replace(self, **fields)  # type: ignore[arg-type]
 
@@ -221,13 +224,13 @@ class PixelMap:
         """The same map with its surface on another device."""
         names = ("vertex", "mask", "confidence", "face", "barycentric", "embedding")
         moved: dict[str, Any] = {n: None if (x := getattr(self, n)) is None else x.to(device) for n in names}
-        return PixelMap(Surface.of(self.surface.to(device)), **moved)
+        return PixelMap(Surface.of(self.surface.to(device)), turned=self.turned, **moved)
 
     def save(self, path: str | Path, *, embedding: bool = False) -> None:
         """Write the map as an npz file, whole or not at all.
 
         It holds `vertex` (H, W) int32, `mask`, `confidence` float16, with points inside triangles `face` and
-        `barycentric`, and of the surface the number of vertices and a digest of its faces.
+        `barycentric`, `turned` (-1 for None), and of the surface the number of vertices and a digest of its faces.
 
         Args:
             path: the file, ending in .npz.
@@ -244,6 +247,7 @@ class PixelMap:
             "mask": self.mask,
             "confidence": self.confidence.half(),
             "n_verts": torch.tensor(self.surface.n_verts),
+            "turned": torch.tensor(-1 if self.turned is None else self.turned),
         }
         if self.face is not None and self.barycentric is not None:
             arrays |= {"face": self.face.int(), "barycentric": self.barycentric}
@@ -287,7 +291,9 @@ class PixelMap:
                 f"{surface.n_verts} vertices; load that surface, or carry the map with PixelMap.through"
             )
         known = ("vertex", "mask", "confidence", "face", "barycentric", "embedding")
-        return cls(surface, **{n: found[n].to(surface.device) for n in known if n in found})
+        moved: dict[str, Any] = {n: found[n].to(surface.device) for n in known if n in found}
+        turned = int(found.get("turned", 0))
+        return cls(surface, turned=None if turned < 0 else turned, **moved)
 
     def carry(self, values: Tensor) -> Tensor:
         """Functions of the surface as a picture.
@@ -386,7 +392,8 @@ class PixelMap:
             place = self._at_pixels(other.verts.detach()[p2p_12]).double().cpu().numpy()
             near = cKDTree(other.verts.detach().double().cpu().numpy()).query(place)[1]
             vertex[self.mask] = torch.as_tensor(near, dtype=torch.int64, device=vertex.device)
-        return PixelMap(other, vertex, self.mask, self.confidence, embedding=self.embedding)
+        seen = (vertex, self.mask, self.confidence)
+        return PixelMap(other, *seen, embedding=self.embedding, turned=self.turned)
 
     def correspond(
         self, other: PixelMap, pixels: Tensor | None = None, *, through: str = "auto"

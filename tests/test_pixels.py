@@ -166,8 +166,11 @@ def test_save_and_load(seen, tmp_path):
     for name in ("vertex", "mask", "confidence", "face", "barycentric"):
         assert torch.equal(getattr(back, name), getattr(exact, name)), name
     assert torch.allclose(back.embedding.float(), exact.embedding, atol=2e-3)
-    exact.save(tmp_path / "b.npz")
-    assert PixelMap.load(tmp_path / "b.npz", surface).embedding is None
+    exact.replace(turned=None).save(tmp_path / "b.npz")
+    without = PixelMap.load(tmp_path / "b.npz", surface)
+    assert without.embedding is None and (without.turned, back.turned) == (None, 0)
+    exact.replace(turned=270).save(tmp_path / "t.npz")
+    assert PixelMap.load(tmp_path / "t.npz", surface).to("cpu").turned == 270
     with np.load(tmp_path / "b.npz") as file:
         assert {"vertex", "mask", "confidence"} <= set(file.files)
     with pytest.raises(ValueError, match="surface: expected the one of"):

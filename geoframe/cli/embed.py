@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from geoframe.models.surface_embedding import Predictor, Recipe
     from geoframe.pixels import PixelMap
 
+_POINTS = (
+    256  # of a rendered picture that are kept; a picture is seen a few times, some of its points each time
+)
 _TABLE = {
     "geodesic_error_mean": "geodesic error, mean",
     "geodesic_error_median": "geodesic error, median",
@@ -189,7 +192,9 @@ def _rendered(
         pictures = render_set(list(category), n, size=size, seed=seed)
         names = list(dict.fromkeys(category))
         number = [names.index(c) for c in category]
-    samples = rendered_samples(pictures, names, number, seed=seed, progress=lambda s, d: progress(s, 0.0 * d))
+    samples = rendered_samples(
+        pictures, names, number, n_points=_POINTS, seed=seed, progress=lambda s, d: progress(s, 0.0 * d)
+    )
     return samples, {name: template_surface(name) for name in names}
 
 
@@ -285,6 +290,7 @@ def predict(
     boxes: Path | None = None,
     to: Path | None = None,
     flip: bool = True,
+    turn: bool = True,
     embedding: bool = False,
     show: int = 12,
 ) -> None:
@@ -303,6 +309,8 @@ def predict(
         boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; by default the whole image.
         to: another image: where the points that each image shows are seen in it, NAME.matches.npz and .png.
         flip: --no-flip does not look at the mirror image, too: half the time, and worse.
+        turn: an image that is doubtful as it is, is looked at turned by 90, 180 and 270 degrees, too; `turned` in
+            predictions.json tells what was taken. --no-turn takes all as they are.
         embedding: write the embedding of each pixel into NAME.npz, too.
         show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for
             no page.
@@ -321,13 +329,11 @@ def predict(
             "images: expected files of different names, found some alike; run them one after another"
         )
     places = read_boxes(boxes)
+    options: dict[str, Any] = {"category": category, "flip": flip, "turn": turn}
     reference = None
     if to is not None:
         picture = read_image(to)
-        reference = (
-            picture,
-            predictor.predict(picture, [places.get(to.name)], category=category, flip=flip)[0],
-        )
+        reference = (picture, predictor.predict(picture, [places.get(to.name)], **options)[0])
     rows: list[dict[str, Any]] = []
     shown: list[tuple[Tensor, PixelMap]] = []
     bad: list[str] = []
@@ -336,7 +342,7 @@ def predict(
             progress(file.name, i / len(files))
             try:
                 image = read_image(file)
-                found = predictor.predict(image, [places.get(file.name)], category=category, flip=flip)[0]
+                found = predictor.predict(image, [places.get(file.name)], **options)[0]
             except ValueError as err:
                 bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
                 continue
@@ -389,6 +395,7 @@ def _write(
     verdict = predictor.verdict(found)
     share = float(found.mask.float().mean())
     told = {"image": name, "score": verdict.score, "sides": verdict.sides, "foreground": share}
+    told["turned"] = found.turned
     return told | {"warnings": list(verdict.warnings)}
 
 

@@ -22,6 +22,7 @@ from geoframe.warps import similarities
 if TYPE_CHECKING:
     from geoframe.data.rendered import RenderedBatch, RenderedSet
 
+_FIELDS = ("image", "mask", "masked", "points", "vertex", "surface")  # one row a picture
 _PADDING = 0.1  # around the box of an annotated object, in parts of its longer side
 
 
@@ -74,10 +75,9 @@ class PixelSamples:
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> PixelSamples:
         """Some of the pictures."""
-        names = ("image", "mask", "masked", "points", "vertex", "surface")
         if not isinstance(index, slice):
             index = torch.as_tensor(index, dtype=torch.int64)
-        some = {name: getattr(self, name)[index] for name in names}
+        some = {name: getattr(self, name)[index] for name in _FIELDS}
         return replace(self, **some, maps=tuple(x[index] for x in self.maps))
 
     def with_maps(self, backbone: Callable[[Tensor], Sequence[Tensor]], *, skip: int = 0) -> PixelSamples:
@@ -109,6 +109,7 @@ class PixelSamples:
         world: int = 1,
         mirrors: Sequence[Tensor | None] = (),
         motion: float = 0.0,
+        sides: Sequence[int] = (),
     ) -> Iterator[Mapping[str, Tensor]]:
         """One epoch: all pictures in a random order, of each some of its points.
 
@@ -122,6 +123,8 @@ class PixelSamples:
             mirrors: of each surface, for each vertex the one on the other side, or None: half of the pictures on
                 surfaces that have one are mirrored. None of them where this is empty or maps are kept.
             motion: how far pictures are turned, scaled and shifted, see `moved`; not where maps are kept.
+            sides: of each batch, S is one of these numbers of pixels by chance; empty: as they are. Not where maps
+                are kept.
 
         Yields:
             `image` (B, 3, S, S) float32 in [0, 1], or `map0`, `map1`, ... where maps are kept; `mask`, `masked`;
@@ -143,6 +146,8 @@ class PixelSamples:
                 out |= {f"map{i}": x[at].float() for i, x in enumerate(self.maps)}
             else:
                 out["image"] = self.image[at].float() / 255
+                if sides:
+                    out = at_side(out, sides[int(torch.randint(len(sides), (), generator=draw))])
                 if mirrors:
                     out = mirrored(out, mirrors, torch.rand(size, generator=draw)[rank::world] < 0.5)
                 if motion:
@@ -215,6 +220,21 @@ def moved(batch: Mapping[str, Tensor], moves: Tensor) -> dict[str, Tensor]:
     }
 
 
+def at_side(batch: Mapping[str, Tensor], side: int) -> dict[str, Tensor]:
+    """A batch in another size.
+
+    Args:
+        batch: as `PixelSamples.batches` yields it, with images.
+        side: S, in pixels.
+    """
+    old = batch["image"].shape[-1]
+    if side == old:
+        return dict(batch)
+    mask = resized(batch["mask"][:, None].float(), (side, side))[:, 0] > 0.5
+    image = resized(batch["image"], (side, side)).clamp(0, 1)
+    return dict(batch) | {"image": image, "mask": mask, "points": batch["points"] * (side / old)}
+
+
 def joined(samples: Sequence[PixelSamples]) -> PixelSamples:
     """Several sets as one.
 
@@ -239,8 +259,7 @@ def joined(samples: Sequence[PixelSamples]) -> PixelSamples:
         )
         for s in samples
     ]
-    fields = ("image", "mask", "masked", "points", "vertex", "surface")
-    joined = {f: torch.cat([getattr(s, f) for s in padded]) for f in fields}
+    joined = {f: torch.cat([getattr(s, f) for s in padded]) for f in _FIELDS}
     return PixelSamples(names=first.names, **joined)  # type: ignore[arg-type]
 
 
@@ -269,15 +288,27 @@ def rendered_samples(
     check_int(n_points, "n_points", low=1)
     total = len(pictures) if isinstance(pictures, Sized) else 0
     draw = torch.Generator().manual_seed(seed)
-    parts = []
-    done = 0
+    parts: list[PixelSamples] = []
+    whole, done = None, 0
     for batch in pictures.batches(32) if hasattr(pictures, "batches") else pictures:
         number = torch.tensor(list(surface))[batch.category]
-        parts.append(_of_masks(batch.image, batch.vertex, number, tuple(names), n_points, draw))
-        done += len(batch.image)
+        part = _of_masks(batch.image, batch.vertex, number, tuple(names), n_points, draw)
+        if total:  # each set where it belongs: of thousands of pictures there is no room for a second copy
+            whole = _room(part, total) if whole is None else whole
+            for name in _FIELDS:
+                getattr(whole, name)[done : done + len(part)] = getattr(part, name)
+        else:
+            parts.append(part)
+        done += len(part)
         if progress is not None and total:
             progress(f"rendering, {done} of {total} pictures", done / total)
-    return joined(parts)
+    return joined(parts) if whole is None else whole[:done]
+
+
+def _room(part: PixelSamples, n: int) -> PixelSamples:
+    """Samples like these, n of them, all zero."""
+    empty = {name: getattr(part, name).new_zeros(n, *getattr(part, name).shape[1:]) for name in _FIELDS}
+    return replace(part, **empty)
 
 
 def _of_masks(

@@ -6,7 +6,7 @@ A picture depends on the seed of the set and on its own number only, not on the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geoframe._check import check_choice, check_int
 from geoframe._templates import template
+from geoframe._threads import together
 from geoframe._types import Array, Floats, Ints
 from geoframe.camera import Pinhole
 from geoframe.canonical.surface import Surface
@@ -121,7 +122,7 @@ class RenderedSet(Draws):
         return _paired(self, numbers_of(self.n, index), float(motion))
 
     def batches(self, batch: int = 32, *, start: int = 0) -> Iterator[RenderedBatch]:
-        """All pictures in their order, `batch` at a time.
+        """All pictures in their order, `batch` at a time; as many batches are made at once as torch has threads.
 
         Args:
             batch: B, the last one can be smaller.
@@ -131,8 +132,11 @@ class RenderedSet(Draws):
             ValueError: a batch of none.
         """
         check_int(batch, "batch", low=1)
-        for first in range(start, self.n, batch):
-            yield self[range(first, min(first + batch, self.n))]
+        once = batch * torch.get_num_threads()
+        for first in range(start, self.n, once):
+            last = min(first + once, self.n)
+            parts = [range(a, min(a + batch, last)) for a in range(first, last, batch)]
+            yield from together(*(partial(self.__getitem__, part) for part in parts))
 
 
 def render_set(

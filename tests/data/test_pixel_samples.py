@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from geoframe.data.pixel_samples import PixelSamples, mirrored, moved, random_moves
+from geoframe.data.pixel_samples import PixelSamples, at_side, mirrored, moved, random_moves
 
 S = 32
 
@@ -78,8 +78,25 @@ def test_points_move_with_their_pictures():
         torch.testing.assert_close(x, batch[k], atol=1e-4, rtol=1e-4)
 
 
+def test_points_stay_where_they_are_on_smaller_pictures():
+    batch = _batch()
+    half = at_side(batch, S // 2)
+    assert half["image"].shape[-2:] == half["mask"].shape[-2:] == (S // 2, S // 2)
+    for i in range(6):
+        inside = (batch["points"][i] - S / 2).abs().amax(-1) < S / 2 - 2
+        grid = (half["points"][i] * 2 / (S // 2) - 1)[None, None]
+        found = torch.nn.functional.grid_sample(half["image"][i : i + 1], grid, align_corners=False)
+        there = found[0, :2, 0].T * S
+        torch.testing.assert_close(there[inside], batch["points"][i][inside], atol=0.3, rtol=0)
+    area = half["mask"].float().mean((1, 2)), batch["mask"].float().mean((1, 2))
+    torch.testing.assert_close(*area)
+    assert all(torch.equal(at_side(batch, S)[k], batch[k]) for k in batch)
+    several = _samples(12).batches(2, 5, seed=0, sides=(8, S), motion=0.1)
+    assert {b["image"].shape[-1] for b in several} == {8, S}
+
+
 def test_two_processes_see_what_one_sees():
-    options = {"mirrors": [torch.arange(50).flip(0), None], "motion": 0.2}
+    options = {"mirrors": [torch.arange(50).flip(0), None], "motion": 0.2, "sides": (16, 24)}
     whole = _batch(**options)
     parts = [_batch(rank=r, world=2, **options) for r in range(2)]
     for r, part in enumerate(parts):

@@ -16,7 +16,7 @@ from geoframe.data.pixel_samples import PixelSamples, dense_points
 from geoframe.models.surface_embedding import OURS, PAPER, Predictor, calibrate, evaluate, load, train
 from geoframe.models.surface_embedding import predictor as module
 from geoframe.models.surface_embedding.evaluate import best_limit
-from geoframe.models.surface_embedding.network import Embedded
+from geoframe.models.surface_embedding.network import DOUBTED, Embedded, upright
 from geoframe.models.surface_embedding.recipe import BatchLosses, Losses, build, take_over
 
 SMALL = replace(
@@ -153,6 +153,59 @@ def test_the_map_of_a_mirror_image_is_the_mirror_image_of_the_map(trained, surfa
     assert one.embedding.norm(dim=0).max() <= 1 + 1e-5
 
 
+@pytest.mark.parametrize("turned", [90, 180, 270])
+def test_a_turned_image_is_read_as_the_image_before_it_was_turned(trained, surface, turned):
+    predictor, _ = trained
+    image = _pictures(surface, 1)[0][0][:, 10:50]
+    there = image.rot90(-turned // 90, (1, 2))
+    one, two = predictor.fields(image), predictor.fields(there, turned=turned)
+    assert (one.turned, two.turned) == (0, turned)
+    torch.testing.assert_close(two.mask, one.mask.rot90(-turned // 90), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        two.embedding, one.embedding.rot90(-turned // 90, (1, 2)), atol=1e-4, rtol=1e-3
+    )
+
+
+class _Turner(Predictor):
+    """Is in doubt of images, and surest of them when they are turned by 270 degrees."""
+
+    def _sureness(self, found, flip):
+        return {0: DOUBTED / 2, 90: 0.4, 180: 0.1, 270: DOUBTED}[found.turned]
+
+
+def test_a_doubtful_image_is_turned_and_the_map_is_of_the_image_as_it_is(trained, surface):
+    plain, _ = trained
+    image = _pictures(surface, 1)[0][0]
+    there = image.rot90(1, (1, 2))
+    turner = _Turner(plain.model, 64)
+    box = (8, 8, 56, 56)
+    want = plain.predict(image, [box], turn=False)[0]
+    found = turner.predict(there, [box])[0]
+    assert (want.turned, found.turned, turner.predict(there, turn=False)[0].turned) == (0, 270, 0)
+    assert (found.mask == want.mask.rot90(1)).float().mean() > 0.97  # but for the rounding of crops
+    assert (found.vertex == want.vertex.rot90(1)).float().mean() > 0.9
+    assert "turned by 270 degrees" in turner.verdict(found).warnings[0]
+    assert "which way is up" in turner.verdict(replace(found, turned=None)).warnings[0]
+
+
+def test_a_sure_image_is_looked_at_once_and_a_doubtful_one_keeps_its_look_unless_another_is_surer():
+    first = ((0, 0, 8, 8), Embedded(torch.zeros(2, 8, 8), torch.zeros(8, 8), ()))
+
+    def look(degrees):
+        return first[0], first[1]._replace(turned=degrees)
+
+    def never(degrees):
+        raise AssertionError
+
+    def alike(found):
+        return DOUBTED - 0.01 + 0.001 * found.turned / 90
+
+    assert upright(first, never, lambda found: DOUBTED) is first
+    assert upright(first, look, lambda found: 0.5 - (found.turned or 0) / 1000) is first
+    assert upright(first, look, alike)[1].turned is None  # a little surer: nothing that one could go by
+    assert upright(first, look, lambda found: 0.1 + 0.7 * (found.turned == 180))[1].turned == 180
+
+
 def test_a_box_maps_its_part_of_the_image(trained, surface):
     predictor, _ = trained
     image = torch.full((3, 100, 160), 0.2)
@@ -217,7 +270,7 @@ def test_training_goes_on_from_another_model(trained, surface, tmp_path):
 class _Oracle(Predictor):
     """Says what is true."""
 
-    def fields(self, crop, *, flip=True, size=None):
+    def fields(self, crop, *, flip=True, size=None, turned=0):
         image, vertex = _pictures(self.target().surface, 12)
         h, w = crop.shape[-2:]
         windows = image.unfold(2, h, 1).unfold(3, w, 1)  # the crop is one of them
@@ -266,7 +319,7 @@ def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     half = iter([True, True, True, False, False, False] * 6)  # each picture is looked at three times
 
     class Half(_Oracle):
-        def fields(self, crop, *, flip=True, size=None):
+        def fields(self, crop, *, flip=True, size=None, turned=0):
             true = super().fields(crop)
             if next(half):
                 return true

@@ -145,11 +145,17 @@ def _scores(
 
 
 def _read(
-    predictor: Predictor, image: Tensor, points: Tensor, *, box: Tensor | None = None, flip: bool = True
+    predictor: Predictor,
+    image: Tensor,
+    points: Tensor,
+    *,
+    box: Tensor | None = None,
+    flip: bool = True,
+    turn: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Embeddings (N, D) at points (N, 2) of an image, 0 outside of a box; logits of the mask, and the mask (H, W)."""
     x = torch.zeros(len(points), predictor.model.dim)
-    looks = predictor.looks(image, box, flip=flip)
+    looks = predictor.looks(image, box, flip=flip, turn=turn)
     for (x0, y0, x1, y1), found in looks:
         at, size = points - torch.tensor([x0, y0]), torch.tensor([x1 - x0, y1 - y0])
         inside = ((at >= 0) & (at < size)).all(1)
@@ -211,7 +217,7 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
             outside = torch.nonzero(~samples.mask[i]).flip(1)
             outside = outside[torch.linspace(0, len(outside) - 1, n).long()] + 0.5
             points = torch.cat([points, outside.float()]) if len(outside) else points
-        x, logits, mask = _read(predictor, samples.image[i].float() / 255, points)
+        x, logits, mask = _read(predictor, samples.image[i].float() / 255, points, turn=False)
         cols, rows = points.long().clamp_max(samples.size - 1).T
         seen = mask[rows, cols]
         if not bool(seen.any()):

@@ -6,34 +6,35 @@ the surfaces share.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from geoframe._check import check_shape
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
-from geoframe.data.crops import resized
+from geoframe.data.image_files import box_of_mask
+from geoframe.data.pixel_samples import crop_box
 from geoframe.heads.fields import Field, FieldHead
 from geoframe.layers.logistic import fit_logistic
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.surface import farthest_points
 
+if TYPE_CHECKING:
+    from geoframe.pixels import PixelMap
+
 KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
-COLORS = 20  # bins of red, green and blue each
-COLOR_WEIGHT = 1.8  # chosen on renders: IoU .809 without, .840 with this, no better with more bins or weight
-EDGE_REACH = 1.5  # squares of the field; chosen on renders: .8637 without, .8749 with 1, .8777 with 1.5
-EDGE_FLATNESS = 3e-5  # variance of colours below which there is no edge; .8756 with 3e-4
-EDGE_LIMIT = 4.0  # logits beyond count as this
-_EDGE_SIZE = 160  # pixels of the longer side at which edges are looked for
-SPECK = 0.02  # of the foreground
+LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
+# confidence of the first look, below which an image is looked at turned; a turned one needs as much
+DOUBTED = 0.75
+SURER = {90: 1.15, 180: 1.3, 270: 1.15}  # times as sure as upright an image turned so has to be
 _REPRESENTATIVES = 256
+_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
+_SMALL = 0.3  # of the image: of a smaller crop, the third look is at the crop
 
 
 class Embedded(NamedTuple):
@@ -43,11 +44,18 @@ class Embedded(NamedTuple):
         embedding: (B, D, h, w) of squares of `stride` pixels, not normalised.
         mask: (B, h, w) logits: above 0 where the object is.
         tables: (V, D) unit embeddings of the vertices, one a surface, in their order.
+        turned: see `PixelMap`.
     """
 
     embedding: Tensor
     mask: Tensor
     tables: tuple[Tensor, ...]
+    turned: int | None = 0
+
+
+Look = tuple[
+    tuple[int, int, int, int], Embedded
+]  # the crop x0, y0, x1, y1 in pixels, and what was said of it
 
 
 class Evidence(NamedTuple):
@@ -114,6 +122,34 @@ class Calibration(nn.Module):
         w = fit_logistic(_columns(evidence), right, penalty=1e-4)
         assert isinstance(self.weight, Tensor)
         self.weight.copy_(w)
+
+    def verdict(self, found: PixelMap, *, sided: bool) -> Verdict:
+        """Whether a map is to be believed.
+
+        Args:
+            found: with its embedding.
+            sided: whether image and mirror image were looked at.
+        """
+        assert isinstance(self.limits, Tensor)
+        least, least_sides = self.limits.tolist()
+        if float(found.mask.float().mean()) < LEAST_AREA:
+            return Verdict(0.0, 0.0, ("nothing of the category is seen in the picture",))
+        score, sides, told = float(found.confidence[found.mask].mean()), 1.0, []
+        if found.turned:
+            told.append(f"the picture was looked at turned by {found.turned} degrees counterclockwise")
+        elif found.turned is None:
+            told.append("which way is up is not clear, the picture was looked at as it is")
+        if found.embedding is not None and sided:
+            sides = float(found.embedding[found.mask].norm(dim=1).mean())
+        if score < least:
+            told.append(
+                f"the picture probably shows nothing of the category (score {score:.2f} below {least:.2f})"
+            )
+        elif sides < least_sides:
+            told.append(
+                f"left and right, or front and back, may be exchanged (sides {sides:.2f} below {least_sides:.2f})"
+            )
+        return Verdict(score, sides, tuple(told))
 
 
 def _columns(evidence: Evidence) -> Tensor:
@@ -246,95 +282,6 @@ def on_functions(embedding: VertexEmbedding, table: Tensor) -> Tensor:
     return embedding.basis.T @ (mass[:, None] * table)
 
 
-def with_colors(logits: Tensor, image: Tensor) -> Tensor:
-    """Mask logits corrected by the picture's own colours: pixels coloured as what is surely the object gain.
-
-    Two histograms of colours, of the foreground and of the rest, each pixel counted by its probability, give a ratio
-    of likelihoods. White socks of a brown horse stay lost, brown legs that the network missed are found.
-
-    Args:
-        logits: (H, W).
-        image: (3, H, W) in [0, 1].
-
-    Returns:
-        (H, W).
-    """
-    bins = (image.detach().cpu().numpy() * (COLORS - 1e-4)).astype(np.int64)
-    place = (bins[0] * COLORS + bins[1]) * COLORS + bins[2]
-    p = logits.detach().cpu().sigmoid().double().numpy()
-    shares = []
-    for weight in (p, 1 - p):
-        counts = np.bincount(place.ravel(), weight.ravel(), COLORS**3).reshape((COLORS,) * 3)
-        counts = ndimage.gaussian_filter(counts, 1.2, mode="nearest")
-        shares.append(counts / max(counts.sum(), 1e-9) + 1e-4)
-    ratio = np.clip(np.log(shares[0] / shares[1]), -3, 3).ravel()[place]
-    return logits + COLOR_WEIGHT * torch.from_numpy(ratio).to(logits)
-
-
-def with_edges(logits: Tensor, image: Tensor, squares: int) -> Tensor:
-    """Mask logits whose outline follows the edges of the picture: a guided filter with the picture as its guide.
-
-    Around each pixel the logits are taken as a linear function of the colours; the mean of these functions is told.
-
-    Args:
-        logits: (H, W).
-        image: (3, H, W) in [0, 1].
-        squares: of the field from which the logits come, along the longer side: they reach no further.
-
-    Returns:
-        (H, W).
-
-    Source: He, Sun and Tang 2010, Guided image filtering; for large pictures the functions are found on smaller ones,
-        He and Sun 2015.
-    """
-    size, most = logits.shape, max(logits.shape)
-    shrink = min(1.0, _EDGE_SIZE / most)
-    guide, p = image.double(), logits.double().clamp(-EDGE_LIMIT, EDGE_LIMIT)[None]
-    if shrink < 1:
-        small = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
-        guide, p = resized(guide, small), resized(p, small)
-    width = 2 * max(round(EDGE_REACH * most * shrink / squares), 1) + 1
-    slope, offset = _linear_in(guide.cpu().numpy(), p[0].detach().cpu().numpy(), width)
-    maps = torch.from_numpy(np.concatenate([slope, offset[None]])).to(image.device)
-    if shrink < 1:
-        maps = nn.functional.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
-    return ((maps[:3] * image).sum(0) + maps[3]).to(logits.dtype)
-
-
-def _linear_in(guide: Any, p: Any, width: int) -> tuple[Any, Any]:
-    """Slope (3, H, W) and offset (H, W) with which p (H, W) is linear in a guide (3, H, W), means over squares."""
-
-    def mean(x: Any) -> Any:
-        return ndimage.uniform_filter(x, width, mode="nearest")
-
-    middle, level = np.stack([mean(x) for x in guide]), mean(p)
-    with_p = np.stack([mean(x * p) for x in guide]) - middle * level
-    pairs = {(i, j): mean(guide[i] * guide[j]) - middle[i] * middle[j] for i in range(3) for j in range(i, 3)}
-    a, b, c = (pairs[i, i] + EDGE_FLATNESS for i in range(3))
-    d, e, f = pairs[0, 1], pairs[0, 2], pairs[1, 2]
-    minors = [[b * c - f * f, e * f - d * c, d * f - e * b], [a * c - e * e, d * e - a * f], [a * b - d * d]]
-    (m00, m01, m02), (m11, m12), (m22,) = minors
-    det = a * m00 + d * m01 + e * m02
-    inverse = ((m00, m01, m02), (m01, m11, m12), (m02, m12, m22))
-    slope = np.stack([sum(m * x for m, x in zip(row, with_p, strict=True)) / det for row in inverse])
-    offset = level - (slope * middle).sum(0)
-    return np.stack([mean(x) for x in slope]), mean(offset)
-
-
-def foreground(logits: Tensor) -> Tensor:
-    """The mask (H, W) of logits (H, W): above 0, without holes and specks smaller than 2 % of it."""
-    mask = logits.detach().cpu().numpy() > 0
-    least = SPECK * mask.sum()
-    for inside in (True, False):  # specks first, then holes
-        number, n = ndimage.label(mask == inside)
-        if n > 1:
-            area = np.bincount(number.ravel())
-            small = area < least
-            small[0] = False
-            mask = mask ^ small[number]
-    return torch.from_numpy(mask).to(logits.device)
-
-
 def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
     """Values of a field at points between the centres of its squares, bilinear, as `FieldHead.at_size` has them.
 
@@ -355,7 +302,46 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
     return found[..., 0].mT
 
 
-def mean_of(looks: Sequence[tuple[tuple[int, int, int, int], Embedded]], *, coarse: int = 0) -> Embedded:
+def upright(first: Look, look: Callable[[int], Look], sureness: Callable[[Embedded], float]) -> Look:
+    """The first look; or, where it is doubtful, the one at the image turned by 90, 180 or 270 degrees that is sure.
+
+    Args:
+        first: at the image as it is.
+        look: at the image turned by so many degrees.
+        sureness: of a look, in [0, 1].
+    """
+    sure = sureness(first[1])
+    if sure >= DOUBTED:
+        return first
+    others = [look(degrees) for degrees in SURER]
+    scores = [sureness(found) for _, found in others]
+    shares = [score / (SURER[degrees] * sure + 1e-9) for degrees, score in zip(SURER, scores, strict=True)]
+    best = shares.index(max(shares))
+    if shares[best] >= 1 and scores[best] >= DOUBTED:
+        return others[best]
+    return first if max(scores) < sure else (first[0], first[1]._replace(turned=None))
+
+
+def closer_crops(mask: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], ...]:
+    """Crops of an image (H, W) for its second and third look.
+
+    Args:
+        mask: (h, w) bool, what the first look at the whole image found; not empty.
+        size: H, W.
+
+    Returns:
+        Of the second look: around what was found, or the whole image where that is not much smaller. Of the third: the
+        same if it is small, else the whole image.
+    """
+    H, W = size
+    unit = torch.tensor([W, H]) / torch.tensor([mask.shape[1], mask.shape[0]])
+    near = crop_box(box_of_mask(mask) * unit.repeat(2), size)
+    share = (near[2] - near[0]) * (near[3] - near[1]) / (H * W)
+    whole = (0, 0, W, H)
+    return near if share < _CLOSE else whole, near if share < _SMALL else whole
+
+
+def mean_of(looks: Sequence[Look], *, coarse: int = 0) -> Embedded:
     """The mean of several looks, on the grid of the last one.
 
     Args:
@@ -379,8 +365,31 @@ def mean_of(looks: Sequence[tuple[tuple[int, int, int, int], Embedded]], *, coar
     return Embedded(several[:, :-1].mean(0), mask, ())
 
 
+def within(fields: Sequence[Tensor], crop: tuple[int, int, int, int], size: tuple[int, int]) -> list[Tensor]:
+    """Vertices, mask and others of a crop as those of its image.
+
+    Args:
+        fields: (h, w, ...) each, of any resolution: integers, booleans, floating.
+        crop: x0, y0, x1, y1 in pixels.
+        size: H, W of the image.
+
+    Returns:
+        (H, W, ...) each; outside of the crop -1, False or 0.
+    """
+    x0, y0, x1, y1 = crop
+    whole = []
+    for field in fields:
+        empty = False if field.dtype == torch.bool else 0.0 if field.is_floating_point() else -1
+        out = torch.full((*size, *field.shape[2:]), empty, dtype=field.dtype)
+        out[y0:y1, x0:x1] = enlarged(field, (y1 - y0, x1 - x0))
+        whole.append(out)
+    return whole
+
+
 def enlarged(x: Tensor, size: tuple[int, int]) -> Tensor:
     """(h, w, ...) at another size, by the nearest pixel."""
+    if x.shape[:2] == size:
+        return x
     rows = ((torch.arange(size[0]) + 0.5) * x.shape[0] / size[0]).long()
     cols = ((torch.arange(size[1]) + 0.5) * x.shape[1] / size[1]).long()
     return x[rows][:, cols]

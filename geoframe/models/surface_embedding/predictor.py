@@ -20,27 +20,28 @@ from geoframe._check import check_choice, check_float, check_shape
 from geoframe.canonical import load_surface
 from geoframe.canonical.surface import Surface
 from geoframe.data.crops import resized
-from geoframe.data.image_files import box_of_mask
 from geoframe.data.pixel_samples import PixelSamples, crop_box
 from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zoo_surface
 from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
+from geoframe.heads.masks import foreground, with_colors, with_edges
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.losses.embeddings import BLOCK
 from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
+    LEAST_AREA,
     Embedded,
     Evidence,
     Halved,
+    Look,
     SurfaceEmbedding,
     Target,
     Verdict,
     at_points,
-    enlarged,
-    foreground,
+    closer_crops,
     mean_of,
-    with_colors,
-    with_edges,
+    upright,
+    within,
 )
 from geoframe.models.surface_embedding.recipe import OURS, Recipe, build, take_over, train_network
 from geoframe.nearest.embedded import nearest_vertices, posterior_confidence, unit_rows
@@ -49,16 +50,15 @@ from geoframe.training import Pictures, load_model, save_model
 from geoframe.zoo import species
 
 KIND = "surface embedding"
+Box = Tensor | Sequence[float] | None
 SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
-_CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
 _FINER = 1.25  # of `image_size`: how finely, the second time
 _COARSER = 0.83  # the third time
-_SMALL = 0.3  # of the image: of a smaller crop, the third look is at the crop
-_EVERY = 20  # which picture of the samples is set aside
+_SOME = 400  # pixels of a look, whose confidence tells how sure it is
+_EVERY = 20  # of so many pictures one is set aside, the last of all
 _FEWEST = 200  # pictures, below which none is
-_LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +175,7 @@ class Predictor:
         *,
         category: str | None = None,
         flip: bool = True,
+        turn: bool = True,
     ) -> list[PixelMap]:
         """Pixel maps of images, one after the other, each for itself.
 
@@ -185,6 +186,8 @@ class Predictor:
             category: the surface; see `target`.
             flip: look at the mirror image too and take the mean, which is better and tells how sure the sides are;
                 twice the time.
+            turn: look at an image whose first look is doubtful turned by 90, 180 and 270 degrees, too; `turned` of a
+                map tells what was taken.
 
         Returns:
             Maps of the images' sizes, with calibrated confidence. Of images of up to a million pixels also the
@@ -198,14 +201,13 @@ class Predictor:
         if len(places) != len(several):
             raise ValueError(f"boxes: expected one for each of {len(several)} images, found {len(places)}")
         target = self.target(category)
-        return [self._predict_one(x, box, target, flip) for x, box in zip(several, places, strict=True)]
+        every = zip(several, places, strict=True)
+        return [self._predict_one(x, box, target, flip, turn) for x, box in every]
 
-    def _predict_one(
-        self, image: Tensor, box: Tensor | Sequence[float] | None, target: Target, flip: bool
-    ) -> PixelMap:
+    def _predict_one(self, image: Tensor, box: Box, target: Target, flip: bool, turn: bool) -> PixelMap:
         check_shape(check_float(image, "images"), "3 H W", "images")
         H, W = image.shape[-2:]
-        (x0, y0, x1, y1), found = self.looks(image, box, flip=flip)[-1]
+        (x0, y0, x1, y1), found = self.looks(image, box, flip=flip, turn=turn)[-1]
         size = (y1 - y0, x1 - x0)
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
@@ -222,19 +224,11 @@ class Predictor:
             confidence[mask] = self.model.calibration(self.evidence(x, logits[mask], target, flip))
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
-        if coarse != size:
-            fields = [enlarged(f, size) for f in fields]
-        whole = []
-        for value, empty in zip(fields, (-1, False, 0.0, 0.0), strict=False):
-            out = torch.full((H, W, *value.shape[2:]), empty, dtype=value.dtype)
-            out[y0:y1, x0:x1] = value
-            whole.append(out)
-        kept = whole[3] if len(whole) == 4 else None
-        return PixelMap(target.surface, whole[0], whole[1], whole[2], embedding=kept)
+        vertex, mask, confidence, *kept = within(fields, (x0, y0, x1, y1), (H, W))
+        last = kept[0] if kept else None
+        return PixelMap(target.surface, vertex, mask, confidence, embedding=last, turned=found.turned)
 
-    def looks(
-        self, image: Tensor, box: Tensor | Sequence[float] | None = None, *, flip: bool = True
-    ) -> list[tuple[tuple[int, int, int, int], Embedded]]:
+    def looks(self, image: Tensor, box: Box = None, *, flip: bool = True, turn: bool = True) -> list[Look]:
         """What is said of an image after a first look, and after two more.
 
         The first look is at the box, or at the whole image. The second one is finer, and without a box also closer,
@@ -245,6 +239,7 @@ class Predictor:
             image: (3, H, W) in [0, 1].
             box: (4,) of the object; None: it is looked for.
             flip: see `fields`.
+            turn: see `predict`; where the first look is surer when the image is turned, the others are turned, too.
 
         Returns:
             Two crops (x0, y0, x1, y1) of the image, in whole pixels, and fields that cover them: of the first look,
@@ -252,30 +247,45 @@ class Predictor:
         """
         H, W = image.shape[1:]
 
-        def look(crop: tuple[int, int, int, int], size: float) -> tuple[tuple[int, int, int, int], Embedded]:
+        def look(crop: tuple[int, int, int, int], size: float, turned: int) -> Look:
             x0, y0, x1, y1 = crop
             pixels = round(size * self.image_size)
-            return crop, self.fields(image[:, y0:y1, x0:x1], flip=flip, size=pixels)
+            return crop, self.fields(image[:, y0:y1, x0:x1], flip=flip, size=pixels, turned=turned)
 
         wide = closer = around = crop_box(box, (H, W))
-        first = look(wide, 1.0)
+        first = look(wide, 1.0, 0)
+        if turn:
+            first = upright(
+                first, lambda degrees: look(wide, 1.0, degrees), lambda f: self._sureness(f, flip)
+            )
+        turned = first[1].turned or 0
         mask = foreground(first[1].mask)
         if box is None and bool(mask.any()):
-            unit = torch.tensor([W, H]) / torch.tensor([mask.shape[1], mask.shape[0]])
-            a, b, c, d = crop_box(box_of_mask(mask) * unit.repeat(2), (H, W))
-            share = (c - a) * (d - b) / (H * W)
-            closer = (a, b, c, d) if share < _CLOSE else wide
-            around = closer if share < _SMALL else wide
-        return [first, (closer, mean_of([look(around, _COARSER), first, look(closer, _FINER)], coarse=1))]
+            closer, around = closer_crops(mask, (H, W))
+        several = [look(around, _COARSER, turned), first, look(closer, _FINER, turned)]
+        found = mean_of(several, coarse=1)
+        return [first, (closer, found._replace(turned=first[1].turned))]
+
+    def _sureness(self, found: Embedded, flip: bool) -> float:
+        """Mean confidence of a field at some of its foreground, in [0, 1]; 0 where there is next to none."""
+        mask = foreground(found.mask)
+        if float(mask.float().mean()) < LEAST_AREA:
+            return 0.0
+        x, logits = found.embedding[:, mask].T, found.mask[mask]
+        at = torch.linspace(0, len(x) - 1, min(len(x), _SOME)).long()
+        return float(self.model.calibration(self.evidence(x[at], logits[at], self.target(), flip)).mean())
 
     @torch.no_grad()
-    def fields(self, crop: Tensor, *, flip: bool = True, size: int | None = None) -> Embedded:
+    def fields(
+        self, crop: Tensor, *, flip: bool = True, size: int | None = None, turned: int = 0
+    ) -> Embedded:
         """What the network says of one crop.
 
         Args:
             crop: (3, H, W) in [0, 1], of any size.
             flip: take the mean with the mirror image.
             size: longer side, in pixels, that it is brought to; None is `image_size`.
+            turned: degrees, a multiple of 90, by which it is turned counterclockwise to be looked at.
 
         Returns:
             embedding (D, h, w) of length at most 1 and mask (h, w), of a grid that covers the crop; no tables.
@@ -284,16 +294,19 @@ class Predictor:
         H, W = crop.shape[-2:]
         unit = (size or self.image_size) / max(H, W) / stride
         h, w = max(round(H * unit), 2), max(round(W * unit), 2)
-        x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None]
+        quarters = turned // 90
+        x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None].rot90(quarters, (2, 3))
         both = flip and self.mirror is not None
         field = self.model.head(torch.cat([x, x.flip(-1)]) if both else x)
+        h, w = (w, h) if quarters % 2 else (h, w)
         E = nn.functional.normalize(field.embedding[..., :h, :w].float(), dim=1)
         mask = field.mask[..., :h, :w].float()
+        embedding, logits = E[0], mask[0]
         if both:
             assert self.mirror is not None
-            other = torch.einsum("dhw,de->ehw", E[1].flip(-1), self.mirror)
-            return Embedded((E[0] + other) / 2, (mask[0] + mask[1].flip(-1)) / 2, ())
-        return Embedded(E[0], mask[0], ())
+            embedding = (embedding + torch.einsum("dhw,de->ehw", E[1].flip(-1), self.mirror)) / 2
+            logits = (logits + mask[1].flip(-1)) / 2
+        return Embedded(embedding.rot90(-quarters, (1, 2)), logits.rot90(-quarters, (0, 1)), (), turned)
 
     def masked(self, found: Embedded, crop: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Logits (h, w) of the foreground of a crop (3, H, W), with what its colours say, and the mask at its edges."""
@@ -326,23 +339,7 @@ class Predictor:
         Args:
             found: with its embedding.
         """
-        limits = self.model.calibration.limits
-        assert isinstance(limits, Tensor)
-        least, least_sides = limits.tolist()
-        if float(found.mask.float().mean()) < _LEAST_AREA:
-            return Verdict(0.0, 0.0, ("nothing of the category is seen in the picture",))
-        score, sides, told = float(found.confidence[found.mask].mean()), 1.0, []
-        if found.embedding is not None and self.mirror is not None:
-            sides = float(found.embedding[found.mask].norm(dim=1).mean())
-        if score < least:
-            told.append(
-                f"the picture probably shows nothing of the category (score {score:.2f} below {least:.2f})"
-            )
-        elif sides < least_sides:
-            told.append(
-                f"left and right, or front and back, may be exchanged (sides {sides:.2f} below {least_sides:.2f})"
-            )
-        return Verdict(score, sides, tuple(told))
+        return self.model.calibration.verdict(found, sided=self.mirror is not None)
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write model.safetensors, model.json, and surfaces that are not of the zoo as folders beside them.
@@ -426,7 +423,7 @@ def train(
 ) -> Predictor:
     """Learn to map pixels to surfaces; a run that was killed goes on.
 
-    A twentieth of the pictures is set aside: the confidence is calibrated on them.
+    The last twentieth of the pictures is set aside: the confidence is calibrated on them.
 
     Args:
         samples: pictures with points on the surfaces.
@@ -454,8 +451,8 @@ def train(
     if start is not None:
         take_over(model, start, matches or {})
         recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
-    held = torch.arange(len(samples)) % _EVERY == _EVERY - 1
-    mine = samples[torch.nonzero(~held)[:, 0]] if len(samples) >= _FEWEST else samples
+    kept = len(samples) - len(samples) // _EVERY if len(samples) >= _FEWEST else len(samples)
+    mine = samples[:kept]
     if model.head.backbone.frozen:
         mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)
     about = {
@@ -491,7 +488,7 @@ def train(
     )
     about |= {"steps": int(history[-1]["step"]), "minutes": sum(r["seconds"] for r in history) / 60}
     predictor = described(model)
-    if len(samples) >= _FEWEST:
-        calibrate(predictor, samples[torch.nonzero(held)[:, 0]])
+    if kept < len(samples):
+        calibrate(predictor, samples[kept:])
     predictor.save(out)
     return predictor

@@ -224,16 +224,21 @@ class BatchPlan:
         n_points: annotated pixels of a picture that the losses look at.
         mirror: whether half of the pictures are mirrored, where their surface has a mirror plane.
         motion: how far pictures are turned, scaled and shifted, see `geoframe.data.pixel_samples.random_moves`.
+        scales: the pictures of a step are of one of these sizes by chance, in parts of their own; empty: as they are.
+            Sides are rounded to multiples of the backbone's largest stride.
     """
 
     size: int = 32
     n_points: int = 96
     mirror: bool = False
     motion: float = 0.0
+    scales: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         check_int(self.size, "size", low=1)
         check_int(self.n_points, "n_points", low=1)
+        if not all(0 < scale <= 1 for scale in self.scales):
+            raise ValueError(f"scales: expected numbers in (0, 1], found {self.scales}")
 
 
 @dataclass(frozen=True)
@@ -396,6 +401,7 @@ def train_network(
         schedule = replace(schedule, lr_factors={"head.backbone": recipe.trunk_rate, **schedule.lr_factors})
     mirrored = plan.mirror and not samples.maps
     mirrors = [mirror_of(n, model.surfaces[n].surface) for n in model.surfaces.names] if mirrored else []
+    sides = _sides(plan, samples.size, max(trunk.strides))
 
     def batches(epoch: int, rank: int, world: int) -> Any:
         return samples.batches(
@@ -406,6 +412,7 @@ def train_network(
             world=world,
             mirrors=mirrors,
             motion=plan.motion,
+            sides=sides,
         )
 
     return fit(
@@ -422,6 +429,11 @@ def train_network(
         progress=progress,
         pictures=pictures,
     )
+
+
+def _sides(plan: BatchPlan, size: int, unit: int) -> tuple[int, ...]:
+    """The sides that pictures of `size` pixels get, multiples of `unit`."""
+    return tuple(min(max(round(scale * size / unit), 1) * unit, size) for scale in plan.scales)
 
 
 OURS = Recipe(
