@@ -28,6 +28,7 @@ TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
 AGAINST = (
     0.03  # more than so far from given landmarks, on average, than the best: another start contradicts them
 )
+FAR_OFF = 0.3  # distance of a landmark that is not believed: maps of few functions may be half as much off at a tail
 KEPT_LEAST = 4  # landmarks that have to be left where others are not believed
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed
 
@@ -88,8 +89,9 @@ def is_settled(pair: Pair, best: Candidate, evidence: Evidence, landmarks: Tenso
 
 
 def believed(pair: Pair, best: Candidate, evidence: Evidence, landmarks: Tensor) -> Tensor:
-    """The given landmarks (L, 2) less those that a settled candidate takes elsewhere, unless few are left."""
-    off = astray(_gaps(pair, best, landmarks))
+    """The given landmarks (L, 2) less those that a settled candidate takes far elsewhere, unless few are left."""
+    found = _gaps(pair, best, landmarks)
+    off = [i for i in astray(found) if found[i] > FAR_OFF]
     kept = [i for i in range(len(landmarks)) if i not in off]
     if not off or len(kept) < KEPT_LEAST or not is_settled(pair, best, evidence):
         return landmarks
