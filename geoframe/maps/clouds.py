@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 from geoframe._check import check_finite
 from geoframe._types import Floats, Ints
 from geoframe.canonical.surface import Surface, load_surface
+from geoframe.maps.shells import rim_length
 from geoframe.surface.io import load
 from geoframe.surface.mesh import Mesh, PointCloud
 
@@ -20,6 +21,10 @@ NOTE = (  # of a surface through points
     "is a cloud of points: it was matched by triangles between neighbours, and measures that need faces are those of "
     "these"
 )
+# Length of the rims of the triangles between points, over sqrt(area), from which there are too few points for thin
+# parts: people of 5,000 and 2,500 evenly spread points have 15 and 19, of 1,500 28; animals of 200 to 1,000 22 to 53.
+RAGGED = 21.0
+THIN = 0.6  # factor of the confidence then: of 12 pairs of animals and people with 500 to 700 points 5 were right
 SPARSE = 50  # points, at least: of fewer the neighbours are not those along the surface
 
 
@@ -71,7 +76,18 @@ def as_surface(given: Mesh | PointCloud, name: str) -> tuple[Surface, tuple[str,
         ValueError: as `surface_of_points`.
     """
     surface = Surface.of(given) if isinstance(given, Mesh) else surface_of_points(given)
-    return surface, (f"{name} {NOTE}",) if NOTE in surface.notes else ()
+    notes = [f"{name} {NOTE}"] if NOTE in surface.notes else []
+    if is_ragged(surface):
+        notes.append(
+            f"{name} has too few points for its thin parts, its triangles leave rims of {rim_length(surface):.0f} "
+            f"sqrt(area) (enough points: below {RAGGED:.0f}); give it more points or triangles"
+        )
+    return surface, tuple(notes)
+
+
+def is_ragged(surface: Surface) -> bool:
+    """Whether a surface was made of points that are too few for its thin parts, so that no map of it can be trusted."""
+    return NOTE in surface.notes and rim_length(surface) > RAGGED
 
 
 def load_matched(path: str | Path) -> Surface:

@@ -15,7 +15,7 @@ from geoframe._threads import together
 from geoframe.canonical.surface import Surface
 from geoframe.maps.candidates import Candidate, believed, ranked
 from geoframe.maps.carry import carried, last_rows
-from geoframe.maps.clouds import as_surface
+from geoframe.maps.clouds import THIN, as_surface, is_ragged
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.maps.evidence import Evidence
 from geoframe.maps.initial import check_landmark_pairs
@@ -187,6 +187,7 @@ def match(
     most = TRIED if small is None and orientation else 1  # landmarks tell; the confidence weighs orientation
     held = None if small is None else believed(pair, candidates[0], evidence, small)
     best, energies, sure = _surest(pair, candidates, held, evidence, most)
+    sure *= THIN if any(map(is_ragged, surfaces)) else 1.0
     tell("all vertices", 0.9)
     found = Match(
         **_in_the_file(parts, proxies, pair, best, landmarks, precise),

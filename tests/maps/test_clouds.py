@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe import eigenbasis, template
+from geoframe import eigenbasis, farthest_points, template
+from geoframe.maps import match
 from geoframe.maps.clouds import surface_of_points
 from geoframe.surface import health
 from geoframe.surface.mesh import PointCloud
+from geoframe.surface.sampling import spread_vertices
 from geoframe.surface.shapes import icosphere
 
 
@@ -59,3 +61,14 @@ def test_bad_input():
         surface_of_points(PointCloud(torch.rand(2, 60, 3)))
     with pytest.raises(ValueError, match="cloud: expected finite"):
         surface_of_points(PointCloud(torch.full((60, 3), torch.nan)))
+
+
+def test_points_that_are_too_few_for_thin_limbs_are_never_trusted():
+    dog = template("dog")
+    thin = surface_of_points(PointCloud(dog.verts[farthest_points(dog, 150)]))
+    at = spread_vertices(thin, 7)
+    found = match(
+        thin, thin, torch.stack([at, at], 1), k=30
+    )  # the map of a surface to itself is right, and yet
+    assert found.verdict == "doubtful" and found.confidence < 0.6
+    assert sum("has too few points for its thin parts" in w for w in found.warnings) == 2
