@@ -83,7 +83,7 @@ def flip_edges(verts: Floats, faces: Ints, hold: Ints | None = None) -> Ints:
     wanted = np.flatnonzero(excess > 1e-6)
     new = np.sort(apex[wanted], axis=1)
     V = len(verts)
-    able = ~_among(new @ [V, 1], edges @ [V, 1]) & (new[:, 0] != new[:, 1])
+    able = ~_among(new @ np.array([V, 1]), edges @ np.array([V, 1])) & (new[:, 0] != new[:, 1])
     if hold is not None:
         able &= ~(hold[new] % 2 == 1).all(1)
     wanted = wanted[able]
