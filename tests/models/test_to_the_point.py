@@ -31,7 +31,9 @@ NAMES = ("nose", "tail", "top", "left", "right", "belly")
 QUICK = replace(
     OURS.lasting(steps=4), backbone="tiny", enlarged=1, size=S, batch=4, n_modes=2, fit_epochs=1, n_verts=200
 )
-ALONE = replace(QUICK, fit=None)  # without targets from a fit to the whole collection, which takes most of the time
+ALONE = replace(
+    QUICK, fit=None
+)  # without targets from a fit to the whole collection, which takes most of the time
 
 
 @pytest.fixture(scope="module")

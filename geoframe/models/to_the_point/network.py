@@ -22,10 +22,10 @@ from geoframe.fitting.collections import on_screen, place
 from geoframe.fitting.outlines import outline_moves, signed_distance
 from geoframe.heads.animal_maps import ANIMALS, AnimalMaps
 from geoframe.heads.backbone import Backbone, backbone
+from geoframe.heads.masks import with_edges
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.metrics.reconstruction import soft_iou
-from geoframe.models.surface_embedding.network import with_edges
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.solve.pose import Solution, solve_pose
 from geoframe.surface import farthest_points
