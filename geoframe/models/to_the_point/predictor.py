@@ -354,7 +354,7 @@ def train(
         )
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
-    if told is not None and bool(held.any()):
+    if told is not None:
         settle(model, crops, told, held, seed=seed)
     predictor = described(model.eval())
     predictor.save(out)
