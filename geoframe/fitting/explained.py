@@ -32,6 +32,7 @@ _MASK_PACE = (
 )
 _BELIEVED = 0.9  # share of the pictures with correspondences
 _MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
+_AT_ONCE = 64  # pictures whose poses are looked for
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -127,29 +128,26 @@ def explain_by_points(
         ValueError: no picture whose correspondences give a pose.
     """
     rest = shape.template().detach().double()
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    rows = []
-    for i, (at, vertex, weight) in enumerate(points):
-        if int((weight > 0).sum()) < _FEWEST:
-            continue
-        s = solve_pose(at.double(), weight.double(), rest[vertex], scale="free", loss="geman-mcclure")
-        if bool(s.converged):
-            found.append((s.R, s.t, s.scale))
-            rows.append(i)
-    if not rows:
-        raise ValueError("points: expected correspondences that give a pose in some picture, found none")
-    R, t, scale = (torch.stack(x).float() for x in zip(*found, strict=True))
-    alpha = torch.zeros(len(rows), shape.n_modes)
-    latents = Latents.of(
-        R, t, scale, alpha + 0.1 * torch.randn(alpha.shape, generator=_draw(seed)), losses.lens
+    at, weights = _of_vertices(points, len(rest))
+    enough = torch.nonzero((weights > 0).sum(1) >= _FEWEST)[:, 0]
+    found = [
+        solve_pose(at[i].double(), weights[i].double(), rest, scale="free", loss="geman-mcclure")
+        for i in enough.split(_AT_ONCE)
+    ]
+    R, t, scale, ok = (
+        torch.cat([getattr(s, name) for s in found]) if found else torch.zeros(0, dtype=torch.bool)
+        for name in ("R", "t", "scale", "converged")
     )
-    some = torch.tensor(rows)
-    at, weights = _of_vertices([points[i] for i in rows], len(rest))
-    part = Collection(collection.masks[some], at, weights, torch.arange(len(rest)))
+    if not bool(ok.any()):
+        raise ValueError("points: expected correspondences that give a pose in some picture, found none")
+    rows = enough[ok]
+    alpha = 0.1 * torch.randn(len(rows), shape.n_modes, generator=_draw(seed))
+    latents = Latents.of(*(x[ok].float() for x in (R, t, scale)), alpha, losses.lens)
+    part = Collection(collection.masks[rows], at[rows], weights[rows], torch.arange(len(rest)))
     latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
-    out = _spread_out(latents, shape, faces, some, len(points), collection.masks.shape[-1])
+    out = _spread_out(latents, shape, faces, rows, len(points), collection.masks.shape[-1])
     misfit = _misfit(latents, shape, faces, part, torch.arange(len(rows)))
-    out.belief[some[misfit > misfit.quantile(_BELIEVED)]] = 0.0
+    out.belief[rows[misfit > misfit.quantile(_BELIEVED)]] = 0.0
     return out
 
 

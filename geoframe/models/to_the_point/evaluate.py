@@ -33,6 +33,7 @@ _DOUBTED = 0.13  # if no larger share of the right ones is
 _PENALTY = 3e-3  # of the confidence's weights
 _CHANGED = 3  # times that each set-aside crop is looked at turned and moved, too
 _RIDGES = (0.02, 0.06, 0.2, 0.6, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
+_USUAL = (0.02, 4.0)  # ridge and outline's weight where no crops are set aside
 _OUTLINES = (0.0, 1.0, 4.0, 10.0)  # likewise; the ridge is chosen with the second
 
 
@@ -174,6 +175,8 @@ def settled(model: ToThePoint, found: Positions, *, deform: bool = True, steps: 
 def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor, *, seed: int = 0) -> None:
     """Choose ridge and outline's weight and calibrate the confidence on crops that were set aside.
 
+    Without such crops ridge and weight are those that others had, and the confidence knows nothing.
+
     Pictures of something else are among them: the crops' tiles in another order, in which nothing is right. They count
     together as much as the wrong poses do, so that what is learned is to tell those.
 
@@ -185,9 +188,11 @@ def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor,
         seed: of the changes of the crops.
     """
     rows = torch.nonzero(held & (told.belief.sum(1) > 0))[:, 0]
-    if not len(rows):
-        return
     model.eval()
+    if not len(rows):
+        if model.ridge is not None:
+            model.ridge, model.outline = _USUAL
+        return
     some, likeliest = crops[rows], told.belief[rows].argmax(1)
     points, true = (
         x[rows].gather(1, likeliest.view(-1, 1, 1, 1).expand(-1, 1, *x.shape[2:]))[:, 0]

@@ -25,6 +25,7 @@ from geoframe.fitting.explained import (
     explain_by_masks,
     explain_by_points,
 )
+from geoframe.layers.shape_modes import ShapeModes
 from geoframe.models.to_the_point.evaluate import reconstructed, settle
 from geoframe.models.to_the_point.network import (
     Posed,
@@ -318,11 +319,8 @@ def train(
         start = (points, shapes is None, up)
         told = _explained(crops, shape, template, vertices, recipe, keypoints, *start, seed, progress)
         shape.requires_grad_(False)
-    with seeded(seed):
-        net = features(recipe.backbone, enlarged=recipe.enlarged)
-        head = position_head(recipe.head, net, template, **recipe.head_settings)
-        settings = {"lens": 0.0 if told is None else told.lens} | dict(recipe.solver)
-        model = ToThePoint(head, shape, template, **settings)
+    model = _network(recipe, shape, template, 0.0 if told is None else told.lens, seed)
+    net = model.head.backbone
     about = _about(recipe) | {"keypoints": keypoints, "crops": len(crops), "seed": seed}
     if net.frozen:
         about["digest"] = net.digest()
@@ -356,11 +354,21 @@ def train(
         )
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
-    if told is not None and bool(held.any()):
+    if told is not None:
         settle(model, crops, told, held, seed=seed)
     predictor = described(model.eval())
     predictor.save(out)
     return predictor
+
+
+def _network(
+    recipe: Recipe, shape: ShapeModes, template: ObjectTemplate, lens: float, seed: int
+) -> ToThePoint:
+    """The network of a recipe, before it has learned anything."""
+    with seeded(seed):
+        net = features(recipe.backbone, enlarged=recipe.enlarged)
+        head = position_head(recipe.head, net, template, **recipe.head_settings)
+        return ToThePoint(head, shape, template, **({"lens": lens} | dict(recipe.solver)))
 
 
 def _kept(
