@@ -110,7 +110,8 @@ def train(
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
         if category is not None:
-            samples, surfaces = _rendered(category, anchor, count, plan.image_size, seed, progress)
+            pixels = plan.picture_size or plan.image_size
+            samples, surfaces = _rendered(category, anchor, count, pixels, seed, progress)
         else:
             assert data is not None
             samples, surfaces = _annotated(data, surface, name, images, divisor, count, plan.image_size, seed)
@@ -170,6 +171,8 @@ def _changes(
         changes |= {"dim": theirs.dim, "backbone": theirs.backbone.name}
         if plan.trunk is None or not theirs.backbone.frozen:
             changes |= {"head": theirs.settings, "image_size": first.image_size}
+    if "image_size" in changes:
+        changes["picture_size"] = None
     return changes
 
 
