@@ -273,7 +273,7 @@ def _looker(out: Path, samples: PixelSamples) -> Any:
 
         images = [x.float() / 255 for x in shown.image]
         names = [shown.names[int(i)] for i in shown.surface]
-        maps = [predictor.predict(x, category=c)[0] for x, c in zip(images, names, strict=True)]
+        maps = [predictor.predict(x, category=c, turn=False)[0] for x, c in zip(images, names, strict=True)]
         pictures = [as_picture(x) for x in images]
         pictures += [draw_pixel_map(m, x) for m, x in zip(maps, images, strict=True)]
         folder = out / "pictures"
