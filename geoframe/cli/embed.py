@@ -110,7 +110,8 @@ def train(
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
         if category is not None:
-            samples, surfaces = _rendered(category, anchor, count, plan.image_size, seed, progress)
+            pixels = plan.picture_size or plan.image_size
+            samples, surfaces = _rendered(category, anchor, count, pixels, seed, progress)
         else:
             assert data is not None
             samples, surfaces = _annotated(data, surface, name, images, divisor, count, plan.image_size, seed)
@@ -170,6 +171,8 @@ def _changes(
         changes |= {"dim": theirs.dim, "backbone": theirs.backbone.name}
         if plan.trunk is None or not theirs.backbone.frozen:
             changes |= {"head": theirs.settings, "image_size": first.image_size}
+    if "image_size" in changes:
+        changes["picture_size"] = None
     return changes
 
 
@@ -270,7 +273,7 @@ def _looker(out: Path, samples: PixelSamples) -> Any:
 
         images = [x.float() / 255 for x in shown.image]
         names = [shown.names[int(i)] for i in shown.surface]
-        maps = [predictor.predict(x, category=c)[0] for x, c in zip(images, names, strict=True)]
+        maps = [predictor.predict(x, category=c, turn=False)[0] for x, c in zip(images, names, strict=True)]
         pictures = [as_picture(x) for x in images]
         pictures += [draw_pixel_map(m, x) for m, x in zip(maps, images, strict=True)]
         folder = out / "pictures"

@@ -258,7 +258,8 @@ def _embedded(
     name = category or predictor.names[0]
     target, out = predictor.target(name), []
     for i, (image, mask) in enumerate(zip(crops.image, crops.mask, strict=True)):
-        pixels = predictor.predict(image.float() / 255, [(0, 0, crops.size, crops.size)], category=name)[0]
+        whole = [(0, 0, crops.size, crops.size)]
+        pixels = predictor.predict(image.float() / 255, whole, category=name, turn=False)[0]
         out.append(points_of_pixels(pixels, mask, template, target.surface))
         progress(f"embedding, {i + 1} of {len(crops)}", 0.0)
     return out

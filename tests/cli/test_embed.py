@@ -192,7 +192,7 @@ def test_training_on_an_animal_goes_on_from_the_model_that_is_there(tmp_path):
     assert main([*words, "--out", str(tmp_path)]) == 0
     there, made = load(), load(tmp_path)
     assert made.about["start"] == there.about["data"] and not made.model.head.backbone.frozen
-    assert (made.model.head.stride, there.model.head.stride) == (2, 4) and made.image_size == 96
+    assert (made.model.head.stride, there.model.head.stride) == (2, 4) and made.image_size == 112
     alike = (made.target("cow").table * there.target("cow").table).sum(1)
     assert alike.mean() > 0.95
 

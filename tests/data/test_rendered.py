@@ -73,6 +73,19 @@ def test_pictures_depend_on_seed_and_number_only(batch):
     assert len({float(x.mean()) for x in batch.image}) == 12
 
 
+def test_batches_made_at_once_are_those_made_one_by_one():
+    pictures, threads = render_set("horse", 5, size=32, seed=5, n_verts=N), torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        several = list(pictures.batches(2))
+    finally:
+        torch.set_num_threads(threads)
+    assert [b.index.tolist() for b in several] == [[0, 1], [2, 3], [4]]
+    for b in several:
+        alone = pictures[b.index]
+        assert torch.equal(b.image, alone.image) and torch.equal(b.vertex, alone.vertex)
+
+
 def test_what_stands_in_front_leaves_something_to_tell():
     """Picture 25 of this seed had an opaque box before all of the horse; now the box is left out."""
     pictures = render_set("horse", 48, size=64, seed=9001)

@@ -16,7 +16,7 @@ from geoframe.data.pixel_samples import PixelSamples, dense_points
 from geoframe.models.surface_embedding import OURS, PAPER, Predictor, calibrate, evaluate, load, train
 from geoframe.models.surface_embedding import predictor as module
 from geoframe.models.surface_embedding.evaluate import best_limit
-from geoframe.models.surface_embedding.network import DOUBTED, Embedded, upright
+from geoframe.models.surface_embedding.network import DOUBTED, SURE, Embedded, upright
 from geoframe.models.surface_embedding.recipe import BatchLosses, Losses, build, take_over
 
 SMALL = replace(
@@ -170,7 +170,7 @@ class _Turner(Predictor):
     """Is in doubt of images, and surest of them when they are turned by 270 degrees."""
 
     def _sureness(self, found, flip):
-        return {0: DOUBTED / 2, 90: 0.4, 180: 0.1, 270: DOUBTED}[found.turned]
+        return {0: DOUBTED / 2, 90: 0.4, 180: 0.1, 270: SURE}[found.turned]
 
 
 def test_a_doubtful_image_is_turned_and_the_map_is_of_the_image_as_it_is(trained, surface):

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
 LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
-# confidence of the first look, below which an image is looked at turned; a turned one needs as much
-DOUBTED = 0.75
+DOUBTED = 0.7  # confidence of the first look, below which an image is looked at turned
+SURE = 0.78  # that a turned image needs
 SURER = {90: 1.15, 180: 1.3, 270: 1.15}  # times as sure as upright an image turned so has to be
 _REPRESENTATIVES = 256
 _CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
@@ -253,7 +253,7 @@ class Target:
     def kernel(self) -> Tensor:
         """(R, R) how near the representatives are to each other: 1 at distance 0."""
         distances = self.rows.rows(self.chosen)[:, self.chosen]
-        return torch.exp(-distances.square() / (2 * KERNEL**2))
+        return torch.exp(-distances.square() / (2 * KERNEL**2)).float()
 
 
 @torch.no_grad()
@@ -317,7 +317,7 @@ def upright(first: Look, look: Callable[[int], Look], sureness: Callable[[Embedd
     scores = [sureness(found) for _, found in others]
     shares = [score / (SURER[degrees] * sure + 1e-9) for degrees, score in zip(SURER, scores, strict=True)]
     best = shares.index(max(shares))
-    if shares[best] >= 1 and scores[best] >= DOUBTED:
+    if shares[best] >= 1 and scores[best] >= SURE:
         return others[best]
     return first if max(scores) < sure else (first[0], first[1]._replace(turned=None))
 

@@ -26,7 +26,6 @@ from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.heads.masks import foreground, with_colors, with_edges
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
-from geoframe.losses.embeddings import BLOCK
 from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
     LEAST_AREA,
@@ -56,9 +55,10 @@ _FINEST = 512  # pixels of the longer side of a crop at which vertices are looke
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
 _FINER = 1.25  # of `image_size`: how finely, the second time
 _COARSER = 0.83  # the third time
+_BLOCK = 2**18  # probabilities held at a time: as many as stay in the cache
 _SOME = 400  # pixels of a look, whose confidence tells how sure it is
 _EVERY = 20  # of so many pictures one is set aside, the last of all
-_FEWEST = 200  # pictures, below which none is
+_FEWEST, _MOST = 200, 300  # pictures, below which none is; so many at most are
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +328,7 @@ class Predictor:
         part = target.table[target.chosen]
         answer = (unit_rows(x) @ part.T).argmax(1)
         near = posterior_confidence(
-            x, part, temperature=self.temperature, vertex=answer, kernel=target.kernel, block=BLOCK
+            x, part, temperature=self.temperature, vertex=answer, kernel=target.kernel, block=_BLOCK
         )
         agreement = x.norm(dim=1).clamp(0, 1) if flip and self.mirror is not None else torch.ones(len(x))
         return Evidence(near, agreement, mask)
@@ -423,7 +423,7 @@ def train(
 ) -> Predictor:
     """Learn to map pixels to surfaces; a run that was killed goes on.
 
-    The last twentieth of the pictures is set aside: the confidence is calibrated on them.
+    The last twentieth of the pictures (300 at most) is set aside: the confidence is calibrated on them.
 
     Args:
         samples: pictures with points on the surfaces.
@@ -451,7 +451,7 @@ def train(
     if start is not None:
         take_over(model, start, matches or {})
         recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
-    kept = len(samples) - len(samples) // _EVERY if len(samples) >= _FEWEST else len(samples)
+    kept = len(samples) - (min(len(samples) // _EVERY, _MOST) if len(samples) >= _FEWEST else 0)
     mine = samples[:kept]
     if model.head.backbone.frozen:
         mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)

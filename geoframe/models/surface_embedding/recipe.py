@@ -253,7 +253,8 @@ class Recipe:
         losses: with their weights.
         batches: what a step sees.
         schedule: length of the training and learning rate.
-        image_size: longer side of the pictures that the network sees, in pixels.
+        image_size: longer side of the pictures that the network sees in use, in pixels.
+        picture_size: sides of the pictures that are rendered to learn from; None: `image_size`.
         head: arguments of `geoframe.heads.FieldHead`: width, stride.
         style: see `SurfaceEmbedding`.
         trunk: stride from which on a pretrained backbone is learned, too; None: it stays as it is, its maps of the
@@ -270,6 +271,7 @@ class Recipe:
     batches: BatchPlan
     schedule: Schedule
     image_size: int = 128
+    picture_size: int | None = None
     head: Mapping[str, Any] = field(default_factory=dict)
     style: float = 0.0
     trunk: int | None = None
@@ -442,15 +444,16 @@ OURS = Recipe(
     dim=16,
     functions=128,
     losses=Losses(temperature=0.05, sigma=0.05, overlap=0.5, columns=640),
-    batches=BatchPlan(size=32, n_points=80, mirror=True, motion=0.15),
+    batches=BatchPlan(size=32, n_points=80, mirror=True, motion=0.15, scales=(0.75, 1.0)),
     schedule=Schedule(
         minutes=20, lr=2e-3, warmup=50, decay="cosine", floor=2e-5, weight_decay=0.02, clip=1.0
     ),
-    image_size=96,
+    image_size=112,
+    picture_size=128,
     head={"width": 128, "stride": 2, "fine": 2},
     style=0.2,
     trunk=8,
-    pictures=6000,
+    pictures=12_000,
 )
 FROZEN = replace(
     OURS,
