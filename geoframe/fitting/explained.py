@@ -142,7 +142,8 @@ def explain_by_points(
         raise ValueError("points: expected correspondences that give a pose in some picture, found none")
     rows = enough[ok]
     alpha = 0.1 * torch.randn(len(rows), shape.n_modes, generator=_draw(seed))
-    latents = Latents.of(*(x[ok].float() for x in (R, t, scale)), alpha, losses.lens)
+    R, t, scale = (x[ok].float() for x in (R, t, scale))
+    latents = Latents.of(R, t, scale, alpha, losses.lens)
     part = Collection(collection.masks[rows], at[rows], weights[rows], torch.arange(len(rest)))
     latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
     out = _spread_out(latents, shape, faces, rows, len(points), collection.masks.shape[-1])
