@@ -133,16 +133,14 @@ def explain_by_points(
     found = [
         solve_pose(at[i].double(), weights[i].double(), rest, scale="free", loss="geman-mcclure")
         for i in enough.split(_AT_ONCE)
+        if len(i)
     ]
-    R, t, scale, ok = (
-        torch.cat([getattr(s, name) for s in found]) if found else torch.zeros(0, dtype=torch.bool)
-        for name in ("R", "t", "scale", "converged")
-    )
+    ok = torch.cat([s.converged for s in found]) if found else torch.zeros(0, dtype=torch.bool)
     if not bool(ok.any()):
         raise ValueError("points: expected correspondences that give a pose in some picture, found none")
     rows = enough[ok]
     alpha = 0.1 * torch.randn(len(rows), shape.n_modes, generator=_draw(seed))
-    R, t, scale = (x[ok].float() for x in (R, t, scale))
+    R, t, scale = (torch.cat([getattr(s, name) for s in found])[ok].float() for name in ("R", "t", "scale"))
     latents = Latents.of(R, t, scale, alpha, losses.lens)
     part = Collection(collection.masks[rows], at[rows], weights[rows], torch.arange(len(rest)))
     latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)

@@ -96,6 +96,7 @@ def test_bad_input_is_told_in_one_line(data, tmp_path, capsys):
 
 
 def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
+    from dataclasses import replace
     from types import SimpleNamespace
 
     from geoframe.cli.reconstruct import _animal, _plan
@@ -108,7 +109,9 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
         _animal(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3
     )  # no renders
     (tmp_path / "set.json").write_text("{}")
-    assert _animal(tmp_path) == "cow" and _plan("geoframe", tmp_path, {}) == OURS
+    assert _animal(tmp_path) == "cow"
+    assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals")
+    assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
     things = _plan("geoframe", tmp_path, {})
     assert (things.n_modes, things.symmetric) == (12, 1.0) and _animal(tmp_path) is None

@@ -14,7 +14,8 @@ from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.data.object_views import Augmentation, affine_by_chance, moved, warped
-from geoframe.fitting.collections import on_screen, place
+from geoframe.fitting.collections import Collection, CollectionLosses, on_screen, place
+from geoframe.fitting.explained import explain_by_points
 from geoframe.heads import backbone
 from geoframe.heads.positions import Positions
 from geoframe.metrics.reconstruction import soft_iou
@@ -260,6 +261,26 @@ def test_training_without_keypoints_and_the_papers_way(template, crops, tmp_path
             train(crops, template, out=tmp_path / name, recipe=plan, keypoints=keypoints), crops
         )
         assert 0 <= numbers["iou_hard"] <= 1
+
+
+def test_correspondences_of_pixels_explain_pictures(template, crops):
+    """True places of a third of the vertices give the true places of all; what has none is not believed."""
+    shape = shape_model(template, 0)
+    at, faces = 2 * crops.screen / S - 1, template.surface.faces
+    some = torch.arange(0, template.n_verts, 3)
+    said = [(x[some], some, torch.ones(len(some))) for x in at]
+    said[3] = tuple(x[:0] for x in said[3])
+    seen = Collection(
+        crops.mask.float(), at[:, :0], crops.visible[:, :0].float(), torch.zeros(0, dtype=torch.int64)
+    )
+    told = explain_by_points(
+        seen, shape, faces, said, losses=CollectionLosses(lens=0.0), epochs=1, learn_shape=False
+    )
+    known = told.belief[:, 0] > 0
+    assert not known[3] and 8 <= int(known.sum()) <= 11  # nor is the one whose mask is explained worst
+    torch.testing.assert_close(told.points[known, 0], at[known], rtol=0, atol=0.03)
+    with pytest.raises(ValueError, match="points: expected correspondences"):
+        explain_by_points(seen.take(torch.tensor([3])), shape, faces, said[3:4], losses=CollectionLosses())
 
 
 def test_empty_masks_are_told_and_left_out(template, crops, tmp_path, caplog):
