@@ -17,7 +17,7 @@ demo: $(INSTALLED)  ## match two animals of meshes/ from their landmarks, write 
 	@echo "look at out/demo/match.png, and open out/demo/report.html in a browser"
 
 test: $(INSTALLED)  ## the default suite: mathematics, command line, report, house rules, ruff and mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(MAKE) docs
 
 docs: $(INSTALLED)  ## the site, into out/docs; warnings are errors

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import weakref
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 import torch
@@ -27,6 +31,16 @@ def safe_norm(x: Tensor, floor: float = 0.0) -> Tensor:
     return torch.where(zero, 0.0, torch.where(zero, torch.ones_like(square), square).sqrt())
 
 
+_FACTORS: weakref.WeakSet[SpdFactor] = weakref.WeakSet()
+
+
+@atexit.register
+def _give_back() -> None:
+    """Factors that caches still hold at the end of a process: the library behind them would complain of each."""
+    for factor in list(_FACTORS):
+        factor._factor = None
+
+
 class SpdFactor:
     """Cholesky factor of a sparse symmetric positive definite matrix A (V, V).
 
@@ -49,7 +63,7 @@ class SpdFactor:
         if lopsided.nnz and lopsided.max() > 1e-10 * abs(A.data).max():
             raise ValueError(f"A: expected a symmetric matrix, found |A - A^T| up to {lopsided.max():.3g}")
         try:
-            self._factor = CholeskySolverD(
+            self._factor: Any = CholeskySolverD(
                 n, A.indptr.astype(np.int32), A.indices.astype(np.int32), A.data, MatrixType.CSR
             )
         except ValueError as err:
@@ -57,6 +71,7 @@ class SpdFactor:
                 "A: expected a positive definite matrix, but its Cholesky factorisation met a pivot that is not "
                 "positive; a Laplacian has constants in its kernel: add a multiple of the mass"
             ) from err
+        _FACTORS.add(self)
         self.shape = (n, n)
 
     def solve(self, b: Floats) -> Floats:

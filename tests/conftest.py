@@ -23,5 +23,6 @@ def _own_cache(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Those marked `long` come first: a worker that begins one of them last would end long after the others."""
+    """Those marked `long` come first, and their files with them: workers take whole files, as their tests share what is
+    slow to make, and one that begins a long one last would end long after the others."""
     items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -23,7 +23,7 @@ from geoframe.maps import match
 from geoframe.spectral import basis
 from geoframe.surface import Mesh, PointCloud, geodesics, load, operators, save
 
-pytestmark = pytest.mark.xdist_group("batch")  # its tests share what is slow to make
+pytestmark = pytest.mark.long
 
 K = 12
 

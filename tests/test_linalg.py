@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.linalg as la
@@ -95,3 +98,11 @@ def test_count_below_keeps_its_word_on_badly_scaled_masses():
 def test_count_below_refuses_what_it_cannot_resolve(problem):
     W, mass, vals = problem
     assert count_below(W, mass, vals[20], clearance=1e-18) is None
+
+
+def test_a_factor_that_is_held_to_the_end_is_given_back():
+    """Else the library behind it complains of a leak when the process ends, after a match that went well."""
+    held = "holder = type('Holder', (), {})(); holder.me = holder; holder.factor = SpdFactor(2 * sp.eye(4).tocsr())"
+    code = f"import gc, scipy.sparse as sp\nfrom geoframe.linalg import SpdFactor\n{held}\ngc.freeze()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and run.stderr == ""

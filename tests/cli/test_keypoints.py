@@ -15,8 +15,6 @@ from geoframe.models.category_keypoints import OURS, train
 from geoframe.transforms import rotation_about_axis
 from geoframe.zoo import rigid
 
-pytestmark = pytest.mark.xdist_group("keypoints command")  # its tests share what is slow to make
-
 
 @pytest.fixture(scope="module")
 def made():

@@ -7,8 +7,6 @@ import pytest
 from geoframe.data import CloudSet, load_clouds
 from geoframe.models.category_keypoints import evaluate, train
 
-pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
-
 
 def test_a_model_learned_something(chairs, folder, predictor):
     rows = [line.split(",") for line in (folder / "log.csv").read_text().splitlines()]

@@ -20,8 +20,6 @@ from geoframe.placing.look_again import LookAgain
 from geoframe.transforms import rotation_about_axis
 from geoframe.zoo.rigid import CATEGORIES
 
-pytestmark = pytest.mark.xdist_group("category keypoints")  # its tests share what is slow to make
-
 
 def test_keypoints_follow_any_similarity(chairs, predictor):
     clouds = chairs(8, 2).points

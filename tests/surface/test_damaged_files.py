@@ -216,6 +216,7 @@ def test_five_hundred_damaged_files(tmp_path: Path) -> None:
     assert_all_told(work_on(write_damaged_files(tmp_path, surfaces, 200, 300, seed=2)))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("n_numbers", "n_others", "least"), [(3, 5, 2), pytest.param(20, 30, 10, marks=pytest.mark.slow)]
 )

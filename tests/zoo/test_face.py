@@ -9,7 +9,7 @@ from geoframe.surface import health
 from geoframe.zoo.face import EXPRESSIONS, PARTS, head_structure, sample_head
 from geoframe.zoo.template import Member, MemberMesh, counterpart, landmark_points, mirror_image, surface_mesh
 
-pytestmark = pytest.mark.xdist_group("head")  # its tests share what is slow to make
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

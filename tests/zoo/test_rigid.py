@@ -24,7 +24,7 @@ from geoframe.zoo.template import (
     surface_mesh,
 )
 
-pytestmark = pytest.mark.xdist_group("chairs")  # its tests share what is slow to make
+pytestmark = pytest.mark.long
 
 # seeds of members of one structure, and of two that differ
 SAME = {"chair": (2, 3), "table": (1, 10), "aeroplane": (4, 5), "car": (1, 16), "motorbike": (1, 2)}
