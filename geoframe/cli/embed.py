@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from geoframe.models.surface_embedding import Predictor, Recipe
     from geoframe.pixels import PixelMap
 
-_POINTS = (
-    256  # of a rendered picture that are kept; a picture is seen a few times, some of its points each time
-)
+# Points of a rendered picture that are kept: it is seen a few times, some of its points each time.
+_POINTS = 256
 _TABLE = {
     "geodesic_error_mean": "geodesic error, mean",
     "geodesic_error_median": "geodesic error, median",

@@ -245,37 +245,21 @@ def _marks_then_masks(
 ) -> Latents:
     """Fits to the keypoints alone, then to keypoints and masks."""
     marks = replace(losses, mask=0.0, coarse=0.0, arap=0.0)
-    settings: dict[str, Any] = {"batch": _MARK_BATCH, **_MARK_PACE, "learn_shape": learn_shape}
-    latents = _fitted(collection, shape, faces, latents, marks, _MARK_STEPS, seed, progress, **settings)
-    settings = {**(_GENTLE if learn_shape else {}), "learn_shape": learn_shape}
-    return _fitted(collection, shape, faces, latents, losses, epochs, seed, progress, **settings)
-
-
-def _fitted(
-    collection: Collection,
-    shape: ShapeModes,
-    faces: Tensor,
-    latents: Latents,
-    losses: CollectionLosses,
-    epochs: int,
-    seed: int,
-    progress: Callable[[str, float], None] | None,
-    *,
-    learn_shape: bool,
-    **settings: Any,
-) -> Latents:
-    for k in range(_ROUNDS):
-        latents, _ = fit_collection(
-            *(collection, shape, faces, latents),
-            epochs=epochs,
-            losses=losses,
-            seed=seed + k,
-            progress=progress,
-            learn_shape=learn_shape,
-            **settings,
-        )
-        if shape.n_modes and learn_shape:
-            latents = latents._replace(alpha=shape.standardise(latents.alpha))
+    gentle: dict[str, Any] = _GENTLE if learn_shape else {}
+    stages = ((marks, _MARK_STEPS, {"batch": _MARK_BATCH, **_MARK_PACE}), (losses, epochs, gentle))
+    for part, often, settings in stages:
+        for k in range(_ROUNDS):
+            latents, _ = fit_collection(
+                *(collection, shape, faces, latents),
+                epochs=often,
+                losses=part,
+                seed=seed + k,
+                progress=progress,
+                learn_shape=learn_shape,
+                **settings,
+            )
+            if shape.n_modes and learn_shape:
+                latents = latents._replace(alpha=shape.standardise(latents.alpha))
     return latents
 
 

@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from geoframe._check import check_shape
 
-_BORDER = (
-    -0.8
-)  # pixels: the centres of the pixels along the outline, on its inner side, are no farther from it
+_BORDER = -0.8  # pixels: the centres of those along the outline, on its inner side, are no farther from it
 _INSIDE = 0.8  # drawn share of the 3 x 3 pixels around a vertex, from which on it is not on the outline
 
 

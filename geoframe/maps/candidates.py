@@ -25,9 +25,7 @@ COARSE = 4  # the candidates are compared with k / COARSE functions
 TURNED, UNLIKE, MISNAMED = 0.2, 0.3, 1.0
 SETTLED = 0.12  # distortion: right maps between poses are mostly below, right or wrong ones of species above
 TURNED_LEAST = 0.2  # handedness correlation, of right maps mostly above
-AGAINST = (
-    0.03  # more than so far from given landmarks, on average, than the best: another start contradicts them
-)
+AGAINST = 0.03  # another start that is so much farther from given landmarks than the best contradicts them
 FAR_OFF = 0.3  # distance of a landmark that is not believed: maps of few functions may be half as much off at a tail
 KEPT_LEAST = 4  # landmarks that have to be left where others are not believed
 DOUBTED = 1.1  # factor of the distortion of the oriented start: landmarks that tell are to be believed

@@ -18,9 +18,7 @@ from geoframe.transforms import nearest_rotation
 # Lengths are over sqrt(area). Chosen on three surfaces of the choosing half of `experiments/near_isometric` cut in two,
 # but `LARGE`, from what it is for.
 PIECE = 12  # vertices that a piece has at least
-LARGE = (
-    0.09  # standard deviation of its vertices, at least: what is smaller than some times `FITS` fits anywhere
-)
+LARGE = 0.09  # standard deviation of its vertices, at least: what is as small as `FITS` fits anywhere
 AROUND = 150  # vertices of the largest component nearest to a piece, which tell where it goes
 FREE = 0.02  # distance from what the largest component covers, from which a vertex is free
 RESTS = 15  # steps of nearest places and motion

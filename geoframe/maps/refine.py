@@ -27,9 +27,7 @@ ROUGHER = 1.5  # factor by which the Dirichlet energy may grow with all k functi
 # Distortion below which surfaces are poses of one body, so that distances tell: cut people and dogs have 0.04 to 0.09,
 # a person and a cut cat 0.3, which placing by distances made worse.
 ISOMETRIC = 0.12
-FAR_ROUGHER = (
-    2.0  # of half of the functions, times that: TOSCA's michael3 to michael12 has 1.8, and 0.5 with all
-)
+FAR_ROUGHER = 2.0  # times that, of half of them: TOSCA's michael3 to michael12 has 1.8, and 0.5 with all
 TELLING = 4  # landmarks from which on distances to them tell where a vertex lies
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
 # The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
@@ -135,9 +133,8 @@ def _finer_21(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Tensor |
     C_12 = best.C_12
     for k in sorted({max(len(C_12), pair.basis1.k // 2), pair.basis1.k}):
         found = _to_functions(k, C_12, bases, samples, landmarks)
-        if dirichlet_energy(pair.one, pair.two, found.p2p_21) > (
-            limit if k == pair.basis1.k else FAR_ROUGHER * limit
-        ):
+        most = limit if k == pair.basis1.k else FAR_ROUGHER * limit
+        if dirichlet_energy(pair.one, pair.two, found.p2p_21) > most:
             return None
         C_12 = found.C_12
     return found.p2p_21

@@ -10,7 +10,7 @@ from geoframe.surface.topology import orientation
 
 FLAT = (
     -1e-6
-)  # sum of half cotangents above which an edge is Delaunay, for rounding would flip it back and forth
+)  # sum of half cotangents from which an edge is Delaunay: at 0 rounding would flip it back and forth
 ROUNDS = 60  # scans and animals take 3 to 8; where these are not enough, triangles are so bad that nothing is promised
 
 

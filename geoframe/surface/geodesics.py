@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 
 import numpy as np
 import scipy.sparse as sp
@@ -67,7 +68,7 @@ class HeatGeodesics:
         self._dtype, self._device = mesh.dtype, mesh.device
         self._pieces = _Pieces.of(mesh)
         self._t_coef = t_coef
-        self._solvers: dict[int, HeatSolver | OneByOne | None] = {}
+        self._solvers: dict[int, HeatSolver | OneByOne] = {}
 
     def distance(self, sources: Sources) -> Tensor:
         """(V,) distance of every vertex to the nearest of the `sources`, mesh units, dtype of the mesh."""
@@ -88,7 +89,7 @@ class HeatGeodesics:
         labels = pieces.labels[sources]
         for label in np.unique(labels[labels >= 0]):
             here = np.flatnonzero(labels == label)
-            found = self._solved(label, "rows", sources[here])
+            found = self._solved(label, methodcaller("rows", pieces.local[sources[here]]))
             members, verts = pieces.members(label), pieces.verts
             for row, d in zip(here, found, strict=True):
                 at = sources[row : row + 1]
@@ -104,33 +105,33 @@ class HeatGeodesics:
         labels = pieces.labels[sources]
         for label in np.unique(labels[labels >= 0]):
             here, members = sources[labels == label], pieces.members(label)
-            d = self._solved(label, "nearest", here)
+            d = self._solved(label, methodcaller("nearest", pieces.local[here]))
             out[members] = np.maximum(d, _straight(pieces.verts[members], pieces.verts[here])) * pieces.unit
         out[sources] = 0
         if np.isnan(out).any():
             raise ValueError(DEGENERATE)
         return out
 
-    def _solved(self, label: int, what: str, sources: Ints) -> Floats:
-        """`rows` or `nearest` of the sources by the component's solver; where its triangles are not for many sources
-        at once, by the one that takes any."""
-        at = self._pieces.local[sources]
-        if label not in self._solvers:
+    def _solved(self, label: int, ask: Callable[[HeatSolver | OneByOne], Floats]) -> Floats:
+        """What a component's solver answers; where its triangles are not for many sources at once, the one that takes
+        any triangles."""
+        try:
+            if label not in self._solvers:
+                self._solvers[label] = _solver(*self._pieces.piece(label), self._t_coef)
             try:
-                self._solvers[label] = HeatSolver(*self._pieces.piece(label), self._t_coef)
-            except ValueError:
-                self._solvers[label] = None
-        try:
-            if self._solvers[label] is not None:
-                return getattr(self._solvers[label], what)(at)
-        except ValueError:
-            pass
-        try:
-            if not isinstance(self._solvers[label], OneByOne):
+                return ask(self._solvers[label])
+            except ValueError:  # heat does not pass
                 self._solvers[label] = OneByOne(*self._pieces.piece(label), self._t_coef)
-            return getattr(self._solvers[label], what)(at)
+                return ask(self._solvers[label])
         except RuntimeError as err:  # not finite, or not positive definite
             raise ValueError(DEGENERATE) from err
+
+
+def _solver(verts: Floats, faces: Ints, t_coef: float) -> HeatSolver | OneByOne:
+    try:
+        return HeatSolver(verts, faces, t_coef)
+    except ValueError:
+        return OneByOne(verts, faces, t_coef)
 
 
 def heat_geodesics(mesh: Mesh) -> HeatGeodesics:

@@ -237,7 +237,7 @@ class Predictor:
 
         Args:
             image: (3, H, W) in [0, 1].
-            box: (4,) of the object; None: it is looked for.
+            box: (4,) of the object, or None to look for it.
             flip: see `fields`.
             turn: see `predict`; where the first look is surer when the image is turned, the others are turned, too.
 
