@@ -98,11 +98,13 @@ def fmap_from_descriptors(
     if f1.shape[1] != f2.shape[1]:
         raise ValueError(f"f2: expected {f1.shape[1]} descriptors as in f1, found {f2.shape[1]}")
     check_int(k, "k", low=1, high=min(basis1.k, basis2.k))
+    A1, A2 = _coefficients(f1, basis1, k), _coefficients(f2, basis2, k)
+    if not (commutativity > 0 or orientation > 0):
+        return _preserving(A1, A2, basis1, basis2, regularisation)
     scaled1, scaled2 = _unit_norm(f1, basis1), _unit_norm(f2, basis2)
     u1, m1 = _unit_area(basis1, k)
     u2, m2 = _unit_area(basis2, k)
     p = f1.shape[1]
-    A1, A2 = u1.T @ (m1[:, None] * scaled1), u2.T @ (m2[:, None] * scaled2)
     penalty = _commuting_penalty(basis1, basis2, k)
     eye = torch.eye(k, dtype=A1.dtype, device=A1.device)
     # Row-major vec(C): C X -> kron(I, X^T), X C -> kron(X, I).
@@ -118,8 +120,47 @@ def fmap_from_descriptors(
         unit = (Y1.norm(dim=(1, 2)) * Y2.norm(dim=(1, 2))).clamp_min(torch.finfo(Y1.dtype).tiny).sqrt()
         H += orientation / p * _commuting(Y1 / unit[:, None, None], Y2 / unit[:, None, None])
     C = torch.linalg.solve(H, (A2 @ A1.T / p).reshape(-1)).reshape(k, k)
-    scale = (basis2.mass.double().sum() / basis1.mass.double().sum()).sqrt()
-    return (C * scale).to(basis2.vecs.dtype)
+    return _at_own_areas(C, basis1, basis2)
+
+
+def fmaps_from_descriptors(
+    f1: Tensor, f2: Tensor, basis1: Eigenbasis, basis2: Eigenbasis, k: int, *, regularisation: float
+) -> tuple[Tensor, Tensor]:
+    """The maps `C_12` and `C_21` of `fmap_from_descriptors` in both directions; coefficients are computed once.
+
+    Args:
+        f1: (V1, p) descriptors of surface 1.
+        f2: (V2, p) the corresponding descriptors of surface 2.
+        basis1: at least k functions on surface 1.
+        basis2: at least k functions on surface 2.
+        k: size of the maps.
+        regularisation: weight of the commutativity with the Laplacians, positive.
+    """
+    A1, A2 = _coefficients(f1, basis1, k), _coefficients(f2, basis2, k)
+    return (
+        _preserving(A1, A2, basis1, basis2, regularisation),
+        _preserving(A2, A1, basis2, basis1, regularisation),
+    )
+
+
+def _coefficients(f: Tensor, basis: Eigenbasis, k: int) -> Tensor:
+    """(k, p) of the functions f (V, p) at unit norm, in the first k functions at unit area."""
+    u, m = _unit_area(basis, k)
+    return (m[:, None] * u).T @ f.double() / _norms(f, basis)
+
+
+def _preserving(A1: Tensor, A2: Tensor, basis1: Eigenbasis, basis2: Eigenbasis, weight: float) -> Tensor:
+    """The C_12 (k, k) of least ``|C A1 - A2|^2 / p + weight * sum d_ij C_ij^2`` with A1, A2 (k, p)."""
+    k, p = A1.shape
+    # One small system for each row i of C: they share the matrix A1 A1^T and differ in the penalty.
+    systems = A1 @ A1.T / p + weight * torch.diag_embed(_commuting_penalty(basis1, basis2, k))
+    C = torch.linalg.solve(systems, (A2 @ A1.T / p).unsqueeze(-1)).squeeze(-1)
+    return _at_own_areas(C, basis1, basis2)
+
+
+def _at_own_areas(C: Tensor, basis1: Eigenbasis, basis2: Eigenbasis) -> Tensor:
+    """A functional map at unit areas as one at the surfaces' own areas, in the dtype of the bases."""
+    return (C * (basis2.mass.double().sum() / basis1.mass.double().sum()).sqrt()).to(basis2.vecs.dtype)
 
 
 def _commuting(X1: Tensor, X2: Tensor) -> Tensor:
@@ -193,7 +234,11 @@ def _unit_area(basis: Eigenbasis, k: int) -> tuple[Tensor, Tensor]:
     return basis.vecs[:, :k].double() * area.sqrt(), basis.mass.double() / area
 
 
+def _norms(f: Tensor, basis: Eigenbasis) -> Tensor:
+    """(p,) of the functions f (V, p) at unit area, positive."""
+    square = (basis.mass.double() / basis.mass.double().sum()) @ f.double().square()
+    return square.sqrt().clamp_min(torch.finfo(torch.float64).tiny)
+
+
 def _unit_norm(f: Tensor, basis: Eigenbasis) -> Tensor:
-    m = basis.mass.double() / basis.mass.double().sum()
-    norm = (m[:, None] * f.double() ** 2).sum(0).sqrt()
-    return f.double() / norm.clamp_min(torch.finfo(torch.float64).tiny)
+    return f.double() / _norms(f, basis)

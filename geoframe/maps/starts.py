@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geoframe.canonical.surface import Surface
 from geoframe.maps.evidence import KNOWN, SURE, named_landmarks
-from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks
+from geoframe.maps.initial import fmap_from_descriptors, fmap_from_landmarks, fmaps_from_descriptors
 from geoframe.maps.shells import rim_length
 from geoframe.maps.signs import refined_signs
 from geoframe.nearest import lowest_score
@@ -123,10 +123,7 @@ def starts_from_landmarks(pair: Pair, landmarks: Tensor) -> list[Start]:
     plain = fmap_from_landmarks(landmarks, one, two, k), fmap_from_landmarks(flipped, two, one, k)
     f1, f2 = (_descriptors(basis, landmarks[:, i]) for i, basis in enumerate((one, two)))
     k = min(DESCRIBED, one.k)
-    described = (
-        fmap_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION),
-        fmap_from_descriptors(f2, f1, two, one, k, regularisation=REGULARISATION),
-    )
+    described = fmaps_from_descriptors(f1, f2, one, two, k, regularisation=REGULARISATION)
     return [Start("landmarks", *plain), Start("descriptors", *described)]
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from geoframe._check import as_floats, check_finite, check_float, check_int, check_shape
 
 _BLOCK = 2**23
+_CACHE = 2**20  # scores that stay in a processor's cache: products are read once or twice again
 _GROUP = 16  # the minima of groups of scores take one pass; single scores are looked at in few groups
 
 
@@ -129,6 +130,7 @@ def _lowest(
     """
     Q, N = len(q), len(p)
     dtype = dtype or score_dtype(q.device)
+    block = min(block, _CACHE) if q.device.type == "cpu" else block
     group = _GROUP if 4 * _GROUP * k <= N else 1
     q_low, p_low, error = _rounded(q, p, bias, dtype, -(-N // group) * group)
     tile = min(len(p_low), max(block // 512 // group, 1) * group)

@@ -296,15 +296,14 @@ class BlockLanczos:
     def ritz(self) -> tuple[Floats, Floats, Floats]:
         """Ritz values (m,) descending, eigenvectors of T (m, m) one a column, and residual norms (m,)."""
         b, J = self.b, self.m // self.b
-        T = np.zeros((self.m + b, self.m))  # room below, so that every diagonal has full length
+        T = np.zeros((self.m, self.m))
         for j in range(J):
             at = slice(j * b, j * b + b)
             T[at, at] = self.diagonal[j]
             if j + 1 < J:
                 T[j * b + b : j * b + 2 * b, at] = self.coupling[j]
-        column = np.arange(self.m)
-        band = T[column + np.arange(b + 1)[:, None], column]  # couplings are upper triangular
-        vals, S = la.eig_banded(band, lower=True, check_finite=False)  # unlike eigh it wakes no threads
+        # unlike scipy's solvers it lets other threads go on, and wakes none where torch has one
+        vals, S = (x.numpy() for x in torch.linalg.eigh(torch.from_numpy(T), UPLO="L"))
         vals, S = vals[::-1], S[:, ::-1]
         return vals, S, np.linalg.norm(self.coupling[J - 1] @ S[-b:], axis=0)
 
@@ -383,14 +382,14 @@ class BlockLanczos:
         out, flux = torch.from_numpy(Y.copy()), torch.from_numpy(self.dual(Y))
         for at in range(0, self.m, _ROWS):  # each part of the basis is read once, while it is in the cache
             part = torch.from_numpy(self.Q[at : min(at + _ROWS, self.m)])
-            out.sub_((flux @ part.T) @ part)
+            out.addmm_(flux @ part.T, part, alpha=-1)
         return out.numpy()
 
 
 # Products of few long rows are cut into pieces for which BLAS wakes no threads: with thousands of such small
 # products, waiting for each other costs the threads far more than the work, above all on a busy machine.
 _PIECE = 8192
-_ROWS = 64  # of the basis that a block is orthogonalised against at a time
+_ROWS = 32  # of the basis that a block is orthogonalised against at a time
 
 
 def _inner(X: Floats, Y: Floats) -> Floats:
