@@ -71,9 +71,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line with `argv` (default: the process's own) and return the exit status."""
-    atexit.register(
-        gc.freeze
-    )  # else Python looks through a million objects for cycles at its end: half a second
+    atexit.register(gc.freeze)  # no search for cycles among a million objects at the end: half a second
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

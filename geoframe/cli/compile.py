@@ -93,13 +93,14 @@ def _clouds() -> None:
 
 
 def _flow() -> None:
-    """Matches and flow of two images."""
+    """Matches and flow of two images, of scores in 16 bits and in 32."""
     import torch
 
     from geoframe.models.deep_matching import match_images
 
     image = torch.rand(3, 48, 48, generator=torch.Generator().manual_seed(0))
-    match_images(image, image.roll(2, 2))
+    for half in (True, False):
+        match_images(image, image.roll(2, 2), half=half)
 
 
 EXAMPLES: dict[str, Callable[[], None]] = {
