@@ -96,6 +96,8 @@ def train(
             accelerator=accelerator,
             progress=progress,
         )
+    if told := _calibration(predictor):
+        print(told)
     print(
         f"{predictor.n_keypoints} keypoints of {category}; wrote model.safetensors, model.json and log.csv to {out}"
     )
@@ -158,7 +160,7 @@ def predict(
     scores = found.score.tolist()
     colors = torch.as_tensor(keypoint_colors(predictor.n_keypoints))
     shown = [x.numpy() for x in some.points[:show]], [k.numpy() for k in keypoints[:show]]
-    titles = [_title(name, score, name in warnings) for name, score in zip(names, scores, strict=True)][:show]
+    titles = [_title(*x, predictor.limit) for x in zip(names, scores, strict=True)][:show]
     with staged_folder(out) as folder:
         told = {"model": model, "category": predictor.category, "limit": predictor.limit}
         tables = {"keypoints": keypoints, "scores": found.score, "uncertainties": found.uncertainty}
@@ -176,11 +178,25 @@ def predict(
         raise PartFailed(f"{len(bad)} of {len(names) + len(bad)} clouds were left out, see above")
 
 
-def _title(name: str, score: float, doubtful: bool) -> str:
+def _title(name: str, score: float, limit: float) -> str:
     """A cloud's name with its score, if it has one."""
     if score != score:
         return name
-    return f"{name}: score {score:.2f}{', doubtful' if doubtful else ''}"
+    return f"{name}: score {score:.2f}{', doubtful' if score < limit else ''}"
+
+
+def _calibration(predictor: Predictor) -> str:
+    """What a calibrated model says of itself; empty of another one."""
+    made = predictor.about.get("calibration")
+    if made is None:
+        return ""
+    shares = made["flagged"]
+    alike = {2: "half a turn", 4: "quarters of a turn", 36: "any turn"}.get(made["turns"])
+    return (
+        f"{100 * shares['clean']:.0f} % of {made['clouds']} clean clouds are doubted, and {100 * shares['moved']:.0f} % of "
+        f"those whose keypoints moved by corruptions"
+        + (f"; {alike} about the vertical leaves them alike" if alike else "")
+    )
 
 
 def evaluate(

@@ -19,6 +19,7 @@ from geoframe._types import Floats
 from geoframe.surface.closest import closest_weights
 from geoframe.surface.clouds import Points, as_cloud_pair, as_clouds, as_points, box, gather_rows, nearest_sq
 from geoframe.surface.mesh import Mesh
+from geoframe.transforms import rotation_about_axis
 
 SURFACE_REACH = 0.015  # the paper's threshold of inclusivity, at scale 2, for distances to the surface
 INCLUSIVITY_REACH = math.sqrt(SURFACE_REACH)  # the same read as a squared distance, for distances to points
@@ -223,11 +224,46 @@ def symmetry_planes(points: Points, up: int = 2) -> tuple[int, ...]:
         TypeError, ValueError: as `box_coverage`.
     """
     points = as_clouds(points, "points")[:64]
-    halves = nearest_sq(points[:, ::2].contiguous(), points[:, 1::2].contiguous())[0].sqrt().mean(-1)
-    usual = halves / 2**0.5  # between samples of twice as many points of a surface
+    usual = _between_samples(points)
     axes = [(up + 1) % 3, (up + 2) % 3]
     off = {axis: float((asymmetry(points, axis) / usual.clamp(min=1e-12)).median()) for axis in axes}
     return tuple(axis for axis in sorted(axes, key=lambda a: off[a]) if off[axis] <= _SYMMETRIC)
+
+
+def symmetry_turns(points: Points, up: int = 2) -> int:
+    """How many turns about the vertical leave aligned clouds alike: one of a chair, two of a table, any of a vase.
+
+    A cloud is alike by the rule of `symmetry_planes`, and so is the category if half its clouds are.
+
+    Args:
+        points: (n, N, 3) aligned and centred; 64 of the clouds are looked at.
+        up: the vertical axis, 0 to 2.
+
+    Returns:
+        1 where no turn does but the whole one, 2 where half a turn does, 4 where a quarter of one does, and 36, every
+        ten degrees, where any does.
+
+    Raises:
+        TypeError, ValueError: as `box_coverage`.
+    """
+    points = as_clouds(points, "points")[:64]
+    usual = _between_samples(points).clamp(min=1e-12)
+
+    def alike(degrees: float) -> bool:
+        turned = points @ rotation_about_axis(points.new_tensor(math.radians(degrees)), up).mT
+        return float((nearest_sq(turned, points)[0].sqrt().mean(-1) / usual).median()) <= _SYMMETRIC
+
+    if not alike(180):
+        return 1
+    if not alike(90):
+        return 2
+    return 36 if alike(45) and alike(20) else 4
+
+
+def _between_samples(points: Tensor) -> Tensor:
+    """(B,) mean distance between clouds (B, N, 3) and other samples of as many points of their surfaces."""
+    halves = nearest_sq(points[:, ::2].contiguous(), points[:, 1::2].contiguous())[0].sqrt().mean(-1)
+    return halves / 2**0.5  # between samples of twice as many points of a surface
 
 
 def merge_keypoints(canonical: Points, *, distance: float = 0.2) -> Tensor:

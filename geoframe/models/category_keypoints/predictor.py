@@ -265,6 +265,9 @@ def load(folder: str | Path) -> Predictor:
     folder = Path(folder)
     if not folder.exists() and (CATEGORY_MODELS / folder).is_dir():
         folder = CATEGORY_MODELS / folder
+    elif not folder.exists():
+        known = ", ".join(sorted(f.name for f in CATEGORY_MODELS.iterdir() if f.is_dir()))
+        raise ValueError(f"{folder}: expected a folder of a model, or one of {known}, found no such folder")
     if (folder / STATE).is_file() and not (folder / "model.json").is_file():
         return _unfinished(folder)
 
