@@ -190,13 +190,12 @@ def _calibration(predictor: Predictor) -> str:
     made = predictor.about.get("calibration")
     if made is None:
         return ""
-    shares = made["flagged"]
-    alike = {2: "half a turn", 4: "quarters of a turn", 36: "any turn"}.get(made["turns"])
-    return (
-        f"{100 * shares['clean']:.0f} % of {made['clouds']} clean clouds are doubted, and {100 * shares['moved']:.0f} % of "
-        f"those whose keypoints moved by corruptions"
-        + (f"; {alike} about the vertical leaves them alike" if alike else "")
-    )
+    clean, moved = made["flagged"]["clean"], made["flagged"]["moved"]
+    told = f"the score, calibrated on {made['clouds']} clouds, doubts {100 * clean:.0f} % of the clean ones"
+    if moved == moved:  # some did
+        told += f" and {100 * moved:.0f} % of those whose keypoints corruptions had moved"
+    alike = {2: "half a turn", 4: "a quarter of a turn", 36: "any turn"}.get(made.get("turns"))
+    return told + (f"; {alike} about the vertical is taken to make no difference" if alike else "")
 
 
 def evaluate(

@@ -105,12 +105,13 @@ class HarmonicPose(nn.Module):
 
     def _binned(self, points: Tensor) -> Tensor:
         """The same of clouds on the CPU, in single precision."""
+        from geoframe._compiled import share_rows
         from geoframe.layers._harmonics import ring_histograms
 
         bins = torch.empty(len(points), _BINS, _RADII * _HEIGHTS)
         radii, heights = torch.linspace(0.05, _LARGEST_RADIUS, _RADII), torch.linspace(-1, 1, _HEIGHTS)
-        arrays = (x.detach().contiguous().numpy() for x in (radii, heights))
-        ring_histograms(points.detach().contiguous().numpy(), self.up, *arrays, _WIDTH, bins.numpy())
+        clouds, out, *rings = (x.detach().contiguous().numpy() for x in (points, bins, radii, heights))
+        share_rows(lambda a, b: ring_histograms(clouds[a:b], self.up, *rings, _WIDTH, out[a:b]), len(clouds))
         sums = bins.mT @ _turns_of_bins()
         return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
 

@@ -145,11 +145,12 @@ def nearest_distances(query: Tensor, points: Tensor) -> Tensor:
     """
     if query.dtype != torch.float32 or query.device.type != "cpu":
         return nearest_sq(query.detach(), points.detach())[0].sqrt()
+    from geoframe._compiled import share_rows
     from geoframe.surface._sparse import least_distances
 
     out = torch.empty(query.shape[:2])
-    arrays = (x.detach().contiguous().numpy() for x in (query, points.to(query)))
-    least_distances(*arrays, out.numpy())
+    q, p, d = (x.detach().contiguous().numpy() for x in (query, points.to(query), out))
+    share_rows(lambda a, b: least_distances(q[a:b], p[a:b], d[a:b]), len(q))
     return out.sqrt_()
 
 

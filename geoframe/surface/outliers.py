@@ -49,6 +49,8 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
         TypeError: not floating.
         ValueError: another shape, NaN.
     """
+    from geoframe._compiled import share_rows
+
     points = as_clouds(points, "points").detach()
     check_finite(points, "points")
     B, N = points.shape[:2]
@@ -59,8 +61,12 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     flat = (centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)).float()
     some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
     around = torch.empty(B, N)
-    for i, cloud in enumerate(flat):
-        spacing[i], around[i] = _spacing(cloud, some)
+
+    def look(first: int, last: int) -> None:
+        for i in range(first, last):
+            spacing[i], around[i] = _spacing(flat[i], some)
+
+    share_rows(look, B)
     usual = spacing[:, some].median(1, keepdim=True).values * _slope(flat, spacing, some)
     found = _sparse(spacing, around, usual, _SPARSE)
     share = found.double().mean(1)
