@@ -61,7 +61,7 @@ class LookAgain(NamedTuple):
         taken = torch.eye(3, dtype=torch.float64).repeat(len(clouds), 1, 1)
         if not len(rows):
             return seen, taken
-        sides = torch.stack(_other_sides(self.up))
+        sides = torch.stack(sides_of_box(self.up))
         turns = sides.mT[:, None].expand(-1, len(rows), 3, 3).to(clouds.device)
         least = (
             (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid().clamp(min=max(_SURE_SIDE, self.limit))
@@ -109,8 +109,8 @@ def on_side(clouds: Tensor, side: Tensor) -> Tensor:
     return clouds.double() @ side.mT.to(clouds.device)
 
 
-def _other_sides(up: int) -> list[Tensor]:
-    """The rotations (3, 3) that bring another side of a box to stand down."""
+def sides_of_box(up: int) -> list[Tensor]:
+    """The rotations (3, 3), float64, that make each of the five other sides of a box the one that it stands on."""
     e = torch.eye(3, dtype=torch.float64)
     a, b, c = e[(up + 1) % 3], e[(up + 2) % 3], e[up]
     made = []
