@@ -238,14 +238,16 @@ def test_arrays_are_taken_and_empty_input_is_told(name):
             CALLS[name](few, p[: len(few)])
 
 
-def _posts(*places, n=512, seed=0):
-    """(4, n, 3) samples of round posts, each at a place (x, y) and with a height."""
+def _posts(*places, n=512, seed=0, noise=0.0):
+    """(4, n, 3) noisy samples of round posts, each at a place (x, y) and with a height."""
     g = torch.Generator().manual_seed(seed)
     chosen = torch.tensor(places)[torch.randint(len(places), (4, n), generator=g)]
     angle = 2 * math.pi * torch.rand(4, n, generator=g)
     around = 0.15 * torch.stack([angle.cos(), angle.sin()], -1)
     height = torch.rand(4, n, generator=g) * chosen[..., 2]
-    return torch.cat([chosen[..., :2] + around, height[..., None]], -1)
+    return torch.cat([chosen[..., :2] + around, height[..., None]], -1) + noise * torch.randn(
+        4, n, 3, generator=g
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,7 @@ def test_symmetry_of_a_category_is_found(places, turns, planes):
     points = _posts(*places)
     assert metrics.symmetry_turns(points) == turns
     assert tuple(sorted(metrics.symmetry_planes(points))) == planes
+    assert metrics.symmetry_turns(_posts(*places, noise=0.05)) == turns  # then points fill a volume
     standing = points.roll(1, -1)  # another axis is the vertical one
     assert metrics.symmetry_turns(standing, 0) == turns
 
