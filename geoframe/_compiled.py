@@ -38,3 +38,9 @@ def share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
     with ThreadPoolExecutor(n) as pool:
         for done in [pool.submit(run, *job) for job in jobs]:
             done.result()
+
+
+def share_rows(run: Callable[[int, int], None], n: int) -> None:
+    """As `share`, of ``run(first, last)`` for parts of the rows 0 to n of a batch."""
+    size = max(1, min(8, n // torch.get_num_threads()))
+    share(run, [(i, min(i + size, n)) for i in range(0, n, size)])

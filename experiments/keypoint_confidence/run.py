@@ -21,8 +21,10 @@ from torch import Tensor
 from geoframe._files import atomic_path, to_json
 from geoframe.data import CloudSet, load_clouds
 from geoframe.data.corruptions import corrupted, corruptions
+from geoframe.metrics.clouds import INCLUSIVITY_REACH
 from geoframe.models.category_keypoints import Predictor, load, train
 from geoframe.placing.confidence import MOVED
+from geoframe.surface.clouds import nearest_distances
 from geoframe.viz.clouds import draw_clouds
 from geoframe.viz.surfaces import save_picture
 from geoframe.zoo.rigid import CATEGORIES
@@ -86,7 +88,10 @@ def measure(
     `moved` is the distance of the keypoints from where they are found on the clean clouds, at scale 2: mean and median
     over the clouds, and the shares that moved by more than 0.1 (`far`), that are flagged, and that are flagged among
     those that moved far. `far_unflagged` is the share of all clouds that fail silently. `uncertainty_holds` is the
-    share of the keypoints that are nearer than their uncertainty says.
+    share of the keypoints that are nearer than their uncertainty says. The trade-off is that of the clean clouds
+    against all that moved far: the area under its curve, and of the latter the share that is flagged by a limit that
+    flags 2, 5, 7 or 10 % of the former. Of the clean clouds `near` is the share whose keypoints are all near the
+    points, as inclusivity counts, and `flagged_of_near` the share of these that is flagged all the same.
     """
     truth = predictor.predict(clouds.points.double())
     rows, pictures = {}, {}
@@ -98,7 +103,7 @@ def measure(
         seconds = time.process_time() - began
         off = (motion.inverse()(found.keypoints) - truth.keypoints).norm(dim=-1)
         flagged, far = found.score < predictor.limit, off.mean(1) > MOVED
-        every.append(torch.stack([flagged, far], 1))
+        every.append(torch.stack([flagged.double(), far.double(), found.score.double()], 1))
         rows[kind] = {
             "moved": float(off.mean()),
             "moved_median": float(off.mean(1).median()),
@@ -110,7 +115,16 @@ def measure(
             "cpu_ms_a_cloud": 1000 * seconds / len(worse),
         }
         pictures[kind] = (worse[0], found.keypoints[0])
-    flagged, far = torch.cat(every).unbind(1)
+    off = nearest_distances(truth.keypoints.float(), clouds.points).amax(1)
+    near, doubted = off <= INCLUSIVITY_REACH, truth.score < predictor.limit
+    rows["clean"] |= {"near": _share(near), "flagged_of_near": _share(doubted[near])}
+    flagged, far, score = torch.cat(every).unbind(1)
+    flagged, far, clean = flagged.bool(), far.bool(), every[0][:, 2]
+    bad = score[far]
+    rows["trade-off"] = {"area": float((bad[:, None] < clean).double().mean())}
+    for percent in (2, 5, 7, 10):
+        limit = clean.quantile(percent / 100, interpolation="higher")
+        rows["trade-off"][f"caught_at_{percent}_percent"] = _share(bad < limit)
     rows["all of these"] = {
         "far": _share(far),
         "flagged": _share(flagged),
@@ -137,6 +151,8 @@ def markdown(rows: dict[str, dict[str, float]]) -> str:
     }
     lines = ["| kind | " + " | ".join(names.values()) + " |", "|---" * (len(names) + 1) + "|"]
     for kind, row in rows.items():
+        if kind == "trade-off":
+            continue
         cells = [
             ""
             if name not in row or row[name] != row[name]
@@ -146,7 +162,8 @@ def markdown(rows: dict[str, dict[str, float]]) -> str:
             for name in names
         ]
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    told = [f"{name} {x:.3f}" for name, x in rows.get("trade-off", {}).items()]
+    return "\n".join([*lines, "", "trade-off: " + ", ".join(told)]) + "\n"
 
 
 if __name__ == "__main__":

@@ -96,6 +96,8 @@ def train(
             accelerator=accelerator,
             progress=progress,
         )
+    if told := _calibration(predictor):
+        print(told)
     print(
         f"{predictor.n_keypoints} keypoints of {category}; wrote model.safetensors, model.json and log.csv to {out}"
     )
@@ -158,7 +160,11 @@ def predict(
     scores = found.score.tolist()
     colors = torch.as_tensor(keypoint_colors(predictor.n_keypoints))
     shown = [x.numpy() for x in some.points[:show]], [k.numpy() for k in keypoints[:show]]
-    titles = [_title(name, score, name in warnings) for name, score in zip(names, scores, strict=True)][:show]
+    drawn = [
+        _standing(x, found.rotation[:show], predictor.up, some.up)
+        for x in (some.points[:show], keypoints[:show])
+    ]
+    titles = [_title(*x, predictor.limit) for x in zip(names, scores, strict=True)][:show]
     with staged_folder(out) as folder:
         told = {"model": model, "category": predictor.category, "limit": predictor.limit}
         tables = {"keypoints": keypoints, "scores": found.score, "uncertainties": found.uncertainty}
@@ -166,7 +172,7 @@ def predict(
         save_json(told | {"warnings": warnings, "failed": bad}, folder / "keypoints.json")
         for name, k in zip(names, keypoints, strict=True):
             save(PointCloud(k.double(), colors=colors), folder / f"{name}.keypoints.ply")
-        save_picture(draw_clouds(*shown, up=some.up, titles=titles), folder / "keypoints.png")
+        save_picture(draw_clouds(*drawn, up=some.up, titles=titles), folder / "keypoints.png")
         title = f"{predictor.n_keypoints} keypoints of {predictor.category or 'the category'}"
         write_clouds_page(folder / "keypoints.html", *shown, names=titles, up=some.up, title=title)
     print(
@@ -176,11 +182,42 @@ def predict(
         raise PartFailed(f"{len(bad)} of {len(names) + len(bad)} clouds were left out, see above")
 
 
-def _title(name: str, score: float, doubtful: bool) -> str:
+def _standing(points: Tensor, rotation: Tensor, own: int, up: int) -> list[Any]:
+    """Arrays of points (n, N, 3), those of objects that stand along another axis than `up` on their feet.
+
+    Args:
+        points: of clouds, or keypoints.
+        rotation: (n, 3, 3) from the canonical frame, whose vertical axis is `own`, to the clouds.
+        own: see `rotation`.
+        up: the vertical axis of the picture.
+    """
+    import torch
+
+    from geoframe.placing.look_again import sides_of_box
+
+    sides = torch.stack([torch.eye(3, dtype=torch.float64), *sides_of_box(up)])
+    which = (sides[:, up] @ rotation[..., own].double().mT).argmax(0)
+    return [x.numpy() for x in (points.double() @ sides[which].mT).to(points)]
+
+
+def _title(name: str, score: float, limit: float) -> str:
     """A cloud's name with its score, if it has one."""
     if score != score:
         return name
-    return f"{name}: score {score:.2f}{', doubtful' if doubtful else ''}"
+    return f"{name}: score {score:.2f}{', doubtful' if score < limit else ''}"
+
+
+def _calibration(predictor: Predictor) -> str:
+    """What a calibrated model says of itself; empty of another one."""
+    made = predictor.about.get("calibration")
+    if made is None:
+        return ""
+    clean, moved = made["flagged"]["clean"], made["flagged"]["moved"]
+    told = f"the score, calibrated on {made['clouds']} clouds, doubts {100 * clean:.0f} % of the clean ones"
+    if moved == moved:  # some did
+        told += f" and {100 * moved:.0f} % of those whose keypoints corruptions had moved"
+    alike = {2: "half a turn", 4: "a quarter of a turn", 36: "any turn"}.get(made.get("turns"))
+    return told + (f"; {alike} about the vertical is taken to make no difference" if alike else "")
 
 
 def evaluate(

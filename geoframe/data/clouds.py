@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_tensor, check_finite, check_int, check_shape
-from geoframe.surface.clouds import Points, as_clouds, as_points
+from geoframe.surface.clouds import Points, as_clouds, as_points, box
 from geoframe.surface.mesh import Mesh
 from geoframe.transforms import rotation_about_axis
 
@@ -133,7 +133,7 @@ def normalise(points: Points) -> tuple[Tensor, Tensor, Tensor]:
     """
     points = as_points(points, "... N 3", "points")
     check_finite(points, "points")
-    low, high = points.amin(-2), points.amax(-2)
+    low, high = box(points)
     centre, half = (low + high) / 2, (high - low).amax(-1) / 2
     if not bool((half > 0).all()):
         raise ValueError("points: expected clouds of positive size, found one whose points are all the same")

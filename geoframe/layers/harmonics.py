@@ -105,12 +105,13 @@ class HarmonicPose(nn.Module):
 
     def _binned(self, points: Tensor) -> Tensor:
         """The same of clouds on the CPU, in single precision."""
+        from geoframe._compiled import share_rows
         from geoframe.layers._harmonics import ring_histograms
 
         bins = torch.empty(len(points), _BINS, _RADII * _HEIGHTS)
         radii, heights = torch.linspace(0.05, _LARGEST_RADIUS, _RADII), torch.linspace(-1, 1, _HEIGHTS)
-        arrays = (x.detach().contiguous().numpy() for x in (radii, heights))
-        ring_histograms(points.detach().contiguous().numpy(), self.up, *arrays, _WIDTH, bins.numpy())
+        clouds, out, *rings = (x.detach().contiguous().numpy() for x in (points, bins, radii, heights))
+        share_rows(lambda a, b: ring_histograms(clouds[a:b], self.up, *rings, _WIDTH, out[a:b]), len(clouds))
         sums = bins.mT @ _turns_of_bins()
         return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
 
@@ -159,9 +160,11 @@ class HarmonicPose(nn.Module):
             symmetry counts half, is higher than at any angle of 25 degrees and more.
         """
         fit, mirror = self._series(self.describe(points))
-        degrees = torch.arange(_RIVAL, 361 - _RIVAL, dtype=points.dtype, device=points.device)
-        angles = torch.cat([degrees.new_zeros(1), degrees]).deg2rad()
-        fits, mirrors = _evaluate(fit, angles), _evaluate(mirror, 2 * angles)
+        n, last = 361 - 2 * _RIVAL, math.radians(360 - _RIVAL)
+        fits, mirrors = (
+            torch.cat([x.real.sum(1, keepdim=True), _on_grid(x, k, math.radians(_RIVAL), last, n)], 1)
+            for x, k in ((fit, 1), (mirror, 2))
+        )
         score = fits + _SYMMETRY * mirrors if self.symmetric else fits
         return torch.stack([fits[:, 0], mirrors[:, 0], score[:, 0] - score[:, 1:].amax(1)], 1)
 
@@ -224,21 +227,21 @@ class HarmonicPose(nn.Module):
     def _search(self, fit: Tensor, mirror: Tensor | None, limit: float) -> Tensor:
         """(B,) angle of the highest score on a grid of about one degree, from -limit to limit."""
         n = math.ceil(math.degrees(2 * limit))
-        grid = torch.linspace(-limit, limit, n + 1, dtype=fit.real.dtype, device=fit.device)
-        score = _evaluate(fit, grid)
+        score = _on_grid(fit, 1, -limit, limit, n + 1)
         if self.symmetric and mirror is not None:
-            score = score + _SYMMETRY * _evaluate(mirror, 2 * grid)
-        return grid[score.argmax(1)]
+            score = score + _SYMMETRY * _on_grid(mirror, 2, -limit, limit, n + 1)
+        return score.argmax(1).to(fit.real) * (2 * limit / n) - limit
 
     def _newton(self, fit: Tensor, mirror: Tensor, angle: Tensor) -> Tensor:
         """(B,) score' / score'' at angle (B,), kept below one degree; the denominator is a constant."""
         slope = bend = torch.zeros_like(angle)
         scores = [(fit, 1, 1.0)] + ([(mirror, 2, _SYMMETRY)] if self.symmetric else [])
         for series, k, weight in scores:
-            order = k * torch.arange(1, _ORDERS + 1, device=angle.device)
-            term = series * torch.polar(torch.ones_like(angle)[:, None], angle[:, None] * order)
-            slope = slope - weight * (term.imag * order).sum(1)
-            bend = bend - weight * (term.real.detach() * order.square()).sum(1)
+            order = torch.arange(k, k * _ORDERS + 1, k, device=angle.device, dtype=angle.dtype)
+            phase = angle[:, None] * order
+            real, imag, cos, sin = series.real, series.imag, phase.cos(), phase.sin()
+            slope = slope - weight * ((real * sin + imag * cos) @ order)
+            bend = bend - weight * ((real * cos - imag * sin).detach() @ order.square())
         step = torch.where(bend < 0, slope / bend.clamp(max=-1e-6), torch.zeros_like(slope))
         return step.clamp(-math.radians(1), math.radians(1))
 
@@ -273,7 +276,12 @@ def _powers(e: Tensor, n: int) -> Tensor:
 
 def _order_weights(F: Tensor) -> Tensor:
     """(M,) weights a_m of the orders 1..M."""
-    order = torch.arange(1, F.shape[-1] + 1, device=F.device, dtype=F.real.dtype)
+    return _weights(F.shape[-1], F.real.dtype, F.device)
+
+
+@cache
+def _weights(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    order = torch.arange(1, n + 1, device=device, dtype=dtype)
     return torch.exp(-0.5 * (_SMOOTH * order).square())
 
 
@@ -291,12 +299,24 @@ def _mirror_series(F: Tensor, plane: Tensor) -> Tensor:
 
 
 def _evaluate(series: Tensor, angles: Tensor) -> Tensor:
-    """(B, G) sums ``Re sum_m c_m exp(i m a)`` of series (B, M) at angles (G,) or (B, 1)."""
+    """(B, 1) sums ``Re sum_m c_m exp(i m a)`` of series (B, M) at angles (B, 1)."""
     order = torch.arange(1, series.shape[-1] + 1, device=series.device)
     phase = angles[..., None] * order
-    if angles.ndim == 1:
-        return series.real @ phase.cos().mT - series.imag @ phase.sin().mT
     return (series.real[:, None] * phase.cos() - series.imag[:, None] * phase.sin()).sum(-1)
+
+
+def _on_grid(series: Tensor, k: int, low: float, high: float, n: int) -> Tensor:
+    """(B, n) the same sums at k times each of n angles from `low` to `high`."""
+    cos, sin = (x.to(series.device, series.real.dtype) for x in _waves(k, low, high, n))
+    return series.real @ cos - series.imag @ sin
+
+
+@cache
+def _waves(k: int, low: float, high: float, n: int) -> tuple[Tensor, Tensor]:
+    """(M, n) cosines and sines of k, 2 k, ..., M k times n angles from `low` to `high`."""
+    order = torch.arange(1, _ORDERS + 1, dtype=torch.float64)[:, None]
+    phase = k * order * torch.linspace(low, high, n, dtype=torch.float64)
+    return phase.cos(), phase.sin()
 
 
 def _plane_of(aligned: Tensor, share: Tensor) -> Tensor:
@@ -307,7 +327,8 @@ def _plane_of(aligned: Tensor, share: Tensor) -> Tensor:
     """
     G = 720
     grid = torch.arange(G, dtype=share.dtype, device=share.device) * (math.pi / G)
-    score = _evaluate((aligned.square().sum(1) * _order_weights(aligned)).mean(0, keepdim=True), 2 * grid)[0]
+    mean = (aligned.square().sum(1) * _order_weights(aligned)).mean(0, keepdim=True)
+    score = _on_grid(mean, 2, 0.0, math.pi * (1 - 1 / G), G)[0]
     peak = (
         (score >= score.roll(1))
         & (score >= score.roll(-1))

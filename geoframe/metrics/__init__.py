@@ -17,6 +17,7 @@ from geoframe.metrics.clouds import semantic_consistency as semantic_consistency
 from geoframe.metrics.clouds import surface_distance as surface_distance
 from geoframe.metrics.clouds import symmetry_error as symmetry_error
 from geoframe.metrics.clouds import symmetry_planes as symmetry_planes
+from geoframe.metrics.clouds import symmetry_turns as symmetry_turns
 from geoframe.metrics.embeddings import average_precision as average_precision
 from geoframe.metrics.embeddings import geodesic_errors as geodesic_errors
 from geoframe.metrics.embeddings import gps as gps

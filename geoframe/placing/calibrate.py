@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,8 +14,9 @@ from geoframe.data import CloudSet, normalise
 from geoframe.data.corruptions import corrupted
 from geoframe.layers import symmetry_frame
 from geoframe.placing.confidence import MOVED, Confidence, Occupancy, evidence, keypoint_gaps
-from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
-from geoframe.placing.placement import Placement, train_placement
+from geoframe.placing.locate import INFERENCE_BATCH, Located, locate, settle
+from geoframe.placing.placement import N_SEEN, Placement, train_placement
+from geoframe.transforms import rotation_about_axis
 
 _EVERY = 8  # so many-th cloud is set aside
 _FEWEST = 8  # of them: fewer say nothing about a few percent
@@ -87,16 +89,16 @@ def calibrate(
     fold = torch.cat([chosen % _FOLDS, torch.full((len(aside),), _FOLDS)])  # those set aside are in none
     occupancies = [_occupancy_without(whole, part) for part in range(_FOLDS)] + [confidence.occupancy]
     points = torch.cat([learned.points[chosen], aside.points])
-    planes = len(metrics.symmetry_planes(other))
+    turns = metrics.symmetry_turns(other)
     plan = _plan(len(points), seed)
     told, gaps, moved, clean = [], [], [], []
     truth: Tensor | None = None
     for kind, rows in plan:
         worse, motion = corrupted(points[rows], kind, up=aside.up, seed=seed)
         located = locate(model, placement, worse)
-        keypoints, e, g = _seen(model, placement, occupancies, fold[rows], group, located.points)
+        keypoints, e, g = _seen(model, occupancies, fold[rows], group, located)
         back = motion.inverse().after(located.motion)
-        ways = torch.stack([back(k.double()) for k in _alike(keypoints, model.up, planes)])
+        ways = torch.stack([back(k.double()) for k in _alike(keypoints, model.up, turns)])
         truth = ways[0] if truth is None else truth  # of all clouds, as they are clean in the first run
         off = (ways - truth[rows]).norm(dim=-1).float()
         told.append(e)
@@ -113,7 +115,7 @@ def calibrate(
         "others": float(flagged[~bad & ~tables[3]].double().mean()),
     }
     about = {"clouds": len(points), "kinds": len(_KINDS), "flagged": shares}
-    about["planes"] = planes
+    about |= {"planes": len(metrics.symmetry_planes(other)), "turns": turns}
     return Calibrated(placement, confidence, about)
 
 
@@ -136,13 +138,10 @@ def _occupancy_without(whole: Tensor, part: int) -> Occupancy:
     return made
 
 
-def _alike(keypoints: Tensor, up: int, planes: int) -> tuple[Tensor, ...]:
-    """Keypoints (B, K, 3) in the canonical frame, and those half a turn off where two planes make that the same."""
-    if planes < 2:
-        return (keypoints,)
-    half = -torch.ones(3)
-    half[up] = 1
-    return keypoints, keypoints * half.to(keypoints)
+def _alike(keypoints: Tensor, up: int, turns: int) -> tuple[Tensor, ...]:
+    """Keypoints (B, K, 3) in the canonical frame after each of the turns that leave the category alike."""
+    angles = torch.arange(turns, dtype=torch.float64) * (2 * math.pi / turns)
+    return tuple(keypoints @ R.to(keypoints).mT for R in rotation_about_axis(angles, up))
 
 
 def _upright(model: Any, points: Tensor) -> Tensor:
@@ -152,29 +151,24 @@ def _upright(model: Any, points: Tensor) -> Tensor:
 
 
 def _seen(
-    model: Any,
-    placement: Placement,
-    occupancies: list[Occupancy],
-    fold: Tensor,
-    group: Tensor,
-    points: Tensor,
+    model: Any, occupancies: list[Occupancy], fold: Tensor, group: Tensor, located: Located
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Final keypoints of clouds in the canonical frame, the evidence against them, and their gaps.
+    """Final keypoints of located clouds in the canonical frame, the evidence against them, and their gaps.
 
     Args:
         model: as of `calibrate`.
-        placement: of the same category.
         occupancies: where the points of the category lie.
         fold: (B,) int64, by which of these each cloud is judged.
         group: (K,) as of `calibrate`.
-        points: (B, N, 3) clouds in the canonical frame.
+        located: what `locate` says of them.
     """
     keypoints, told, gaps = [], [], []
-    for p, f in zip(points.split(INFERENCE_BATCH), fold.split(INFERENCE_BATCH), strict=True):
-        found = model(p, torch.eye(3).expand(len(p), 3, 3))
+    parts = (x.split(INFERENCE_BATCH) for x in (located.points, located.left, fold))
+    for p, left, f in zip(*parts, strict=True):
+        found = model(p, torch.eye(3).expand(len(p), 3, 3), node_points=N_SEEN)
         found = found._replace(keypoints=metrics.merged(found.keypoints, group))
         keypoints.append(found.keypoints)
-        told.append(evidence(model, placement, partial(_judged, occupancies, f), p, found))
+        told.append(evidence(model, partial(_judged, occupancies, f), p, found, left))
         gaps.append(keypoint_gaps(found.keypoints, found.nodes, p))
     return torch.cat(keypoints), torch.cat(told), torch.cat(gaps)
 

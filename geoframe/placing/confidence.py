@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from geoframe.layers import symmetry_frame
 from geoframe.layers.logistic import fit_logistic
-from geoframe.placing.placement import N_SEEN, Placement
+from geoframe.placing.placement import N_SEEN
 from geoframe.surface.clouds import nearest_distances
 
 MOVED = 0.1  # at scale 2: keypoints that moved farther, on average, are not to be trusted
@@ -94,7 +94,7 @@ class Occupancy(nn.Module):
 
 @torch.no_grad()
 def evidence(
-    model: Any, placement: Placement, occupancy: Callable[[Tensor], Tensor], points: Tensor, found: Any
+    model: Any, occupancy: Callable[[Tensor], Tensor], points: Tensor, found: Any, left: Tensor
 ) -> Tensor:
     """What speaks against the keypoints of clouds; higher is worse, but for the sixth and seventh number.
 
@@ -103,10 +103,10 @@ def evidence(
 
     Args:
         model: a trained network.
-        placement: of the same category.
         occupancy: what an `Occupancy` of the same category gives.
         points: (B, N, 3) in the canonical frame, boxes at scale 2.
         found: what the network says of them.
+        left: (B, 2) tilt and walls that are still found, see `geoframe.placing.locate.Located`.
 
     Returns:
         (B, 16): logarithms of distances (keypoints to nodes, mean and largest; nodes to keypoints; keypoints to points,
@@ -121,7 +121,6 @@ def evidence(
     from_node = nearest_distances(N, K)
     from_point = nearest_distances(some, torch.cat([K, N], 1))
     local = some @ symmetry_frame(model.basis).mT
-    place = placement(local)
     fits = model.pose.fit_upright(some)
     off = occupancy(local)
     mirrored = nearest_distances(local, local * local.new_tensor([-1.0, 1.0, 1.0]))
@@ -136,8 +135,8 @@ def evidence(
     )
     apart = mirrored.mean(1), mirrored.kthvalue(math.ceil(0.95 * mirrored.shape[1]), 1).values
     logs = torch.stack([*distances, *off.unbind(1), *apart], 1).clamp(min=1e-4).log()
-    rest = (1 - fits[:, 0], 1 - fits[:, 1], -fits[:, 2], place.tilt.norm(dim=-1), place.walls.abs().amax(-1))
-    return torch.cat([logs, torch.stack(rest, 1)], 1)
+    rest = torch.stack([1 - fits[:, 0], 1 - fits[:, 1], -fits[:, 2]], 1)
+    return torch.cat([logs, rest, left.to(logs)], 1)
 
 
 N_EVIDENCE = 16

@@ -13,12 +13,12 @@ from torch import Tensor
 from geoframe.data import normalise
 from geoframe.layers import KeypointBasis, symmetry_frame
 from geoframe.placing.placement import N_SEEN, Placement
-from geoframe.surface.clouds import box, gather_rows
+from geoframe.surface.clouds import box, gather_rows, thinned
 from geoframe.surface.outliers import even_index, floor_points, isolated_points
 from geoframe.transforms import Similarity, rotation_angle, rotvec_to_rotation
 
 INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
-_SETTLED = 2e-3  # change of centre, size and rotation (radians) in a round that is none
+_SETTLED = 2e-3  # change of the box in a round that is none: the same box has the same rotation
 _MOST_ROUNDS = 15
 _QUICK_ROUNDS = 3
 _POSE_POINTS = 1024  # that the rotation is found from: with half as many it changes twice as much by outliers
@@ -50,6 +50,8 @@ class Located(NamedTuple):
         dropped: (B, N) bool, points that are taken for outliers or for a floor, and are replaced by others.
         tilt: (B,) degrees by which the object leans.
         grown: (B,) the largest distance from a wall of the object to that of the points, at scale 2.
+        left: (B, 2) tilt (radians) and largest distance of a wall (at scale 2) that are still found of `points`; 0
+            where there is no placement.
     """
 
     points: Tensor
@@ -57,6 +59,7 @@ class Located(NamedTuple):
     dropped: Tensor
     tilt: Tensor
     grown: Tensor
+    left: Tensor
 
 
 @torch.no_grad()
@@ -90,7 +93,7 @@ def settle(
     frame = symmetry_frame(model.basis)
     rotation = torch.eye(3).to(frame).repeat(len(clouds), 1, 1)
     moving = torch.arange(len(clouds), device=clouds.device)
-    for i in range(rounds):
+    for _ in range(rounds):
         new = turned(model, points[moving], any_turn=any_turn)
         axes = (new @ frame.mT).to(clouds)
         low, high = box(clouds[moving] @ axes)
@@ -102,10 +105,9 @@ def settle(
         change = torch.maximum(
             (middle - centre[moving]).norm(dim=-1) / size, (size / half[moving]).log().abs()
         )
-        still = (change < _SETTLED) & (rotation_angle(new, rotation[moving]).to(change) < _SETTLED)
         rotation[moving], centre[moving], half[moving] = new, middle, size
         points[moving] = (clouds[moving] - middle[:, None]) / size[:, None, None]
-        moving = moving[~still] if i else moving
+        moving = moving[change >= _SETTLED]
         if not len(moving):
             break
     return points, centre, half, rotation
@@ -116,12 +118,6 @@ def turned(model: Network, points: Tensor, *, any_turn: bool) -> Tensor:
     some = thinned(points, _POSE_POINTS).to(model.basis.basis)
     more = {"any_turn": any_turn} if finds_pose(model) else {}
     return torch.cat([model.rotation(p, **more) for p in some.split(INFERENCE_BATCH)])
-
-
-def thinned(points: Tensor, n: int) -> Tensor:
-    """(B, n, 3) every so many-th point of clouds (B, N, 3); all where there are fewer."""
-    N = points.shape[1]
-    return points if n >= N else points[:, torch.linspace(0, N - 1, n).long()]
 
 
 @torch.no_grad()
@@ -149,56 +145,86 @@ def locate(
     origin = clouds.median(1).values
     spread = (clouds - origin[:, None]).abs().amax(-1).median(1).values
     spread = torch.where(spread > 0, spread, (clouds - origin[:, None]).abs().amax((1, 2)))
-    x = ((clouds - origin[:, None]) / spread.clamp(min=1e-300)[:, None, None]).float()
+    x = ((clouds - origin[:, None]) / spread.clamp(min=1e-300)[:, None, None]).float()  # the median is 0
     dropped = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     if clean:
         dropped, spacing = isolated_points(x)
-        floor = floor_points(torch.where(dropped[..., None], x.median(1, keepdim=True).values, x), model.up)
+        floor = floor_points(x.masked_fill(dropped[..., None], 0), model.up)
         dropped = dropped | floor
         x = gather_rows(x, even_index(spacing, ~dropped))
-    points, centre, half, rotation = settle(model, x, any_turn=any_turn, rounds=rounds)
+    settled = settle(model, x, any_turn=any_turn, rounds=rounds)
     B = len(x)
-    lean = torch.eye(3).repeat(B, 1, 1).to(x)  # from the upright object to the cloud
-    walls = torch.zeros(B, 6).to(x)
+    lean, walls, left = torch.eye(3).repeat(B, 1, 1).to(x), torch.zeros(B, 6).to(x), torch.zeros(B, 2).to(x)
     if placement is not None and finds_pose(model):
-        frame = symmetry_frame(model.basis)
-        rows = torch.arange(B, device=x.device)
-        kinds = torch.ones(
-            B, 2, dtype=torch.bool, device=x.device
-        )  # whether there is something to do about either
-        for i in range(placements):
-            axes = (rotation[rows] @ frame.mT).to(x)
-            local = normalise(thinned(x[rows], N_SEEN) @ lean[rows] @ axes)[0].to(frame)
-            parts = [placement(p) for p in local.split(INFERENCE_BATCH)]
-            tilt, beyond = (torch.cat(p).to(x) for p in zip(*parts, strict=True))
-            if i == 0:
-                leans, ends = (
-                    tilt.norm(dim=-1) > placement.least_tilt,
-                    beyond.abs().amax(-1) > placement.least_wall,
-                )
-                kinds = torch.stack([leans, ends], 1)
-                some = kinds.any(1)
-                rows, kinds, axes, tilt, beyond = (
-                    rows[some],
-                    kinds[some],
-                    axes[some],
-                    tilt[some],
-                    beyond[some],
-                )
-                if not len(rows):
-                    break
-            step = axes @ rotvec_to_rotation(tilt * kinds[:, :1]) @ axes.mT
-            lean[rows] = lean[rows] @ step
-            walls[rows] = beyond * kinds[:, 1:]
-            there = x[rows] @ lean[rows]
-            again = settle(model, there, any_turn=any_turn, walls=walls[rows], rounds=rounds)
-            points[rows], centre[rows], half[rows], rotation[rows] = again
+        lean, walls, left = _placed(model, placement, x, settled, any_turn, rounds, placements)
+    points, centre, half, rotation = settled
     canonical = finds_pose(model)
     whole = lean @ rotation.to(x) if canonical else lean
     points = points @ rotation.to(points) if canonical else points
     scale = half.double() * spread
     middle = (lean.double() @ centre.double()[..., None])[..., 0] * spread[:, None] + origin
     tilt_degrees = rotation_angle(lean).rad2deg()
-    return Located(
-        points, Similarity(whole.double(), middle, scale), dropped, tilt_degrees, walls.abs().amax(-1)
-    )
+    motion = Similarity(whole.double(), middle, scale)
+    return Located(points, motion, dropped, tilt_degrees, walls.abs().amax(-1), left)
+
+
+def _placed(
+    model: Network,
+    placement: Placement,
+    x: Tensor,
+    settled: tuple[Tensor, Tensor, Tensor, Tensor],
+    any_turn: bool,
+    rounds: int,
+    times: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tilt and walls of clouds, where there is something to find; what `settle` said of those is overwritten.
+
+    Args:
+        model: as of `locate`.
+        placement: likewise.
+        x: (B, N, 3) clouds.
+        settled: what `settle` says of them.
+        any_turn: as of `locate`.
+        rounds: as of `settle`.
+        times: how often it is looked for.
+
+    Returns:
+        lean: (B, 3, 3) rotations from the upright objects to the clouds.
+        walls: (B, 6), see `settle`.
+        left: (B, 2), see `Located`.
+    """
+    frame, B = symmetry_frame(model.basis), len(x)
+    rotation = settled[3]
+    lean, walls = torch.eye(3).repeat(B, 1, 1).to(x), torch.zeros(B, 6).to(x)
+
+    def look(points: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [placement(p) for p in points.to(frame).split(INFERENCE_BATCH)]
+        tilt, beyond = (torch.cat(p).to(x) for p in zip(*parts, strict=True))
+        return tilt, beyond
+
+    rows = torch.arange(B, device=x.device)
+    for i in range(times):
+        axes = (rotation[rows] @ frame.mT).to(x)
+        tilt, beyond = look(normalise(thinned(x[rows], N_SEEN) @ (lean[rows] @ axes))[0])
+        if i == 0:
+            left = _sizes(tilt, beyond)
+            kinds = left > torch.stack([placement.least_tilt, placement.least_wall]).to(left)
+            rows = kinds.any(1).nonzero()[:, 0]
+            if not len(rows):
+                return lean, walls, left
+            axes, tilt, beyond, kinds = axes[rows], tilt[rows], beyond[rows], kinds[rows]
+        step = axes @ rotvec_to_rotation(tilt * kinds[:, :1]) @ axes.mT
+        lean[rows] = lean[rows] @ step
+        walls[rows] = beyond * kinds[:, 1:]
+        there = x[rows] @ lean[rows]
+        again = settle(model, there, any_turn=any_turn, walls=walls[rows], rounds=rounds)
+        for old, new in zip(settled, again, strict=True):
+            old[rows] = new
+    axes = (rotation[rows] @ frame.mT).to(x)
+    left[rows] = _sizes(*look(thinned(settled[0][rows], N_SEEN) @ axes))
+    return lean, walls, left
+
+
+def _sizes(tilt: Tensor, walls: Tensor) -> Tensor:
+    """(B, 2) angles of rotation vectors (B, 3), and the largest of distances (B, 6)."""
+    return torch.stack([tilt.norm(dim=-1), walls.abs().amax(-1)], 1)

@@ -13,7 +13,7 @@ from geoframe.placing.locate import Located
 from geoframe.transforms import Similarity, rotation_about_axis
 
 WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
-_SURE_SIDE = 0.85  # least score on another side: of six tries one may look right by chance
+_SURE = 0.85  # least score in another turn or on another side: of several tries one may look right by chance
 _AT_ONCE = 64  # clouds that are looked at in all frames together, which takes less time than one frame after the other
 _LEAD = 3.0  # of its log-odds over those of the side that was given, which is the right one most of the time
 
@@ -42,7 +42,7 @@ class LookAgain(NamedTuple):
     limit: float
 
     def other_turns(self, clouds: Tensor, seen: Seen) -> Seen:
-        """What is found of doubtful clouds (B, N, 3) a quarter or half a turn off, where that is surer."""
+        """What is found of doubtful clouds (B, N, 3) a quarter or half a turn off, where that is sure."""
         rows = (seen.score < self.limit).nonzero()[:, 0]
         if not len(rows):
             return seen
@@ -50,7 +50,8 @@ class LookAgain(NamedTuple):
         angle = torch.atan2(R[:, b, a] - R[:, a, b], R[:, a, a] + R[:, b, b])
         quarters = torch.arange(1, 4, device=angle.device)[:, None] * (math.pi / 2)
         turns = rotation_about_axis(angle + quarters, self.up)
-        return self._try(clouds, seen, rows, turns, seen.score[rows].clamp(min=self.limit), any_turn=False)[0]
+        least = seen.score[rows].clamp(min=max(_SURE, self.limit))
+        return self._try(clouds, seen, rows, turns, least, any_turn=False)[0]
 
     def other_sides(self, clouds: Tensor, seen: Seen) -> tuple[Seen, Tensor]:
         """What is found of doubtful clouds (B, N, 3) on each of the five other sides, where it is sure.
@@ -61,11 +62,9 @@ class LookAgain(NamedTuple):
         taken = torch.eye(3, dtype=torch.float64).repeat(len(clouds), 1, 1)
         if not len(rows):
             return seen, taken
-        sides = torch.stack(_other_sides(self.up))
+        sides = torch.stack(sides_of_box(self.up))
         turns = sides.mT[:, None].expand(-1, len(rows), 3, 3).to(clouds.device)
-        least = (
-            (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid().clamp(min=max(_SURE_SIDE, self.limit))
-        )
+        least = (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid().clamp(min=max(_SURE, self.limit))
         seen, which = self._try(clouds, seen, rows, turns, least, any_turn=True)
         found = (which >= 0).cpu()
         taken[rows.cpu()[found]] = sides[which.cpu()[found]]
@@ -109,8 +108,8 @@ def on_side(clouds: Tensor, side: Tensor) -> Tensor:
     return clouds.double() @ side.mT.to(clouds.device)
 
 
-def _other_sides(up: int) -> list[Tensor]:
-    """The rotations (3, 3) that bring another side of a box to stand down."""
+def sides_of_box(up: int) -> list[Tensor]:
+    """The rotations (3, 3), float64, that make each of the five other sides of a box the one that it stands on."""
     e = torch.eye(3, dtype=torch.float64)
     a, b, c = e[(up + 1) % 3], e[(up + 2) % 3], e[up]
     made = []

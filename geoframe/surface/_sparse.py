@@ -8,16 +8,58 @@ import numpy as np
 
 from geoframe._compiled import compiled_sums
 
-_CELLS = 12  # a side of the grid
+_CELLS = 10  # a side of the grid
 
 
 @compiled_sums
 def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> None:
     """Mean distances (N,) from points (N, 3) to their k nearest of points[seen], and the means of these over the k.
 
-    A point is no neighbour of itself. The points of `seen` lie in the cells of a grid about their middle, and cells are
-    looked at in shells around a point's own until nothing nearer can come; what is outside counts in the outer cells.
+    A point is no neighbour of itself. Points lie in the cells of a grid about the middle of those of `seen`; what is
+    outside counts in the outer cells. The cells around a cell are gathered once for all points in it, which is enough
+    for most of them; for the others shells of cells follow until nothing nearer can come.
     """
+    N, M, G = len(points), len(seen), _CELLS
+    cell, inset, side = _cells(points, seen)
+    start, member = _sorted(cell, seen)
+    first, order = _sorted(cell, np.arange(N))
+    table = np.empty((M, 3), points.dtype)
+    for m in range(M):
+        table[m] = points[member[m]]
+    near, which = np.empty(k, points.dtype), np.empty((N, k), np.int64)
+    some, few = np.empty((4, M), points.dtype), np.empty((4, M), points.dtype)
+    here, there = np.empty(M, np.int64), np.empty(M, np.int64)
+    for j in range(G**3):
+        if first[j] == first[j + 1]:
+            continue
+        n = _gather(
+            table, member, start, j, 0, some, here, 0
+        )  # the nearest first: then few take another's place
+        n = _gather(table, member, start, j, 1, some, here, n)
+        for t in range(first[j], first[j + 1]):
+            i = order[t]
+            for s in range(k):
+                near[s], which[i, s] = np.inf, i
+            _take(points[i], i, some, here, n, near, which[i])
+            r = 2
+            while r < G and near[k - 1] > ((r - 1 + inset[i]) * side) ** 2:
+                last = _gather(table, member, start, j, r, few, there, 0)
+                _take(points[i], i, few, there, last, near, which[i])
+                r += 1
+            total = 0.0
+            for s in range(k):
+                total += np.sqrt(near[s])
+            own[i] = total / k
+    for i in range(N):
+        total = 0.0
+        for s in range(k):
+            total += own[which[i, s]]
+        around[i] = total / k
+
+
+@compiled_sums
+def _cells(points: Any, seen: Any) -> Any:
+    """Numbers (N,) of the cells of points, how far (N,) these are from the walls of theirs, in sides, and the side."""
     N, M, G = len(points), len(seen), _CELLS
     middle, rms = np.zeros(3), 0.0
     for m in range(M):
@@ -27,63 +69,69 @@ def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> Non
         for c in range(3):
             rms += (points[seen[m], c] - middle[c]) ** 2 / M
     side = max(5 * np.sqrt(rms / 3) / G, 1e-30)
-    cell, start = np.empty((N, 3), np.int64), np.zeros(G**3 + 1, np.int64)
-    table = np.empty((M, 3), points.dtype)
+    cell, inset = np.zeros(N, np.int64), np.ones(N)
     for i in range(N):
         for c in range(3):
-            cell[i, c] = int(min(max((points[i, c] - middle[c]) / side + G / 2, 0.0), G - 1.0))
-    for m in range(M):
-        a, b, c = cell[seen[m]]
-        start[(a * G + b) * G + c + 1] += 1
-    for j in range(G**3):
+            t = (points[i, c] - middle[c]) / side + G / 2
+            at = int(min(max(t, 0.0), G - 1.0))
+            cell[i] = cell[i] * G + at
+            inset[i] = min(inset[i], max(min(t - at, at + 1 - t), 0.0))
+    return cell, inset, side
+
+
+@compiled_sums
+def _sorted(cell: Any, rows: Any) -> Any:
+    """Where the rows in every cell start, and the rows by their cells."""
+    start = np.zeros(_CELLS**3 + 1, np.int64)
+    for m in range(len(rows)):
+        start[cell[rows[m]] + 1] += 1
+    for j in range(_CELLS**3):
         start[j + 1] += start[j]
-    place, member = start[:-1].copy(), np.empty(M, np.int64)
-    for m in range(M):
-        a, b, c = cell[seen[m]]
-        j = (a * G + b) * G + c
-        member[place[j]] = seen[m]
-        table[place[j]] = points[seen[m]]
+    place, member = start[:-1].copy(), np.empty(len(rows), np.int64)
+    for m in range(len(rows)):
+        j = cell[rows[m]]
+        member[place[j]] = rows[m]
         place[j] += 1
-    near, which = np.empty(k, points.dtype), np.empty((N, k), np.int64)
-    for i in range(N):
-        x, y, z = points[i, 0], points[i, 1], points[i, 2]
-        ca, cb, cc = cell[i, 0], cell[i, 1], cell[i, 2]
-        for n in range(k):
-            near[n], which[i, n] = np.inf, i
-        inset = 1.0  # from the point to the nearest wall of its cell
-        for c in range(3):
-            t = (points[i, c] - middle[c]) / side + G / 2 - cell[i, c]
-            inset = min(inset, max(min(t, 1 - t), 0.0))
-        for r in range(1, G):
-            if near[k - 1] <= ((r - 1 + inset) * side) ** 2:
-                break
-            for a in range(max(ca - r, 0), min(ca + r + 1, G)):
-                for b in range(max(cb - r, 0), min(cb + r + 1, G)):
-                    inner = r > 1 and abs(a - ca) < r and abs(b - cb) < r
-                    j = (a * G + b) * G
-                    for half in range(2 if inner else 1):  # of a column both ends, or all of it at once
-                        low, high = max(cc - r, 0), min(cc + r, G - 1)
-                        if inner:
-                            low = high = cc - r if half == 0 else cc + r
-                        if low < 0 or high >= G:
-                            continue
-                        for m in range(start[j + low], start[j + high + 1]):
-                            d = (table[m, 0] - x) ** 2 + (table[m, 1] - y) ** 2 + (table[m, 2] - z) ** 2
-                            if d < near[k - 1] and member[m] != i:
-                                n = k - 1
-                                while n > 0 and near[n - 1] > d:
-                                    near[n], which[i, n] = near[n - 1], which[i, n - 1]
-                                    n -= 1
-                                near[n], which[i, n] = d, member[m]
-        total = 0.0
-        for n in range(k):
-            total += np.sqrt(near[n])
-        own[i] = total / k
-    for i in range(N):
-        total = 0.0
-        for n in range(k):
-            total += own[which[i, n]]
-        around[i] = total / k
+    return start, member
+
+
+@compiled_sums
+def _gather(table: Any, member: Any, start: Any, j: int, r: int, some: Any, number: Any, n: int) -> int:
+    """Put the points of the shell r of cells around cell j behind the first n of `some` and `number`; how many now."""
+    G = _CELLS
+    ca, cb, cc = j // (G * G), j // G % G, j % G
+    for a in range(max(ca - r, 0), min(ca + r + 1, G)):
+        for b in range(max(cb - r, 0), min(cb + r + 1, G)):
+            inner = abs(a - ca) < r and abs(b - cb) < r
+            for half in range(2 if inner else 1):  # of a column both ends, or all of it at once
+                low, high = max(cc - r, 0), min(cc + r, G - 1)
+                if inner:
+                    low = high = cc - r if half == 0 else cc + r
+                if low < 0 or high >= G:
+                    continue
+                at = (a * G + b) * G
+                for m in range(start[at + low], start[at + high + 1]):
+                    number[n] = member[m]
+                    some[0, n], some[1, n], some[2, n] = table[m, 0], table[m, 1], table[m, 2]
+                    n += 1
+    return n
+
+
+@compiled_sums
+def _take(point: Any, i: int, some: Any, number: Any, n: int, near: Any, which: Any) -> None:
+    """Let the first n of `some` (3 and a free row, M) into the nearest of point i: squared distances and numbers."""
+    x, y, z = point[0], point[1], point[2]
+    k = len(near)
+    for m in range(n):
+        some[3, m] = (some[0, m] - x) ** 2 + (some[1, m] - y) ** 2 + (some[2, m] - z) ** 2
+    for m in range(n):
+        d = some[3, m]
+        if d < near[k - 1] and number[m] != i:
+            s = k - 1
+            while s > 0 and near[s - 1] > d:
+                near[s], which[s] = near[s - 1], which[s - 1]
+                s -= 1
+            near[s], which[s] = d, number[m]
 
 
 @compiled_sums

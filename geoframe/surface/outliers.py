@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_finite, check_int
-from geoframe.surface.clouds import Points, as_clouds, box
+from geoframe.surface.clouds import Points, as_clouds
 
 # Chosen on the training chairs of ModelNet10 and on procedural categories, see experiments/keypoint_confidence.
 _NEIGHBOURS = 6
@@ -49,6 +49,8 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
         TypeError: not floating.
         ValueError: another shape, NaN.
     """
+    from geoframe._compiled import share_rows
+
     points = as_clouds(points, "points").detach()
     check_finite(points, "points")
     B, N = points.shape[:2]
@@ -59,8 +61,12 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     flat = (centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)).float()
     some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
     around = torch.empty(B, N)
-    for i, cloud in enumerate(flat):
-        spacing[i], around[i] = _spacing(cloud, some)
+
+    def look(first: int, last: int) -> None:
+        for i in range(first, last):
+            spacing[i], around[i] = _spacing(flat[i], some)
+
+    share_rows(look, B)
     usual = spacing[:, some].median(1, keepdim=True).values * _slope(flat, spacing, some)
     found = _sparse(spacing, around, usual, _SPARSE)
     share = found.double().mean(1)
@@ -122,20 +128,20 @@ def _slope(clouds: Tensor, spacing: Tensor, some: Tensor) -> Tensor:
 
     A plane is fitted to the logarithms of the spacing; where that says little all is 1.
     """
-    x = clouds - clouds[:, some].mean(1, keepdim=True)
-    size = x[:, some].square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
-    x = (x / size).clamp(-2, 2)
-    logs = (
-        (spacing / spacing[:, some].median(1, keepdim=True).values.clamp(min=1e-12))
-        .clamp(*_UNEVEN_RANGE)
-        .log()
-    )
-    seen, y = x[:, some], logs[:, some] - logs[:, some].mean(1, keepdim=True)
-    seen = seen - seen.mean(1, keepdim=True)
-    square = seen.mT @ seen + 0.01 * len(some) * torch.eye(3)
-    rise = (x @ torch.linalg.solve(square, seen.mT @ y[..., None]))[..., 0]
-    steep = rise[:, some].std(1, keepdim=True) > _STEEP
-    return torch.where(steep, (_BEYOND * rise).clamp(0, _MOST_RISE).exp(), torch.ones_like(rise))
+    seen, own = clouds[:, some], spacing[:, some]
+    middle = seen.mean(1, keepdim=True)
+    size = (seen - middle).square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
+    seen = ((seen - middle) / size).clamp(-2, 2)
+    usual = own.median(1, keepdim=True).values.clamp(min=1e-12)
+    y = (own / usual).clamp(*_UNEVEN_RANGE).log()
+    centred = seen - seen.mean(1, keepdim=True)
+    square = centred.mT @ centred + 0.01 * len(some) * torch.eye(3)
+    plane = torch.linalg.solve(square, centred.mT @ (y - y.mean(1, keepdim=True))[..., None])
+    slope = torch.ones_like(spacing)
+    for i in ((seen @ plane)[..., 0].std(1) > _STEEP).nonzero()[:, 0].tolist():
+        rise = (((clouds[i] - middle[i]) / size[i]).clamp(-2, 2) @ plane[i])[:, 0]
+        slope[i] = (_BEYOND * rise).clamp(0, _MOST_RISE).exp()
+    return slope
 
 
 def floor_points(points: Points, up: int) -> Tensor:
@@ -161,21 +167,21 @@ def floor_points(points: Points, up: int) -> Tensor:
     height = z.amax(1) - z.amin(1)
     size = (points.amax(1) - points.amin(1)).amax(-1)
     side = [(up + 1) % 3, (up + 2) % 3]
-    level = z.quantile(0.02, dim=1, keepdim=True) if z.shape[1] < 2**24 else z.amin(1, keepdim=True)
+    level = z.kthvalue(1 + round(0.02 * (z.shape[1] - 1)), dim=1, keepdim=True).values
     slab = (z - level).abs() <= _SLAB * torch.minimum(size, height)[:, None]
     slab |= z < level
     floor = torch.zeros_like(slab)
     enough = (slab.double().mean(1) >= _LEAST_FLOOR) & ((~slab).sum(1) >= 3)
+    flat = points[..., side]
+    low = flat.masked_fill(slab[..., None], torch.inf).amin(1, keepdim=True)
+    high = flat.masked_fill(slab[..., None], -torch.inf).amax(1, keepdim=True)
+    reach = _REACH * (high - low).amax(-1, keepdim=True)
+    outside = ((flat < low - reach) | (flat > high + reach)).any(-1) & slab
+    enough &= outside.sum(1) >= _OUTSIDE * slab.sum(1)
     for i in enough.nonzero()[:, 0].tolist():
         above = points[i][~slab[i]]
         if not bool((above != above[0]).any()):
             continue  # one point repeated stands on no floor
-        low, high = box(above[:, side])
-        reach = _REACH * float((high - low).amax())
-        flat = points[i][:, side]
-        outside = ((flat < low - reach) | (flat > high + reach)).any(-1)
-        if float(outside[slab[i]].double().mean()) < _OUTSIDE:
-            continue
         rows = slab[i].nonzero()[:, 0]
         thick = _SLAB * float(torch.minimum(size, height)[i])
         feet = above[above[:, up] < float(level[i]) + 3 * thick]

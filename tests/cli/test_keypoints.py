@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from geoframe.cli import main
+from geoframe.cli.keypoints import _standing
 from geoframe.data import load_clouds
 from geoframe.models.category_keypoints import OURS, train
+from geoframe.placing.look_again import sides_of_box
 from geoframe.transforms import rotation_about_axis
 from geoframe.zoo import rigid
 
@@ -249,3 +251,14 @@ def test_a_model_from_raw_files_to_registration(made, tmp_path, capsys):
     assert "boat" in capsys.readouterr().err
     assert main(["keypoints", "predict", str(tmp_path), *data, "--out", str(tmp_path / "p")]) == 2
     assert "expected model.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("up", [0, 1, 2])
+def test_objects_on_another_side_are_drawn_on_their_feet(up):
+    upright = torch.rand(1, 20, 3, generator=torch.Generator().manual_seed(up))
+    about = rotation_about_axis(torch.tensor(0.4), up).double()  # as the object is turned and a little tilted
+    tilted = about @ rotation_about_axis(torch.tensor(0.2), (up + 1) % 3).double()
+    for side in [torch.eye(3).double(), *sides_of_box(up)]:
+        lying = (upright.double() @ side).float()
+        (drawn,) = _standing(lying, (side.mT @ tilted)[None].float(), up, up)
+        np.testing.assert_allclose(drawn, upright[0], atol=1e-6)

@@ -236,3 +236,43 @@ def test_arrays_are_taken_and_empty_input_is_told(name):
     for few in (k[:, :0], k[:0]):
         with pytest.raises(ValueError, match=r"expected at least one (point a cloud|cloud), found shape"):
             CALLS[name](few, p[: len(few)])
+
+
+def _posts(*places, n=512, seed=0, noise=0.0):
+    """(4, n, 3) noisy samples of round posts, each at a place (x, y) and with a height."""
+    g = torch.Generator().manual_seed(seed)
+    chosen = torch.tensor(places)[torch.randint(len(places), (4, n), generator=g)]
+    angle = 2 * math.pi * torch.rand(4, n, generator=g)
+    around = 0.15 * torch.stack([angle.cos(), angle.sin()], -1)
+    height = torch.rand(4, n, generator=g) * chosen[..., 2]
+    return torch.cat([chosen[..., :2] + around, height[..., None]], -1) + noise * torch.randn(
+        4, n, 3, generator=g
+    )
+
+
+@pytest.mark.parametrize(
+    ("places", "turns", "planes"),
+    [
+        ([(0.8, 0.5, 1), (-0.8, 0.5, 1), (0.8, -0.5, 0.4), (-0.8, -0.5, 0.4)], 1, (0,)),
+        ([(0.8, 0.5, 1), (-0.8, 0.5, 1), (0.8, -0.5, 1), (-0.8, -0.5, 1)], 2, (0, 1)),
+        ([(0.8, 0.2, 1), (-0.8, -0.2, 1)], 2, ()),
+        ([(0.7, 0.7, 1), (-0.7, 0.7, 1), (0.7, -0.7, 1), (-0.7, -0.7, 1)], 4, (0, 1)),
+        ([(0.8, 0.1, 1), (-0.3, 0.6, 0.7), (-0.5, -0.6, 0.3)], 1, ()),
+    ],
+)
+def test_symmetry_of_a_category_is_found(places, turns, planes):
+    points = _posts(*places)
+    assert metrics.symmetry_turns(points) == turns
+    assert tuple(sorted(metrics.symmetry_planes(points))) == planes
+    assert metrics.symmetry_turns(_posts(*places, noise=0.05)) == turns  # then points fill a volume
+    standing = points.roll(1, -1)  # another axis is the vertical one
+    assert metrics.symmetry_turns(standing, 0) == turns
+
+
+def test_any_turn_leaves_a_round_category_alike():
+    g = torch.Generator().manual_seed(1)
+    angle, height = 2 * math.pi * torch.rand(4, 512, generator=g), 2 * torch.rand(4, 512, generator=g) - 1
+    radius = 0.4 + 0.2 * height.square()
+    vase = torch.stack([radius * angle.cos(), radius * angle.sin(), height], -1)
+    assert metrics.symmetry_turns(vase) == 36
+    assert len(metrics.symmetry_planes(vase)) == 2

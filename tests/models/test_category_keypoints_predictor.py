@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from geoframe.data import load_clouds, rotate_randomly
+from geoframe.data.corruptions import corrupted
+from geoframe.layers import symmetry_frame
 from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, load, register, train
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing import calibrate as calibration
-from geoframe.placing.locate import settle
+from geoframe.placing.locate import locate, settle
 from geoframe.placing.look_again import LookAgain
+from geoframe.surface.clouds import thinned
 from geoframe.transforms import rotation_about_axis
 from geoframe.zoo.rigid import CATEGORIES
 
@@ -141,6 +144,18 @@ def test_the_model_of_the_package_trusts_chairs_and_no_other_shapes(procedural):
     assert bool((told.score < predictor.limit).all()) and all("not to be trusted" in w for w in told.warnings)
 
 
+def test_what_is_left_of_tilt_and_walls_is_that_of_the_points_found(procedural):
+    predictor, clouds = procedural
+    tilted, _ = corrupted(clouds.points, "tilted 15", up=clouds.up, seed=1)
+    points = torch.cat([clouds.points.double(), tilted])
+    found = locate(predictor.model, predictor.placement, points)
+    assert bool((found.tilt[3:] > 8).all())
+    with torch.no_grad():
+        left = predictor.placement(thinned(found.points, 512) @ symmetry_frame(predictor.model.basis).mT)
+    sizes = torch.stack([left.tilt.norm(dim=-1), left.walls.abs().amax(-1)], 1)
+    torch.testing.assert_close(found.left, sizes, atol=0.02, rtol=0)
+
+
 def test_a_model_in_double_precision_predicts_in_it(chairs, folder):
     predictor = load(folder)
     single, double = (chairs(2, 3).points.to(t) for t in (torch.float32, torch.float64))
@@ -246,6 +261,10 @@ def test_two_processes_learn_what_one_does(chairs, small, tmp_path, base, mode):
 def test_what_is_no_model_is_told(tmp_path, folder):
     with pytest.raises(ValueError, match=r"expected model.json and model.safetensors"):
         load(tmp_path)
+    with pytest.raises(
+        ValueError, match="sofa: expected a folder of a model, or one of aeroplane, car, chair, "
+    ):
+        load("sofa")
     for name in ("model.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     about = json.loads((tmp_path / "model.json").read_text())

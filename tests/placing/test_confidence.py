@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -101,14 +102,15 @@ def test_gaps_are_distances():
     torch.testing.assert_close(gaps, torch.tensor([[[0.5, 2], [0.5, 5**0.5]]]))
 
 
-def test_half_a_turn_is_the_same_answer_where_there_are_two_planes():
+def test_turns_that_leave_the_category_alike_are_the_same_answer():
     k = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(3))
     for up in range(3):
-        (one,) = _alike(k, up, 1)
-        same, half = _alike(k, up, 2)
-        assert torch.equal(one, k) and torch.equal(same, k)
-        R = rotation_about_axis(torch.tensor(math.pi), up)
-        torch.testing.assert_close(half, k @ R.mT, atol=1e-6, rtol=0)
+        for turns in (1, 2, 4):
+            made = _alike(k, up, turns)
+            assert len(made) == turns and torch.equal(made[0], k)
+            R = rotation_about_axis(torch.tensor(2 * math.pi / turns), up)
+            for one, after in pairwise((*made, k)):
+                torch.testing.assert_close(after, one @ R.mT, atol=1e-5, rtol=0)
 
 
 def test_every_cloud_is_clean_once_and_corrupted_about_as_often_as_every_other():

@@ -28,7 +28,7 @@ from geoframe.layers import (
     farthest_nodes,
     symmetry_frame,
 )
-from geoframe.surface.clouds import box, check_clouds
+from geoframe.surface.clouds import box, check_clouds, thinned
 from geoframe.transforms import rotation_from_direction
 
 _CONTEXT = 32  # features of the whole cloud that the node branch gets; our choice, as are the widths
@@ -208,12 +208,15 @@ class CategoryKeypoints(nn.Module):
         """
         return rotation_from_direction(self.pose(points, any_turn=any_turn), self.up)
 
-    def forward(self, points: Tensor, rotation: Tensor | None = None) -> Keypoints:
+    def forward(
+        self, points: Tensor, rotation: Tensor | None = None, *, node_points: int | None = None
+    ) -> Keypoints:
         """Keypoints and nodes of clouds.
 
         Args:
             points: (B, N, 3), normalised to scale 2 before they were rotated.
             rotation: (B, 3, 3) from the canonical frame to the clouds, if it is known.
+            node_points: nodes are found from so many of the points; None for all.
         """
         check_clouds(points, self.nodes.n_nodes)
         R = self.rotation(points) if rotation is None else rotation
@@ -228,7 +231,8 @@ class CategoryKeypoints(nn.Module):
         )
         coefficients = coefficients + self.stretch(walls)
         canonical = self.basis(coefficients)
-        nodes = self.nodes(local, torch.cat([context, walls], dim=-1)) @ frame
+        some = local if node_points is None else thinned(local, node_points)
+        nodes = self.nodes(some, torch.cat([context, walls], dim=-1)) @ frame
         if self.fold:
             nodes = torch.cat([nodes, self.basis.reflect(nodes)], dim=1)
         return Keypoints(canonical @ R.mT, canonical, nodes @ R.mT, R, coefficients)

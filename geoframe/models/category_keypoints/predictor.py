@@ -29,7 +29,7 @@ from geoframe.placing.confidence import N_EVIDENCE, Confidence, evidence, keypoi
 from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
 from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
 from geoframe.placing.parts import Parts
-from geoframe.placing.placement import Placement
+from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
 from geoframe.training.checkpoints import STATE, read_state
@@ -147,14 +147,16 @@ class Predictor:
     @torch.no_grad()
     def predict_normalised(self, points: Tensor) -> Keypoints:
         """All that the network says of clouds (B, N, 3) that were normalised to scale 2; keypoints are the final K'."""
-        return self._network(points, None)
+        return self._network(points, upright=False)
 
-    def _network(self, points: Tensor, rotation: Tensor | None) -> Keypoints:
+    def _network(self, points: Tensor, *, upright: bool) -> Keypoints:
+        """What the network says of clouds; of `upright` ones, in the canonical frame, nodes are from fewer points."""
         weight = self.model.basis.basis  # says where and how precisely to compute
         parts = []
         for p in points.split(INFERENCE_BATCH):
-            known = () if rotation is None else (rotation.to(weight).expand(len(p), 3, 3),)
-            parts.append(self.model(p.to(weight), *known))
+            p = p.to(weight)
+            eye = torch.eye(3).to(weight).expand(len(p), 3, 3)
+            parts.append(self.model(p, eye, node_points=N_SEEN) if upright else self.model(p))
         found = Keypoints(*(torch.cat(x).to(points.device) for x in zip(*parts, strict=True)))
         group = self.group.to(points.device)
         return found._replace(
@@ -175,18 +177,17 @@ class Predictor:
             there = clouds.double() @ turn
             located = locate(self.model, self.placement, there, any_turn=any_turn, quick=quick)
             located = located._replace(motion=_rotation(turn).after(located.motion))
-        upright = isinstance(self.model, CategoryKeypoints)
-        found = self._network(located.points, torch.eye(3) if upright else None)
+        found = self._network(located.points, upright=isinstance(self.model, CategoryKeypoints))
         B, K = found.keypoints.shape[:2]
         score, uncertainty = torch.full((B,), torch.nan), torch.full((B, K), torch.nan)
         if self.confidence is not None:
-            assert self.placement is not None and isinstance(self.model, CategoryKeypoints)
+            assert isinstance(self.model, CategoryKeypoints)
             weight = self.model.basis.basis
             parts = []
             for i in range(0, B, INFERENCE_BATCH):
                 some = Keypoints(*(x[i : i + INFERENCE_BATCH].to(weight) for x in found))
-                p = located.points[i : i + INFERENCE_BATCH].to(weight)
-                told = evidence(self.model, self.placement, self.confidence.occupancy, p, some)
+                p, left = (x[i : i + INFERENCE_BATCH].to(weight) for x in (located.points, located.left))
+                told = evidence(self.model, self.confidence.occupancy, p, some, left)
                 parts.append(self.confidence(told, keypoint_gaps(some.keypoints, some.nodes, p)))
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
         return Seen(located, found, score, uncertainty)
@@ -264,6 +265,9 @@ def load(folder: str | Path) -> Predictor:
     folder = Path(folder)
     if not folder.exists() and (CATEGORY_MODELS / folder).is_dir():
         folder = CATEGORY_MODELS / folder
+    elif not folder.exists():
+        known = ", ".join(sorted(f.name for f in CATEGORY_MODELS.iterdir() if f.is_dir()))
+        raise ValueError(f"{folder}: expected a folder of a model, or one of {known}, found no such folder")
     if (folder / STATE).is_file() and not (folder / "model.json").is_file():
         return _unfinished(folder)
 
