@@ -136,8 +136,8 @@ def match_images(
     confidence = values_at(flow_confidence[None], points0)[:, 0] * torch.exp(-(off / _AGREED).square())
     keep = off <= matcher.stride * downscale
     keep = keep if bool(keep.any()) else ~keep
-    matches = (x[keep] for x in (points0, points1, score, confidence))
-    return ImageMatches(*matches, flow, flow_confidence)
+    points0, points1, score, confidence = (x[keep] for x in (points0, points1, score, confidence))
+    return ImageMatches(points0, points1, score, confidence, flow, flow_confidence)
 
 
 def match_fields(
