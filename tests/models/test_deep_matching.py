@@ -82,6 +82,14 @@ def test_matches_that_contradict_the_flow_are_left_out():
     assert float(off.max()) <= matcher.stride and 0 < len(off) < len(every)
 
 
+def test_blank_images_are_told():
+    """An image of one colour matches anything equally well."""
+    blank = torch.full((3, 40, 48), 0.5)
+    for pair in ((blank, blank), (texture(0, 40, 48), blank)):
+        found = match_images(*pair)
+        assert found.mean_confidence == 0 and "right at 0%" in found.warning
+
+
 def test_the_network_and_the_compiled_matcher_agree():
     """The best places of Q_0, as far as rounding to 16 bits leaves no tie."""
     s = scene(1, 64, 80)

@@ -41,6 +41,7 @@ _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
 CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
 _AGREED = 3.0  # pixels between a match and the flow that its confidence allows for
+_BLANK = 0.02  # edge strength, half a grey level a pixel: an image without any more has nothing to match
 _DOUBTFUL = 0.5  # mean confidence below which there is a warning
 _PLACES = 64  # that are compared along the longer side of an object
 _LEAST_COVER = 0.25  # of such a place that has to be foreground
@@ -129,9 +130,12 @@ def match_images(
     points0, points1, score = quasi_dense(
         first, second, matcher, radius=radius, downscale=downscale, half=half
     )
-    flow, _ = interpolate_matches(points0, points1, edge_strength(first))
+    edges = edge_strength(first)
+    flow, _ = interpolate_matches(points0, points1, edges)
     flow = refine_flow(first, second, flow)
     flow_confidence = confidence_from_signs(flow_signs(first, second, flow, points0, points1))
+    if min(float(edges.max()), float(edge_strength(second).max())) < _BLANK:
+        flow_confidence = torch.zeros_like(flow_confidence)
     off = (points1 - points0 - values_at(flow, points0)).norm(dim=1)
     confidence = values_at(flow_confidence[None], points0)[:, 0] * torch.exp(-(off / _AGREED).square())
     keep = off <= matcher.stride * downscale
