@@ -314,10 +314,9 @@ def _ranked(given: Given, mom: Moments, ends: list[_End], told: Tensor) -> tuple
     if bool(swap.any()):
         a, b = (Rival(*map(_chosen, [swap] * 6, x, y)) for x, y in ((b, a), (a, b)))
     none = b.value.new_full((), torch.inf)
-    b = Rival(
-        *map(_chosen, [told] * 4, b[:4], a[:4]), b.value.where(told, none), b.residual.where(told, none)
-    )
-    return swap, a, b
+    b = b._replace(value=b.value.where(told, none), residual=b.residual.where(told, none))
+    alone = a._replace(value=b.value, residual=b.residual)
+    return swap, a, Rival(*map(_chosen, [told] * 6, b, alone))
 
 
 def _replaced(x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
