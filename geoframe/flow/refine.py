@@ -11,10 +11,8 @@ import torch
 from torch import Tensor
 
 from geoframe._check import check_int, check_shape
-from geoframe._types import Array
 from geoframe.flow._refine_loops import data_terms, relax, smoothness
 from geoframe.flow.descriptors import gradients, smooth
-from geoframe.flow.warp import warp_back
 
 
 def refine_flow(
@@ -51,26 +49,13 @@ def refine_flow(
     check_shape(image0, f"C {H} {W}", "image0")
     check_int(n_warps, "n_warps", low=0)
     check_int(n_sweeps, "n_sweeps", low=1)
-    first, second = (255 * smooth(x[None].float(), sigma) for x in (image0, image1))
-    gx, gy = gradients(first)
+    first, second = (255 * smooth(x[None].float(), sigma)[0] for x in (image0, image1))
+    gx, gy = gradients(first[None])
     steep = (gx.square() + gy.square()).sum(1)[0].sqrt() / 255
     keep = (smoothness_weight * torch.exp(-edge_decay * steep)).numpy()
-    now = flow.float().numpy().copy()
+    now, weights = flow.float().numpy().copy(), np.array([colour_weight, gradient_weight])
     for _ in range(n_warps):
-        system = _system(first, second, now, colour_weight, gradient_weight)
+        system = data_terms(first.numpy(), second.numpy(), now, weights)
         right, down = smoothness(now, keep)
         now = now + relax(system, now, right, down, n_sweeps)
     return torch.from_numpy(now)
-
-
-def _system(first: Tensor, second: Tensor, flow: Array, colour: float, gradient: float) -> Array:
-    """The linearised data terms (5, H, W): entries a11, a12, a22 of a matrix and b1, b2 of its right side."""
-    warped, inside = warp_back(second, torch.from_numpy(flow)[None])
-    images = []
-    gx0, gy0 = gradients(first)
-    gx1, gy1 = gradients(warped)
-    for x0, x1 in ((first, warped), (gx0, gx1), (gy0, gy1)):
-        x, y = gradients((x0 + x1) / 2)
-        images.append(torch.cat([x, y, x1 - x0])[:, :].numpy())
-    weights = np.array([colour, gradient, gradient])
-    return data_terms(np.stack(images), inside[0].numpy(), weights)

@@ -59,7 +59,6 @@ class MatchVolume:
         half: bool,
     ) -> None:
         self.stride, self.offset, self.step = stride, stride // 2, step
-        self.places = _places(size, spacing, len(features0))
         self.target_size = features1.shape[1:]
         self.grid = tuple(-(-(n - self.offset) // stride) for n in features0.shape[1:])
         self.sizes = [2 * radius + 1]
@@ -76,7 +75,7 @@ class MatchVolume:
             self._level_up(level, last=level == len(exponents) - 1)
 
     def _level_0(self, features0: Array, features1: Array, size: int, spacing: int) -> None:
-        channel, dy, dx, n = self.places
+        channel, dy, dx, n = _places(size, spacing, len(features0))
         before, after = spacing * (size - 1) // 2, spacing * (size - 1) - spacing * (size - 1) // 2
         step = self.step
         padded0, padded1 = (
@@ -88,15 +87,19 @@ class MatchVolume:
         rows, columns = y[:, None, None] + dy[:n], x[None, :, None] + dx[:n]
         self.weights[..., :n] = padded0[channel[:n], rows, columns] / (size * size)
         wide = padded1.shape[2] // step * step
-        self.phases = np.ascontiguousarray(  # columns that one row of samples reads lie beside one another
+        phases = np.ascontiguousarray(  # columns that one row of samples reads lie beside one another
             padded1[:, :, :wide].reshape(*padded1.shape[:2], -1, step).transpose(0, 1, 3, 2)
         )
+        self.line, across = step * phases.shape[3], np.arange(step)[:, None] + dx
+        row = (channel * phases.shape[1] + dy) * step + across % step
+        self.starts = row * phases.shape[3] + across // step
+        self.flat = phases.reshape(-1)
         pooled = np.empty((H, W, self.sizes[1], self.sizes[1]), self.dtype)
         switches = np.empty(pooled.shape, np.uint8)
 
         def run(i: int) -> None:
             _correlate_row(
-                self.weights[i], self.phases, channel, dy, dx, self.offset + self.stride * i, self.stride,
+                self.weights[i], self.flat, self.starts, self.line, self.offset + self.stride * i, self.stride,
                 self.offset, self.sizes[0], *self.target_size, self.scale, pooled[i], switches[i],
             )  # fmt: skip
 
@@ -175,11 +178,11 @@ class MatchVolume:
             score: (H, W) float32, S_0 there.
         """
         place, score = np.empty(target.shape, np.float32), np.empty(target.shape[:2], np.float32)
-        channel, dy, dx, _ = self.places
 
         def run(i: int) -> None:
             _polish_row(
-                self.weights[i], self.phases, channel, dy, dx, target[i], reach, *self.target_size, place[i], score[i]
+                self.weights[i], self.flat, self.starts, self.line, target[i], reach, *self.target_size,
+                place[i], score[i],
             )  # fmt: skip
 
         share(run, [(i,) for i in range(len(target))])
@@ -199,10 +202,10 @@ class MatchVolume:
 
 
 def _places(size: int, spacing: int, channels: int) -> tuple[Array, Array, Array, int]:
-    """Channel, row and column of every entry of a patch, and their number; the loop takes four at a time."""
+    """Channel, row and column of every entry of a patch, and their number; the loop takes eight at a time."""
     every = [(c, spacing * i, spacing * j) for i in range(size) for j in range(size) for c in range(channels)]
     n = len(every)
-    every += [(0, 0, 0)] * (-n % 4)  # with weights of zero
+    every += [(0, 0, 0)] * (-n % 8)  # with weights of zero
     channel, dy, dx = (np.array(x) for x in zip(*every, strict=True))
     return channel, dy, dx, n
 
@@ -210,10 +213,9 @@ def _places(size: int, spacing: int, channels: int) -> tuple[Array, Array, Array
 @compiled_sums
 def _correlate_row(
     weights: Any,
-    features: Any,
-    channel: Any,
-    dy: Any,
-    dx: Any,
+    flat: Any,
+    starts: Any,
+    line: int,
     y: int,
     stride: int,
     offset: int,
@@ -224,62 +226,79 @@ def _correlate_row(
     pooled: Any,
     switches: Any,
 ) -> None:
-    """Pooled scores of one row of patches."""
-    R, step = (K - 1) // 2, features.shape[2]
+    """Pooled scores of one row of patches.
+
+    Entry d of a patch at (y, x) stands at ``line y + starts[x % step, d] + x // step`` of the flat features: slices of
+    them would take longer than the sums.
+    """
+    R, step, D = (K - 1) // 2, starts.shape[0], starts.shape[1]
     scores = np.empty((K, K), np.float32)
     for j in range(weights.shape[0]):
-        x = offset + stride * j
+        x, w = offset + stride * j, weights[j]
         first, last = max(0, R - x // step), min(K, (width - 1 - x) // step + R + 1)
-        n = max(last - first, 0)
-        left = x + step * (first - R)
+        n, start = np.uintp(max(last - first, 0)), starts[x % step]
         for m in range(K):
             scores[m, :] = 0
             at = y + step * (m - R)
             if at < 0 or at >= height or n == 0:
                 continue
-            row = scores[m, first : first + n]
-            for d in range(0, len(channel), 4):
-                a, b, c, e = weights[j, d], weights[j, d + 1], weights[j, d + 2], weights[j, d + 3]
-                s, t, u, v = left + dx[d], left + dx[d + 1], left + dx[d + 2], left + dx[d + 3]
-                fa = features[channel[d], at + dy[d], s % step, s // step : s // step + n]
-                fb = features[channel[d + 1], at + dy[d + 1], t % step, t // step : t // step + n]
-                fc = features[channel[d + 2], at + dy[d + 2], u % step, u // step : u // step + n]
-                fe = features[channel[d + 3], at + dy[d + 3], v % step, v // step : v // step + n]
+            sums, left = scores[m, first : first + n], line * at + x // step + first - R
+            for d in range(0, D, 8):
+                a0, a1, a2, a3 = w[d], w[d + 1], w[d + 2], w[d + 3]
+                a4, a5, a6, a7 = w[d + 4], w[d + 5], w[d + 6], w[d + 7]
+                s0, s1 = np.uintp(left + start[d]), np.uintp(left + start[d + 1])
+                s2, s3 = np.uintp(left + start[d + 2]), np.uintp(left + start[d + 3])
+                s4, s5 = np.uintp(left + start[d + 4]), np.uintp(left + start[d + 5])
+                s6, s7 = np.uintp(left + start[d + 6]), np.uintp(left + start[d + 7])
                 for k in range(n):
-                    row[k] += a * fa[k] + b * fb[k] + c * fc[k] + e * fe[k]
+                    low = a0 * flat[s0 + k] + a1 * flat[s1 + k] + a2 * flat[s2 + k] + a3 * flat[s3 + k]
+                    high = a4 * flat[s4 + k] + a5 * flat[s5 + k] + a6 * flat[s6 + k] + a7 * flat[s7 + k]
+                    sums[k] += low + high
             for k in range(n):
-                row[k] = min(max(row[k], np.float32(0)), np.float32(1))
+                sums[k] = min(max(sums[k], np.float32(0)), np.float32(1))
         _pool(scores, np.float32(1), scale, pooled[j], switches[j])
 
 
 @compiled
 def _pool(scores: Any, exponent: float, scale: float, pooled: Any, switches: Any) -> None:
-    """Maxima over 3 x 3 at every second place, to a power; switches count the nine row by row."""
+    """Maxima over 3 x 3 at every second place, to a power; switches count the nine row by row.
+
+    The columns are taken apart into those in the middle of a window and those between two windows, so that the
+    comparisons run along memory.
+    """
     K, k = scores.shape[0], pooled.shape[0]
-    shift = (K - 1) // 2 - (k - 1)  # of the centre of window 0
+    left = (k - 1) - (K - 1) // 2  # 0, or 1: the first and the last window have their middle outside
+    middle, beside = np.full((3, k), np.float32(-1)), np.full((3, k + 1), np.float32(-1))
+    best, at = np.empty(k, np.float32), np.empty(k, np.int32)
     rounding = 0.5 if scale > 1 else 0.0
-    along = np.empty((K, k), np.float32)
-    column = np.empty((K, k), np.uint8)
-    for m in range(K):
-        for j in range(k):
-            c = 2 * j + shift
-            best, at = np.float32(-1), np.uint8(0)
-            for s in range(3):
-                n = c + s - 1
-                if n >= 0 and n < K and scores[m, n] > best:
-                    best, at = scores[m, n], np.uint8(s)
-            along[m, j], column[m, j] = best, at
     for i in range(k):
-        c = 2 * i + shift
+        for s in range(3):
+            m = 2 * i - left + s - 1
+            if m < 0 or m >= K:
+                middle[s], beside[s] = -1, -1
+                continue
+            inner, outer = middle[s, left : k - left], beside[s, 1:k]
+            a, b = scores[m, left:], scores[m, 1 - left :]
+            for j in range(len(inner)):
+                inner[j] = a[2 * j]
+            for j in range(len(outer)):
+                outer[j] = b[2 * j]
+        best[:], at[:] = -1, 0
+        for s in range(3):
+            before, here, after = beside[s], middle[s], beside[s, 1:]
+            for j in range(k):
+                top, of = best[j], at[j]
+                of = np.int32(3 * s) if before[j] > top else of
+                top = max(top, before[j])
+                of = np.int32(3 * s + 1) if here[j] > top else of
+                top = max(top, here[j])
+                of = np.int32(3 * s + 2) if after[j] > top else of
+                best[j], at[j] = max(top, after[j]), of
+        values, codes = pooled[i], switches[i]
         for j in range(k):
-            best, at = np.float32(-1), np.uint8(0)
-            for s in range(3):
-                m = c + s - 1
-                if m >= 0 and m < K and along[m, j] > best:
-                    best, at = along[m, j], np.uint8(3 * s + column[m, j])
-            value = best if exponent == 1 else best**exponent
-            pooled[i, j] = value * scale + rounding
-            switches[i, j] = at
+            value = best[j] if exponent == 1 else best[j] ** exponent
+            values[j] = value * scale + rounding
+            codes[j] = at[j]
 
 
 @compiled
@@ -400,10 +419,9 @@ def _decode_row(
 @compiled_sums
 def _polish_row(
     weights: Any,
-    features: Any,
-    channel: Any,
-    dy: Any,
-    dx: Any,
+    flat: Any,
+    starts: Any,
+    line: int,
     target: Any,
     reach: int,
     height: int,
@@ -412,7 +430,7 @@ def _polish_row(
     score: Any,
 ) -> None:
     """The highest score of level 0 near the matches of a row, and the top of the parabola through its neighbours."""
-    step, side = features.shape[2], 2 * reach + 3
+    step, side = starts.shape[0], 2 * reach + 3
     near = np.empty((side, side), np.float32)
     for j in range(len(weights)):
         ty, tx = target[j, 0], target[j, 1]
@@ -422,9 +440,9 @@ def _polish_row(
                 total = np.float32(-1)
                 if y >= 0 and y < height and x >= 0 and x < width:
                     total = np.float32(0)
-                    for d in range(len(channel)):
-                        s = x + dx[d]
-                        total += weights[j, d] * features[channel[d], y + dy[d], s % step, s // step]
+                    start, left = starts[x % step], line * y + x // step
+                    for d in range(len(start)):
+                        total += weights[j, d] * flat[left + start[d]]
                 near[m, n] = total
         bm, bn = reach + 1, reach + 1
         for m in range(1, side - 1):

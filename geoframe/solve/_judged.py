@@ -87,8 +87,9 @@ def judged(given: Given, mom: Moments, R: Tensor, s: Tensor, c: Tensor) -> Rival
     u, v, T, basis, gamma = given
     t = centred(mom, R, s, c)
     R, s, c, t, gamma, v, T, basis = (x.to(u.dtype) for x in (R, s, c, t, gamma, v, T, basis))
-    away = u - t[:, None] - s[:, None, None] * (deformed(T, basis, c) @ R[:, :2].mT)
-    error = (v * away.square().sum(-1)).sum(1)
+    columns = deformed(T.mT, basis.mT, c)  # coordinates last: products of rows of points are quicker
+    away = torch.baddbmm((u - t[:, None]).mT, s[:, None, None] * R[:, :2], columns, alpha=-1)
+    error = (v[:, None] * away.square()).sum((1, 2))
     tiny = torch.finfo(error.dtype).tiny  # for a finite gradient at zero
     residual = (error / or_one(mom.weight.to(u.dtype))).clamp_min(tiny).sqrt()
     return Rival(R, t, s, c, error + gamma * c.square().sum(1), residual)

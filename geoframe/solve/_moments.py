@@ -79,25 +79,25 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     F = torch.cat([T[..., None, :, :], basis], -3).transpose(-2, -3).flatten(-2)  # (..., V, 3 (K+1))
     shift = F.detach().mean(-2, keepdim=True)  # a rough centre, so that little cancels below
     F = F - shift
-    V, m = F.shape[-2:]
+    m = F.shape[-1]
     weight = v.sum(1)
     safe = or_one(weight)[:, None]
     mean_u = (v[:, None] @ u)[:, 0] / safe
-    u = u - mean_u[:, None]
-    vu = v[..., None] * u
+    u = (u - mean_u[:, None]).mT.contiguous()  # (B, 2, V): products along the points run along memory
+    vu = v[:, None] * u
     if shared:
         mean_f = v @ F / safe
-        H = (vu.mT.reshape(-1, V) @ F).reshape(-1, 2, m)
+        H = (vu.flatten(0, 1) @ F).reshape(-1, 2, m)
     else:
         mean_f = (v[:, None] @ F)[:, 0] / safe
-        H = vu.mT @ F
+        H = vu @ F
     if shared and m <= 2 * len(u):  # all products once, not once a sample
         G = _Squares.apply(v, F)
     else:
         G = (v[:, None] * F.mT) @ F
     G = torch.baddbmm(G, weight[:, None, None] * mean_f[:, :, None], mean_f[:, None, :], alpha=-1)
     mean_f = (mean_f + shift.reshape(-1, m)).unflatten(1, (-1, 3))
-    G = G.reshape(-1, m // 3, 3, m // 3, 3).transpose(2, 3)
+    G = _Paired.apply(G)
     H = H.unflatten(2, (-1, 3)).transpose(1, 2)
     fields = (G, H, (vu * u).sum((1, 2)), weight, mean_u, mean_f)
     return Moments(*(x.to(torch.float64, memory_format=torch.contiguous_format) for x in fields))
@@ -138,9 +138,27 @@ class _Squares(torch.autograd.Function):
                 g_v[:, rows] += weight @ (some[:, :, None] * here[:, None]).flatten(1).mT
             if g_F is not None:
                 each = (v[:, rows].mT @ weight).view(len(some), n, -1)
-                g_F[rows, block] += (each @ here[:, :, None])[..., 0]
-                g_F[rows, rest] += (some[:, None] @ each)[:, 0]
+                g_F[rows, block] += (each * here[:, None]).sum(2)
+                g_F[rows, rest] += (each * some[:, :, None]).sum(1)
         return g_v, g_F
+
+
+class _Paired(torch.autograd.Function):
+    """(B, m, m) as (B, m / 3, m / 3, 3, 3) in float64: strides so short are copied quicker from a list of places."""
+
+    @staticmethod
+    def forward(ctx: Any, G: Tensor) -> Tensor:
+        n = G.shape[1] // 3
+        ctx.dtype, place = G.dtype, torch.arange(9 * n * n, device=G.device)
+        ctx.place = place.view(n, 3, n, 3).transpose(1, 2).flatten()
+        return G.flatten(1).index_select(1, ctx.place).to(torch.float64).view(-1, n, n, 3, 3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        m = 3 * grad.shape[1]
+        back = torch.empty_like(ctx.place).scatter_(0, ctx.place, torch.arange(m * m, device=grad.device))
+        return grad.flatten(1).to(ctx.dtype).index_select(1, back).view(-1, m, m)
 
 
 def _blocks(F: Tensor) -> Iterator[tuple[slice, slice, slice]]:

@@ -310,25 +310,24 @@ def _evaluate(one, method, R, s, room, values):
 
 @compiled
 def _best_coefficients(problems, R, s, first, last, c, value):
+    """The objective at the best coefficients is that of the template less ``c^T A c``, with the factor L of A."""
     n = problems.G.shape[1]
-    spare, rigid, each = (
-        _factors(n),
-        _Problems(np.empty((1, 1, 3, 3)), np.empty((1, 2, 3)), 0.0, 0.0),
-        np.empty(9 * n),
-    )
+    spare = _factors(n)
     for p in range(first, last):
         one = _one(problems, p)
-        _coefficients(one, R[p], s[p], spare, c[p])
-        _collapse(one, c[p], each, rigid)
+        solved = _coefficients(one, R[p], s[p], spare, c[p])
         value[p] = one.uu
-        for k in range(1, n):
-            value[p] += one.ridge * c[p, k] * c[p, k]
         for i in range(2):
             for a in range(3):
                 along = 0.0
                 for b in range(3):
-                    along += rigid.G[0, 0, a, b] * R[p, i, b]
-                value[p] += s[p] * R[p, i, a] * (s[p] * along - 2 * rigid.H[0, i, a])
+                    along += one.G[0, 0, a, b] * R[p, i, b]
+                value[p] += s[p] * R[p, i, a] * (s[p] * along - 2 * one.H[0, i, a])
+        for m in range(n - 1 if solved else 0):
+            along = 0.0
+            for k in range(m, n - 1):
+                along += spare[1][k, m] * c[p, k + 1]
+            value[p] -= along * along
 
 
 @compiled

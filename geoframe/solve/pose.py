@@ -237,7 +237,8 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
             start = _weak.Optimum(*(x[rows] for x in second))
             followed = _chain(still.take(rows), start, gamma[rows], free, steps)
             rivals = [_weak.Optimum(*map(_replaced, second, [rows] * 5, x)) for x in followed]
-        ends = [_ended(still, x[-1], gamma) for x in (poses, rivals)]
+        end = _ended(still, poses[-1], gamma)
+        ends = [end, _ended_where(told, still, rivals[-1], gamma, end)]
         swap, lower, higher = _ranked(given, still, ends, told)
         if bool(swap.any()):
             poses = [
@@ -283,6 +284,15 @@ def _ended(mom: Moments, pose: _weak.Optimum, gamma: Tensor) -> _End:
     return _End(pose.R, pose.s, *_weak.coefficients_and_value(mom, pose.R, pose.s, gamma))
 
 
+def _ended_where(told: Tensor, mom: Moments, pose: _weak.Optimum, gamma: Tensor, other: _End) -> _End:
+    """Of the samples where `told`; elsewhere it is the other one."""
+    rows = told.nonzero()[:, 0]
+    if not len(rows):
+        return other
+    there = _ended(mom.take(rows), _weak.Optimum(*(x[rows] for x in pose)), gamma[rows])
+    return _End(*map(_replaced, other, [rows] * len(other), there))
+
+
 def _ranked(given: Given, mom: Moments, ends: list[_End], told: Tensor) -> tuple[Tensor, Rival, Rival]:
     """Whether the second of two poses is the lower one (B,), and both in that order.
 
@@ -304,7 +314,9 @@ def _ranked(given: Given, mom: Moments, ends: list[_End], told: Tensor) -> tuple
     if bool(swap.any()):
         a, b = (Rival(*map(_chosen, [swap] * 6, x, y)) for x, y in ((b, a), (a, b)))
     none = b.value.new_full((), torch.inf)
-    return swap, a, b._replace(value=b.value.where(told, none), residual=b.residual.where(told, none))
+    b = b._replace(value=b.value.where(told, none), residual=b.residual.where(told, none))
+    alone = a._replace(value=b.value, residual=b.residual)
+    return swap, a, Rival(*map(_chosen, [told] * 6, b, alone))
 
 
 def _replaced(x: Tensor, rows: Tensor, y: Tensor) -> Tensor:

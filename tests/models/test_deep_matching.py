@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geoframe.data.moving_scenes import Layer, MovingScene, moving_scene, random_motion
+from geoframe.flow import values_at
 from geoframe.flow.descriptors import oriented_gradients, smooth
 from geoframe.models.deep_matching import (
     EXPONENTS,
@@ -23,6 +24,7 @@ from geoframe.models.deep_matching import (
     train,
 )
 from geoframe.models.deep_matching.network import build
+from geoframe.models.deep_matching.predictor import quasi_dense
 
 
 def texture(seed: int, height: int = 96, width: int = 128) -> torch.Tensor:
@@ -66,6 +68,26 @@ def test_a_scene_is_found(options, share):
     found = match_images(s.image0, s.image1, **options)
     error = (found.flow - s.flow).norm(dim=0)[~s.occluded]
     assert float((error < 3).float().mean()) > share and float(error.median()) < 0.3
+
+
+def test_matches_that_contradict_the_flow_are_left_out():
+    """Of two scenes glued together, one of which has nothing in common with its other image: what is kept agrees with
+    the flow to the spacing of the patches, and some is left out."""
+    s, other = scene(0), texture(9)
+    second = torch.cat([s.image1[:, :, :64], other[:, :, 64:]], dim=2)
+    matcher = DeepMatcher()
+    found = match_images(s.image0, second, matcher=matcher)
+    every = quasi_dense(s.image0, second, matcher, radius=matcher.radius, downscale=1, half=True)[0]
+    off = (found.points1 - found.points0 - values_at(found.flow, found.points0)).norm(dim=1)
+    assert float(off.max()) <= matcher.stride and 0 < len(off) < len(every)
+
+
+def test_blank_images_are_told():
+    """An image of one colour matches anything equally well."""
+    blank = torch.full((3, 40, 48), 0.5)
+    for pair in ((blank, blank), (texture(0, 40, 48), blank)):
+        found = match_images(*pair)
+        assert found.mean_confidence == 0 and "right at 0%" in found.warning
 
 
 def test_the_network_and_the_compiled_matcher_agree():

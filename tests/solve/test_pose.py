@@ -305,6 +305,16 @@ def test_a_plane_met_head_on_is_tilted_out_of_its_saddle(axis):
     assert rotation_angle(sol.R, sol.second.R).item() == pytest.approx(2 * w.norm().item(), abs=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["alternation", "joint"])
+def test_without_a_second_minimum_the_second_pose_is_the_best(mode):
+    u, v, T, basis, _, scale, _ = problem(B=16)
+    sol = solve_pose(u, v, T, basis, ridge=0.01, scale=scale, mode=mode)
+    alone = sol.second.value.isinf()
+    assert alone.any()
+    for name in ("R", "t", "scale", "alpha"):
+        torch.testing.assert_close(getattr(sol.second, name)[alone], getattr(sol, name)[alone])
+
+
 def test_reversal_in_depth_is_the_second_pose():
     """Of a nearly flat template under noise: not unique, and the true pose is one of the two."""
     u, T, R = flat_views(0.001, noise=0.02)

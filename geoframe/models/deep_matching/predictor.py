@@ -40,6 +40,8 @@ _STEPS_AN_EPOCH = 250
 _BUDGET = 1.2e8  # entries of the largest stored level, about 1 GB in all
 CELL = 2  # patches; a side of the cells of image 1 in which a match has to be the best
 _POLISH = 2  # pixels that a match moves at most when its place is found to parts of a pixel
+_AGREED = 3.0  # pixels between a match and the flow that its confidence allows for
+_BLANK = 0.02  # edge strength, half a grey level a pixel: an image without any more has nothing to match
 _DOUBTFUL = 0.5  # mean confidence below which there is a warning
 _PLACES = 64  # that are compared along the longer side of an object
 _LEAST_COVER = 0.25  # of such a place that has to be foreground
@@ -101,6 +103,8 @@ def match_images(
 ) -> ImageMatches:
     """Match two images and find the flow between them.
 
+    Matches that contradict the flow made of all of them, by more than the spacing of the patches, are left out.
+
     Args:
         image0: (3, H, W) or (1, H, W) in [0, 1]; tensor, array or list.
         image1: likewise, of any size.
@@ -126,24 +130,18 @@ def match_images(
     points0, points1, score = quasi_dense(
         first, second, matcher, radius=radius, downscale=downscale, half=half
     )
-    flow, _ = interpolate_matches(points0, points1, edge_strength(first))
+    edges = edge_strength(first)
+    flow, _ = interpolate_matches(points0, points1, edges)
     flow = refine_flow(first, second, flow)
-    signs = flow_signs(first, second, flow, points0, points1)
-    flow_confidence = confidence_from_signs(signs)
-    return ImageMatches(
-        points0,
-        points1,
-        score,
-        _match_confidence(points0, points1, flow, flow_confidence),
-        flow,
-        flow_confidence,
-    )
-
-
-def _match_confidence(points0: Tensor, points1: Tensor, flow: Tensor, confidence: Tensor) -> Tensor:
-    """That of the flow at the match, as far as the match agrees with it."""
+    flow_confidence = confidence_from_signs(flow_signs(first, second, flow, points0, points1))
+    if min(float(edges.max()), float(edge_strength(second).max())) < _BLANK:
+        flow_confidence = torch.zeros_like(flow_confidence)
     off = (points1 - points0 - values_at(flow, points0)).norm(dim=1)
-    return values_at(confidence[None], points0)[:, 0] * torch.exp(-(off / 3).square())
+    confidence = values_at(flow_confidence[None], points0)[:, 0] * torch.exp(-(off / _AGREED).square())
+    keep = off <= matcher.stride * downscale
+    keep = keep if bool(keep.any()) else ~keep
+    points0, points1, score, confidence = (x[keep] for x in (points0, points1, score, confidence))
+    return ImageMatches(points0, points1, score, confidence, flow, flow_confidence)
 
 
 def match_fields(
