@@ -33,7 +33,7 @@ from geoframe._files import to_json
 from geoframe.data.image_files import read_image, read_mask
 from geoframe.data.object_crops import ObjectCrops, crop_object, crops_of
 from geoframe.data.object_templates import ObjectTemplate, points_of_pixels, zoo_shapes, zoo_template
-from geoframe.heads.animal_maps import ANIMALS
+from geoframe.heads.zoo_maps import ANIMALS
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models import surface_embedding
 from geoframe.models.to_the_point import OURS, Predictor, load, train
