@@ -387,13 +387,13 @@ def load(folder: str | Path | None = None) -> Predictor:
     """Read what `Predictor.save` or `train` wrote.
 
     Args:
-        folder: the model; "animals", which None means, and "things" are those that geoframe comes with.
+        folder: the model; the words (no `Path`) "animals", as None, and "things" name those that geoframe comes with.
 
     Raises:
         ImportError: the package of the backbone is missing.
         ValueError: nothing there, files of something else, weights that do not fit, another backbone.
     """
-    folder = SHIPPED.get(str(folder or ANIMALS)) or Path(cast(str, folder))
+    folder = SHIPPED.get(cast(str, ANIMALS if folder is None else folder)) or Path(cast(str, folder))
 
     def described(about: dict[str, Any]) -> SurfaceEmbedding:
         tables = {
