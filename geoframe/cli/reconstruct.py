@@ -84,7 +84,7 @@ def train(
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
-            things, which tell the parts of these apart: by default for renders of what they know.
+            things, which tell the parts of these apart: by default animals for renders of such.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -142,11 +142,11 @@ def train(
 
 def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
-    that knows the parts of what is rendered, where geoframe comes with one."""
+    that knows animals for renders of those."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.heads.zoo_maps import shipped_for
+    from geoframe.heads.zoo_maps import ANIMALS, shipped_for
     from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
@@ -155,8 +155,8 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     usual: dict[str, Any] = {}
     if name == "geoframe":
         shown = _shown(data)
-        kind = None if shown is None else shipped_for(shown)
-        usual = (THINGS_BEND if things else {}) | ({} if kind is None else {"backbone": kind})
+        animal = shown is not None and shipped_for(shown) == ANIMALS
+        usual = THINGS_BEND if things else {"backbone": ANIMALS} if animal else {}
     return replace(RECIPES[name], **{**usual, **changes})
 
 

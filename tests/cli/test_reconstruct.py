@@ -112,8 +112,8 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
     things = _plan("geoframe", tmp_path, {})
-    assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, "things")
+    assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, OURS.backbone)
     assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
     assert _plan("paper", tmp_path, {}) == PAPER
-    shown.surface_names = ("table",)  # nothing that comes with geoframe knows tables
-    assert _plan("geoframe", tmp_path, {}) == replace(OURS, n_modes=12, symmetric=1.0)
+    shown.surface_names = ("cow", "horse")  # several on surfaces of their own
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {}) == OURS
