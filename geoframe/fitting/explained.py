@@ -33,6 +33,7 @@ _MASK_PACE = (
 _BELIEVED = 0.9  # share of the pictures with correspondences
 _MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
 _AT_ONCE = 64  # pictures whose poses are looked for
+_MOST_POINTS = 160  # vertices that these are looked for by, those of which most is said
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -130,8 +131,15 @@ def explain_by_points(
     rest = shape.template().detach().double()
     at, weights = _of_vertices(points, len(rest))
     enough = torch.nonzero((weights > 0).sum(1) >= _FEWEST)[:, 0]
+    heaviest = weights.topk(min(_MOST_POINTS, len(rest)), dim=1).indices  # of many vertices nothing is said
     found = [
-        solve_pose(at[i].double(), weights[i].double(), rest, scale="free", loss="geman-mcclure")
+        solve_pose(
+            at[i][torch.arange(len(i))[:, None], heaviest[i]].double(),
+            weights[i].gather(1, heaviest[i]).double(),
+            rest[heaviest[i]],
+            scale="free",
+            loss="geman-mcclure",
+        )
         for i in enough.split(_AT_ONCE)
         if len(i)
     ]
