@@ -41,5 +41,5 @@ def test_what_is_shipped_knows_categories_of_the_zoo():
         "things",
         None,
     ]
-    with pytest.raises(ValueError, match="name: expected one of animals, things"):
+    with pytest.raises(ValueError, match="name: expected one of 'animals', 'things'"):
         ZooMaps("plants")
