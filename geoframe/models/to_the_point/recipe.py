@@ -440,7 +440,8 @@ def embedded_points(
     target, out = embedding.target(category), []
     for i, (image, mask) in enumerate(zip(crops.image, crops.mask, strict=True)):
         found = embedding.fields(as_images(image))
-        inside = F.adaptive_avg_pool2d(mask[None].float(), list(found.mask.shape))[0] > 0.5
+        size = (found.mask.shape[0], found.mask.shape[1])
+        inside = F.adaptive_avg_pool2d(mask[None].float(), size)[0] > 0.5
         x = found.embedding[:, inside].T
         vertex, confidence = torch.full(inside.shape, -1), torch.zeros(inside.shape)
         vertex[inside] = nearest_vertices(x, target.table)
