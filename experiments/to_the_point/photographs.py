@@ -26,18 +26,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from experiments.to_the_point.run import UP, sheet
 from geoframe._files import to_json
 from geoframe.data.image_files import read_image, read_mask
 from geoframe.data.object_crops import ObjectCrops, crop_object, crops_of
-from geoframe.data.object_templates import ObjectTemplate, points_of_pixels, zoo_shapes, zoo_template
-from geoframe.heads.animal_maps import ANIMALS
+from geoframe.data.object_templates import zoo_shapes, zoo_template
+from geoframe.heads.zoo_maps import ANIMALS
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models import surface_embedding
 from geoframe.models.to_the_point import OURS, Predictor, load, train
 from geoframe.models.to_the_point.evaluate import reconstructed
+from geoframe.models.to_the_point.recipe import embedded_points
 from geoframe.render import rasterize
 from geoframe.viz.surfaces import save_picture
 
@@ -74,7 +74,9 @@ def main() -> None:
         if name == "both":
             renders = ObjectCrops.load(args.renders).without_keypoints()
             crops = joined(own, renders[range(min(args.most, len(renders)))])
-        points = None if name == "masks" else correspondences(crops, template)
+        points = None
+        if name != "masks":
+            points = embedded_points(crops, template, surface_embedding.load(), "horse")
         recipe = replace(OURS, backbone=ANIMALS, views=100 if args.quick else VIEWS)
         recipe = recipe.lasting(steps=4 if args.quick else args.steps)
         predictor = train(
@@ -112,17 +114,6 @@ def joined(a: ObjectCrops, b: ObjectCrops) -> ObjectCrops:
         a.crops + b.crops,
         a.files + b.files,
     )
-
-
-def correspondences(crops: ObjectCrops, template: ObjectTemplate) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Where the shipped surface embedding sees which vertices."""
-    predictor = surface_embedding.load()
-    target, whole = predictor.target("horse"), [(0, 0, crops.size, crops.size)]
-    out = []
-    for image, mask in zip(crops.image, crops.mask, strict=True):
-        found = predictor.predict(image.float() / 255, whole, category="horse")[0]
-        out.append(points_of_pixels(found, mask, template, target.surface))
-    return out
 
 
 def measured(predictor: Predictor, unseen: ObjectCrops, name: str, out: Path) -> dict[str, float]:

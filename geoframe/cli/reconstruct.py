@@ -77,14 +77,14 @@ def train(
         category: of PASCAL3D+, such as car; or the embedding's surface, the same as the template's.
         keypoints: --no-keypoints learns from the masks alone.
         embedding: without keypoints, a model of `geoframe embed` whose pixel maps tell the views to start from,
-            "animals" for the one that geoframe comes with, or "none" for pose hypotheses by the masks; by default
-            animals for renders of such, and else none.
+            "animals" or "things" for those that geoframe comes with, or "none" for pose hypotheses by the masks; by
+            default animals or things for renders of what these know, and else none.
         up: the template's upward axis, if the images are upright; none looks for all rotations.
         minutes: of training, after the fits; none for the recipe's steps.
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
-        backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals,
-            which tells parts of their bodies apart: by default for renders of animals.
+        backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
+            things, which tell the parts of these apart: by default animals for renders of such.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -111,7 +111,7 @@ def train(
         known = template is None and recipe == "geoframe"
         shapes = _known_shapes(data, shape) if known else None
         crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
-        shown = None if template is not None else _animal(data)
+        shown = None if template is not None else _shown(data)
         points = None if keypoints else _embedded(embedding, crops, shape, category, shown, progress)
         axis = None if up == "none" else torch.eye(3)["xyz".index(up)]
         predictor = learn(
@@ -146,7 +146,7 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.heads.animal_maps import ANIMALS
+    from geoframe.heads.zoo_maps import ANIMALS, shipped_for
     from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
@@ -154,17 +154,18 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
     usual: dict[str, Any] = {}
     if name == "geoframe":
-        usual = THINGS_BEND if things else {} if _animal(data) is None else {"backbone": ANIMALS}
+        shown = _shown(data)
+        animal = shown is not None and shipped_for(shown) == ANIMALS
+        usual = THINGS_BEND if things else {"backbone": ANIMALS} if animal else {}
     return replace(RECIPES[name], **{**usual, **changes})
 
 
-def _animal(data: Path) -> str | None:
-    """The species of a folder of renders of one animal."""
+def _shown(data: Path) -> str | None:
+    """The category of a folder of renders of one category, on whose surface they are told."""
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.zoo import species
 
     names = load_rendered(data).surface_names if (data / "set.json").is_file() else ()
-    return names[0] if len(names) == 1 and names[0] in species() else None
+    return names[0] if len(names) == 1 else None
 
 
 def _known_shapes(data: Path, template: ObjectTemplate) -> Tensor | None:
@@ -172,9 +173,12 @@ def _known_shapes(data: Path, template: ObjectTemplate) -> Tensor | None:
     from geoframe.data.object_templates import zoo_shapes
     from geoframe.data.rendered_files import load_rendered
     from geoframe.data.zoo_surfaces import zoo_surface
+    from geoframe.zoo import species
 
-    name = _animal(data)
-    if name is None or load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
+    name = _shown(data)
+    if name is None or name not in species():
+        return None
+    if load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
         return None
     return zoo_shapes(name, template)
 
@@ -246,23 +250,16 @@ def _embedded(
     shown: str | None,
     progress: Any,
 ) -> list[tuple[Tensor, Tensor, Tensor]] | None:
-    """Correspondences of each crop by a surface embedding, the one for animals where renders of such are shown."""
-    from geoframe.data.object_templates import points_of_pixels
+    """Correspondences of each crop by a surface embedding, by default the one that geoframe comes with."""
+    from geoframe.heads.zoo_maps import shipped_for
     from geoframe.models.surface_embedding import load
+    from geoframe.models.to_the_point.recipe import embedded_points
 
-    if path is None and shown is not None:
-        path, category = Path("animals"), category or shown
-    if path is None or str(path) == "none":
+    found = str(path or (shown and shipped_for(shown)) or "none")
+    if found == "none":
         return None
-    predictor = load(None if str(path) == "animals" else path)
-    name = category or predictor.names[0]
-    target, out = predictor.target(name), []
-    for i, (image, mask) in enumerate(zip(crops.image, crops.mask, strict=True)):
-        whole = [(0, 0, crops.size, crops.size)]
-        pixels = predictor.predict(image.float() / 255, whole, category=name, turn=False)[0]
-        out.append(points_of_pixels(pixels, mask, template, target.surface))
-        progress(f"embedding, {i + 1} of {len(crops)}", 0.0)
-    return out
+    predictor, category = load(found), category or (shown if path is None else None)
+    return embedded_points(crops, template, predictor, category or predictor.names[0], progress=progress)
 
 
 def _looker(out: Path, crops: ObjectCrops) -> Any:

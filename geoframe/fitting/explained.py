@@ -14,11 +14,14 @@ from geoframe.fitting.collections import (
     CollectionLosses,
     Latents,
     fit_collection,
+    on_screen,
     posed,
     poses_of_keypoints,
 )
 from geoframe.fitting.hypotheses import mask_hypotheses
+from geoframe.fitting.views import moments_of
 from geoframe.layers.shape_modes import ShapeModes
+from geoframe.render import rasterize
 from geoframe.solve.pose import solve_pose
 from geoframe.surface.mesh import Mesh
 
@@ -33,6 +36,8 @@ _MASK_PACE = (
 _BELIEVED = 0.9  # share of the pictures with correspondences
 _MOST_SAID = 2.0  # weight of a vertex of which many pixels speak
 _AT_ONCE = 64  # pictures whose poses are looked for
+_MOVES = 3  # of rigid poses to the masks' areas and centroids
+_MOST_POINTS = 160  # vertices that these are looked for by, those of which most is said
 _FEWEST = 4  # keypoints that give a pose
 
 
@@ -130,8 +135,15 @@ def explain_by_points(
     rest = shape.template().detach().double()
     at, weights = _of_vertices(points, len(rest))
     enough = torch.nonzero((weights > 0).sum(1) >= _FEWEST)[:, 0]
+    heaviest = weights.topk(min(_MOST_POINTS, len(rest)), dim=1).indices  # of many vertices nothing is said
     found = [
-        solve_pose(at[i].double(), weights[i].double(), rest, scale="free", loss="geman-mcclure")
+        solve_pose(
+            at[i][torch.arange(len(i))[:, None], heaviest[i]].double(),
+            weights[i].gather(1, heaviest[i]).double(),
+            rest[heaviest[i]],
+            scale="free",
+            loss="geman-mcclure",
+        )
         for i in enough.split(_AT_ONCE)
         if len(i)
     ]
@@ -144,6 +156,8 @@ def explain_by_points(
     latents = Latents.of(R, t, scale, alpha, losses.lens)
     part = Collection(collection.masks[rows], at[rows], weights[rows], torch.arange(len(rest)))
     latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
+    if not bool(shape.basis().any()):
+        latents = _as_large_as_masks(latents, shape, faces, part.masks)
     out = _spread_out(latents, shape, faces, rows, len(points), collection.masks.shape[-1])
     misfit = _misfit(latents, shape, faces, part, torch.arange(len(rows)))
     out.belief[rows[misfit > misfit.quantile(_BELIEVED)]] = 0.0
@@ -268,9 +282,6 @@ def _misfit(
     latents: Latents, shape: ShapeModes, faces: Tensor, collection: Collection, rows: Tensor
 ) -> Tensor:
     """(n H,) difference of silhouettes and masks, in parts of the masks' area."""
-    from geoframe.fitting.collections import on_screen
-    from geoframe.render import rasterize
-
     S, out = collection.masks.shape[-1], []
     for part in torch.arange(len(rows)).split(64):
         few = latents.take(part)
@@ -278,6 +289,26 @@ def _misfit(
         masks = collection.masks[rows[part]]
         out.append((drawn.float() - masks).abs().sum((1, 2)) / masks.sum((1, 2)).clamp_min(1))
     return torch.cat(out)
+
+
+@torch.no_grad()
+def _as_large_as_masks(latents: Latents, shape: ShapeModes, faces: Tensor, masks: Tensor) -> Latents:
+    """Rigid poses moved and scaled until their silhouettes have the masks' areas and centroids.
+
+    Uncertain correspondences tell rotations, but pull vertices towards each other: scales come out too small.
+    """
+    S = masks.shape[-1]
+    centre, size = moments_of(masks.float())
+    for _ in range(_MOVES):
+        parts = torch.arange(len(masks)).split(_AT_ONCE)
+        screens = [on_screen(part.project(shape(part.alpha)), S) for part in map(latents.take, parts)]
+        drawn = torch.cat([rasterize(screen, faces, (S, S)).mask for screen in screens])
+        middle, wide = moments_of(drawn.float())
+        shown = drawn.flatten(1).any(1)
+        ratio = torch.where(shown, size / wide.clamp_min(1e-6), 1.0)
+        t = latents.t + shown[:, None] * (centre - middle) * (2 / S)
+        latents = latents._replace(t=t, log_scale=latents.log_scale + ratio.log())
+    return latents
 
 
 def _spread_out(

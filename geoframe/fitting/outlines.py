@@ -56,7 +56,7 @@ def outline_moves(screen: Tensor, drawn: Tensor, distance: Tensor, *, reach: flo
     wide = F.pad(distance[:, None].to(screen), (1, 1, 1, 1), mode="replicate")[:, 0]
     slope_x = (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) / 2
     slope_y = (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) / 2
-    outward = F.normalize(torch.stack([slope_x, slope_y], 1), dim=1)
+    outward = torch.stack([slope_x, slope_y], 1) / torch.hypot(slope_x, slope_y).clamp_min(1e-12)[:, None]
     maps = torch.cat([around, distance[:, None].to(screen), outward], 1)
     H, W = drawn.shape[-2:]
     at = 2 * screen / screen.new_tensor([W, H]) - 1

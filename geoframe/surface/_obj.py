@@ -148,6 +148,9 @@ def write_obj(
     known = ~np.isnan(uv).any(1)
     out += rows_text(uv[known], number_format(uv.dtype), "vt ")
     number = np.where(known, np.cumsum(known), 0)[corners]
+    if known.all():
+        both = np.stack([faces + 1, number], -1).reshape(-1, 6)
+        return (out + ("f %d/%d %d/%d %d/%d\n" * len(both)) % tuple(both.ravel().tolist())).encode()
     pairs = zip((faces + 1).tolist(), number.tolist(), strict=True)
     text = [" ".join([f"{v}/{t}" if t else f"{v}" for v, t in zip(*row, strict=True)]) for row in pairs]
     return (out + "".join([f"f {row}\n" for row in text])).encode()

@@ -120,7 +120,7 @@ def _read(path: Path, suffix: str) -> Raw:
     return _READERS[suffix](data) if suffix in _READERS else read_gltf(data, path)
 
 
-def save(surface: Mesh | PointCloud, path: str | Path) -> None:
+def save(surface: Mesh | PointCloud, path: str | Path, *, head: str = "") -> None:
     """Write a mesh or a point cloud as OBJ, OFF or PLY, or a cloud as PCD (by suffix), whole or not at all.
 
     Numbers read back the same in the surface's dtype: positions, and in OBJ also texture coordinates and
@@ -130,6 +130,7 @@ def save(surface: Mesh | PointCloud, path: str | Path) -> None:
     Args:
         surface: one pose.
         path: of the file; its suffix is .obj, .off, .ply or .pcd.
+        head: lines of an OBJ file before all others, such as those that name its material.
 
     Raises:
         TypeError: not a `Mesh` or `PointCloud`.
@@ -160,6 +161,7 @@ def save(surface: Mesh | PointCloud, path: str | Path) -> None:
         faces, normals, uv, uv_faces = np.empty((0, 3), np.int64), _array(surface.normals), None, None
     if suffix == ".obj":
         data = write_obj(verts, faces, colors=colors, normals=normals, uv=uv, uv_faces=uv_faces)
+        data = head.encode() + data
     elif suffix == ".off":
         data = write_off(verts, faces, colors=colors)
     elif suffix == ".pcd":

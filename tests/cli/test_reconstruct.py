@@ -99,21 +99,21 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from geoframe.cli.reconstruct import _animal, _plan
+    from geoframe.cli.reconstruct import _plan, _shown
     from geoframe.data import rendered_files
     from geoframe.models.to_the_point import OURS, PAPER
 
     shown = SimpleNamespace(surface_names=("cow",))
     monkeypatch.setattr(rendered_files, "load_rendered", lambda folder: shown)
-    assert (
-        _animal(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3
-    )  # no renders
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3  # no renders
     (tmp_path / "set.json").write_text("{}")
-    assert _animal(tmp_path) == "cow"
+    assert _shown(tmp_path) == "cow"
     assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals")
     assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
     things = _plan("geoframe", tmp_path, {})
-    assert (things.n_modes, things.symmetric) == (12, 1.0) and _animal(tmp_path) is None
+    assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, OURS.backbone)
     assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
     assert _plan("paper", tmp_path, {}) == PAPER
+    shown.surface_names = ("cow", "horse")  # several on surfaces of their own
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {}) == OURS

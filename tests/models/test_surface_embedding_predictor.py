@@ -138,6 +138,22 @@ def test_an_image_is_mapped_alone_or_among_others(trained, surface):
     assert alone[3].size == (50, 81)
 
 
+def test_each_surface_has_the_mirror_rotation_of_its_own_embedding(surface):
+    """Two surfaces with embeddings of their own: no rotation mirrors both."""
+    model = build(SMALL, {"it": surface, "other": surface}, seed=0).eval()
+    both = Predictor(model, image_size=64)
+    image = _pictures(surface, 1)[0][0]
+    for name in ("it", "other"):
+        own, target = both.of(name), both.target(name)
+        torch.testing.assert_close(
+            target.table @ own.mirror, target.table[target.mirror], atol=1e-4, rtol=1e-3
+        )
+        alone = Predictor(model.first(name), image_size=64).predict(image, category=name)[0]
+        assert torch.equal(both.predict(image, category=name)[0].vertex, alone.vertex)
+    assert (both.of("other").mirror - both.mirror).abs().max() > 0.1
+    assert both.of(None) is both.of("it") is both and both.of("other") is both.of("other")
+
+
 def test_the_map_of_a_mirror_image_is_the_mirror_image_of_the_map(trained, surface):
     predictor, _ = trained
     target = predictor.target()
@@ -424,7 +440,7 @@ def test_an_exported_head_says_the_same(trained, tmp_path):
     np.testing.assert_allclose(found[1], want.mask.numpy(), atol=1e-4, rtol=1e-3)
 
 
-def test_the_shipped_model_is_small():
-    assert geoframe.__name__ and module.SHIPPED.name == "animals"
-    files = list(module.SHIPPED.iterdir())
-    assert sum(f.stat().st_size for f in files) < 6e6
+def test_the_shipped_models_are_small():
+    assert geoframe.__name__ and set(module.SHIPPED) == {"animals", "things"}
+    for folder in module.SHIPPED.values():
+        assert 1e5 < sum(f.stat().st_size for f in folder.iterdir()) < 2e6

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from geoframe.canonical import Surface
 from geoframe.data.crops import Crop
@@ -19,10 +21,11 @@ from geoframe.fitting.explained import explain_by_points
 from geoframe.heads import backbone
 from geoframe.heads.positions import Positions
 from geoframe.metrics.reconstruction import soft_iou
+from geoframe.models.surface_embedding.network import Embedded
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.evaluate import doubt
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
-from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
+from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets, embedded_points
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation
@@ -255,12 +258,18 @@ def test_an_image_is_looked_at_in_a_mirror_too(template, crops):
 
 @pytest.mark.slow
 def test_training_without_keypoints_and_the_papers_way(template, crops, tmp_path):
-    for name, recipe, keypoints in (("masks", QUICK, False), ("paper", PAPER, True)):
+    """Without keypoints the template stays rigid: nothing could tell how it bends."""
+    every = torch.arange(template.n_verts)
+    said = [(x, every, torch.ones(len(x))) for x in 2 * crops.screen / S - 1]
+    for name, recipe, points in (("masks", QUICK, None), ("points", QUICK, said), ("paper", PAPER, None)):
         plan = replace(recipe.lasting(steps=3), backbone="tiny", size=S, n_modes=2, n_verts=200, batch=3)
-        numbers = evaluate(
-            train(crops, template, out=tmp_path / name, recipe=plan, keypoints=keypoints), crops
-        )
-        assert 0 <= numbers["iou_hard"] <= 1
+        settings = {"recipe": plan, "keypoints": name == "paper", "points": points}
+        found = train(crops, template, out=tmp_path / name, **settings)
+        assert 0 <= evaluate(found, crops)["iou_hard"] <= 1
+        if name != "paper":
+            shape = found.model.shape
+            torch.testing.assert_close(shape.template(), template.surface.verts.float())
+            assert not shape.basis().any()
 
 
 def test_correspondences_of_pixels_explain_pictures(template, crops):
@@ -281,6 +290,37 @@ def test_correspondences_of_pixels_explain_pictures(template, crops):
     torch.testing.assert_close(told.points[known, 0], at[known], rtol=0, atol=0.03)
     with pytest.raises(ValueError, match="points: expected correspondences"):
         explain_by_points(seen.take(torch.tensor([3])), shape, faces, said[3:4], losses=CollectionLosses())
+
+
+def test_an_embedding_says_where_vertices_are(template, crops):
+    """Squares whose embedding is that of a vertex give that vertex, at their middle, inside of the mask only."""
+    V, side = template.n_verts, 8
+    table = F.normalize(torch.randn(V, 6, generator=torch.Generator().manual_seed(5)), dim=1)
+    vertex = torch.arange(side * side).reshape(side, side) % V
+    field = Embedded(table[vertex].movedim(-1, 0), torch.zeros(side, side), ())
+    target = SimpleNamespace(surface=template.surface, table=table)
+    embedding = SimpleNamespace(
+        of=lambda name: embedding,
+        target=lambda name: target,
+        fields=lambda image: field,
+        evidence=lambda x, mask, target: x,
+        model=SimpleNamespace(calibration=lambda x: torch.full((len(x),), 0.5)),
+    )
+    whole = ObjectTemplate.of(template.surface, V)  # each vertex is one of the surface
+    told = embedded_points(crops, whole, embedding, "egg")
+    assert len(told) == len(crops)
+    for mask, (at, found, weight) in zip(crops.mask, told, strict=True):
+        inside = F.avg_pool2d(mask[None].float(), S // side)[0] > 0.5
+        assert torch.equal(found, vertex[inside]) and weight.eq(0.5).all()
+        rows, cols = torch.nonzero(inside, as_tuple=True)
+        middle = (2 * torch.stack([cols, rows], 1) + 1) / side - 1
+        torch.testing.assert_close(at, middle)
+
+
+def test_short_trainings_keep_few_views():
+    assert OURS.lasting(steps=OURS.schedule.steps).views == OURS.views
+    assert OURS.lasting(steps=100).views == 100 * OURS.batch / 4
+    assert OURS.lasting(minutes=0.1).views == OURS.lasting(steps=50, minutes=5).views == 50 * OURS.batch / 4
 
 
 def test_empty_masks_are_told_and_left_out(template, crops, tmp_path, caplog):

@@ -84,8 +84,8 @@ def evaluate_each(
     scores: dict[int, dict[str, float]] = {}
     total = len(images)
     for number, (image, truth, mask, name, box) in _examples(images):
-        target = predictor.target(name)
-        scores[number] = _scores(predictor, target, image, truth, mask, box, kappa, flip, decode)
+        own, target = predictor.of(name), predictor.target(name)
+        scores[number] = _scores(own, target, image, truth, mask, box, kappa, flip, decode)
         if progress is not None:
             progress(f"evaluating, {len(scores)} of {total} images", len(scores) / total)
     return scores
@@ -209,7 +209,8 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
     """
     clues, right, scores, sides, mirrored = [], [], [], [], []
     for i in range(len(samples)):
-        target = predictor.target(samples.names[int(samples.surface[i])])
+        name = samples.names[int(samples.surface[i])]
+        own, target = predictor.of(name), predictor.target(name)
         known = samples.vertex[i] >= 0
         vertex, points = samples.vertex[i][known], samples.points[i][known]
         n = len(vertex)
@@ -217,7 +218,7 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
             outside = torch.nonzero(~samples.mask[i]).flip(1)
             outside = outside[torch.linspace(0, len(outside) - 1, n).long()] + 0.5
             points = torch.cat([points, outside.float()]) if len(outside) else points
-        x, logits, mask = _read(predictor, samples.image[i].float() / 255, points, turn=False)
+        x, logits, mask = _read(own, samples.image[i].float() / 255, points, turn=False)
         cols, rows = points.long().clamp_max(samples.size - 1).T
         seen = mask[rows, cols]
         if not bool(seen.any()):
@@ -225,7 +226,7 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
         answer = nearest_vertices(x, target.table)
         error = torch.full((len(x),), torch.inf)
         error[:n] = target.rows.pairs(vertex, answer[:n])
-        clue = predictor.evidence(x[seen], logits[rows, cols][seen], target)
+        clue = own.evidence(x[seen], logits[rows, cols][seen], target)
         clues.append(clue)
         right.append(error[seen] < KERNEL)
         sides.append(float(x[:n].norm(dim=1)[seen[:n]].mean()) if bool(seen[:n].any()) else 0.0)

@@ -187,6 +187,17 @@ class SurfaceEmbedding(nn.Module):
         """D."""
         return self.head.dim
 
+    def first(self, name: str) -> SurfaceEmbedding:
+        """The same network with one of its surfaces before the others.
+
+        Args:
+            name: of the surface.
+        """
+        tables = {n: self.surfaces[n] for n in sorted(self.surfaces.names, key=lambda n: n != name)}
+        out = SurfaceEmbedding(self.head, SharedEmbedding(tables), style=self.style).train(self.training)
+        out.calibration = self.calibration
+        return out
+
     def forward(self, image: Tensor | Sequence[Tensor]) -> Embedded:
         """Embeddings of images (B, 3, H, W) in [0, 1], or of the backbone's maps of them, finest first."""
         maps = self.head.backbone(image) if isinstance(image, Tensor) and self._mixes else image
@@ -254,6 +265,18 @@ class Target:
         """(R, R) how near the representatives are to each other: 1 at distance 0."""
         distances = self.rows.rows(self.chosen)[:, self.chosen]
         return torch.exp(-distances.square() / (2 * KERNEL**2)).float()
+
+
+def mirror_rotation(table: Tensor, mirror: Tensor) -> Tensor:
+    """(D, D) rotation that takes embeddings of vertices as near to those of their mirror images as it gets.
+
+    Args:
+        table: (V, D).
+        mirror: (V,) the vertex on the other side.
+    """
+    E = table.detach().double()
+    U, _, Vt = torch.linalg.svd(E.T @ E[mirror])
+    return (U @ Vt).float()  # E S is nearest to E[mirror], and S is its own inverse
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zo
 from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.heads.masks import foreground, with_colors, with_edges
+from geoframe.heads.zoo_maps import ANIMALS, SHIPPED
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
@@ -39,6 +40,7 @@ from geoframe.models.surface_embedding.network import (
     at_points,
     closer_crops,
     mean_of,
+    mirror_rotation,
     upright,
     within,
 )
@@ -50,7 +52,6 @@ from geoframe.zoo import species
 
 KIND = "surface embedding"
 Box = Tensor | Sequence[float] | None
-SHIPPED = Path(__file__).parents[2] / "heads" / "animals"
 _FINEST = 512  # pixels of the longer side of a crop at which vertices are looked for
 _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are kept: 64 bytes each
 _FINER = 1.25  # of `image_size`: how finely, the second time
@@ -88,6 +89,10 @@ class Predictor:
     def _targets(self) -> dict[str, Target]:
         return {}
 
+    @cached_property
+    def _others(self) -> dict[str, Predictor]:
+        return {}
+
     def target(self, category: str | None = None) -> Target:
         """A surface with its embedding.
 
@@ -101,6 +106,8 @@ class Predictor:
         name = self.names[0] if category is None else category
         if name in self.more:
             return self.more[name]
+        if self.of(name) is not self:
+            return self.of(name).target(name)
         if name not in self._targets:
             self._targets[name] = self._target(name)
         return self._targets[name]
@@ -140,14 +147,11 @@ class Predictor:
             ValueError: a map of another size, vertices out of range.
         """
         old = self.target(source)
-        if (
-            p2p_21.shape != (surface.n_verts,)
-            or int(p2p_21.max()) >= old.surface.n_verts
-            or int(p2p_21.min()) < 0
-        ):
+        n, shape = old.surface.n_verts, (surface.n_verts,)
+        if p2p_21.shape != shape or int(p2p_21.max()) >= n or int(p2p_21.min()) < 0:
             raise ValueError(
-                f"p2p_21: expected for each of the {surface.n_verts} vertices one of the {old.surface.n_verts} of "
-                f"the source, found {tuple(p2p_21.shape)} up to {int(p2p_21.max())}"
+                f"p2p_21: expected for each of the {surface.n_verts} vertices one of the {n} of the source, "
+                f"found {tuple(p2p_21.shape)} up to {int(p2p_21.max())}"
             )
         target = self._symmetric(surface, old.table[p2p_21.long()], mirror_of(name, surface))
         return replace(self, more={**self.more, name: target})
@@ -156,17 +160,23 @@ class Predictor:
     def mirror(self) -> Tensor | None:
         """(D, D) rotation that takes the embedding of each vertex to that of its mirror image; None without symmetry.
 
-        Of an embedding of eigenfunctions of a symmetric surface there is such a rotation: each function is even or
-        odd.
+        It is that of the first surface, see `of`; there is one as each eigenfunction is even or odd.
         """
-        for name in self.model.surfaces.names:
-            embedding = self.model.surfaces[name]
-            mirror = mirror_of(name, embedding.surface)
-            if mirror is not None:
-                E = embedding().detach().double()
-                U, _, Vt = torch.linalg.svd(E.T @ E[mirror])
-                return (U @ Vt).float()  # E S is nearest to E[mirror], and S is its own inverse
-        return None
+        name = self.model.surfaces.names[0]
+        mirror = mirror_of(name, self.model.surfaces[name].surface)
+        return None if mirror is None else mirror_rotation(self.model.surfaces[name](), mirror)
+
+    def of(self, category: str | None) -> Predictor:
+        """The same predictor with a surface that it was trained on before the others, so that `mirror` is its own.
+
+        Args:
+            category: see `target`; one that it was not trained on, and None, change nothing.
+        """
+        if category is None or category not in self.model.surfaces.names[1:]:
+            return self
+        if category not in self._others:
+            self._others[category] = replace(self, model=self.model.first(category))
+        return self._others[category]
 
     def predict(
         self,
@@ -200,9 +210,8 @@ class Predictor:
         places = [None] * len(several) if boxes is None else list(boxes)
         if len(places) != len(several):
             raise ValueError(f"boxes: expected one for each of {len(several)} images, found {len(places)}")
-        target = self.target(category)
-        every = zip(several, places, strict=True)
-        return [self._predict_one(x, box, target, flip, turn) for x, box in every]
+        own, every = self.of(category), zip(several, places, strict=True)
+        return [own._predict_one(x, box, own.target(category), flip, turn) for x, box in every]
 
     def _predict_one(self, image: Tensor, box: Box, target: Target, flip: bool, turn: bool) -> PixelMap:
         check_shape(check_float(image, "images"), "3 H W", "images")
@@ -212,8 +221,7 @@ class Predictor:
         shrink = min(1.0, _FINEST / max(size))
         coarse = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
         logits, mask = self.masked(found, image[:, y0:y1, x0:x1], coarse)
-        vertex = torch.full(coarse, -1, dtype=torch.int64)
-        confidence = torch.zeros(coarse)
+        vertex, confidence = torch.full(coarse, -1), torch.zeros(coarse)
         embedding = torch.zeros(*coarse, self.model.dim)
         if bool(mask.any()):
             rows, cols = torch.nonzero(mask, as_tuple=True)
@@ -225,7 +233,7 @@ class Predictor:
             embedding[mask] = x
         fields = [vertex, mask, confidence, embedding][: 4 if H * W <= _MOST_EMBEDDED else 3]
         vertex, mask, confidence, *kept = within(fields, (x0, y0, x1, y1), (H, W))
-        last = kept[0] if kept else None
+        last = next(iter(kept), None)
         return PixelMap(target.surface, vertex, mask, confidence, embedding=last, turned=found.turned)
 
     def looks(self, image: Tensor, box: Box = None, *, flip: bool = True, turn: bool = True) -> list[Look]:
@@ -296,15 +304,14 @@ class Predictor:
         h, w = max(round(H * unit), 2), max(round(W * unit), 2)
         quarters = turned // 90
         x = resized(crop, (h * stride, w * stride)).clamp(0, 1)[None].rot90(quarters, (2, 3))
-        both = flip and self.mirror is not None
-        field = self.model.head(torch.cat([x, x.flip(-1)]) if both else x)
+        S = self.mirror if flip else None
+        field = self.model.head(x if S is None else torch.cat([x, x.flip(-1)]))
         h, w = (w, h) if quarters % 2 else (h, w)
         E = nn.functional.normalize(field.embedding[..., :h, :w].float(), dim=1)
         mask = field.mask[..., :h, :w].float()
         embedding, logits = E[0], mask[0]
-        if both:
-            assert self.mirror is not None
-            embedding = (embedding + torch.einsum("dhw,de->ehw", E[1].flip(-1), self.mirror)) / 2
+        if S is not None:
+            embedding = (embedding + torch.einsum("dhw,de->ehw", E[1].flip(-1), S)) / 2
             logits = (logits + mask[1].flip(-1)) / 2
         return Embedded(embedding.rot90(-quarters, (1, 2)), logits.rot90(-quarters, (0, 1)), (), turned)
 
@@ -380,13 +387,13 @@ def load(folder: str | Path | None = None) -> Predictor:
     """Read what `Predictor.save` or `train` wrote.
 
     Args:
-        folder: the model; None is the one that geoframe comes with, trained on renders of the zoo's animals.
+        folder: the model; the words (no `Path`) "animals", as None, and "things" name those that geoframe comes with.
 
     Raises:
         ImportError: the package of the backbone is missing.
         ValueError: nothing there, files of something else, weights that do not fit, another backbone.
     """
-    folder = SHIPPED if folder is None else Path(folder)
+    folder = SHIPPED.get(cast(str, ANIMALS if folder is None else folder)) or Path(cast(str, folder))
 
     def described(about: dict[str, Any]) -> SurfaceEmbedding:
         tables = {
@@ -469,11 +476,10 @@ def train(
     def described(model: SurfaceEmbedding) -> Predictor:
         return Predictor(model, recipe.image_size, recipe.losses.temperature, about)
 
-    drawn = None
-    if look is not None:
-        drawn = Pictures(
-            lambda m, told: look(described(cast(SurfaceEmbedding, m)), told), epochs=None, minutes=1.0
-        )
+    def drawn(model: nn.Module, told: Mapping[str, float]) -> None:
+        assert look is not None
+        look(described(cast(SurfaceEmbedding, model)), told)
+
     history = train_network(
         model,
         mine,
@@ -484,7 +490,7 @@ def train(
         devices=devices,
         run=about,
         progress=progress,
-        pictures=drawn,
+        pictures=None if look is None else Pictures(drawn, epochs=None, minutes=1.0),
     )
     about |= {"steps": int(history[-1]["step"]), "minutes": sum(r["seconds"] for r in history) / 60}
     predictor = described(model)

@@ -20,10 +20,10 @@ from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
 from geoframe.fitting.outlines import outline_moves, signed_distance
-from geoframe.heads.animal_maps import ANIMALS, AnimalMaps
 from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.masks import with_edges
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
+from geoframe.heads.zoo_maps import SHIPPED, ZooMaps
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.render import rasterize, vertex_visibility
@@ -344,8 +344,8 @@ def shape_model(
 
 
 def features(name: str, *, enlarged: int = 1) -> Backbone:
-    """The backbone of a name, see `geoframe.heads.backbone`; "animals" is an `AnimalMaps`."""
-    return AnimalMaps(enlarged=enlarged) if name == ANIMALS else backbone(name, enlarged=enlarged)
+    """The backbone of a name, see `geoframe.heads.backbone`; "animals" and "things" are `ZooMaps`."""
+    return ZooMaps(name, enlarged=enlarged) if name in SHIPPED else backbone(name, enlarged=enlarged)
 
 
 def position_head(

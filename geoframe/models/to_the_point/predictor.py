@@ -456,11 +456,11 @@ def _explained(
     if keypoints:
         settings |= {"epochs": recipe.fit_epochs, "learn_shape": learn_shape}
         return explain_by_keypoints(collection, shape, faces, **settings)
-    if points is not None:
-        settings |= {"epochs": recipe.fit_epochs, "learn_shape": learn_shape}
-        return explain_by_points(collection, shape, faces, points, **settings)
     if learn_shape:
-        shape.modes.data.zero_()  # nothing teaches them: what bends to a wrong pose would be learned
+        shape.modes.data.zero_()  # nothing teaches them: what bends to a wrong pose or point would be learned
+    if points is not None:
+        settings |= {"epochs": recipe.fit_epochs, "learn_shape": False}
+        return explain_by_points(collection, shape, faces, points, **settings)
     return explain_by_masks(collection, shape, faces, up=up, **settings)
 
 

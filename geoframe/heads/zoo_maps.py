@@ -1,6 +1,6 @@
-"""A backbone that knows animals: its maps tell for each pixel which part of a body is there, and what is background.
+"""Backbones that know animals or things: their maps tell for each pixel which part is there, and what is background.
 
-The surface embedding that geoframe comes with says so. It has learned from renders of the zoo with their truth, as
+The surface embeddings that geoframe comes with say so. They have learned from renders of the zoo with their truth, as
 others start from networks that have learned from annotated photographs.
 """
 
@@ -8,42 +8,64 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from geoframe._check import check_choice
 from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.fields import FieldHead
 
-ANIMALS = "animals"
-_FOLDER = Path(__file__).parent / "animals"
+ANIMALS, THINGS = "animals", "things"
+SHIPPED = {name: Path(__file__).parent / name for name in (ANIMALS, THINGS)}
 
 
-class AnimalMaps(Backbone):
-    """The frozen maps of the network under the embedding that geoframe comes with; one of them has more channels.
+def shipped_for(category: str) -> str | None:
+    """The model that geoframe comes with and that knows a category of the zoo: "animals", "things" or None.
+
+    Args:
+        category: see `geoframe.data.rendered.categories`.
+    """
+    from geoframe.zoo import species
+
+    if category in species():
+        return ANIMALS
+    return THINGS if category in _about(SHIPPED[THINGS])["surfaces"] else None
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    """What is told of a model."""
+    told: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    return told
+
+
+class ZooMaps(Backbone):
+    """The frozen maps of the network under an embedding that geoframe comes with; one of them has more channels.
 
     These are the embeddings of the parts of each square, side by side, and then the logits of their masks.
 
     Args:
+        name: "animals" or "things".
         enlarged: see `backbone`.
     """
 
-    def __init__(self, *, enlarged: int = 1) -> None:
+    def __init__(self, name: str = ANIMALS, *, enlarged: int = 1) -> None:
         from safetensors.torch import load_file
 
-        about = json.loads((_FOLDER / "model.json").read_text(encoding="utf-8"))
+        folder = SHIPPED[check_choice(name, tuple(SHIPPED), "name")]
+        about = _about(folder)
         net = backbone(about["backbone"], trainable=False)
         head = FieldHead(net, about["dim"], **about["head"]).eval().requires_grad_(False)
-        state = load_file(_FOLDER / "model.safetensors")
+        state = load_file(folder / "model.safetensors")
         head.load_state_dict({k[5:]: x for k, x in state.items() if k.startswith("head.")})
         self._at = net.strides.index(2 * head.stride)
         channels = list(net.channels)
         channels[self._at] += 4 * (head.dim + 1)
         mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
         super().__init__(
-            ANIMALS,
+            name,
             net._kept[0],
             channels=channels,
             strides=[s // enlarged for s in net.strides],

@@ -1,22 +1,24 @@
-"""The backbone that knows animals says what the shipped embedding says, and heads take over its mask."""
+"""The backbones that know animals and things say what the shipped embeddings say, and heads take over their masks."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
-from geoframe.heads.animal_maps import AnimalMaps
 from geoframe.heads.positions import ControlPositions
+from geoframe.heads.zoo_maps import ZooMaps, shipped_for
 from geoframe.models.surface_embedding import load
 from geoframe.surface import farthest_points
 from geoframe.surface.shapes import icosphere
 
 
-def test_maps_are_those_of_the_embedding_and_its_mask_starts_the_heads():
+@pytest.mark.parametrize("name", ["animals", pytest.param("things", marks=pytest.mark.slow)])
+def test_maps_are_those_of_the_embedding_and_its_mask_starts_the_heads(name):
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    net = AnimalMaps(enlarged=2)
+    net = ZooMaps(name, enlarged=2)
     with torch.no_grad():
         maps = net(image)
         large = F.interpolate(image, scale_factor=2.0, mode="bilinear", align_corners=False)
-        field = load().model(large)
+        field = load(name).model(large)
         told = F.pixel_shuffle(maps[2][:, -4 * (field.embedding.shape[1] + 1) :], 2)
         torch.testing.assert_close(told[:, :-1], field.embedding, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(net.foreground(maps), field.mask, rtol=1e-4, atol=1e-3)
@@ -30,3 +32,14 @@ def test_maps_are_those_of_the_embedding_and_its_mask_starts_the_heads():
     assert found is not None and not list(net.parameters()) and not net.state_dict()
     wide = F.interpolate(field.mask[:, None], (32, 32), mode="bilinear", align_corners=False)[:, 0]
     torch.testing.assert_close(found, wide, rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_shipped_knows_categories_of_the_zoo():
+    assert [shipped_for(name) for name in ("cow", "human", "car", "table")] == [
+        "animals",
+        "animals",
+        "things",
+        None,
+    ]
+    with pytest.raises(ValueError, match="name: expected one of 'animals', 'things'"):
+        ZooMaps("plants")
