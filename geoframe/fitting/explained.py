@@ -115,8 +115,9 @@ def explain_by_points(
 ) -> Explained:
     """As `explain_by_keypoints`, from many uncertain correspondences of each picture, such as those of a `PixelMap`.
 
-    The tenth of the pictures whose masks are explained worst is not believed: of 162 horses they were off by 7.7 pixels
-    of 64, the others by 2.0.
+    A rigid template stays in the robust poses of the correspondences, moved and scaled to the masks; modes are
+    fitted with poses. The tenth of the pictures whose masks are explained worst is not believed: of 162 horses
+    they were off by 7.7 pixels of 64, the others by 2.0.
 
     Args:
         collection: n pictures; their keypoints are not looked at.
@@ -155,8 +156,9 @@ def explain_by_points(
     R, t, scale = (torch.cat([getattr(s, name) for s in found])[ok].float() for name in ("R", "t", "scale"))
     latents = Latents.of(R, t, scale, alpha, losses.lens)
     part = Collection(collection.masks[rows], at[rows], weights[rows], torch.arange(len(rest)))
-    latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
-    if not bool(shape.basis().any()):
+    if bool(shape.basis().any()):
+        latents = _marks_then_masks(part, shape, faces, latents, losses, epochs, learn_shape, seed, progress)
+    else:  # fits that are not robust turn more of the poses away: of 148 cars 26 % were wrong, then 34 %
         latents = _as_large_as_masks(latents, shape, faces, part.masks)
     out = _spread_out(latents, shape, faces, rows, len(points), collection.masks.shape[-1])
     misfit = _misfit(latents, shape, faces, part, torch.arange(len(rows)))
