@@ -420,7 +420,7 @@ def embedded_points(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Where a surface embedding sees which vertices: correspondences to start from without keypoints.
 
-    It looks once at each crop, in squares: three looks at every pixel take seven times as long, and poses of horses by
+    It looks once at each crop, in squares: three looks at every pixel take three times as long, and poses of horses by
     them are no better (162: 10.6 and 11.4 degrees in the median, 13.6 and 12.3 % wrong).
 
     Args:
