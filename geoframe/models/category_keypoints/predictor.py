@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from geoframe import metrics
 from geoframe._cache import cache_key
 from geoframe._check import check_choice, check_finite, check_int
 from geoframe._random import seeded
+from geoframe._threads import together
 from geoframe.data import CloudBatches, CloudSet, normalise
 from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoints, Keypoints, Network, build
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
@@ -131,6 +133,16 @@ class Predictor:
             )
         shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
         given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
+        threads = torch.get_num_threads() if clouds.device.type == "cpu" else 1
+        parts = clouds.chunk(min(threads, len(clouds)))  # small steps: each thread does its clouds by itself
+        told: Any = together(*(partial(self._predicted, part, given, any_up) for part in parts))
+        *fields, warnings = zip(*told, strict=True)
+        tensors = [torch.cat(x).reshape((*points.shape[:-2], *x[0].shape[1:])) for x in fields]
+        return Prediction._make([*tensors, sum(warnings, ())])
+
+    @torch.no_grad()
+    def _predicted(self, clouds: Tensor, given: Tensor, any_up: bool) -> Prediction:
+        """`predict` of clouds (B, N, 3), to be turned by `given` (3, 3)."""
         upright = on_side(clouds, given.expand(len(clouds), 3, 3))
         seen = self._look(upright)
         stands = given.repeat(len(clouds), 1, 1)
@@ -142,7 +154,7 @@ class Predictor:
             if any_up:
                 seen, other = again.other_sides(upright, seen)
                 stands = other @ stands
-        return self._told(points, seen, given, stands)
+        return self._told(clouds, seen, given, stands)
 
     @torch.no_grad()
     def predict_normalised(self, points: Tensor) -> Keypoints:
@@ -193,7 +205,7 @@ class Predictor:
         return Seen(located, found, score, uncertainty)
 
     def _told(self, points: Tensor, seen: Seen, given: Tensor, stands: Tensor) -> Prediction:
-        """What was found, in the frame and shape of the clouds; rotations `given` and `stands` are what stood up."""
+        """What was found, in the frame of the clouds (B, N, 3); rotations `given` and `stands` are what stood up."""
         motion, found = seen.located.motion, seen.found
         back = _rotation(given.mT.expand(len(stands), 3, 3).to(motion.R)).after(motion)
         keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
@@ -203,7 +215,6 @@ class Predictor:
             for s, q, t in zip(seen.score, stands, seen.located.tilt, strict=True)
         )
         uncertainty = seen.uncertainty * motion.scale[:, None].to(seen.uncertainty)
-        shape = points.shape[:-2]
         tensors = (
             keypoints,
             found.canonical,
@@ -214,8 +225,7 @@ class Predictor:
             uncertainty,
             seen.located.dropped,
         )
-        shaped = [x.reshape((*shape, *x.shape[1:])) for x in tensors]
-        return Prediction._make([*shaped, warnings])
+        return Prediction._make([*tensors, warnings])
 
     def _warning(self, score: float, given: Tensor, side: Tensor, tilt: float) -> str:
         """What a user should know about a cloud; empty if nothing."""
