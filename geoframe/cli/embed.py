@@ -147,7 +147,7 @@ def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -
         start = Path("animals")
     if start is None or str(start) == "none":
         return None
-    return load(str(start))
+    return load(start)
 
 
 def _recipe(annotated: bool, backbone: str | None, first: Predictor | None) -> str:

@@ -99,7 +99,7 @@ def _by_embedding(folder: Path) -> Callable[[Tensor, Tensor], Any]:
     from geoframe.models.deep_matching import match_pixel_maps
     from geoframe.models.surface_embedding import load
 
-    predictor = load(str(folder))
+    predictor = load(folder)
 
     def match(image0: Tensor, image1: Tensor) -> Any:
         maps = predictor.predict([image0, image1])

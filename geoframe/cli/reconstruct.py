@@ -251,14 +251,16 @@ def _embedded(
     progress: Any,
 ) -> list[tuple[Tensor, Tensor, Tensor]] | None:
     """Correspondences of each crop by a surface embedding, by default the one that geoframe comes with."""
-    from geoframe.heads.zoo_maps import shipped_for
+    from geoframe.heads.zoo_maps import SHIPPED, shipped_for
     from geoframe.models.surface_embedding import load
     from geoframe.models.to_the_point.recipe import embedded_points
 
-    found = str(path or (shown and shipped_for(shown)) or "none")
-    if found == "none":
+    usual = None if shown is None else shipped_for(shown)
+    if path is None:
+        path, category = None if usual is None else SHIPPED[usual], category or shown
+    if path is None or str(path) == "none":
         return None
-    predictor, category = load(found), category or (shown if path is None else None)
+    predictor = load(path)
     return embedded_points(crops, template, predictor, category or predictor.names[0], progress=progress)
 
 

@@ -35,6 +35,16 @@ def shipped_for(category: str) -> str | None:
     return THINGS if category in _about(SHIPPED[THINGS])["surfaces"] else None
 
 
+def model_folder(folder: str | Path) -> Path:
+    """The folder of a model; where there is none of that name, that of the model that geoframe comes with.
+
+    Args:
+        folder: of a model, or "animals" or "things".
+    """
+    folder = Path(folder)
+    return folder if folder.exists() else SHIPPED.get(str(folder), folder)
+
+
 def _about(folder: Path) -> dict[str, Any]:
     """What is told of a model."""
     told: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))

@@ -444,3 +444,10 @@ def test_the_shipped_models_are_small():
     assert geoframe.__name__ and set(module.SHIPPED) == {"animals", "things"}
     for folder in module.SHIPPED.values():
         assert 1e5 < sum(f.stat().st_size for f in folder.iterdir()) < 2e6
+
+
+def test_a_folder_of_that_name_comes_before_what_is_shipped(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load("things").names == ("car", "aeroplane")
+    trained[0].save("things")
+    assert load("things").names == ("it",)

@@ -25,7 +25,7 @@ from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zo
 from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.heads.masks import foreground, with_colors, with_edges
-from geoframe.heads.zoo_maps import ANIMALS, SHIPPED
+from geoframe.heads.zoo_maps import ANIMALS, SHIPPED, model_folder
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
@@ -387,13 +387,13 @@ def load(folder: str | Path | None = None) -> Predictor:
     """Read what `Predictor.save` or `train` wrote.
 
     Args:
-        folder: the model; the words (no `Path`) "animals", as None, and "things" name those that geoframe comes with.
+        folder: the model; "animals" (or None) and "things", where no folder is called so, come with geoframe.
 
     Raises:
         ImportError: the package of the backbone is missing.
         ValueError: nothing there, files of something else, weights that do not fit, another backbone.
     """
-    folder = SHIPPED.get(cast(str, ANIMALS if folder is None else folder)) or Path(cast(str, folder))
+    folder = model_folder(folder or SHIPPED[ANIMALS])
 
     def described(about: dict[str, Any]) -> SurfaceEmbedding:
         tables = {
