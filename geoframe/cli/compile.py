@@ -43,15 +43,18 @@ def _poses() -> None:
 
 
 def _pictures() -> None:
-    """Hard and soft, with the gradients of both."""
+    """Hard and soft, with the gradients of both, and a lit surface."""
     import torch
 
     from geoframe.render import rasterize, shade, soft_silhouette
+    from geoframe.surface import Mesh
+    from geoframe.viz import draw_surface
 
     screen = torch.tensor([[4, 4, 1], [28, 6, 1], [8, 28, 1], [20, 20, 2.0]], requires_grad=True)
     faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
     shade(rasterize(screen, faces, (32, 32)), screen).sum().backward()
     soft_silhouette(screen, faces, (32, 32)).sum().backward()
+    draw_surface(Mesh(screen.detach(), faces), size=(16, 16))
 
 
 def _image_sets() -> None:

@@ -28,6 +28,7 @@ from geoframe.viz.page import packed, png
 _FILL = 0.92  # of the picture, that the surface fills
 _LIGHTS = (((-0.45, 0.75, 0.60), 0.62), ((0.85, 0.15, 0.45), 0.20))  # direction in view axes, strength
 _AMBIENT = 0.34
+_GLOSS = (0.10, 40)  # between the first light and the viewer: strength, power of the cosine
 _BLUE, _WHITE, _RED = (0.13, 0.40, 0.67), (0.97, 0.97, 0.97), (0.70, 0.09, 0.17)
 _DOT, _DOT_RIM = (225, 30, 75), (255, 255, 255)
 
@@ -202,33 +203,47 @@ def draw_surface(
         colors = np.full((len(verts), 3), 0.8) if mesh.colors is None else as_numpy(mesh.colors)[:, :3]
     colors = as_numpy(colors)
     check_shape(colors, f"{len(verts)} 3", "colors")
+    from geoframe.viz._lit_numba import lit
+
     view = good_view(mesh) if view is None else view
     over = 2  # samples a pixel, each way
     camera = _camera(verts, faces, view, (height * over, width * over))
     surface = Mesh(torch.from_numpy(verts), torch.from_numpy(faces))
     seen = rasterize(surface.verts, surface.faces, camera)
-    hit, depth = seen.mask.numpy(), np.where(seen.mask.numpy(), seen.depth.numpy(), np.inf)
-    screen = camera.project(surface.verts).numpy()
-    owner = seen.face_id.numpy()[hit]
-    corners, weights = faces[owner], seen.barycentric.numpy()[hit].astype(np.float32)
-    normal = _blend(weights, (surface.vertex_normals.numpy() @ view.T)[corners])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
-    normal[(surface.face_normals_scaled.numpy() @ view[2])[owner] < 0] *= -1  # seen from the inside
-    albedo = _blend(weights, _srgb_to_linear(colors.clip(0, 1))[corners])
-    occlusion = _occlusion(depth[over // 2 :: over, over // 2 :: over]).repeat(over, 0).repeat(over, 1)
-    image = np.ones((height * over, width * over, 3), np.float32)
-    image[hit] = _shade(albedo, normal, occlusion[hit].astype(np.float32))
-    image = np.mean([image[i::over, j::over] for i in range(over) for j in range(over)], axis=0)
-    picture = (_linear_to_srgb(image) * 255 + 0.5).astype(np.uint8)
+    owner, depth = seen.face_id.numpy(), seen.depth.numpy()
+    middle = np.s_[over // 2 :: over, over // 2 :: over]
+    image = lit(
+        (owner, seen.barycentric.numpy()),
+        faces,
+        (
+            surface.vertex_normals.numpy() @ view.T,
+            np.where(
+                surface.face_normals_scaled.numpy() @ view[2] < 0, -1.0, 1.0
+            ),  # those seen from the inside
+            _srgb_to_linear(colors.clip(0, 1)).astype(np.float64),
+        ),
+        _occlusion(np.where(owner[middle] < 0, np.inf, depth[middle])),
+        _lights(),
+    )
+    picture = np.full((height, width, 3), 255, np.uint8)
+    drawn = (owner.reshape(height, over, width, over) >= 0).any((1, 3))
+    picture[drawn] = (_linear_to_srgb(image[drawn]) * 255 + 0.5).astype(np.uint8)
     if len(dots):
         reach = 0.02 * np.ptp((verts @ view.T)[faces.ravel()], axis=0).max() if len(faces) else 0.0
-        picture = _draw_dots(picture, screen[as_numpy(dots).astype(np.int64)], depth, over, reach)
+        points = camera.project(surface.verts).numpy()[as_numpy(dots).astype(np.int64)]
+        row = np.clip(points[:, 1].astype(int), 0, owner.shape[0] - 1)
+        col = np.clip(points[:, 0].astype(int), 0, owner.shape[1] - 1)
+        hidden = (owner[row, col] >= 0) & (depth[row, col] < points[:, 2] - reach)
+        picture = _draw_dots(picture, points[:, :2] / over, hidden)
     return picture
 
 
-def _blend(weights: Array, values: Array) -> Array:
-    """(n, C) float32: the three corners' values (n, 3, C) by their weights (n, 3)."""
-    return np.einsum("nk,nkc->nc", weights, values.astype(np.float32))
+def _lights() -> tuple[Array, Array, float, Array, float, int]:
+    """Two soft lights, a sky and a little gloss, as `lit` takes them; directions in view axes."""
+    ways = np.array([way for way, _ in _LIGHTS])
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    half = ways[0] + (0, 0, 1)
+    return ways, np.array([s for _, s in _LIGHTS]), _AMBIENT, half / np.linalg.norm(half), *_GLOSS
 
 
 def _camera(verts: Array, faces: Array, view: Array, size: tuple[int, int]) -> WeakPerspective:
@@ -267,26 +282,12 @@ def _occlusion(depth: Array) -> Array:
     return 1 - 0.45 * np.clip(buried, 0, 1)
 
 
-def _shade(albedo: Array, normal: Array, occlusion: Array) -> Array:
-    """Linear colours lit by two soft lights, a sky and a little gloss; `normal` in view axes."""
-    light = _AMBIENT * (0.75 + 0.25 * normal[:, 1])
-    for direction, strength in _LIGHTS:
-        d = np.array(direction) / np.linalg.norm(direction)
-        light += strength * np.clip((normal @ d + 0.25) / 1.25, 0, 1)
-    d = np.array(_LIGHTS[0][0]) / np.linalg.norm(_LIGHTS[0][0]) + (0, 0, 1)
-    gloss = 0.10 * np.clip(normal @ (d / np.linalg.norm(d)), 0, 1) ** 40
-    return albedo * (1.12 * light * occlusion)[:, None] + gloss[:, None]
-
-
-def _draw_dots(picture: Array, points: Array, depth: Array, over: int, reach: float) -> Array:
-    """Discs at `points` (n, 3: pixels, depth); small specks where something lies in front by more than `reach`."""
+def _draw_dots(picture: Array, points: Array, hidden: Array) -> Array:
+    """Discs at `points` (n, 2), pixels; small specks where something hides them (n,)."""
     height, width = picture.shape[:2]
     out = picture.astype(np.float32)
-    rows = np.clip(points[:, 1].astype(int), 0, depth.shape[0] - 1)
-    cols = np.clip(points[:, 0].astype(int), 0, depth.shape[1] - 1)
-    hidden = depth[rows, cols] < points[:, 2] - reach
     for i in np.argsort(~hidden, kind="stable"):
-        x, y = points[i, :2] / over
+        x, y = points[i]
         r = 0.0085 * max(height, width) * (0.4 if hidden[i] else 1.0) + 0.25
         top, left = max(int(y - r) - 1, 0), max(int(x - r) - 1, 0)
         part = out[top : int(y + r) + 2, left : int(x + r) + 2]
