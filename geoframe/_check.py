@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -136,3 +137,12 @@ def check_choice(x: Any, choices: tuple[str, ...], name: str) -> str:
     if x not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, found {x!r}")
     return x
+
+
+def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
+    """The shape that all broadcast to. PyTorch's own function imports sympy, which takes a second.
+
+    Raises:
+        ValueError: they do not broadcast.
+    """
+    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))

@@ -23,10 +23,22 @@ def _own_cache(tmp_path_factory):
         os.environ["GEOFRAME_CACHE"] = before
 
 
+class _Backwards(pytest.Dir):
+    def collect(self):
+        return reversed(list(super().collect()))
+
+
+def pytest_collect_directory(path, parent):
+    """Every second worker reads the files from the last to the first. In a fresh clone reading them is mostly pytest's
+    rewriting of their assertions, which is kept on disk: so each worker does half of it, not all."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    return _Backwards.from_parent(parent, path=path) if worker % 2 else None
+
+
 def pytest_collection_modifyitems(items):
-    """Those marked `long` come first, and their files with them: workers take whole files, as their tests share what is
-    slow to make, and one that begins a long one last would end long after the others."""
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    """In one order for all workers. Those marked `long` come first, with their files: workers take whole files,
+    as their tests share what is slow to make, and one that begins a long one last would end long after the others."""
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, str(item.path)))
 
 
 def pytest_collection_finish():

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from geoframe._check import as_tensor, check_float, check_int, check_shape
+from geoframe._check import as_tensor, broadcast_shapes, check_float, check_int, check_shape
 from geoframe._precision import full_precision
 from geoframe.transforms import reflection
 
@@ -34,7 +34,7 @@ class _Camera:
     @property
     def batch_shape(self) -> torch.Size:
         """Leading dimensions, those of all tensors broadcast together."""
-        return torch.broadcast_shapes(
+        return broadcast_shapes(
             *(x.shape[: x.ndim - n] for x, n in zip(self.tensors().values(), self._RANKS, strict=True))
         )
 

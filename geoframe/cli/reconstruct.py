@@ -63,7 +63,7 @@ def train(
 
     OUT gets the model (model.safetensors, model.json, template/), log.csv, the same for TensorBoard, pictures/ of six
     fixed images while it learns, and the state to go on from. A twentieth of the images is set aside to choose the
-    ridge and to calibrate the confidence. Of renders of an animal, on the zoo's own surface, mean shape and modes are
+    ridge and to calibrate the confidence. Of renders of one category on the zoo's own surface mean shape and modes are
     those of the zoo; of all else they are learned from the images.
 
     Args:
@@ -84,7 +84,7 @@ def train(
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
-            things, which tell the parts of these apart: by default animals for renders of such.
+            things, which tell the parts of these apart: by default the one that knows what is rendered.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -142,11 +142,11 @@ def train(
 
 def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
-    that knows animals for renders of those."""
+    that knows what is rendered, if there is one."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.heads.zoo_maps import ANIMALS, shipped_for
+    from geoframe.heads.zoo_maps import shipped_for
     from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
@@ -154,9 +154,10 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
     usual: dict[str, Any] = {}
     if name == "geoframe":
+        usual = dict(THINGS_BEND) if things else {}
         shown = _shown(data)
-        animal = shown is not None and shipped_for(shown) == ANIMALS
-        usual = THINGS_BEND if things else {"backbone": ANIMALS} if animal else {}
+        if shown is not None and (backbone := shipped_for(shown)) is not None:
+            usual["backbone"] = backbone
     return replace(RECIPES[name], **{**usual, **changes})
 
 
@@ -169,14 +170,14 @@ def _shown(data: Path) -> str | None:
 
 
 def _known_shapes(data: Path, template: ObjectTemplate) -> Tensor | None:
-    """Shapes of the zoo for renders of one animal on the zoo's own surface."""
+    """Shapes of the zoo for renders of one category on the zoo's own surface."""
     from geoframe.data.object_templates import zoo_shapes
+    from geoframe.data.rendered import categories
     from geoframe.data.rendered_files import load_rendered
     from geoframe.data.zoo_surfaces import zoo_surface
-    from geoframe.zoo import species
 
     name = _shown(data)
-    if name is None or name not in species():
+    if name is None or name not in categories():
         return None
     if load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
         return None

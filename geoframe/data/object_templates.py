@@ -22,6 +22,7 @@ from geoframe.transforms import procrustes
 from geoframe.zoo.animals import species
 from geoframe.zoo.poses import draw_pose
 from geoframe.zoo.rig import pose_template
+from geoframe.zoo.things import THINGS, thing_shapes
 
 _SYMMETRIC = 0.02  # residual of a mirror plane up to which it is used
 
@@ -141,10 +142,10 @@ def zoo_template(category: str, n_verts: int = 500) -> ObjectTemplate:
 
 
 def zoo_shapes(category: str, template: ObjectTemplate, n: int = 400, *, seed: int = 0) -> Tensor:
-    """Individuals of a species in poses, by chance, as shapes of its template.
+    """Individuals of a category by chance, animals in poses, as shapes of its template.
 
     Args:
-        category: a species.
+        category: of the zoo; of things those of the structure that the category's surface has.
         template: as `zoo_template` makes it.
         n: how many.
         seed: of individuals and poses.
@@ -153,12 +154,15 @@ def zoo_shapes(category: str, template: ObjectTemplate, n: int = 400, *, seed: i
         (n, V, 3), each turned, moved and scaled as near to the template as it gets.
 
     Raises:
-        ValueError: not a species, a template of another surface.
+        ValueError: an unknown category, a template of another surface.
     """
-    check_choice(category, tuple(species()), "category")
-    first = 1 + seed * n
-    numbers = list(range(first, first + n))
-    verts = pose_template(category, numbers, [draw_pose(category, seed=i) for i in numbers])
+    check_choice(category, (*species(), *THINGS), "category")
+    if category in THINGS:
+        verts = torch.from_numpy(thing_shapes(category, n, seed=seed))
+    else:
+        first = 1 + seed * n
+        numbers = list(range(first, first + n))
+        verts = pose_template(category, numbers, [draw_pose(category, seed=i) for i in numbers])
     if int(template.source.max()) >= verts.shape[1]:
         raise ValueError(f"template: expected one of the zoo's surface of a {category}, found another")
     x = template.carried(verts.double())

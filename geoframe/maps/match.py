@@ -184,9 +184,11 @@ def match(
         pair, starts, evidence, orientation if small is None else 0.0, landmarks=small, more=more
     )
     tell("refinement", 0.5)
-    most = TRIED if small is None and orientation else 1  # landmarks tell; the confidence weighs orientation
-    held = None if small is None else believed(pair, candidates[0], evidence, small)
-    best, energies, sure = _surest(pair, candidates, held, evidence, most)
+    if small is None:
+        best, energies, sure = _surest(pair, candidates, evidence, TRIED if orientation else 1)
+    else:
+        held = believed(pair, candidates[0], evidence, small)
+        best, energies, sure = _smoothest(pair, candidates, held, evidence)
     sure *= THIN if any(map(is_ragged, surfaces)) else 1.0
     tell("all vertices", 0.9)
     found = Match(
@@ -235,7 +237,7 @@ def _begun(
 
 
 def _surest(
-    pair: Pair, candidates: list[Candidate], landmarks: Tensor | None, evidence: Evidence, most: int
+    pair: Pair, candidates: list[Candidate], evidence: Evidence, most: int
 ) -> tuple[Refined, dict[str, float], float]:
     """The best candidate's map taken to the end, its measures and confidence; where it is doubted the next candidates
     that are different, `most` in all, are tried as well, and the one of highest confidence is taken."""
@@ -244,14 +246,28 @@ def _surest(
     for candidate in candidates:
         if any(not pair.differ(candidate.C_12, other.C_12) for other in tried):
             continue
-        maps = refined(pair, candidate, landmarks, evidence.distortion)
-        best = chosen(pair, maps, evidence.distortion)
+        best = chosen(pair, refined(pair, candidate, None, evidence.distortion), evidence.distortion)
         energies = measures(pair, best, evidence)
         tried.append(candidate)
         found.append((best, energies, confidence(energies)))
         if found[-1][2] >= SURE or len(tried) == most:
             break
     return max(found, key=lambda f: f[2])
+
+
+def _smoothest(
+    pair: Pair, candidates: list[Candidate], landmarks: Tensor, evidence: Evidence
+) -> tuple[Refined, dict[str, float], float]:
+    """With landmarks, which tell what is right: the best candidate's map taken to the end, its measures and confidence;
+    where it is doubted the next candidate is taken there as well, and of all their maps the best is kept."""
+    maps: list[Refined] = []
+    for candidate in candidates[:2]:
+        maps += refined(pair, candidate, landmarks, evidence.distortion)
+        best = chosen(pair, maps, evidence.distortion)
+        energies = measures(pair, best, evidence)
+        if (sure := confidence(energies)) >= SURE:
+            break
+    return best, energies, sure
 
 
 def _astray(

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geoframe._check import as_floats, check_finite, check_int, check_shape
+from geoframe._check import as_floats, broadcast_shapes, check_finite, check_int, check_shape
 from geoframe._types import Array, Ints
 from geoframe.nearest.dense import nearest
 from geoframe.surface.mesh import Mesh, PointCloud
@@ -136,8 +136,8 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     D = check_shape(query, "... Q D", "query")["D"]
     check_shape(points, f"... N {D}", "points")
     try:
-        batch = torch.broadcast_shapes(query.shape[:-2], points.shape[:-2])
-    except RuntimeError as err:
+        batch = broadcast_shapes(query.shape[:-2], points.shape[:-2])
+    except ValueError as err:
         raise ValueError(
             f"points: expected the leading dimensions {tuple(query.shape[:-2])} of query, "
             f"found {tuple(points.shape[:-2])}"

@@ -106,6 +106,27 @@ def thing_mesh(category: str, structure: str | None = None, n_verts: int | None 
     return ThingMesh(*parts, member.structure.labels, landmarks, x["symmetry"])
 
 
+def thing_shapes(category: str, n: int, *, seed: int = 0) -> Floats:
+    """(n, V, 3) members of the usual structure by chance, on the category's surface.
+
+    Args:
+        category: one of `THINGS`.
+        n: how many.
+        seed: of the members.
+
+    Raises:
+        ValueError: unknown category.
+    """
+    mesh, usual = thing_mesh(category), _USUAL[category]
+    rng = np.random.default_rng(seed)
+    found: list[Floats] = []
+    while len(found) < n:
+        member = draw_thing(category, rng)
+        if member.structure.name == usual:
+            found.append(mesh.of(member))
+    return np.stack(found)
+
+
 @cache
 def _first_of(category: str, structure: str) -> Member:
     """The member of least seed."""

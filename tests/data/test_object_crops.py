@@ -171,6 +171,19 @@ def test_pixels_become_points_of_the_template():
         points_of_pixels(pixels, mask, template, other)
 
 
+def test_shapes_of_things_are_symmetric_members_of_one_structure():
+    template = zoo_template("car", 200)
+    shapes = zoo_shapes("car", template, 3)
+    assert torch.equal(shapes, zoo_shapes("car", template, 3))
+    assert (shapes - template.surface.verts).norm(dim=-1).mean(1).max() < 0.2
+    assert (shapes[0] - shapes[1]).norm(dim=-1).mean() > 0.005
+    every = torch.cat([template.surface.verts[None], shapes])
+    off = (template.mirrored(every) @ template.reflection - every).norm(dim=-1).mean(1)
+    assert (
+        off[1:] < 2 * off[0]
+    ).all()  # about as symmetric as the template, whose mirror images lie between vertices
+
+
 def test_shapes_of_the_zoo_lie_on_its_template():
     template = zoo_template("horse", 200)
     shapes, rest = zoo_shapes("horse", template, 3), template.surface.verts
@@ -180,7 +193,7 @@ def test_shapes_of_the_zoo_lie_on_its_template():
     kept = procrustes(rest.expand(3, -1, -1), shapes, scale=True)
     torch.testing.assert_close(kept.R, torch.eye(3).double().expand(3, 3, 3), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="category: expected one of"):
-        zoo_shapes("car", template)
+        zoo_shapes("dragon", template)
     larger = replace(template, source=template.source + 10**6)
     with pytest.raises(ValueError, match="template: expected one of the zoo's surface of a horse"):
         zoo_shapes("horse", larger, 2)

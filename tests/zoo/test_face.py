@@ -14,7 +14,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def made() -> MemberMesh:
-    return surface_mesh(sample_head(1, {"open_mouth": 0.7}), 1500)
+    return surface_mesh(sample_head(1, {"open_mouth": 0.7}), 900)
 
 
 def place(member: Member, name: str) -> torch.Tensor:
