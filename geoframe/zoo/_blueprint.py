@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from geoframe._types import Floats
 from geoframe.surface.normals import vertex_normals
@@ -116,6 +115,8 @@ def fill_rows(rows: Rows, n: int, width: int, defaults: tuple[float, ...]) -> Fl
     known = sorted(rows)
     table = np.array([[*rows[r], *defaults[len(rows[r]) :]][:width] for r in known])
     inside = np.clip(np.arange(n), known[0], known[-1])
+    from scipy.interpolate import PchipInterpolator  # half a second
+
     return PchipInterpolator(known, table)(inside)
 
 
