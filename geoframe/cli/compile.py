@@ -67,7 +67,7 @@ def _image_sets() -> None:
 
 
 def _surfaces() -> None:
-    """A map, named landmarks, normals of several poses, neighbours of many dimensions."""
+    """A map, named landmarks, normals of several poses, closest points, neighbours of many dimensions."""
     import torch
 
     from geoframe._templates import template, template_landmarks
@@ -75,8 +75,12 @@ def _surfaces() -> None:
     from geoframe.maps import match
     from geoframe.nearest import nearest_coherent
     from geoframe.surface import Mesh, pair_landmarks
+    from geoframe.surface.closest import TriangleTree, closest_weights
 
     dog, horse = template("dog"), template("horse")
+    verts = dog.verts.numpy()
+    tree = TriangleTree(verts, dog.faces.numpy())
+    closest_weights(verts[:2], tree.corners[tree.closest(verts[:2])[0]])
     match(dog, horse, pair_landmarks(template_landmarks("dog"), template_landmarks("horse")), k=60)
     predict_landmarks(dog)
     _ = Mesh(dog.verts[None].float(), dog.faces).vertex_normals

@@ -39,11 +39,9 @@ class TriangleTree:
     def closest(self, points: Floats, n_near: int = 10) -> tuple[Ints, Floats]:
         """Faces (n,) and weights (n, 3) of the points closest to `points` (n, 3), of `n_near` places looked at."""
         near = self._owner[self.tree.query(points, k=np.arange(1, min(n_near, len(self._owner)) + 1))[1]]
-        weights = closest_weights(points[:, None], self.corners[near])
-        gap = np.einsum("nkc,nkcd->nkd", weights, self.corners[near]) - points[:, None]
-        best = (gap**2).sum(-1).argmin(1)
-        row = np.arange(len(points))
-        return near[row, best], weights[row, best]
+        from geoframe.surface._closest_loops import nearest_of
+
+        return nearest_of(points, self.corners, near)
 
     def places(self, faces: Ints, weights: Floats) -> Floats:
         """(n, 3) the points with these weights (n, 3) in these faces (n,)."""
@@ -55,31 +53,8 @@ def closest_weights(points: Floats, corners: Floats) -> Floats:
 
     Source: Ericson 2005, Real-Time Collision Detection, section 5.1.5 (regions of the plane).
     """
-    a, b, c = (corners[..., i, :] for i in range(3))
-    ab, ac = b - a, c - a
+    from geoframe.surface._closest_loops import weights_of
 
-    def dot(x: Floats, y: Floats) -> Floats:
-        return np.einsum("...d,...d->...", x, y)
-
-    d1, d2 = dot(ab, points - a), dot(ac, points - a)
-    d3, d4 = dot(ab, points - b), dot(ac, points - b)
-    d5, d6 = dot(ab, points - c), dot(ac, points - c)
-    va, vb, vc = d3 * d6 - d5 * d4, d5 * d2 - d1 * d6, d1 * d4 - d3 * d2
-    total = np.maximum(va + vb + vc, 1e-300)
-    w = np.stack([va, vb, vc], -1) / total[..., None]
-
-    def onto(x: Floats, y: Floats) -> Floats:
-        return x / np.where(np.abs(y) < 1e-300, 1e-300, y)
-
-    zero = np.zeros_like(d1)
-    t_ab, t_ac, t_bc = onto(d1, d1 - d3), onto(d2, d2 - d6), onto(d4 - d3, (d4 - d3) + (d5 - d6))
-    for where, value in (
-        ((va <= 0) & (d4 - d3 >= 0) & (d5 - d6 >= 0), (zero, 1 - t_bc, t_bc)),
-        ((vb <= 0) & (d2 >= 0) & (d6 <= 0), (1 - t_ac, zero, t_ac)),
-        ((vc <= 0) & (d1 >= 0) & (d3 <= 0), (1 - t_ab, t_ab, zero)),
-        ((d6 >= 0) & (d5 <= d6), (zero, zero, zero + 1)),
-        ((d3 >= 0) & (d4 <= d3), (zero, zero + 1, zero)),
-        ((d1 <= 0) & (d2 <= 0), (zero + 1, zero, zero)),
-    ):
-        w = np.where(where[..., None], np.stack(value, -1), w)
-    return w
+    shape = np.broadcast_shapes(points.shape[:-1], corners.shape[:-2])
+    points, corners = np.broadcast_to(points, (*shape, 3)), np.broadcast_to(corners, (*shape, 3, 3))
+    return weights_of(points.reshape(-1, 3), corners.reshape(-1, 3, 3)).reshape(*shape, 3)
