@@ -28,15 +28,20 @@ def _compiled(fn: Callable[..., Any], **options: Any) -> Any:
 
 
 def share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
-    """Run every job, at most `torch.get_num_threads()` at a time; the threads live as long as the call, so that
-    forks and nested threads are safe."""
-    n = min(torch.get_num_threads(), len(jobs))
-    if n <= 1:
-        for job in jobs:
+    """Run every job, at most `torch.get_num_threads()` at a time, this thread among them; the others live as long as
+    the call, so that forks and nested threads are safe."""
+    n, left = min(torch.get_num_threads(), len(jobs)), iter(jobs)
+
+    def work() -> None:
+        for job in left:  # each thread takes the next one
             run(*job)
-        return
-    with ThreadPoolExecutor(n) as pool:
-        for done in [pool.submit(run, *job) for job in jobs]:
+
+    if n <= 1:
+        return work()
+    with ThreadPoolExecutor(n - 1) as pool:
+        others = [pool.submit(work) for _ in range(n - 1)]
+        work()
+        for done in others:
             done.result()
 
 

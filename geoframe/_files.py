@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,21 +58,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ValueError: the folder cannot be made or written to.
     """
     path = Path(path)
+    temporary = path.parent / f".{path.stem}-{secrets.token_hex(6)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fd, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less the umask
     except OSError as err:
         raise ValueError(f"cannot write {path}: {err.strerror or err}; choose a writable folder") from err
-    os.close(fd)
-    temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -139,12 +139,13 @@ class PixelMap:
         return self.mask.shape[0], self.mask.shape[1]
 
     @classmethod
-    def of_fragments(cls, fragments: Fragments, surface: Mesh) -> PixelMap:
+    def of_fragments(cls, fragments: Fragments, surface: Mesh, *, confidence: float = 1.0) -> PixelMap:
         """The exact map of one rendered picture: the ground truth.
 
         Args:
             fragments: of one rasterized picture of the surface, in whatever pose: images (H, W).
             surface: the canonical surface, with the faces that were rasterized.
+            confidence: of every pixel of the foreground.
 
         Raises:
             ValueError: a batch of pictures (index it first), faces that are not those of the surface.
@@ -160,16 +161,20 @@ class PixelMap:
                 f"fragments: expected a picture of the {surface.n_faces} faces of the surface, found other "
                 "faces; pass the surface that was rendered"
             )
-        return cls.of_points(fragments.face_id, fragments.barycentric.detach(), surface)
+        at = fragments.barycentric.detach()
+        return cls.of_points(fragments.face_id, at, surface, confidence=confidence)
 
     @classmethod
-    def of_points(cls, face: Tensor, barycentric: Tensor, surface: Mesh) -> PixelMap:
-        """The map of points inside triangles, of full confidence; the nearest vertex is the one of the largest weight.
+    def of_points(
+        cls, face: Tensor, barycentric: Tensor, surface: Mesh, *, confidence: float = 1.0
+    ) -> PixelMap:
+        """The map of points inside triangles; the nearest vertex is the one of the largest weight.
 
         Args:
             face: (H, W) int64, -1 outside the foreground.
             barycentric: (H, W, 3) weights of its corners.
             surface: the surface.
+            confidence: of every pixel of the foreground.
 
         Raises:
             TypeError, ValueError: as `PixelMap`.
@@ -178,9 +183,9 @@ class PixelMap:
         face, barycentric = as_tensor(face, "face"), as_floats(barycentric, "barycentric")
         mask = face >= 0
         check_index(face.clamp_min(0), surface.n_faces, "face", what="faces")
-        corner = barycentric.argmax(-1, keepdim=True)
-        vertex = surface.faces[face.clamp_min(0)].gather(-1, corner)[..., 0].masked_fill(~mask, -1)
-        return cls(surface, vertex, mask, mask.float(), face, barycentric)
+        vertex = face.long().clone()
+        vertex[mask] = surface.faces[vertex[mask], barycentric[mask].argmax(-1)]
+        return cls(surface, vertex, mask, confidence * mask.float(), face, barycentric)
 
     @classmethod
     def of_embedding(

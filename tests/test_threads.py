@@ -58,3 +58,21 @@ def test_the_first_error_is_raised_when_all_have_ended(threads):
         together(fails, lambda: done.append(1))
     assert torch.get_num_threads() == threads
     assert done == ([1] if threads > 1 else [])
+
+
+def test_each_job_is_done_once_by_this_thread_or_another(threads):
+    from geoframe._compiled import share
+
+    done, idents = [], set()
+
+    def job(i: int, j: int) -> None:
+        done.append((i, j))
+        idents.add(threading.get_ident())
+        if (i, j) == (7, 49):
+            raise ValueError("seven")
+
+    jobs = [(i, i * i) for i in range(40)]
+    share(job, jobs[:7])
+    assert sorted(done) == jobs[:7] and len(idents) <= threads
+    with pytest.raises(ValueError, match="seven"):
+        share(job, jobs)

@@ -118,8 +118,9 @@ def sheet(predictor: Predictor, unseen: ObjectCrops) -> Any:
     found, posed = reconstructed(predictor.model, some)
     evidence = predictor.model.evidence(found, posed)
     whole, pictures = Crop((0, 0, some.size, some.size), (some.size, some.size)), []
-    for i, image in enumerate(some.image.float() / 255):
-        r = predictor.reconstruction(image, posed, evidence, i, whole)
+    images = [*(some.image.float() / 255)]
+    found_meshes = predictor.reconstructions(images, posed, evidence, [whole] * len(images))
+    for image, r in zip(images, found_meshes, strict=True):
         views = upright_views(r, 4)[:2]
         pictures += [
             image,

@@ -43,18 +43,22 @@ def _poses() -> None:
 
 
 def _pictures() -> None:
-    """Hard and soft, with the gradients of both, and a lit surface."""
+    """Hard and soft, with the gradients of both, a lit surface, and outlines."""
     import torch
 
+    from geoframe.fitting.outlines import MaskOutlines, outline_moves
     from geoframe.render import rasterize, shade, soft_silhouette
     from geoframe.surface import Mesh
     from geoframe.viz import draw_surface
 
     screen = torch.tensor([[4, 4, 1], [28, 6, 1], [8, 28, 1], [20, 20, 2.0]], requires_grad=True)
     faces = torch.tensor([[0, 1, 2], [1, 3, 2]])
-    shade(rasterize(screen, faces, (32, 32)), screen).sum().backward()
+    fragments = rasterize(screen, faces, (32, 32))
+    shade(fragments, screen).sum().backward()
     soft_silhouette(screen, faces, (32, 32)).sum().backward()
     draw_surface(Mesh(screen.detach(), faces), size=(16, 16))
+    mask = fragments.mask[None]
+    outline_moves(screen.detach()[None, :, :2], mask, MaskOutlines.of(mask), reach=6.0)
 
 
 def _image_sets() -> None:

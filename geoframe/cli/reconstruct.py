@@ -278,10 +278,8 @@ def _looker(out: Path, crops: ObjectCrops) -> Any:
         found, posed = reconstructed(predictor.model, shown)
         evidence = predictor.model.evidence(found, posed)
         images = [x.float() / 255 for x in shown.image]
-        pictures: list[Any] = list(images)
-        for i, image in enumerate(images):
-            whole = predictor.reconstruction(image, posed, evidence, i, _own(shown.size))
-            pictures.append(draw_on_image(image, whole))
+        whole = predictor.reconstructions(images, posed, evidence, [_own(shown.size)] * len(images))
+        pictures: list[Any] = [*images, *map(draw_on_image, images, whole)]
         folder = out / "pictures"
         folder.mkdir(parents=True, exist_ok=True)
         save_picture(contact_sheet(pictures, columns=len(images)), folder / f"{int(told['step']):06d}.png")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,20 +24,50 @@ def signed_distance(mask: Tensor) -> Tensor:
     Returns:
         (B, H, W) float32 pixels.
     """
-    from scipy.ndimage import distance_transform_edt
+    from geoframe._compiled import share_rows
+    from geoframe.fitting._outline_loops import distances
 
     check_shape(mask, "B H W", "mask")
-    out = []
-    for m in mask.cpu().numpy():
-        if m.all() or not m.any():
-            out.append(np.zeros(m.shape, np.float32))
-            continue
-        outside, inside = (distance_transform_edt(x) for x in (~m, m))
-        out.append(np.where(m, 0.5 - inside, outside - 0.5).astype(np.float32))
-    return torch.from_numpy(np.stack(out)).to(mask.device)
+    m = mask.cpu().contiguous().numpy()
+    away = np.empty(m.shape)
+    share_rows(lambda first, last: distances(m, first, last, away), len(m))
+    found = np.where(m, 0.5 - away, away - 0.5) * (away > 0)
+    return torch.from_numpy(found.astype(np.float32)).to(mask.device)
 
 
-def outline_moves(screen: Tensor, drawn: Tensor, distance: Tensor, *, reach: float) -> tuple[Tensor, Tensor]:
+class MaskOutlines(NamedTuple):
+    """Outlines of masks, and what `outline_moves` needs to know of them.
+
+    Attributes:
+        distance: (B, H, W) of each pixel's centre from the outline, see `signed_distance`.
+        outward: (B, 2, H, W) direction, of length 1, in which the distance grows.
+        points: (n, 2) of the outline, the nearest one to each pixel along it; of one mask after the other.
+        ends: (B,) where those of each mask end.
+    """
+
+    distance: Tensor
+    outward: Tensor
+    points: Tensor
+    ends: Tensor
+
+    @classmethod
+    def of(cls, mask: Tensor) -> MaskOutlines:
+        """Of masks (B, H, W) bool; an empty or full one has no outline."""
+        distance = signed_distance(mask)
+        wide = F.pad(distance[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+        slope_x = (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) / 2
+        slope_y = (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) / 2
+        outward = torch.stack([slope_x, slope_y], 1) / torch.hypot(slope_x, slope_y).clamp_min(1e-12)[:, None]
+        edge = (distance < 0) & (distance > _BORDER)
+        b, y, x = torch.nonzero(edge, as_tuple=True)
+        centres = torch.stack([x, y], 1) + 0.5
+        points = centres - distance[b, y, x, None] * outward[b, :, y, x]
+        return cls(distance, outward, points, edge.sum((1, 2)).cumsum(0))
+
+
+def outline_moves(
+    screen: Tensor, drawn: Tensor, outlines: MaskOutlines, *, reach: float
+) -> tuple[Tensor, Tensor]:
     """Moves of the vertices on the outline of a drawn mesh to the outline of a mask.
 
     Each goes to the nearest point there; and each pixel of the mask's outline pulls the vertex that is nearest to it,
@@ -44,7 +76,7 @@ def outline_moves(screen: Tensor, drawn: Tensor, distance: Tensor, *, reach: flo
     Args:
         screen: (B, V, 2) pixels of the vertices.
         drawn: (B, H, W) bool, the mesh.
-        distance: (B, H, W) see `signed_distance`, of the mask.
+        outlines: of the B masks (H, W).
         reach: pixels, beyond which a vertex is not moved: what is near it there is another part.
 
     Returns:
@@ -52,29 +84,28 @@ def outline_moves(screen: Tensor, drawn: Tensor, distance: Tensor, *, reach: flo
         weight: (B, V): 0 for vertices that are not on the outline, at most 1 for the nearest point and each pixel that
             pulls, less for long moves.
     """
-    around = F.avg_pool2d(F.pad(drawn[:, None].to(screen), (1, 1, 1, 1)), 3, 1)
-    wide = F.pad(distance[:, None].to(screen), (1, 1, 1, 1), mode="replicate")[:, 0]
-    slope_x = (wide[:, 1:-1, 2:] - wide[:, 1:-1, :-2]) / 2
-    slope_y = (wide[:, 2:, 1:-1] - wide[:, :-2, 1:-1]) / 2
-    outward = torch.stack([slope_x, slope_y], 1) / torch.hypot(slope_x, slope_y).clamp_min(1e-12)[:, None]
-    maps = torch.cat([around, distance[:, None].to(screen), outward], 1)
+    from geoframe._compiled import share_rows
+    from geoframe.fitting._outline_loops import pulls
+
+    wide = F.pad(drawn.to(screen), (1, 1, 1, 1))
+    columns = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
+    around = (columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]) / 9
+    maps = torch.cat([around[:, None], outlines.distance[:, None].to(screen), outlines.outward.to(screen)], 1)
     H, W = drawn.shape[-2:]
     at = 2 * screen / screen.new_tensor([W, H]) - 1
     read = F.grid_sample(maps, at[:, :, None], padding_mode="border", align_corners=False)[..., 0]
-    away, slope = read[:, 1], F.normalize(read[:, 2:], dim=1).transpose(1, 2)
+    away, slope = read[:, 1], read[:, 2:] / torch.hypot(read[:, 2], read[:, 3]).clamp_min(1e-12)[:, None]
     near = (read[:, 0] < _INSIDE) & (away.abs() < 2 * reach)
     weight = (near & (away.abs() < reach)) / (1 + (2 * away / reach).square())
-    pull = -weight[..., None] * away[..., None] * slope
-    for b in range(len(screen)):
-        edge = torch.nonzero((distance[b] < 0) & (distance[b] > _BORDER))
-        rows = torch.nonzero(near[b])[:, 0]
-        if not len(edge) or not len(rows):
-            continue
-        y, x = edge.unbind(1)
-        goal = edge.flip(1).to(screen) + 0.5 - distance[b, y, x].to(screen)[:, None] * outward[b, :, y, x].T
-        far, nearest = torch.cdist(goal, screen[b, rows]).min(1)
-        counted = (far < reach) / (1 + (2 * far / reach).square())
-        vertex = rows[nearest]
-        weight[b].index_add_(0, vertex, counted)
-        pull[b].index_add_(0, vertex, counted[:, None] * (goal - screen[b, vertex]))
+    pull = -weight[..., None] * away[..., None] * slope.mT
+    places, rows, points, ends = (
+        x.detach().cpu().contiguous().numpy() for x in (screen, near, *outlines[2:])
+    )
+    total, moved = (x.cpu().contiguous().numpy() for x in (weight, pull))
+
+    def run(first: int, last: int) -> None:
+        pulls(places, rows, points, ends, reach, first, last, total, moved)
+
+    share_rows(run, len(near))
+    weight, pull = torch.from_numpy(total).to(screen.device), torch.from_numpy(moved).to(screen.device)
     return pull / weight.clamp_min(1e-9)[..., None], weight

@@ -51,48 +51,52 @@ def with_edges(logits: Tensor, image: Tensor, squares: int) -> Tensor:
     Around each pixel the logits are taken as a linear function of the colours; the mean of these functions is told.
 
     Args:
-        logits: (H, W).
-        image: (3, H, W) in [0, 1].
+        logits: (..., H, W), of one picture or of several, each of which is filtered on its own.
+        image: (..., 3, H, W) in [0, 1].
         squares: of the field from which the logits come, along the longer side: they reach no further.
 
     Returns:
-        (H, W).
+        (..., H, W).
 
     Source: He, Sun and Tang 2010, Guided image filtering; for large pictures the functions are found on smaller ones,
         He and Sun 2015.
     """
-    size, most = logits.shape, max(logits.shape)
+    size, most = logits.shape[-2:], max(logits.shape[-2:])
     shrink = min(1.0, _EDGE_SIZE / most)
-    guide, p = image.double(), logits.double().clamp(-EDGE_LIMIT, EDGE_LIMIT)[None]
+    p, guide = (
+        x.double().reshape(-1, n, *size) for x, n in ((logits.clamp(-EDGE_LIMIT, EDGE_LIMIT), 1), (image, 3))
+    )
     if shrink < 1:
         small = (max(round(size[0] * shrink), 1), max(round(size[1] * shrink), 1))
         guide, p = resized(guide, small), resized(p, small)
     width = 2 * max(round(EDGE_REACH * most * shrink / squares), 1) + 1
-    slope, offset = _linear_in(guide.cpu().numpy(), p[0].detach().cpu().numpy(), width)
-    maps = torch.from_numpy(np.concatenate([slope, offset[None]])).to(image.device)
+    pairs = zip(guide.cpu().numpy(), p.detach().cpu().numpy(), strict=True)
+    maps = torch.from_numpy(np.stack([_linear_in(*pair, width) for pair in pairs])).to(image.device)
     if shrink < 1:
-        maps = nn.functional.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
-    return ((maps[:3] * image).sum(0) + maps[3]).to(logits.dtype)
+        maps = nn.functional.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    found = (maps[:, :3] * image.reshape(-1, 3, *size)).sum(1) + maps[:, 3]
+    return found.view(logits.shape).to(logits.dtype)
 
 
-def _linear_in(guide: Any, p: Any, width: int) -> tuple[Any, Any]:
-    """Slope (3, H, W) and offset (H, W) with which p (H, W) is linear in a guide (3, H, W), means over squares."""
+def _linear_in(guide: Any, p: Any, width: int) -> Any:
+    """Slope and offset (4, H, W) with which p (1, H, W) is linear in a guide (3, H, W), means over squares."""
 
     def mean(x: Any) -> Any:
-        return ndimage.uniform_filter(x, width, mode="nearest")
+        return ndimage.uniform_filter(x, width, mode="nearest", axes=(1, 2))
 
-    middle, level = np.stack([mean(x) for x in guide]), mean(p)
-    with_p = np.stack([mean(x * p) for x in guide]) - middle * level
-    pairs = {(i, j): mean(guide[i] * guide[j]) - middle[i] * middle[j] for i in range(3) for j in range(i, 3)}
-    a, b, c = (pairs[i, i] + EDGE_FLATNESS for i in range(3))
-    d, e, f = pairs[0, 1], pairs[0, 2], pairs[1, 2]
+    first, second = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
+    means = mean(np.concatenate([guide, p, guide * p, guide[first] * guide[second]]))
+    middle, level = means[:3], means[3]
+    with_p = means[4:7] - middle * level
+    a, b, c, d, e, f = means[7:] - middle[first] * middle[second]
+    a, b, c = (x + EDGE_FLATNESS for x in (a, b, c))
     minors = [[b * c - f * f, e * f - d * c, d * f - e * b], [a * c - e * e, d * e - a * f], [a * b - d * d]]
     (m00, m01, m02), (m11, m12), (m22,) = minors
     det = a * m00 + d * m01 + e * m02
     inverse = ((m00, m01, m02), (m01, m11, m12), (m02, m12, m22))
     slope = np.stack([sum(m * x for m, x in zip(row, with_p, strict=True)) / det for row in inverse])
     offset = level - (slope * middle).sum(0)
-    return np.stack([mean(x) for x in slope]), mean(offset)
+    return mean(np.concatenate([slope, offset[None]]))
 
 
 def foreground(logits: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ def ring_histograms(points: Any, up: int, radii: Any, heights: Any, width: float
     near, high = np.empty(R, np.float32), np.empty(H, np.float32)
     ring, part = np.empty(R * H, np.float32), np.empty(ORDER)
     between = (radii[1] - radii[0], heights[1] - heights[0])
+    fall = np.exp(-1 / (width * width))
     for i in range(B):
         for k in range(A):
             for q in range(R * H):
@@ -38,26 +39,28 @@ def ring_histograms(points: Any, up: int, radii: Any, heights: Any, width: float
             r = np.sqrt(x * x + y * y)
             if r < 1e-6:
                 continue  # on the axis there is no angle
-            _bells((r - radii[0]) / between[0], width, near)
-            _bells((z - heights[0]) / between[1], width, high)
+            _bells((r - radii[0]) / between[0], width, fall, near)
+            _bells((z - heights[0]) / between[1], width, fall, high)
             for j in range(R):
                 for k in range(H):
                     ring[j * H + k] = near[j] * high[k]
             at = np.arctan2(y, x) / (2 * np.pi) * A
             low = int(np.floor(at))
             _spline(at - low, part)
+            k = (low - ORDER // 2) % A
             for s in range(ORDER):
-                k = (low + s - ORDER // 2 + 1) % A
+                k = k + 1 if k < A - 1 else 0
                 share = np.float32(part[s])
                 for q in range(R * H):
                     out[i, k, q] += share * ring[q]
 
 
 @compiled_sums
-def _bells(x: float, width: float, out: Any) -> None:
-    """Gaussians about 0, 1, 2, ... at x, never below exp(-30); by products, as exponentials take longer."""
+def _bells(x: float, width: float, fall: float, out: Any) -> None:
+    """Gaussians about 0, 1, 2, ... at x, never below exp(-30); by products, as exponentials take longer. `fall` is that
+    of two that are beside each other, squared."""
     u, step = min(max(x / width, -40.0), 40.0), 1 / width
-    value, ratio, fall = np.exp(-0.5 * u * u), np.exp(u * step - 0.5 * step * step), np.exp(-step * step)
+    value, ratio = np.exp(-0.5 * u * u), np.exp(u * step - 0.5 * step * step)
     for j in range(len(out)):
         out[j] = max(value, 1e-13)
         value *= ratio

@@ -234,14 +234,15 @@ class HarmonicPose(nn.Module):
 
     def _newton(self, fit: Tensor, mirror: Tensor, angle: Tensor) -> Tensor:
         """(B,) score' / score'' at angle (B,), kept below one degree; the denominator is a constant."""
-        slope = bend = torch.zeros_like(angle)
-        scores = [(fit, 1, 1.0)] + ([(mirror, 2, _SYMMETRY)] if self.symmetric else [])
-        for series, k, weight in scores:
-            order = torch.arange(k, k * _ORDERS + 1, k, device=angle.device, dtype=angle.dtype)
-            phase = angle[:, None] * order
-            real, imag, cos, sin = series.real, series.imag, phase.cos(), phase.sin()
-            slope = slope - weight * ((real * sin + imag * cos) @ order)
-            bend = bend - weight * ((real * cos - imag * sin).detach() @ order.square())
+        order = torch.arange(1, _ORDERS + 1, device=angle.device, dtype=angle.dtype)
+        if self.symmetric:
+            series, order = torch.cat([fit, _SYMMETRY * mirror], 1), torch.cat([order, 2 * order])
+        else:
+            series = fit
+        phase = angle[:, None] * order
+        real, imag, cos, sin = series.real, series.imag, phase.cos(), phase.sin()
+        slope = -(real * sin + imag * cos) @ order
+        bend = -(real * cos - imag * sin).detach() @ order.square()
         step = torch.where(bend < 0, slope / bend.clamp(max=-1e-6), torch.zeros_like(slope))
         return step.clamp(-math.radians(1), math.radians(1))
 

@@ -25,6 +25,8 @@ from geoframe.render._outline_numba import crossings as crossings
 from geoframe.render._scene import Size
 from geoframe.render._torch import THINNEST
 
+_ALONE = 2**15  # pixels of a picture that are not worth a second thread
+
 
 def hard(
     screen: Tensor, faces: Tensor, starts: tuple[int, ...], size: Size, perspective: bool
@@ -40,7 +42,7 @@ def hard(
     def run(b: int, y0: int, y1: int) -> None:
         _hard_rows(*arrays, starts[b], starts[b + 1], y0, y1, perspective, owner[b], bary[b], depth[b])
 
-    share(run, _bands(B, H))
+    share(run, _bands(B, H) if H * W > _ALONE else [(b, 0, H) for b in range(B)])
     return torch.from_numpy(owner), torch.from_numpy(bary), torch.from_numpy(depth.astype(bary.dtype))
 
 

@@ -45,6 +45,10 @@ class Optimum(NamedTuple):
         row = column[:, 0] + torch.arange(0, self.s.numel(), self.s.shape[1], device=column.device)
         return Optimum(*(x.flatten(0, 1).index_select(0, row) for x in self))
 
+    def at(self, i: int) -> Optimum:
+        """Of fields (m, N, ...) number i."""
+        return Optimum(*(x[i] for x in self))
+
 
 class Model(NamedTuple):
     """The objective around a pose: coefficients c (N, K), values (N, 1 + d + d * d), the mixed derivatives with
@@ -118,27 +122,24 @@ def minimise_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, *, free
     return Optimum(R, s, values, strict, steps.long())
 
 
-def alternate(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool) -> list[Optimum]:
+def alternate(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool) -> Optimum:
     """Coefficients for the last pose and a rigid pose for the last shape, in turn from R (N, 3, 3) and s (N,): the n
-    poses, each with the objective of its own rigid problem."""
+    poses, fields (n, N, ...), each with the objective of its own rigid problem."""
     if mom.G.device.type == "cpu":
         from geoframe.solve import _numba
 
-        found = _numba.alternate(mom, R, s, ridge, _method(free), n)
-        return [Optimum(*fields) for fields in zip(*found, strict=True)]
+        return Optimum(*_numba.alternate(mom, R, s, ridge, _method(free), n))
     return alternate_in_torch(mom, R, s, ridge, n, free=free)
 
 
-def alternate_in_torch(
-    mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool
-) -> list[Optimum]:
+def alternate_in_torch(mom: Moments, R: Tensor, s: Tensor, ridge: Tensor, n: int, *, free: bool) -> Optimum:
     """`alternate` on any device; the reference."""
     poses: list[Optimum] = []
     for _ in range(n):
         rigid = mom.collapse(coefficients_in_torch(mom, R, s, ridge))
         poses.append(minimise_in_torch(rigid, R, s, torch.zeros_like(ridge), free=free))
         R, s = poses[-1].R, poses[-1].s
-    return poses
+    return Optimum(*map(torch.stack, zip(*poses, strict=True)))
 
 
 def _newton_step(values: Tensor, d: int) -> tuple[Tensor, Tensor]:

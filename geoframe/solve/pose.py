@@ -230,34 +230,34 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
             still.collapse(alpha), s, nothing, STARTS["alternation"], free=free
         )
         poses = _chain(still, first, gamma, free, steps)
-        rivals = [second] * steps  # one that is far behind is not followed
+        rivals = _weak.Optimum(*(x.expand(steps, *x.shape) for x in second))  # not followed if far behind
         near = told & (second.values[:, 0] - first.values[:, 0] <= _weak.REFLECTED * mom.uu)
         rows = near.nonzero()[:, 0]
         if len(rows) and steps > 1:
             start = _weak.Optimum(*(x[rows] for x in second))
             followed = _chain(still.take(rows), start, gamma[rows], free, steps)
-            rivals = [_weak.Optimum(*map(_replaced, second, [rows] * 5, x)) for x in followed]
-        end = _ended(still, poses[-1], gamma)
-        ends = [end, _ended_where(told, still, rivals[-1], gamma, end)]
+            rivals = _weak.Optimum(*(x.index_copy(1, rows, y) for x, y in zip(rivals, followed, strict=True)))
+        end = _ended(still, poses.at(-1), gamma)
+        ends = [end, _ended_where(told, still, rivals.at(-1), gamma, end)]
         swap, lower, higher = _ranked(given, still, ends, told)
         if bool(swap.any()):
-            poses = [
-                _weak.Optimum(*map(_chosen, [swap] * 5, y, x)) for x, y in zip(poses, rivals, strict=True)
-            ]
-        good = torch.stack([pose.strict for pose in poses]).all(0)
-        n_steps = torch.stack([pose.steps for pose in poses]).sum(0)
+            poses = _weak.Optimum(*map(_chosen, [swap.expand(steps, -1)] * 5, rivals, poses))
+        good, n_steps = poses.strict.all(0), poses.steps.sum(0)
     R, scale, alpha_end, _ = (_chosen(swap, y, x) for x, y in zip(*ends, strict=True))
     if _asks_for_gradient(mom, s, gamma):
-        for pose in poses:
-            R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, pose, free)
+        for i in range(steps):
+            R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, poses.at(i), free)
             alpha = _weak.coefficients(mom, R, scale, gamma)
         alpha_end = alpha
     return (R, scale, alpha_end), good, n_steps, lower, higher
 
 
-def _chain(mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int) -> list[_weak.Optimum]:
-    """The poses of the alternation from a rigid one."""
-    return [start, *_weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)]
+def _chain(mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int) -> _weak.Optimum:
+    """The poses (steps, B, ...) of the alternation from a rigid one."""
+    if steps == 1:
+        return _weak.Optimum(*(x[None] for x in start))
+    more = _weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)
+    return _weak.Optimum(*(torch.cat([x[None], y]) for x, y in zip(start, more, strict=True)))
 
 
 def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
@@ -321,14 +321,12 @@ def _ranked(given: Given, mom: Moments, ends: list[_End], told: Tensor) -> tuple
 
 def _replaced(x: Tensor, rows: Tensor, y: Tensor) -> Tensor:
     """x with other rows."""
-    x = x.clone()
-    x[rows] = y
-    return x
+    return x.index_copy(0, rows, y)
 
 
 def _chosen(which: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Rows of x where `which`, else of y."""
-    return torch.where(which.view(-1, *[1] * (x.ndim - 1)), x, y)
+    return torch.where(which.view(*which.shape, *[1] * (x.ndim - which.ndim)), x, y)
 
 
 def _asks_for_gradient(mom: Moments, s: Tensor, gamma: Tensor) -> bool:

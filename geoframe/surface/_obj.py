@@ -144,13 +144,15 @@ def write_obj(
         out += rows_text(normals, fmt, "vn ")
     if uv is None:
         return (out + rows_text(faces + 1, "%d", "f ")).encode()
-    corners = faces if uv_faces is None else uv_faces
     known = ~np.isnan(uv).any(1)
     out += rows_text(uv[known], number_format(uv.dtype), "vt ")
-    number = np.where(known, np.cumsum(known), 0)[corners]
+    number = np.where(known, np.cumsum(known), 0)
+    if uv_faces is None:
+        name = [f"{v}/{t}" if t else f"{v}" for v, t in enumerate(number.tolist(), 1)]
+        return (out + "".join([f"f {name[i]} {name[j]} {name[k]}\n" for i, j, k in faces.tolist()])).encode()
     if known.all():
-        both = np.stack([faces + 1, number], -1).reshape(-1, 6)
+        both = np.stack([faces + 1, number[uv_faces]], -1).reshape(-1, 6)
         return (out + ("f %d/%d %d/%d %d/%d\n" * len(both)) % tuple(both.ravel().tolist())).encode()
-    pairs = zip((faces + 1).tolist(), number.tolist(), strict=True)
+    pairs = zip((faces + 1).tolist(), number[uv_faces].tolist(), strict=True)
     text = [" ".join([f"{v}/{t}" if t else f"{v}" for v, t in zip(*row, strict=True)]) for row in pairs]
     return (out + "".join([f"f {row}\n" for row in text])).encode()

@@ -35,8 +35,8 @@ def as_picture(image: Any) -> Array:
             return image
         image = torch.as_tensor(image)
     check_shape(check_float(image, "image"), "3 H W", "image")
-    values = image.detach().float().clamp(0, 1).nan_to_num(0).cpu().numpy()
-    return np.ascontiguousarray((values * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0))
+    values = image.detach().float().clamp(0, 1).nan_to_num_(0).mul_(255).add_(0.5).to(torch.uint8)
+    return values.movedim(0, -1).contiguous().cpu().numpy()
 
 
 def draw_pixel_map(

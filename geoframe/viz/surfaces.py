@@ -402,15 +402,16 @@ def _trim(picture: Array) -> Array:
     return picture[max(rows[0] - margin, 0) : rows[-1] + margin]
 
 
-def save_picture(picture: Array, path: str | Path) -> None:
+def save_picture(picture: Array, path: str | Path, *, photograph: bool = False) -> None:
     """Write a picture as PNG, whole or not at all.
 
     Args:
         picture: (H, W, 3) uint8.
         path: of the file.
+        photograph: see `geoframe.viz.page.png`.
 
     Raises:
         ValueError: the file cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_bytes(png(picture))
+        temporary.write_bytes(png(picture, photograph=photograph))

@@ -47,6 +47,15 @@ def test_the_outline_of_a_mask_follows_the_edge_of_the_picture():
     assert (torch.nonzero(large > 0)[:, 1].min() - 300).abs() <= 3 and bool((large[:, 310:] > 0).all())
 
 
+def test_each_of_several_masks_is_filtered_on_its_own():
+    torch.manual_seed(0)
+    for size in ((20, 24), (170, 12)):  # the second on smaller pictures
+        images, logits = torch.rand(2, 2, 3, *size), torch.randn(2, 2, *size)
+        found = with_edges(logits, images, 10)
+        for i in range(2):
+            torch.testing.assert_close(found[i, 1], with_edges(logits[i, 1], images[i, 1], 10))
+
+
 def test_logits_are_locally_linear_in_the_colours():
     """Of every square a least squares fit with a penalty on its slope, and of these fits their mean: by loops."""
     torch.manual_seed(0)

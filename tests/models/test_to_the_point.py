@@ -23,7 +23,7 @@ from geoframe.heads.positions import Positions
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models.surface_embedding.network import Embedded
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
-from geoframe.models.to_the_point.evaluate import doubt
+from geoframe.models.to_the_point.evaluate import doubt, reconstructed
 from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
 from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets, embedded_points
 from geoframe.render import rasterize, vertex_visibility
@@ -375,6 +375,25 @@ def test_a_reconstruction_lies_in_its_image(trained, crops):
         predictor.predict(image, mask=mask[:10])
     with pytest.raises(ValueError, match="mask: expected some pixels"):
         predictor.predict(image, mask=mask & False)
+
+
+def test_reconstructions_of_several_images_are_those_of_each(trained, crops):
+    predictor, _ = trained
+    some = crops[[0, 1, 2]]
+    found, posed = reconstructed(predictor.model, some)
+    evidence = predictor.model.evidence(found, posed)
+    images = [torch.rand(3, n, n + 5, generator=torch.Generator().manual_seed(n)) for n in (30, 40, 50)]
+    where = [Crop((2, -3, n, n - 5), (S, S)) for n in (20, 34, 48)]
+    together = predictor.reconstructions(images, posed, evidence, where)
+    for i, (image, crop) in enumerate(zip(images, where, strict=True)):
+        found, posed = reconstructed(predictor.model, some[[i]])
+        alone = predictor.reconstructions([image], posed, predictor.model.evidence(found, posed), [crop])[0]
+        torch.testing.assert_close(together[i].placed, alone.placed, rtol=0, atol=2e-2)
+        torch.testing.assert_close(together[i].mesh.colors, alone.mesh.colors, rtol=0, atol=0.05)
+        assert (
+            abs(together[i].confidence - alone.confidence) < 1e-3 and together[i].warnings == alone.warnings
+        )
+        assert together[i].pixels.size == alone.pixels.size == image.shape[1:]
 
 
 def test_an_ambiguous_pose_is_told(trained, template):

@@ -118,6 +118,9 @@ def test_obj_corner_without_texture_points_to_a_row_of_nan(tmp_path: Path) -> No
     assert isinstance(again, Mesh) and again.uv is not None and again.uv_faces is not None
     assert torch.equal(again.uv_faces, mesh.uv_faces) and again.uv.shape == mesh.uv.shape
     assert b"nan" not in path.read_bytes()
+    uv = torch.tensor([[0.5, 0.25], [torch.nan, torch.nan], [1.0, 0.0]])
+    save(Mesh(mesh.verts, mesh.faces, uv=uv), path)  # one for each vertex, where it is known
+    assert path.read_text().splitlines()[-3:] == ["vt 1 0", "f 1/1 2 3/2", "f 3/2 2 1/1"]
 
 
 def test_obj_continued_lines_and_byte_colours(tmp_path: Path) -> None:

@@ -199,5 +199,6 @@ def test_save_picture_round_trip(tmp_path):
     from PIL import Image
 
     picture = np.random.default_rng(0).integers(0, 255, (7, 9, 3)).astype(np.uint8)
-    viz.surfaces.save_picture(picture, tmp_path / "sub" / "p.png")
-    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "sub" / "p.png")), picture)
+    for photograph in (False, True):
+        viz.surfaces.save_picture(picture, tmp_path / "sub" / "p.png", photograph=photograph)
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "sub" / "p.png")), picture)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from geoframe._check import check_choice, check_int
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.fitting.collections import on_screen, place
-from geoframe.fitting.outlines import outline_moves, signed_distance
+from geoframe.fitting.outlines import MaskOutlines, outline_moves
 from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.masks import with_edges
 from geoframe.heads.positions import ControlPositions, DensePositions, Positions
@@ -172,18 +172,26 @@ class ToThePoint(nn.Module):
             deform: False leaves the mean shape as it is.
             steps: alternations; None for those of the model.
         """
-        return self._explained(_full(found.points), self._counted(found), deform, steps)
+        return self._explained(_full(found.points), self._counted(found), self._shapes(deform), steps)
+
+    def _shapes(self, deform: bool) -> tuple[Tensor, Tensor | None]:
+        """Mean shape and basis, or None without."""
+        return self.shape.template(), self.shape.basis() if deform and self.shape.n_modes else None
 
     def _counted(self, found: Positions) -> Tensor:
         """(B, V) what each vertex counts."""
         return self.hidden + (1 - self.hidden) * _full(found.visibility).sigmoid()
 
     def _explained(
-        self, points: Tensor, v: Tensor, deform: bool, steps: int | None, near: Posed | None = None
+        self,
+        points: Tensor,
+        v: Tensor,
+        shapes: tuple[Tensor, Tensor | None],
+        steps: int | None,
+        near: Posed | None = None,
     ) -> Posed:
         """The posed meshes that explain positions (B, V, 2) of weights (B, V), perhaps near to others."""
-        mean = self.shape.template()
-        basis = self.shape.basis() if deform and self.shape.n_modes else None
+        mean, basis = shapes
         ridge = self.shape.ridge.exp() if self.ridge is None else torch.tensor(self.ridge)
         verts = mean.expand(len(v), -1, -1) if near is None else near.verts
         given = points
@@ -200,7 +208,7 @@ class ToThePoint(nn.Module):
                 mode=self.mode,
                 steps=steps or self.steps,
             )
-            verts = verts if basis is None else self.shape(solution.alpha)
+            verts = verts if basis is None else mean + torch.tensordot(solution.alpha, basis, dims=1)
         assert solution is not None
         lens = torch.full_like(solution.scale, self.lens) if self.lens else None
         return Posed(verts, place(verts, solution.R, solution.t, solution.scale, lens), solution)
@@ -217,22 +225,23 @@ class ToThePoint(nn.Module):
             deform: see `solve`.
             steps: see `solve`.
         """
-        posed = self.solve(found, deform=deform, steps=steps)
+        v, shapes = self._counted(found), self._shapes(deform)
+        posed = self._explained(_full(found.points), v, shapes, steps)
         if found.mask is None or not self.outline:
             return posed.upright(cast(Tensor, self.shape.verts))
         size = _OUTLINE_SIZE
         wide = F.interpolate(found.mask[:, None].float(), (size, size), mode="bilinear", align_corners=False)
-        distance, v = signed_distance(wide[:, 0] > 0), self._counted(found)
+        outlines = MaskOutlines.of(wide[:, 0] > 0)
         for _ in range(_OUTLINE_ROUNDS):
             screen = posed.screen(size)
             drawn = rasterize(screen, self.faces, (size, size)).mask
-            moves, weight = outline_moves(screen[..., :2], drawn, distance, reach=_OUTLINE_REACH)
+            moves, weight = outline_moves(screen[..., :2], drawn, outlines, reach=_OUTLINE_REACH)
             goal = posed.projected[..., :2] + moves * (2 / size)
             counted = self.outline * weight.to(v)
             points = (v[..., None] * _full(found.points) + counted[..., None] * goal) / (v + counted)[
                 ..., None
             ]
-            posed = self._explained(points.to(v), v + counted, deform, steps, posed)
+            posed = self._explained(points.to(v), v + counted, shapes, steps, posed)
         return posed.upright(cast(Tensor, self.shape.verts))
 
     def seen(self, posed: Posed, size: int) -> Tensor:
@@ -286,8 +295,7 @@ def _along_edges(mask: Tensor | None, image: Tensor) -> Tensor | None:
         return None
     size = (mask.shape[-2], mask.shape[-1])
     guide = image if tuple(image.shape[-2:]) == size else F.adaptive_avg_pool2d(image, size)
-    pairs = zip(mask.detach(), guide.detach(), strict=True)
-    return torch.stack([with_edges(m, x, _EDGE_SQUARES) for m, x in pairs])
+    return with_edges(mask.detach(), guide.detach(), _EDGE_SQUARES)
 
 
 def _full(x: Tensor) -> Tensor:

@@ -132,49 +132,49 @@ class Predictor:
             found = self.model.look(as_images(crop[0][None]))
             known = found if mask is None else found._replace(mask=_SURE * (2 * crop[1][None].float() - 1))
             posed = self.model.settled(known)
-        return self.reconstruction(image, posed, self.model.evidence(found, posed), 0, crop[2])
+        return self.reconstructions([image], posed, self.model.evidence(found, posed), [crop[2]])[0]
 
-    def reconstruction(
-        self, image: Tensor, posed: Posed, evidence: Tensor, i: int, crop: Crop
-    ) -> Reconstruction:
-        """One of several solved poses as a mesh in its image.
+    def reconstructions(
+        self, images: Sequence[Tensor], posed: Posed, evidence: Tensor, crops: Sequence[Crop]
+    ) -> list[Reconstruction]:
+        """Solved poses as meshes in their images.
 
         Args:
-            image: (3, H, W) in [0, 1].
-            posed: of the crops.
-            evidence: of the crops, see `ToThePoint.evidence`.
-            i: which.
-            crop: where it was cut from the image.
+            images: n of (3, H, W) in [0, 1], of any sizes.
+            posed: of n crops.
+            evidence: (n, 8) of the crops, see `ToThePoint.evidence`.
+            crops: where each was cut from its image.
         """
-        H, W = image.shape[-2:]
-        unit = 1 / crop.scale[0]
-        screen = on_screen(posed.projected[i], self.size)
-        placed = torch.cat([crop.to_image(screen[:, :2]).float(), unit * screen[:, 2:]], 1)
-        faces, surface = self.model.faces, self.template.surface
-        fragments = rasterize(placed, faces, (H, W))
-        verts = posed.verts[i].to(surface.dtype)
-        s = posed.solution
-        one = Posed(posed.verts[i : i + 1], posed.projected[i : i + 1], _row(s, i))
-        seen = self.model.seen(one, self.size)[0]
-        told = evidence[i : i + 1]
-        at = self._textured(placed[:, :2], seen)
-        colors = sample_image(image, at).clamp(0, 1)
-        uv = at / at.new_tensor([W, H])
-        uv = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1)
-        mesh = Mesh(verts, faces, colors.to(surface.dtype), uv.to(surface.dtype))
-        scale = float(s.scale[i]) * self.size / 2 * unit
-        t = crop.to_image(((s.t[i] + 1) * (self.size / 2))[None])[0]
-        confidence = float(self.confidence(told)[0])
-        pixels = PixelMap.of_fragments(fragments, surface)
-        pixels = pixels.replace(confidence=pixels.mask.float() * confidence)
-        return Reconstruction(
-            mesh, placed, seen, s.R[i], scale, t, pixels, confidence, self.warnings(one, told)[0]
+        faces, surface, s = self.model.faces, self.template.surface, posed.solution
+        screen, half = on_screen(posed.projected, self.size), self.size / 2
+        units = [1 / crop.scale[0] for crop in crops]
+        placed = torch.stack(
+            [
+                torch.cat([crop.to_image(x[:, :2]).float(), unit * x[:, 2:]], 1)
+                for x, crop, unit in zip(screen, crops, units, strict=True)
+            ]
         )
+        seen = self.model.seen(posed, self.size)
+        at = self._textured(placed[..., :2], seen)
+        sure, told = self.confidence(evidence).tolist(), self.warnings(posed, evidence)
+        out = []
+        for i, (image, crop) in enumerate(zip(images, crops, strict=True)):
+            H, W = image.shape[-2:]
+            colors = sample_image(image, at[i]).clamp(0, 1)
+            u, v = (at[i] / at.new_tensor([W, H])).unbind(1)
+            shape = (posed.verts[i], colors, torch.stack([u, 1 - v], 1))
+            verts, colors, uv = (x.to(surface.dtype) for x in shape)
+            fragments = rasterize(placed[i], faces, (H, W))
+            pixels = PixelMap.of_fragments(fragments, surface, confidence=sure[i])
+            scale, t = float(s.scale[i]) * half * units[i], crop.to_image((half * (s.t[i] + 1))[None])[0]
+            mesh = Mesh(verts, faces, colors, uv)
+            out.append(Reconstruction(mesh, placed[i], seen[i], s.R[i], scale, t, pixels, sure[i], told[i]))
+        return out
 
     def _textured(self, at: Tensor, seen: Tensor) -> Tensor:
-        """(V, 2) pixels that show each vertex; of a hidden one those of the other side, where that is seen."""
-        there = self.template.mirrored(seen[:, None].float())[:, 0] > 0.5
-        return torch.where((~seen & there)[:, None], self.template.mirrored(at), at)
+        """(n, V, 2) pixels that show each vertex; of a hidden one those of the other side, where that is seen."""
+        there = self.template.mirrored(seen[..., None].float())[..., 0] > 0.5
+        return torch.where((~seen & there)[..., None], self.template.mirrored(at), at)
 
     def confidence(self, evidence: Tensor) -> Tensor:
         """(n,) in [0, 1], the probability that a rotation is within 30 degrees of the truth.
@@ -490,10 +490,3 @@ def _looks(
     look: Callable[[Predictor, Mapping[str, float]], None], described: Callable[[nn.Module], Predictor]
 ) -> Pictures:
     return Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
-
-
-def _row(solution: Any, i: int) -> Any:
-    """One of several solutions, in a batch of one."""
-    names = ("R", "t", "scale", "alpha", "value", "residual", "converged", "unique", "steps", "weights")
-    second = type(solution.second)(*(x[i : i + 1] for x in solution.second))
-    return replace(solution, second=second, **{n: getattr(solution, n)[i : i + 1] for n in names})
