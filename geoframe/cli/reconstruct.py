@@ -84,7 +84,8 @@ def train(
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
-            things, which tell the parts of these apart: by default the one that knows what is rendered.
+            things, which tell the parts of these apart: by default the one that knows what is rendered,
+            things without keypoints only.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -102,7 +103,7 @@ def train(
     changes = given(backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric)
     if backbone in ("small", "tiny"):  # learned from such crops, not from larger pictures
         changes["enlarged"] = 1
-    plan = _plan(recipe, data, changes)
+    plan = _plan(recipe, data, keypoints, changes)
     if minutes is not None or steps is not None:
         plan = plan.lasting(minutes=minutes, steps=steps)
     bad: list[str] = []
@@ -140,13 +141,13 @@ def train(
         raise PartFailed(f"{len(bad)} images were left out, see above")
 
 
-def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
+def _plan(name: str, data: Path, keypoints: bool, changes: Mapping[str, Any]) -> Recipe:
     """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
-    that knows what is rendered, if there is one."""
+    that knows what is rendered, if there is one. With keypoints, cars are learned as well without."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.heads.zoo_maps import shipped_for
+    from geoframe.heads.zoo_maps import ANIMALS, shipped_for
     from geoframe.models.to_the_point import RECIPES
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
@@ -156,7 +157,8 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     if name == "geoframe":
         usual = dict(THINGS_BEND) if things else {}
         shown = _shown(data)
-        if shown is not None and (backbone := shipped_for(shown)) is not None:
+        backbone = None if shown is None else shipped_for(shown)
+        if backbone == ANIMALS or (backbone is not None and not keypoints):
             usual["backbone"] = backbone
     return replace(RECIPES[name], **{**usual, **changes})
 

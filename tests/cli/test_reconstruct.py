@@ -105,15 +105,18 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
 
     shown = SimpleNamespace(surface_names=("cow",))
     monkeypatch.setattr(rendered_files, "load_rendered", lambda folder: shown)
-    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3  # no renders
+    assert (
+        _shown(tmp_path) is None and _plan("geoframe", tmp_path, True, {"n_modes": 3}).n_modes == 3
+    )  # no renders
     (tmp_path / "set.json").write_text("{}")
     assert _shown(tmp_path) == "cow"
-    assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals")
-    assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
+    assert _plan("geoframe", tmp_path, True, {}) == replace(OURS, backbone="animals")
+    assert _plan("geoframe", tmp_path, True, {"backbone": "small"}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
-    things = _plan("geoframe", tmp_path, {})
+    things = _plan("geoframe", tmp_path, True, {})
     assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, OURS.backbone)
-    assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
-    assert _plan("paper", tmp_path, {}) == PAPER
+    assert _plan("geoframe", tmp_path, False, {}) == replace(things, backbone="things")
+    assert _plan("geoframe", tmp_path, True, {"n_modes": 5}).n_modes == 5
+    assert _plan("paper", tmp_path, True, {}) == PAPER
     shown.surface_names = ("cow", "horse")  # several on surfaces of their own
-    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {}) == OURS
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, True, {}) == OURS
