@@ -1,5 +1,5 @@
 """By how much pixels at outlines are mixed, compiled for the CPU, with an analytic gradient: what
-`geoframe.render._outline_torch.mixed` does in some two hundred operations on a few thousand numbers."""
+`geoframe.render._mixing_torch.mixed` does in some two hundred operations on a few thousand numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Places(NamedTuple):
 
 
 def mixed(scene: Scene, found: Found, n: int) -> tuple[Tensor, Tensor]:
-    """As `geoframe.render._outline_torch.mixed`."""
+    """As `geoframe.render._mixing_torch.mixed`."""
     return _Mixed.apply(scene.screen, scene, found, n)
 
 
@@ -50,14 +50,13 @@ class _Mixed(torch.autograd.Function):
     """screen (P, 3) -> weights (2 N,), barycentric coordinates (N, 3)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, screen: Tensor, scene: Scene, found: Found, n: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, screen: Tensor, scene: Scene, found: Found, n: int) -> tuple[Tensor, Tensor]:
         near, far, edge, band, _ = (np.ascontiguousarray(x.numpy()) for x in found)
         points = np.ascontiguousarray(screen.detach().numpy(), np.float64)
         given = _Crossings(points, scene.faces.numpy(), near, far, edge, band, scene.size, scene.perspective)
         N = len(near)
-        places = _Places(*np.empty((4, N)), np.full((2, n), -1, np.int32))
+        table = np.full((2, n), -1, np.int32)
+        places = _Places(np.empty(N), np.empty(N), np.empty(N), np.empty(N), table)
         weight, total, bary = np.empty(2 * N), np.zeros(n), np.zeros((N, 3))
         within = np.full(2 * N, -1, np.int32)
         _mix(given, places, weight, total, within, bary)
@@ -123,8 +122,8 @@ def _mix(given, places, weight, total, within, bary):
 
 @compiled
 def _outer(given, k, row):
-    """Of two crossings of a pair the one beyond is mixed into a part only of what the other one is mixed into: the row of
-    that weight, or -1."""
+    """Of two crossings of a pair the farther one is mixed into part of what the nearer one is mixed into: the row
+    of that weight, or -1."""
     band, N = given.band[k], len(given.near)
     if band == 0:
         return -1
@@ -343,7 +342,7 @@ def _positive_area(start, end):
 
 @compiled
 def _corner(a, b):
-    """Areas as `geoframe.render._outline_torch._corner`, and the derivatives of each by a and b."""
+    """Areas as `geoframe.render._mixing_torch._corner`, and the derivatives of each by a and b."""
     beyond = beyond_a = beyond_b = aside = aside_a = aside_b = 0.0
     if a > 0.5:
         beyond, beyond_a, beyond_b = (

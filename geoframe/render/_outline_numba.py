@@ -53,8 +53,9 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> Found:
         first, last = scene.starts[b], scene.starts[b + 1]
         across = _across(faces[first:last]) if shared is None else shared
         out = np.empty((4 * H * W, 5), np.int64)  # untouched pages cost nothing
-        folds = _Folds(*_folds(screen, faces[first:last], across, H, W))
         here = _Seen(screen, faces[first:last], across, seen[b], z[b], scene.perspective)
+        fine = last - first > H * W  # then walking is quicker than looking for folds, and there are too many
+        folds = _Folds(*_folds(screen, faces[first:last], across, (0, 0) if fine else (H, W)))
         n = _crossings(here, folds, first, b * H * W, out)
         found[b] = out[:n]
 
@@ -102,9 +103,10 @@ def _matched(faces, low, n_verts):
 
 
 @compiled
-def _folds(screen, faces, across, H, W):
-    """The fields of `_Folds`: no pair of pixels without one can have an outline, and on most pictures these are few."""
-    F = len(faces)
+def _folds(screen, faces, across, size):
+    """The fields of `_Folds`: no pair of pixels without one can have an outline, and on most pictures these are few.
+    For a picture of no size nothing is looked for."""
+    F = len(faces) if size[0] else 0
     turn, edges, n = np.empty(F, np.int8), np.empty(3 * F, np.int64), 0
     for f in range(F):
         turn[f] = _turn(screen, faces, f)
@@ -120,13 +122,16 @@ def _folds(screen, faces, across, H, W):
                     continue
             edges[n] = 3 * f + i
             n += 1
+    H, W = size
     head = np.full((H, W, 2), -1, np.int32)
     link, edge, place = np.empty(4 * n + 64, np.int32), np.empty(4 * n + 64, np.int64), np.empty(4 * n + 64)
     events = 0
     for k in range(n):
         f, i = edges[k] // 3, edges[k] % 3
         p, q = faces[f, i], faces[f, i + 1 if i < 2 else 0]
-        most = 6 * (4 + int(min(abs(screen[p, 0] - screen[q, 0]), W) + min(abs(screen[p, 1] - screen[q, 1]), H)))
+        most = 6 * (
+            4 + int(min(abs(screen[p, 0] - screen[q, 0]), W) + min(abs(screen[p, 1] - screen[q, 1]), H))
+        )
         if events + most > len(link):
             size = 2 * (events + most)
             link, edge, place = _longer(link, size), _longer(edge, size), _longer(place, size)
@@ -173,34 +178,45 @@ def _pass(screen, p, q, h, head, link, edge, place, n):
 
 @compiled
 def _crossings(seen, folds, first, pixel, out):
-    owner, depth = seen.owner, seen.depth
+    owner = seen.owner
     H, W = owner.shape
+    everywhere = len(folds.head) == 0
     n = 0
     for row in range(H):
         for col in range(W):
             here = owner[row, col]
             for sideways in range(2):
-                event = folds.head[row, col, sideways]
-                if event < 0:
-                    continue
                 r, c = row + 1 - sideways, col + sideways
-                there = owner[r, c]
-                several = folds.link[event] >= 0
-                ways = (row, col, sideways, row * W + col, r * W + c)
-                if here == there or (here < 0 and there < 0):
-                    if several:
-                        n = _bar(seen, folds, first, pixel, ways, out, n)
+                if r >= H or c >= W:
                     continue
-                forward = there < 0 or (here >= 0 and depth[row, col] <= depth[r, c])
-                edge = _end(seen, first, ways, forward)
-                if edge < 0:  # then from the farther pixel
-                    forward = not forward
-                    edge = _end(seen, first, ways, forward)
+                event = -1 if everywhere else folds.head[row, col, sideways]
+                if event < 0 and not everywhere:
+                    continue
+                there = owner[r, c]
+                several = event >= 0 and folds.link[event] >= 0
+                ways = (row, col, sideways, row * W + col, r * W + c)
+                edge, forward = -1, True
+                if here != there:
+                    edge, forward = _ending(seen, first, ways)
                 if edge >= 0:
                     n = _outline(seen, folds, first, pixel, ways, forward, edge, several, out, n)
                 elif several:
                     n = _bar(seen, folds, first, pixel, ways, out, n)
     return n
+
+
+@compiled
+def _ending(seen, first, ways):
+    """The half-edge where the surface of one pixel of a pair ends, or -1, and whether it is the first pixel's."""
+    row, col, sideways, _, _ = ways
+    r, c = row + 1 - sideways, col + sideways
+    here, there = seen.owner[row, col], seen.owner[r, c]
+    forward = there < 0 or (here >= 0 and seen.depth[row, col] <= seen.depth[r, c])
+    edge = _end(seen, first, ways, forward)
+    if edge < 0:  # then from the farther pixel
+        forward = not forward
+        edge = _end(seen, first, ways, forward)
+    return edge, forward
 
 
 @compiled

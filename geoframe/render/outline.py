@@ -152,7 +152,7 @@ class Outline:
     def _shown(
         source: Tensor, into: Tensor, flat: Tensor, edge: Tensor, under: Tensor | None, empty: Tensor | None
     ) -> Tensor:
-        """(r, C): what pixels show, or, from B H W on, points at edges; the background as it is at the pixels `into`."""
+        """(r, C): what pixels show, or points at edges, from B H W on; where these are empty, the background."""
         n = len(flat)
         pixel = source.clamp_max(n - 1)
         value = flat.index_select(0, pixel)
@@ -168,7 +168,9 @@ def _banded(found: Found, n: int) -> tuple[Tensor, Tensor, Tensor] | None:
     if not len(k):
         return None
     N, first = len(near), torch.minimum(near, far)
-    between = (near == first) == (band == 2)  # whether it is the surface that ends there that shows in between
+    between = (near == first) == (
+        band == 2
+    )  # whether it is the surface that ends there that shows in between
     other = k + 3 - 2 * band[k]
     shown = torch.where(between[other], n + other, middle[k])
     ends, hides = between[k], ~between[k]
