@@ -1,5 +1,5 @@
 """By how much pixels at outlines are mixed, compiled for the CPU, with an analytic gradient: what
-`geoframe.render._outline_torch.mixed` does in some two hundred operations on a few thousand numbers."""
+`geoframe.render._mixing_torch.mixed` does in some two hundred operations on a few thousand numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geoframe._compiled import compiled
 from geoframe._precision import full_precision
 from geoframe._types import Array
 from geoframe.render._first_order import first_order
-from geoframe.render._scene import Scene
+from geoframe.render._scene import Found, Scene
 
 
 class _Crossings(NamedTuple):
@@ -24,22 +24,25 @@ class _Crossings(NamedTuple):
     near: Array
     far: Array
     edge: Array
+    band: Array
     size: tuple[int, int]
     perspective: bool
 
 
 class _Places(NamedTuple):
     """Of each crossing its place from 0 at the first centre to 1 at the second, the slope of its edge, its share of the
-    edge; and `table` (2, n), the crossing on the way from each pixel to the right and down, or -1."""
+    edge, the depth there; and `table` (2, n), the (first) crossing on the way from each pixel to the right and down,
+    or -1."""
 
     place: Array
     slope: Array
     share: Array
+    depth: Array
     table: Array
 
 
-def mixed(scene: Scene, found: tuple[Tensor, Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
-    """As `geoframe.render._outline_torch.mixed`."""
+def mixed(scene: Scene, found: Found, n: int) -> tuple[Tensor, Tensor]:
+    """As `geoframe.render._mixing_torch.mixed`."""
     return _Mixed.apply(scene.screen, scene, found, n)
 
 
@@ -47,18 +50,18 @@ class _Mixed(torch.autograd.Function):
     """screen (P, 3) -> weights (2 N,), barycentric coordinates (N, 3)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, screen: Tensor, scene: Scene, found: tuple[Tensor, Tensor, Tensor], n: int
-    ) -> tuple[Tensor, Tensor]:
-        near, far, edge = (np.ascontiguousarray(x.numpy()) for x in found)
+    def forward(ctx: Any, screen: Tensor, scene: Scene, found: Found, n: int) -> tuple[Tensor, Tensor]:
+        near, far, edge, band, _ = (np.ascontiguousarray(x.numpy()) for x in found)
         points = np.ascontiguousarray(screen.detach().numpy(), np.float64)
-        given = _Crossings(points, scene.faces.numpy(), near, far, edge, scene.size, scene.perspective)
+        given = _Crossings(points, scene.faces.numpy(), near, far, edge, band, scene.size, scene.perspective)
         N = len(near)
-        places = _Places(np.empty(N), np.empty(N), np.empty(N), np.full((2, n), -1, np.int32))
+        table = np.full((2, n), -1, np.int32)
+        places = _Places(np.empty(N), np.empty(N), np.empty(N), np.empty(N), table)
         weight, total, bary = np.empty(2 * N), np.zeros(n), np.zeros((N, 3))
-        _mix(given, places, weight, total, bary)
+        within = np.full(2 * N, -1, np.int32)
+        _mix(given, places, weight, total, within, bary)
         ctx.save_for_backward(screen)
-        ctx.rest = given, places, weight, total
+        ctx.rest = given, places, weight, total, within
         return torch.from_numpy(weight), torch.from_numpy(bary)
 
     @staticmethod
@@ -73,15 +76,20 @@ class _Mixed(torch.autograd.Function):
 
 
 @compiled
-def _mix(given, places, weight, total, bary):
+def _mix(given, places, weight, total, within, bary):
     near, far, N = given.near, given.far, len(given.near)
     for k in range(N):
         first, sideways = _pair(given, k)
-        ua, va, _, ub, vb, _ = _ends(given, k, first, sideways)
+        ua, va, za, ub, vb, zb = _ends(given, k, first, sideways)
         share = -va / (vb - va)
         places.share[k], places.slope[k] = share, (ub - ua) / (vb - va)
         places.place[k] = min(max(ua + share * (ub - ua), 0.0), 1.0)
-        places.table[0 if sideways else 1, first] = k
+        if given.perspective:
+            places.depth[k] = za * zb / ((1 - share) * zb + share * za)
+        else:
+            places.depth[k] = (1 - share) * za + share * zb
+        if given.band[k] < 2:
+            places.table[0 if sideways else 1, first] = k
     for k in range(N):
         first, sideways = _pair(given, k)
         on_first = on_second = 0.0
@@ -92,30 +100,61 @@ def _mix(given, places, weight, total, bary):
             weight[k], weight[N + k] = on_second, on_first
         else:
             weight[k], weight[N + k] = on_first, on_second
-        total[far[k]] += weight[k]
-        total[near[k]] += weight[N + k]
         _, _, za, _, _, zb = _ends(given, k, first, sideways)
         share, i = min(max(places.share[k], 0.0), 1.0), given.edge[k] % 3
         if given.perspective:
             share = share * za / ((1 - share) * zb + share * za)
         bary[k, i], bary[k, (i + 1) % 3] = 1 - share, share
-    for k in range(N):  # totals above 1 are met only where outlines meet
-        weight[k] /= max(total[far[k]], 1.0)
-        weight[N + k] /= max(total[near[k]], 1.0)
+    for k in range(N):
+        for row in (k, N + k):
+            outer = _outer(given, k, row)
+            if outer < 0:
+                total[far[k] if row < N else near[k]] += weight[row]
+            elif weight[row] > weight[outer]:
+                within[row] = outer
+    for row in range(2 * N):  # totals above 1 are met only where outlines meet
+        if within[row] < 0:
+            weight[row] /= max(total[far[row] if row < N else near[row - N]], 1.0)
+    for row in range(2 * N):
+        if within[row] >= 0:
+            weight[row] = weight[within[row]]
 
 
 @compiled
-def _mix_backward(given, places, weight, total, g_weight, g_bary, out):
+def _outer(given, k, row):
+    """Of two crossings of a pair the farther one is mixed into part of what the nearer one is mixed into: the row
+    of that weight, or -1."""
+    band, N = given.band[k], len(given.near)
+    if band == 0:
+        return -1
+    pixel = given.far[k] if row < N else given.near[k]
+    first = min(given.near[k], given.far[k])
+    if (pixel == first) == (band == 1):
+        return -1
+    other = k + 1 if band == 1 else k - 1
+    return other if given.far[other] == pixel else N + other
+
+
+@compiled
+def _mix_backward(given, places, weight, total, within, g_weight, g_bary, out):
     near, far, N = given.near, given.far, len(given.near)
     g_place, pull = np.zeros(N), np.zeros(len(total))
+    for row in range(2 * N):
+        pull[far[row] if row < N else near[row - N]] += g_weight[row] * weight[row]
+    g_rows = np.empty(2 * N)
     for k in range(N):
-        pull[far[k]] += g_weight[k] * weight[k]
-        pull[near[k]] += g_weight[N + k] * weight[N + k]
+        for row in (k, N + k):
+            pixel = far[k] if row < N else near[k]
+            g_rows[row] = g_weight[row] / max(total[pixel], 1.0)
+            if total[pixel] > 1 and _outer(given, k, row) < 0:
+                g_rows[row] -= pull[pixel] / total[pixel]
+    for row in range(2 * N):
+        if within[row] >= 0:
+            g_rows[within[row]] += g_rows[row]
+            g_rows[row] = 0.0
     for k in range(N):
         first, sideways = _pair(given, k)
-        g_far = _shared(g_weight[k], total[far[k]], pull[far[k]])
-        g_near = _shared(g_weight[N + k], total[near[k]], pull[near[k]])
-        g_first, g_second = (g_near, g_far) if near[k] == first else (g_far, g_near)
+        g_first, g_second = (g_rows[N + k], g_rows[k]) if near[k] == first else (g_rows[k], g_rows[N + k])
         for step in (-1, 1):
             other, _, _, first_by_own, first_by_other, second_by_own, second_by_other = _cut(
                 given, places, k, first, sideways, step
@@ -146,12 +185,6 @@ def _mix_backward(given, places, weight, total, g_weight, g_bary, out):
         g_v = g * slope + g_share / across  # by moving the line between the pixels
         out[p, beside] -= g_v * (1 - share)
         out[q, beside] -= g_v * share
-
-
-@compiled
-def _shared(g, total, pull):
-    """Gradient of a weight before it was divided by the total of its pixel, if that is above 1."""
-    return (g - pull) / total if total > 1 else g
 
 
 @compiled
@@ -194,19 +227,38 @@ def _cut(given, places, k, first, sideways, step):
         home = first if step == 1 else first - shift
         facing = table[kind, first + step * shift]
         at_first, at_second = table[1 - kind, home], table[1 - kind, home + reach]
-    several = int(facing >= 0) + int(at_first >= 0) + int(at_second >= 0) > 1
-    here, beyond = (at_first, at_second) if onto_first else (at_second, at_first)
-    if here >= 0:
-        other, corner = here, True
-        ours = _onto_first(given, here) == (step == 1)
-    elif facing >= 0:
-        other, corner = facing, False
-        ours = _onto_first(given, facing) == onto_first
+    beside = at_first if onto_first else at_second
+    double = given.band[k] > 0
+    for other in (facing, at_first, at_second):
+        double = double or (other >= 0 and given.band[other] > 0)
+    if double:
+        other, slot = _onward(given, places, k, facing, at_first, at_second, step)
+        corner, on_first = slot > 0, slot == 1
     else:
-        other, corner = beyond, True
-        ours = beyond >= 0 and _onto_first(given, beyond) != (step == 1)
-    if other >= 0 and several and not ours:
-        other = -1
+        several = int(facing >= 0) + int(at_first >= 0) + int(at_second >= 0) > 1
+        if beside >= 0:
+            other, corner, on_first = beside, True, onto_first
+            ours = _onto_first(given, other) == (step == 1)
+        elif facing >= 0:
+            other, corner, on_first = facing, False, False
+            ours = _onto_first(given, facing) == onto_first
+        else:
+            other, corner, on_first = at_second if onto_first else at_first, True, not onto_first
+            ours = other >= 0 and _onto_first(given, other) != (step == 1)
+        if other >= 0 and several and not ours:
+            other = -1
+            far = at_second if onto_first else at_first
+            if beside >= 0 and facing >= 0 and far >= 0 and _onto_first(given, far) != (step == 1):
+                other, on_first = far, not onto_first  # a corner each of two outlines
+    if other < 0 and given.band[k] > 0:
+        front = k + 1 if given.band[k] == 1 else k - 1
+        gap, closing = place - places.place[front], step * (places.slope[front] - places.slope[k])
+        if places.depth[front] < places.depth[k] and 0 < 2 * gap / closing < 1:
+            end = gap / closing
+            a, b, ap, aq, bp, bq = _ended(
+                end, place, step * places.slope[k], places.place[front], step * places.slope[front]
+            )
+            return front, a, b, ap, aq, bp, bq
     if other < 0:
         there = place + step * places.slope[k]
         a, b, ap, aq, bp, bq = _strip(place, min(max(there, 0.0), 1.0))
@@ -219,11 +271,28 @@ def _cut(given, places, k, first, sideways, step):
         return other, a, b, ap, aq, bp, bq
     sign = 1.0 if step == 1 else -1.0
     there = there if step == 1 else 1 - there
-    if other == at_first:
+    if on_first:
         a, b, ap, aq, bp, bq = _corner(place, there)
         return other, a, b, ap, sign * aq, bp, sign * bq
     b, a, bp, bq, ap, aq = _corner(1 - place, there)
     return other, a, b, -ap, sign * aq, -bp, sign * bq
+
+
+@compiled
+def _onward(given, places, k, facing, at_first, at_second, step):
+    """Where two outlines may pass pairs of a square: the crossing whose surface is on the same side and nearest in
+    depth, or -1; and whether it faces this one (0), or is at the first (1) or second (2) pixel."""
+    onto_first = _onto_first(given, k)
+    best, slot, off = -1, 0, np.inf
+    for kind, other in enumerate((facing, at_first, at_second)):
+        if other < 0:
+            continue
+        wanted = onto_first if kind == 0 else onto_first == ((kind == 1) == (step == 1))
+        for c in range(other, other + (2 if given.band[other] > 0 else 1)):
+            away = abs(places.depth[c] - places.depth[k])
+            if _onto_first(given, c) == wanted and away < off:
+                best, slot, off = c, kind, away
+    return best, slot
 
 
 @compiled
@@ -242,6 +311,22 @@ def _strip(here, facing):
 
 
 @compiled
+def _ended(end, place, slope, front, front_slope):
+    """As `_strip`, of a segment that goes on from `end` (below one half) as the outline in front of it."""
+    meeting, last = place + end * slope, front + 0.5 * front_slope
+    here, there = 2 * end, 1 - 2 * end
+    a, a_start, a_end = _positive_area(0.5 - place, 0.5 - meeting)
+    b, b_start, b_end = _positive_area(place - 0.5, meeting - 0.5)
+    c, c_start, c_end = _positive_area(0.5 - meeting, 0.5 - last)
+    d, d_start, d_end = _positive_area(meeting - 0.5, last - 0.5)
+    return (
+        *(here * a + there * c, here * b + there * d),
+        *(-here * (a_start + a_end), -there * (c_start + c_end)),
+        *(here * (b_start + b_end), there * (d_start + d_end)),
+    )
+
+
+@compiled
 def _positive_area(start, end):
     """Integral over half a unit of the positive part of what goes linearly from start to end, and its derivatives."""
     high, low = max(start, end), min(start, end)
@@ -257,7 +342,7 @@ def _positive_area(start, end):
 
 @compiled
 def _corner(a, b):
-    """Areas as `geoframe.render._outline_torch._corner`, and the derivatives of each by a and b."""
+    """Areas as `geoframe.render._mixing_torch._corner`, and the derivatives of each by a and b."""
     beyond = beyond_a = beyond_b = aside = aside_a = aside_b = 0.0
     if a > 0.5:
         beyond, beyond_a, beyond_b = (

@@ -15,8 +15,8 @@ from torch import Tensor
 from geoframe._optional import require
 from geoframe.camera import pixels_to_ndc
 from geoframe.render import _torch
+from geoframe.render._mixing_torch import mixed as mixed
 from geoframe.render._outline_torch import crossings as crossings
-from geoframe.render._outline_torch import mixed as mixed
 from geoframe.render._scene import Size
 
 hard_backward = _torch.hard_backward

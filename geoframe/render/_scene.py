@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,25 @@ Size = tuple[int, int]
 Verts = Tensor | Sequence[Tensor]
 NEAR = 1e-9  # of the farthest depth: float64 still places a cut edge to 1e-5 pixels
 _DEEP = 1e-3  # nearest over farthest depth below which float32 no longer places an edge to 1e-2 pixels
+
+
+class Found(NamedTuple):
+    """The N crossings of outlines and pairs of neighbouring pixels, sorted by picture: (N,) int64 each.
+
+    Attributes:
+        near: the pixel on whose side the surface is that ends there, an index into the B H W pixels.
+        far: the other pixel.
+        edge: the half-edge 3 t + i where the surface ends, edge i of triangle t, from corner i to the next.
+        band: 0, or 1 and 2 for the first and second of two outlines, one after another in these lists, that pass a
+            pair, from its left or upper pixel on. Between them is a band in which neither pixel's surface shows.
+        middle: a pixel that sees what shows in the band, where that is no surface that ends there; else -1.
+    """
+
+    near: Tensor
+    far: Tensor
+    edge: Tensor
+    band: Tensor
+    middle: Tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from geoframe.render._mixing_torch import mixed as mixed
 from geoframe.render._outline_torch import crossings as crossings
-from geoframe.render._outline_torch import mixed as mixed
 from geoframe.render._scene import Size
 
 THINNEST = 0.13  # pixels: no gradient is steeper than one unit over this height of a triangle

@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoframe.render._scene import Scene
+from geoframe.render._scene import Found, Scene
 
-Found = tuple[Tensor, Tensor, Tensor]
 Mixed = Callable[[Scene, Found, int], tuple[Tensor, Tensor]]
 
 
@@ -32,6 +31,8 @@ class Mixing:
         weight: (2 N,) in [0, 1], differentiable in the screen.
         face_id: (N,) the face at the edge.
         barycentric: (N, 3) where on it, differentiable in the screen.
+        banded: None, or (rows, plus, minus), each (r,): the rows of `into` where something else shows between the two
+            pixels, and what is added and taken away there, pixels or, from B H W on, points at edges.
     """
 
     into: Tensor
@@ -39,6 +40,7 @@ class Mixing:
     weight: Tensor
     face_id: Tensor
     barycentric: Tensor
+    banded: tuple[Tensor, Tensor, Tensor] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +75,10 @@ class Outline:
 
     @cached_property
     def _found(self) -> Found:
-        """Pixel, neighbour and half-edge of each crossing, sorted by picture."""
+        """The crossings, sorted by picture."""
         if self.whole is None or self.images is None:
             return self.find()
-        near, far, edge = self.whole._found
+        near, far, edge, band, middle = self.whole._found
         H, W = self.scene.size
         image = near // (H * W)
         bounds = torch.searchsorted(image, torch.stack([self.images, self.images + 1]))
@@ -85,7 +87,8 @@ class Outline:
         counts = bounds[1] - bounds[0]
         new = torch.arange(len(spans), device=near.device).repeat_interleave(counts)
         shift = (new - image[rows]) * (H * W)
-        return near[rows] + shift, far[rows] + shift, edge[rows]
+        middle = torch.where(middle[rows] >= 0, middle[rows] + shift, -1)
+        return Found(near[rows] + shift, far[rows] + shift, edge[rows], band[rows], middle)
 
     @cached_property
     def mixing(self) -> Mixing:
@@ -96,17 +99,20 @@ class Outline:
         summed. They change steadily while the outline moves, also as it passes a pixel's centre, and for a straight
         outline they are exact.
         """
-        near, far, edge = self._found
-        scene, tri = self.scene, edge // 3
+        found = self._found
+        near, far = found.near, found.far
+        scene, tri = self.scene, found.edge // 3
         H, W = scene.size
-        weight, bary = self.mix(scene, (near, far, edge), int(torch.Size(self.batch).numel()) * H * W)
+        n = int(torch.Size(self.batch).numel()) * H * W
+        weight, bary = self.mix(scene, found, n)
         if scene.face_id is not None:
             face_id = scene.face_id[tri]
         else:
             face_id = tri % max(scene.n_faces or 1, 1)
         if scene.corners is not None:
             bary = (bary[:, None, :] @ scene.corners[tri])[:, 0]
-        return Mixing(torch.cat([far, near]), torch.cat([near, far]), weight, face_id, bary.to(scene.dtype))
+        pairs = torch.cat([far, near]), torch.cat([near, far])
+        return Mixing(*pairs, weight, face_id, bary.to(scene.dtype), _banded(found, n))
 
     def blend(
         self,
@@ -135,7 +141,40 @@ class Outline:
             beyond = torch.where(bare[:, None], under.index_select(0, mixing.into[m:]), beyond)
         if edge is None:
             edge = flat.index_select(0, mixing.beside[:m])
-        change = mixing.weight[:, None].to(flat.dtype) * (
-            torch.cat([edge, beyond]) - flat.index_select(0, mixing.into)
-        )
-        return flat.index_add(0, mixing.into, change)
+        change = torch.cat([edge, beyond]) - flat.index_select(0, mixing.into)
+        if mixing.banded is not None:
+            rows, *sources = mixing.banded
+            plus, minus = (self._shown(x, mixing.into[rows], flat, edge, under, empty) for x in sources)
+            change = change.index_copy(0, rows, plus - minus)
+        return flat.index_add(0, mixing.into, mixing.weight[:, None].to(flat.dtype) * change)
+
+    @staticmethod
+    def _shown(
+        source: Tensor, into: Tensor, flat: Tensor, edge: Tensor, under: Tensor | None, empty: Tensor | None
+    ) -> Tensor:
+        """(r, C): what pixels show, or points at edges, from B H W on; where these are empty, the background."""
+        n = len(flat)
+        pixel = source.clamp_max(n - 1)
+        value = flat.index_select(0, pixel)
+        if under is not None and empty is not None:
+            value = torch.where(empty[pixel, None], under.index_select(0, into), value)
+        return torch.where((source >= n)[:, None], edge.index_select(0, (source - n).clamp_min(0)), value)
+
+
+def _banded(found: Found, n: int) -> tuple[Tensor, Tensor, Tensor] | None:
+    """What is mixed by what in pairs of pixels that two outlines pass; see `Mixing.banded`."""
+    near, far, _, band, middle = found
+    k = (band > 0).nonzero()[:, 0]
+    if not len(k):
+        return None
+    N, first = len(near), torch.minimum(near, far)
+    between = (near == first) == (
+        band == 2
+    )  # whether it is the surface that ends there that shows in between
+    other = k + 3 - 2 * band[k]
+    shown = torch.where(between[other], n + other, middle[k])
+    ends, hides = between[k], ~between[k]
+    rows = torch.cat([N + k[ends], k[hides], N + k[hides]])
+    plus = torch.cat([far[k[ends]], n + k[hides], shown[hides]])
+    minus = torch.cat([n + k[ends], shown[hides], near[k[hides]]])
+    return rows, plus, minus

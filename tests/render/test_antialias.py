@@ -156,9 +156,9 @@ def test_gradients_are_differences(scenes):
 @pytest.mark.parametrize("scenes", [6, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["ring", "several"])
 def test_gradients_where_outlines_end_behind_others(kind, scenes):
-    """But for bands thinner than a pixel between two outlines, which no pixel centre sees: in one scene of twenty."""
+    """Also where two outlines pass between the same two pixel centres, so that no centre sees what is between them."""
     off = torch.stack([_off_over_a_pixel(_losses(seed, kind, (64, 70)), 5) for seed in range(scenes)])
-    assert off.quantile(0.95) < 0.05 and off.median() < 0.015 and off.max() < 0.15
+    assert off.max() < 0.05 and off.median() < 0.015
 
 
 def _off_over_a_pixel(losses, n):
@@ -261,6 +261,58 @@ def test_backends_batches_and_choices_agree():
     torch.testing.assert_close(many[1].alpha, many.alpha[1], rtol=0, atol=1e-12)
     listed = rasterize([verts[0], verts[1]], [mesh.faces, mesh.faces.flip(1)], views[:2])
     torch.testing.assert_close(listed.alpha, many.alpha[:2], rtol=0, atol=1e-12)
+
+
+def _strips(left, right):
+    """Two half planes with a slit from x = left to right between them, and a wall far behind them."""
+    verts = torch.cat(
+        [_square((-20.0, -5.0), (left, 20.0)), _square((right, -5.0), (40.0, 20.0))]
+    ) + torch.tensor([0, 0, 1.0])
+    return verts, torch.cat([TWO, TWO + 4])
+
+
+@backends
+@pytest.mark.parametrize("width", [0.1, 0.4, 0.8])
+def test_a_slit_thinner_than_a_pixel(backend, width):
+    """Wherever it lies: with a wedge that is wide enough below to show the background, each row is as open as it is."""
+    for left in torch.linspace(3.02, 4.02, 9).tolist():
+        verts, faces = _strips(left, left + width)
+        verts[5:7, 0] = verts[5, 0]
+        wide = verts.clone()
+        wide[1:3, 0] -= torch.tensor([0.0, 1.5]).double()  # the slit opens downwards
+        alpha = rasterize(wide, faces, (14, 9), backend=backend).alpha
+        rows = torch.arange(14.0).double() + 0.5
+        opening = left + width - (wide[1, 0] + (wide[2, 0] - wide[1, 0]) * (rows + 5) / 25)
+        torch.testing.assert_close((1 - alpha).sum(1)[7:12], opening[7:12], rtol=0, atol=0.02)
+
+
+@backends
+@pytest.mark.parametrize("width", [0.1, 0.4, 0.8])
+def test_a_bar_thinner_than_a_pixel(backend, width):
+    """It covers its width, whether a pixel centre sees it or not."""
+    for left in torch.linspace(3.02, 4.02, 9).tolist():
+        bar = _square((left, -3.0), (left + width, 20.0))
+        alpha = rasterize(bar, TWO, (14, 9), backend=backend).alpha
+        torch.testing.assert_close(alpha.sum(1)[2:-2], torch.full((10,), width).double(), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["ring", "several"])
+def test_backends_agree_where_outlines_meet(kind):
+    """Pictures and gradients, at faces larger and smaller than pixels."""
+    bands = 0
+    for seed, size in ((3, (64, 70)), (4, (64, 70)), (0, (33, 30))):
+        faces, verts, colors, view, _, background = _scene(seed, kind, size)
+        found = []
+        for backend in ("numba", "torch"):
+            points = verts.clone().requires_grad_()
+            fragments = rasterize(points, faces, view, backend=backend)
+            picture = shade(fragments, colors, background=background)
+            (grad,) = torch.autograd.grad((picture - colors[0, :, None, None]).square().sum(), points)
+            found.append((picture.detach(), grad))
+            bands += int((fragments.outline._found.band > 0).sum())
+        torch.testing.assert_close(*(x for x, _ in found), rtol=0, atol=1e-10)
+        torch.testing.assert_close(*(g for _, g in found), rtol=0, atol=1e-7)
+    assert bands > 8
 
 
 def test_inconsistent_winding_and_borders():
