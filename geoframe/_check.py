@@ -139,10 +139,17 @@ def check_choice(x: Any, choices: tuple[str, ...], name: str) -> str:
     return x
 
 
-def broadcast_shapes(*shapes: Sequence[int]) -> torch.Size:
-    """The shape that all broadcast to. PyTorch's own function imports sympy, which takes a second.
+def broadcast_shapes(**shapes: Sequence[int]) -> torch.Size:
+    """The shape that the leading dimensions of some arguments, by name, broadcast to. (PyTorch's own function imports
+    sympy, which takes a second.)
 
     Raises:
         ValueError: they do not broadcast.
     """
-    return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))
+    try:
+        return torch.Size(np.broadcast_shapes(*map(tuple, shapes.values())))
+    except ValueError as err:
+        found = ", ".join(f"{tuple(s)} of {name}" for name, s in shapes.items())
+        raise ValueError(
+            f"{next(iter(shapes))}: expected leading dimensions that broadcast, found {found}"
+        ) from err

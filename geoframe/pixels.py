@@ -183,7 +183,7 @@ class PixelMap:
         face, barycentric = as_tensor(face, "face"), as_floats(barycentric, "barycentric")
         mask = face >= 0
         check_index(face.clamp_min(0), surface.n_faces, "face", what="faces")
-        vertex = face.long().clone()
+        vertex = face.clamp_min(-1).long().clone()
         vertex[mask] = surface.faces[vertex[mask], barycentric[mask].argmax(-1)]
         return cls(surface, vertex, mask, confidence * mask.float(), face, barycentric)
 

@@ -35,7 +35,10 @@ class _Camera:
     def batch_shape(self) -> torch.Size:
         """Leading dimensions, those of all tensors broadcast together."""
         return broadcast_shapes(
-            *(x.shape[: x.ndim - n] for x, n in zip(self.tensors().values(), self._RANKS, strict=True))
+            **{
+                k: x.shape[: x.ndim - n]
+                for (k, x), n in zip(self.tensors().items(), self._RANKS, strict=True)
+            }
         )
 
     def tensors(self) -> dict[str, Tensor]:

@@ -63,8 +63,8 @@ def train(
 
     OUT gets the model (model.safetensors, model.json, template/), log.csv, the same for TensorBoard, pictures/ of six
     fixed images while it learns, and the state to go on from. A twentieth of the images is set aside to choose the
-    ridge and to calibrate the confidence. Of renders of one category on the zoo's own surface mean shape and modes are
-    those of the zoo; of all else they are learned from the images.
+    ridge and to calibrate the confidence. Of renders of an animal, and without keypoints of a thing, on the zoo's own
+    surface mean shape and modes are those of the zoo; of all else they are learned from the images.
 
     Args:
         data: a folder of `geoframe render --keep-vertices`; or of images/, masks/ and perhaps keypoints.json; or the
@@ -84,8 +84,8 @@ def train(
         steps: of training.
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
-            things, which tell the parts of these apart: by default the one that knows what is rendered,
-            things without keypoints only.
+            things, which tell the parts of these apart: by default animals for renders of animals, and things for
+            cars and aeroplanes without keypoints.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -110,7 +110,7 @@ def train(
     with progress_bar("reconstruct train") as progress:
         shape = _template(template, data, plan.n_verts)
         known = template is None and recipe == "geoframe"
-        shapes = _known_shapes(data, shape) if known else None
+        shapes = _known_shapes(data, shape, keypoints) if known else None
         crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
         shown = None if template is not None else _shown(data)
         points = None if keypoints else _embedded(embedding, crops, shape, category, shown, progress)
@@ -143,7 +143,7 @@ def train(
 
 def _plan(name: str, data: Path, keypoints: bool, changes: Mapping[str, Any]) -> Recipe:
     """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
-    that knows what is rendered, if there is one. With keypoints, cars are learned as well without."""
+    that knows what is rendered, if there is one (of things without keypoints only: with them it brings nothing)."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
@@ -171,15 +171,16 @@ def _shown(data: Path) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _known_shapes(data: Path, template: ObjectTemplate) -> Tensor | None:
-    """Shapes of the zoo for renders of one category on the zoo's own surface."""
+def _known_shapes(data: Path, template: ObjectTemplate, keypoints: bool) -> Tensor | None:
+    """Shapes of the zoo for renders of one category on its surface; with keypoints things do as well without."""
     from geoframe.data.object_templates import zoo_shapes
     from geoframe.data.rendered import categories
     from geoframe.data.rendered_files import load_rendered
     from geoframe.data.zoo_surfaces import zoo_surface
+    from geoframe.zoo.things import THINGS
 
     name = _shown(data)
-    if name is None or name not in categories():
+    if name is None or name not in categories() or (keypoints and name in THINGS):
         return None
     if load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
         return None

@@ -142,12 +142,12 @@ def zoo_template(category: str, n_verts: int = 500) -> ObjectTemplate:
 
 
 def zoo_shapes(category: str, template: ObjectTemplate, n: int = 400, *, seed: int = 0) -> Tensor:
-    """Individuals of a category by chance, animals in poses, as shapes of its template.
+    """Random individuals of a category, animals in random poses, as shapes of its template.
 
     Args:
         category: of the zoo; of things those of the structure that the category's surface has.
         template: as `zoo_template` makes it.
-        n: how many.
+        n: how many, at least 1.
         seed: of individuals and poses.
 
     Returns:
@@ -157,6 +157,7 @@ def zoo_shapes(category: str, template: ObjectTemplate, n: int = 400, *, seed: i
         ValueError: an unknown category, a template of another surface.
     """
     check_choice(category, (*species(), *THINGS), "category")
+    check_int(n, "n", low=1)
     if category in THINGS:
         verts = torch.from_numpy(thing_shapes(category, n, seed=seed))
     else:

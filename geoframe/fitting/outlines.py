@@ -28,7 +28,7 @@ def signed_distance(mask: Tensor) -> Tensor:
     from geoframe.fitting._outline_loops import distances
 
     check_shape(mask, "B H W", "mask")
-    m = mask.cpu().contiguous().numpy()
+    m = mask.bool().cpu().contiguous().numpy()
     away = np.empty(m.shape)
     share_rows(lambda first, last: distances(m, first, last, away), len(m))
     found = np.where(m, 0.5 - away, away - 0.5) * (away > 0)
@@ -87,6 +87,7 @@ def outline_moves(
     from geoframe._compiled import share_rows
     from geoframe.fitting._outline_loops import pulls
 
+    screen = screen.detach()
     wide = F.pad(drawn.to(screen), (1, 1, 1, 1))
     columns = wide[:, :-2] + wide[:, 1:-1] + wide[:, 2:]
     around = (columns[:, :, :-2] + columns[:, :, 1:-1] + columns[:, :, 2:]) / 9

@@ -61,6 +61,8 @@ def with_edges(logits: Tensor, image: Tensor, squares: int) -> Tensor:
     Source: He, Sun and Tang 2010, Guided image filtering; for large pictures the functions are found on smaller ones,
         He and Sun 2015.
     """
+    if not logits.numel():
+        return logits.clone()
     size, most = logits.shape[-2:], max(logits.shape[-2:])
     shrink = min(1.0, _EDGE_SIZE / most)
     p, guide = (

@@ -187,8 +187,7 @@ def match(
     if small is None:
         best, energies, sure = _surest(pair, candidates, evidence, TRIED if orientation else 1)
     else:
-        held = believed(pair, candidates[0], evidence, small)
-        best, energies, sure = _smoothest(pair, candidates, held, evidence)
+        best, energies, sure = _by_landmarks(pair, candidates, small, evidence)
     sure *= THIN if any(map(is_ragged, surfaces)) else 1.0
     tell("all vertices", 0.9)
     found = Match(
@@ -255,14 +254,15 @@ def _surest(
     return max(found, key=lambda f: f[2])
 
 
-def _smoothest(
+def _by_landmarks(
     pair: Pair, candidates: list[Candidate], landmarks: Tensor, evidence: Evidence
 ) -> tuple[Refined, dict[str, float], float]:
-    """With landmarks, which tell what is right: the best candidate's map taken to the end, its measures and confidence;
-    where it is doubted the next candidate is taken there as well, and of all their maps the best is kept."""
+    """The best candidate refined, held to the landmarks it believes; where its confidence is low also the next one. Of
+    all their maps the best, its measures and confidence."""
     maps: list[Refined] = []
     for candidate in candidates[:2]:
-        maps += refined(pair, candidate, landmarks, evidence.distortion)
+        held = believed(pair, candidate, evidence, landmarks)
+        maps += refined(pair, candidate, held, evidence.distortion)
         best = chosen(pair, maps, evidence.distortion)
         energies = measures(pair, best, evidence)
         if (sure := confidence(energies)) >= SURE:

@@ -42,7 +42,7 @@ def hard(
     def run(b: int, y0: int, y1: int) -> None:
         _hard_rows(*arrays, starts[b], starts[b + 1], y0, y1, perspective, owner[b], bary[b], depth[b])
 
-    share(run, _bands(B, H) if H * W > _ALONE else [(b, 0, H) for b in range(B)])
+    share(run, _bands(B, H) if H * W + len(faces) > _ALONE else [(b, 0, H) for b in range(B)])
     return torch.from_numpy(owner), torch.from_numpy(bary), torch.from_numpy(depth.astype(bary.dtype))
 
 

@@ -16,18 +16,23 @@ from geoframe.render._scene import Found, Scene
 MOST_STEPS = 4096  # faces between two pixels; a surface so fine within a pixel is noise
 CLOSE = 1e-6  # pixels by which rounding may move an outline
 STEEP = 2.0  # pixels a row: between two outlines that part so fast there is no band but a corner
+MOST_TESTS = (
+    20_000_000  # faces looked at to see what shows in slits of a picture, .2 s; then one outline is mixed
+)
 REACH = 6  # pixels: how far away something is looked for that a slit thinner than a pixel shows
 
 
 class _Folds(NamedTuple):
     """Where folds and borders of any layer pass between neighbouring pixels, a linked list for each pair: `head`
     (H, W, 2) for the pairs to the right and down of each pixel and `link` have the next event or -1, `edge` (E,) its
-    half-edge 3 f + i, `place` (E,) where it is, from 0 at the left or upper pixel to 1."""
+    half-edge 3 f + i, `place` (E,) where it is, from 0 at the left or upper pixel to 1; `left` (1,) how many slits are
+    still looked into."""
 
     head: Array
     link: Array
     edge: Array
     place: Array
+    left: Array
 
 
 class _Seen(NamedTuple):
@@ -55,7 +60,8 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> Found:
         out = np.empty((4 * H * W, 5), np.int64)  # untouched pages cost nothing
         here = _Seen(screen, faces[first:last], across, seen[b], z[b], scene.perspective)
         fine = last - first > H * W  # then walking is quicker than looking for folds, and there are too many
-        folds = _Folds(*_folds(screen, faces[first:last], across, (0, 0) if fine else (H, W)))
+        events = _folds(screen, faces[first:last], across, (0, 0) if fine else (H, W))
+        folds = _Folds(*events, np.array([MOST_TESTS // max(last - first, 1)]))
         n = _crossings(here, folds, first, b * H * W, out)
         found[b] = out[:n]
 
@@ -104,8 +110,8 @@ def _matched(faces, low, n_verts):
 
 @compiled
 def _folds(screen, faces, across, size):
-    """The fields of `_Folds`: no pair of pixels without one can have an outline, and on most pictures these are few.
-    For a picture of no size nothing is looked for."""
+    """The first fields of `_Folds`: no pair of pixels without one can have an outline, and on most pictures these are
+    few. For a picture of no size nothing is looked for."""
     F = len(faces) if size[0] else 0
     turn, edges, n = np.empty(F, np.int8), np.empty(3 * F, np.int64), 0
     for f in range(F):
@@ -254,7 +260,7 @@ def _outline(seen, folds, first, pixel, ways, forward, edge, several, out, n):
             and step * (_place(seen, other, ways) - u) > CLOSE
             and _alike(seen, edge, other, ways)  # both end: a slit
         ):
-            middle = _in_slit(seen, first, ways, (u + _place(seen, other, ways)) / 2)
+            middle = _in_slit(seen, folds, first, ways, (u + _place(seen, other, ways)) / 2)
             if middle >= 0:
                 return _write_two(out, n, pixel, first, forward, near, far, edge, far, near, other, middle)
         other = _behind(seen, folds, ways, forward, u)
@@ -309,10 +315,13 @@ def _bar(seen, folds, first, pixel, ways, out, n):
 
 
 @compiled
-def _in_slit(seen, first, ways, u):
+def _in_slit(seen, folds, first, ways, u):
     """A pixel nearby that sees what shows at u between the two pixels of a pair, or -1."""
     row, col, sideways, _, _ = ways
     H, W = seen.owner.shape
+    if folds.left[0] <= 0:
+        return -1
+    folds.left[0] -= 1
     x, y = (col + 0.5 + u, row + 0.5) if sideways else (col + 0.5, row + 0.5 + u)
     face, z = _at_point(seen, x, y)
     best, off = -1, np.inf

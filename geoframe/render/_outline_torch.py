@@ -17,7 +17,7 @@ MOST_STEPS = 4096
 CLOSE = 1e-6  # pixels by which rounding may move an outline
 STEEP = 2.0  # pixels a row: between two outlines that part so fast there is no band but a corner
 REACH = 6  # pixels: how far away something is looked for that a slit thinner than a pixel shows
-MOST_CELLS = 2**22  # of a table of points and faces
+MOST_CELLS = 2**19  # of a table of points and faces
 
 
 def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> Found:

@@ -30,7 +30,7 @@ def sample_image(image: Tensor, pixels: Tensor) -> Tensor:
     check_shape(image, "... C H W", "image")
     check_shape(pixels, "... N 2", "pixels")
     h, w = image.shape[-2:]
-    batch = broadcast_shapes(image.shape[:-3], pixels.shape[:-2])
+    batch = broadcast_shapes(image=image.shape[:-3], pixels=pixels.shape[:-2])
     grid = pixels_to_normalised(pixels, (h, w)).to(image.dtype)
     if image.ndim == 3 or image.shape[:-3].numel() == 1:  # one image for all points: it is not copied
         images, grid = image.reshape(1, *image.shape[-3:]), grid.expand(*batch, *grid.shape[-2:])

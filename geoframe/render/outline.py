@@ -31,6 +31,8 @@ class Mixing:
         weight: (2 N,) in [0, 1], differentiable in the screen.
         face_id: (N,) the face at the edge.
         barycentric: (N, 3) where on it, differentiable in the screen.
+        ending: (N,) the pixel that stands for the edge where only pixels are known: the one that sees the surface that
+            ends there, or if neither of the two does the one that shows what is beside it.
         banded: None, or (rows, plus, minus), each (r,): the rows of `into` where something else shows between the two
             pixels, and what is added and taken away there, pixels or, from B H W on, points at edges.
     """
@@ -40,6 +42,7 @@ class Mixing:
     weight: Tensor
     face_id: Tensor
     barycentric: Tensor
+    ending: Tensor
     banded: tuple[Tensor, Tensor, Tensor] | None
 
 
@@ -112,7 +115,8 @@ class Outline:
         if scene.corners is not None:
             bary = (bary[:, None, :] @ scene.corners[tri])[:, 0]
         pairs = torch.cat([far, near]), torch.cat([near, far])
-        return Mixing(*pairs, weight, face_id, bary.to(scene.dtype), _banded(found, n))
+        ending = torch.where(_between(found), far, near)
+        return Mixing(*pairs, weight, face_id, bary.to(scene.dtype), ending, _banded(found, n))
 
     def blend(
         self,
@@ -126,7 +130,8 @@ class Outline:
 
         Args:
             flat: what is seen at the pixel centres.
-            edge: (m, C) what the surface carries at the points `mixing` tells; default what the pixel beside carries.
+            edge: (m, C) what the surface carries at the points `mixing` tells; default what the pixels `ending` carry,
+                so that what shows only between two pixels is left out.
             under: (B H W, C) the background; default what the empty pixel beside carries.
             empty: (B H W,) where the background is seen, with `under`.
 
@@ -140,7 +145,7 @@ class Outline:
             bare = empty.index_select(0, mixing.beside[m:])
             beyond = torch.where(bare[:, None], under.index_select(0, mixing.into[m:]), beyond)
         if edge is None:
-            edge = flat.index_select(0, mixing.beside[:m])
+            edge = flat.index_select(0, mixing.ending)
         change = torch.cat([edge, beyond]) - flat.index_select(0, mixing.into)
         if mixing.banded is not None:
             rows, *sources = mixing.banded
@@ -161,16 +166,19 @@ class Outline:
         return torch.where((source >= n)[:, None], edge.index_select(0, (source - n).clamp_min(0)), value)
 
 
+def _between(found: Found) -> Tensor:
+    """(N,) whether two outlines pass the pair and it is the surface that ends here that shows between them."""
+    first = torch.minimum(found.near, found.far)
+    return (found.band > 0) & ((found.near == first) == (found.band == 2))
+
+
 def _banded(found: Found, n: int) -> tuple[Tensor, Tensor, Tensor] | None:
     """What is mixed by what in pairs of pixels that two outlines pass; see `Mixing.banded`."""
     near, far, _, band, middle = found
     k = (band > 0).nonzero()[:, 0]
     if not len(k):
         return None
-    N, first = len(near), torch.minimum(near, far)
-    between = (near == first) == (
-        band == 2
-    )  # whether it is the surface that ends there that shows in between
+    N, between = len(near), _between(found)
     other = k + 3 - 2 * band[k]
     shown = torch.where(between[other], n + other, middle[k])
     ends, hides = between[k], ~between[k]

@@ -134,9 +134,10 @@ def antialias(fragments: Fragments, image: Tensor) -> Tensor:
     Outlines are where a surface ends in front of another one or of the background: silhouettes, borders and folds.
     The mixed picture changes steadily as an outline moves, so its gradient reaches the vertices at silhouettes.
     Averaged over a shift by one pixel its slope agrees with the difference to 5 % for convex bodies, rings and several
-    bodies that cross each other (300 random scenes). Two outlines that pass between the same two pixel centres are
-    both mixed; not so in pictures with more faces than pixels, where a part thinner than a pixel that no centre sees
-    comes and goes as it moves (`render(..., samples=2)` halves that). There is no second derivative.
+    bodies that cross each other (300 random scenes). Of two outlines that pass between the same two pixel centres
+    `shade` and `Fragments.alpha` mix both; here what shows only between two pixels is left out, as `image` does not
+    tell it. In pictures with more faces than pixels one is mixed, and a part thinner than a pixel that no centre
+    sees comes and goes as it moves (`render(..., samples=2)` halves that). There is no second derivative.
 
     Args:
         fragments: of the rasterized surface.

@@ -11,15 +11,20 @@ from geoframe._types import Floats, Ints
 def weights_of(points: Floats, corners: Floats) -> Floats:
     """(n, 3) barycentric weights of the points of triangles (n, 3, 3) closest to points (n, 3)."""
     out = np.empty((len(points), 3))
-    _each(np.ascontiguousarray(points), np.ascontiguousarray(corners), out)
+    _each(_plain(points), _plain(corners), out)
     return out
 
 
 def nearest_of(points: Floats, corners: Floats, near: Ints) -> tuple[Ints, Floats]:
     """Of triangles `near` (n, k) the one (n,) that comes closest to each point (n, 3), and weights (n, 3) there."""
     face, out = np.empty(len(points), np.int64), np.empty((len(points), 3))
-    _nearest(np.ascontiguousarray(points), np.ascontiguousarray(corners), near, face, out)
+    _nearest(_plain(points), _plain(corners), near, face, out)
     return face, out
+
+
+def _plain(x: Floats) -> Floats:
+    """As the loops are compiled for."""
+    return np.require(x, np.float64, ["C", "W"])
 
 
 @compiled

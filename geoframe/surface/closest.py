@@ -38,9 +38,9 @@ class TriangleTree:
 
     def closest(self, points: Floats, n_near: int = 10) -> tuple[Ints, Floats]:
         """Faces (n,) and weights (n, 3) of the points closest to `points` (n, 3), of `n_near` places looked at."""
-        near = self._owner[self.tree.query(points, k=np.arange(1, min(n_near, len(self._owner)) + 1))[1]]
         from geoframe.surface._closest_loops import nearest_of
 
+        near = self._owner[self.tree.query(points, k=np.arange(1, min(n_near, len(self._owner)) + 1))[1]]
         return nearest_of(points, self.corners, near)
 
     def places(self, faces: Ints, weights: Floats) -> Floats:

@@ -135,13 +135,7 @@ def knn(query: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     query, points = as_floats(query, "query"), as_floats(points, "points")
     D = check_shape(query, "... Q D", "query")["D"]
     check_shape(points, f"... N {D}", "points")
-    try:
-        batch = broadcast_shapes(query.shape[:-2], points.shape[:-2])
-    except ValueError as err:
-        raise ValueError(
-            f"points: expected the leading dimensions {tuple(query.shape[:-2])} of query, "
-            f"found {tuple(points.shape[:-2])}"
-        ) from err
+    batch = broadcast_shapes(points=points.shape[:-2], query=query.shape[:-2])
     if not batch:
         index, distance = nearest(query, points, k=k)
         return index.reshape(-1, k), distance.reshape(-1, k)

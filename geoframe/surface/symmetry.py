@@ -19,6 +19,7 @@ from geoframe.surface.sampling import sample_surface
 
 Plane = tuple[Floats, float]  # normal, offset
 _COARSE, _FINE = 300, 1500  # samples that rank the candidate planes, and that move and judge them
+_TIE = 1e-9  # of sqrt(area): residuals that differ by rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +84,10 @@ def _best_plane(mesh: Mesh) -> Symmetry:
     for _, start in refined[:3]:
         plane = _slide(samples, surface, start, scale)
         judged += [plane, _snap(verts, plane)]
-    residuals = [_closest(surface, _mirror(samples, *plane))[1].mean() / scale for plane in judged]
-    best = int(np.argmin(residuals))
+    residuals = np.array([_closest(surface, _mirror(samples, *plane))[1].mean() / scale for plane in judged])
+    best = int(
+        np.argmax(residuals <= np.min(residuals) + _TIE)
+    )  # of equal planes the first, whatever the rounding
     n, d = judged[best]
     sign = np.sign(n[np.abs(n).argmax()])
     images = torch.as_tensor(_mirror(verts, n, d))

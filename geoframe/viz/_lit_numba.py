@@ -30,8 +30,10 @@ def lit(
     bands = 8
     edges = [height * i // bands for i in range(bands + 1)]
 
+    arrays = [np.ascontiguousarray(x) for x in (*seen, faces, *looks, occlusion)]
+
     def run(i: int) -> None:
-        _lit_rows(*seen, faces, *looks, occlusion, *lights, edges[i], edges[i + 1], out)
+        _lit_rows(*arrays, *lights, edges[i], edges[i + 1], out)
 
     share(run, [(i,) for i in range(bands)])
     return out

@@ -197,14 +197,14 @@ def draw_surface(
     Returns:
         (H, W, 3) uint8 sRGB.
     """
+    from geoframe.viz._lit_numba import lit
+
     verts, faces = _geometry(mesh)
     height, width = size
     if colors is None:
         colors = np.full((len(verts), 3), 0.8) if mesh.colors is None else as_numpy(mesh.colors)[:, :3]
     colors = as_numpy(colors)
     check_shape(colors, f"{len(verts)} 3", "colors")
-    from geoframe.viz._lit_numba import lit
-
     view = good_view(mesh) if view is None else view
     over = 2  # samples a pixel, each way
     camera = _camera(verts, faces, view, (height * over, width * over))

@@ -112,11 +112,11 @@ def place_cage(plan: Blueprint) -> Floats:
 
 def fill_rows(rows: Rows, n: int, width: int, defaults: tuple[float, ...]) -> Floats:
     """(n, width) table whose missing rows are interpolated without overshoot, and continued at the ends."""
+    from scipy.interpolate import PchipInterpolator  # half a second
+
     known = sorted(rows)
     table = np.array([[*rows[r], *defaults[len(rows[r]) :]][:width] for r in known])
     inside = np.clip(np.arange(n), known[0], known[-1])
-    from scipy.interpolate import PchipInterpolator  # half a second
-
     return PchipInterpolator(known, table)(inside)
 
 

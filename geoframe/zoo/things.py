@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from geoframe._cache import cached_arrays
-from geoframe._check import check_choice
+from geoframe._check import check_choice, check_int
 from geoframe._types import Array, Bools, Floats, Ints
 from geoframe.surface.closest import TriangleTree
 from geoframe.zoo.face import EXPRESSIONS, sample_head
@@ -107,7 +107,7 @@ def thing_mesh(category: str, structure: str | None = None, n_verts: int | None 
 
 
 def thing_shapes(category: str, n: int, *, seed: int = 0) -> Floats:
-    """(n, V, 3) members of the usual structure by chance, on the category's surface.
+    """(n, V, 3) random members of the usual structure, on the category's surface.
 
     Args:
         category: one of `THINGS`.
@@ -115,8 +115,9 @@ def thing_shapes(category: str, n: int, *, seed: int = 0) -> Floats:
         seed: of the members.
 
     Raises:
-        ValueError: unknown category.
+        ValueError: unknown category, n below 1.
     """
+    check_int(n, "n", low=1)
     mesh, usual = thing_mesh(category), _USUAL[category]
     rng = np.random.default_rng(seed)
     found: list[Floats] = []

@@ -99,7 +99,7 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from geoframe.cli.reconstruct import _plan, _shown
+    from geoframe.cli.reconstruct import _known_shapes, _plan, _shown
     from geoframe.data import rendered_files
     from geoframe.models.to_the_point import OURS, PAPER
 
@@ -116,6 +116,13 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     things = _plan("geoframe", tmp_path, True, {})
     assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, OURS.backbone)
     assert _plan("geoframe", tmp_path, False, {}) == replace(things, backbone="things")
+    assert _known_shapes(tmp_path, None, keypoints=True) is None
+    shown.surface_names = ("my-scan",)
+    assert (
+        _known_shapes(tmp_path, None, keypoints=False) is None
+        and _plan("geoframe", tmp_path, False, {}) == OURS
+    )
+    shown.surface_names = ("car",)
     assert _plan("geoframe", tmp_path, True, {"n_modes": 5}).n_modes == 5
     assert _plan("paper", tmp_path, True, {}) == PAPER
     shown.surface_names = ("cow", "horse")  # several on surfaces of their own

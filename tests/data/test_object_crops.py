@@ -171,6 +171,7 @@ def test_pixels_become_points_of_the_template():
         points_of_pixels(pixels, mask, template, other)
 
 
+@pytest.mark.slow  # the surface of cars is made, which takes seconds
 def test_shapes_of_things_are_symmetric_members_of_one_structure():
     template = zoo_template("car", 200)
     shapes = zoo_shapes("car", template, 3)

@@ -1,6 +1,7 @@
 """The one call, on shapes with a known map and on the real animals."""
 
 import functools
+import importlib
 import math
 import os
 from pathlib import Path
@@ -44,6 +45,19 @@ def test_the_slow_start_is_tried_where_the_others_are_not_settled(pair):
     at = torch.tensor([0, 100, 300, 500])
     found = match(mesh1, mesh2, torch.stack([order[at], at.flip(0)], 1), k=30)
     assert {c["start"] for c in found.candidates} == {"landmarks", "descriptors", "oriented"}
+
+
+@pytest.mark.parametrize(("sure", "n"), [(0.0, 2), (1.0, 1)])
+def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_as_well(pair, monkeypatch, sure, n):
+    mesh1, mesh2, order = pair
+    module, starts = importlib.import_module("geoframe.maps.match"), []
+    refined = module.refined
+    monkeypatch.setattr(module, "confidence", lambda measures: sure)
+    monkeypatch.setattr(module, "refined", lambda *a: (starts.append(a[1].start), refined(*a))[1])
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(mesh1, mesh2, torch.stack([order[at], at], 1), k=30)
+    assert starts == [c["start"] for c in found.candidates][:n]
+    assert (found.p2p_21 == order).double().mean() > 0.9 and found.confidence == sure
 
 
 def test_a_landmark_in_the_wrong_place_is_told_and_not_believed(pair):

@@ -45,6 +45,7 @@ def template():
     ball = icosphere(2)
     x = ball.verts.double()
     x = x * torch.tensor([1.0, 0.6, 0.4]).double() * (1 + 0.4 * x[:, :1])
+    x[:, 1] += 0.1 * x[:, 0] ** 2  # bent upwards: only left and right are alike
     ends = ((0, 1), (0, -1), (1, 1), (2, 1), (2, -1), (1, -1))
     marks = {n: int((s * x[:, i]).argmax()) for n, (i, s) in zip(NAMES, ends, strict=True)}
     return ObjectTemplate.of(Surface(x, ball.faces, landmarks=marks), 200)

@@ -296,6 +296,24 @@ def test_a_bar_thinner_than_a_pixel(backend, width):
         torch.testing.assert_close(alpha.sum(1)[2:-2], torch.full((10,), width).double(), rtol=0, atol=1e-6)
 
 
+@backends
+def test_a_picture_does_not_tell_what_shows_between_two_pixels(backend):
+    """Where another surface shows from behind, a mask of the front one is mixed by its own outline alone; and a bar
+    that no centre sees leaves a picture as it is."""
+    front = _square((-20.0, -3.0), (3.6, 20.0)).requires_grad_()
+    behind = (_square((-20.0, -3.0), (3.7, 20.0)) + torch.tensor([0, 0, 1.0])).requires_grad_()
+    fragments = rasterize(torch.cat([front, behind]), torch.cat([TWO, TWO + 4]), (14, 9), backend=backend)
+    mask = ((fragments.face_id >= 0) & (fragments.face_id < 2)).double()[None]
+    mixed = antialias(fragments, mask)[0]
+    torch.testing.assert_close(mixed.detach()[4:10, 3], torch.full((6,), 0.6).double(), rtol=0, atol=1e-6)
+    moved = torch.autograd.grad(mixed[4:10].sum(), [front, behind])
+    assert moved[0][:, 0].sum() == pytest.approx(6) and float(moved[1].abs().max()) < 1e-9
+    bar = rasterize(_square((3.6, -3.0), (3.9, 20.0)), TWO, (14, 9), backend=backend)
+    ramp = torch.arange(9.0).double().expand(1, 14, 9)
+    assert bar.alpha[5, 3] == pytest.approx(0.3)
+    torch.testing.assert_close(antialias(bar, ramp)[0, 5, 3], ramp[0, 5, 3])
+
+
 @pytest.mark.parametrize("kind", ["ring", "several"])
 def test_backends_agree_where_outlines_meet(kind):
     """Pictures and gradients, at faces larger and smaller than pixels."""

@@ -145,6 +145,8 @@ class Predictor:
             evidence: (n, 8) of the crops, see `ToThePoint.evidence`.
             crops: where each was cut from its image.
         """
+        if not images:
+            return []
         faces, surface, s = self.model.faces, self.template.surface, posed.solution
         screen, half = on_screen(posed.projected, self.size), self.size / 2
         units = [1 / crop.scale[0] for crop in crops]
