@@ -60,8 +60,8 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> Found:
         out = np.empty((4 * H * W, 5), np.int64)  # untouched pages cost nothing
         here = _Seen(screen, faces[first:last], across, seen[b], z[b], scene.perspective)
         fine = last - first > H * W  # then walking is quicker than looking for folds, and there are too many
-        events = _folds(screen, faces[first:last], across, (0, 0) if fine else (H, W))
-        folds = _Folds(*events, np.array([MOST_TESTS // max(last - first, 1)]))
+        head, link, edge, place = _folds(screen, faces[first:last], across, (0, 0) if fine else (H, W))
+        folds = _Folds(head, link, edge, place, np.array([MOST_TESTS // max(last - first, 1)]))
         n = _crossings(here, folds, first, b * H * W, out)
         found[b] = out[:n]
 
