@@ -12,8 +12,8 @@ from torch import Tensor
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
 from geoframe.render._scene import Found, Scene
+from geoframe.render._walk_numba import across_edges, turn_of, walk
 
-MOST_STEPS = 4096  # faces between two pixels; a surface so fine within a pixel is noise
 CLOSE = 1e-6  # pixels by which rounding may move an outline
 STEEP = 2.0  # pixels a row: between two outlines that part so fast there is no band but a corner
 MOST_TESTS = (
@@ -52,60 +52,26 @@ def crossings(scene: Scene, owner: Tensor, depth: Tensor) -> Found:
     screen = np.ascontiguousarray(scene.screen.detach().numpy(), np.float64)
     faces, seen, z = scene.faces.numpy(), owner.numpy(), depth.detach().double().numpy()
     found: list[Array] = [np.empty((0, 5), np.int64)] * B
-    shared = _across(faces[: scene.n_faces]) if scene.n_faces is not None and B else None
+    shared = across_edges(faces[: scene.n_faces]) if scene.n_faces is not None and B else None
+
+    # one a thread, for all of its pictures: fresh memory costs as much as a tenth of the work
+    tables = [np.empty((4 * H * W, 5), np.int64) for _ in range(min(torch.get_num_threads(), B))]
 
     def run(b: int) -> None:
         first, last = scene.starts[b], scene.starts[b + 1]
-        across = _across(faces[first:last]) if shared is None else shared
-        out = np.empty((4 * H * W, 5), np.int64)  # untouched pages cost nothing
+        across = across_edges(faces[first:last]) if shared is None else shared
         here = _Seen(screen, faces[first:last], across, seen[b], z[b], scene.perspective)
         fine = last - first > H * W  # then walking is quicker than looking for folds, and there are too many
         head, link, edge, place = _folds(screen, faces[first:last], across, (0, 0) if fine else (H, W))
         folds = _Folds(head, link, edge, place, np.array([MOST_TESTS // max(last - first, 1)]))
+        out = tables.pop()
         n = _crossings(here, folds, first, b * H * W, out)
-        found[b] = out[:n]
+        found[b] = out[:n].copy()
+        tables.append(out)
 
     share(run, [(b,) for b in range(B)])
     table = torch.from_numpy(np.concatenate(found) if B else np.empty((0, 5), np.int64))
     return Found(*table.T)
-
-
-def _across(faces: Array) -> Array:
-    """(F, 3) the half-edge 4 g + j on the other side of edge i of face f; negative at borders and where three faces
-    meet. (Shifts are quicker than divisions by 3.)"""
-    if not len(faces):
-        return np.empty((0, 3), np.int64)
-    low = int(faces.min())
-    return _matched(faces, low, int(faces.max()) - low + 1)
-
-
-@compiled
-def _matched(faces, low, n_verts):
-    F = faces.shape[0]
-    first, after = np.full(n_verts, -1), np.empty(4 * F, np.int64)
-    across = np.full((F, 3), -1)
-    for f in range(F):
-        for i in range(3):
-            p, q = faces[f, i], faces[f, (i + 1) % 3]
-            if p == q:
-                continue
-            start = min(p, q) - low
-            h = first[start]
-            while h >= 0:
-                g, j = h >> 2, h & 3
-                a, b = faces[g, j], faces[g, (j + 1) % 3]
-                if (a == p and b == q) or (a == q and b == p):
-                    break
-                h = after[h]
-            if h < 0:
-                after[4 * f + i] = first[start]
-                first[start] = 4 * f + i
-            elif across[h >> 2, h & 3] == -1:
-                across[h >> 2, h & 3], across[f, i] = 4 * f + i, h
-            elif across[h >> 2, h & 3] >= 0:  # a third face: all of them end here
-                other = across[h >> 2, h & 3]
-                across[h >> 2, h & 3] = across[other >> 2, other & 3] = -2
-    return across
 
 
 @compiled
@@ -115,7 +81,7 @@ def _folds(screen, faces, across, size):
     F = len(faces) if size[0] else 0
     turn, edges, n = np.empty(F, np.int8), np.empty(3 * F, np.int64), 0
     for f in range(F):
-        turn[f] = _turn(screen, faces, f)
+        turn[f] = turn_of(screen, faces, f)
     for f in range(F):
         for i in range(3):
             h = across[f, i]
@@ -186,24 +152,23 @@ def _pass(screen, p, q, h, head, link, edge, place, n):
 def _crossings(seen, folds, first, pixel, out):
     owner = seen.owner
     H, W = owner.shape
-    everywhere = len(folds.head) == 0
+    if len(folds.head) == 0:
+        return _everywhere(seen.screen, seen.faces, seen.across, owner, seen.depth, first, pixel, out)
     n = 0
     for row in range(H):
         for col in range(W):
-            here = owner[row, col]
             for sideways in range(2):
                 r, c = row + 1 - sideways, col + sideways
                 if r >= H or c >= W:
                     continue
-                event = -1 if everywhere else folds.head[row, col, sideways]
-                if event < 0 and not everywhere:
+                event = folds.head[row, col, sideways]
+                if event < 0:
                     continue
-                there = owner[r, c]
-                several = event >= 0 and folds.link[event] >= 0
+                several = folds.link[event] >= 0
                 ways = (row, col, sideways, row * W + col, r * W + c)
                 edge, forward = -1, True
-                if here != there:
-                    edge, forward = _ending(seen, first, ways)
+                if owner[row, col] != owner[r, c]:
+                    edge, forward = _ending(*seen[:5], first, ways[:3])
                 if edge >= 0:
                     n = _outline(seen, folds, first, pixel, ways, forward, edge, several, out, n)
                 elif several:
@@ -212,37 +177,57 @@ def _crossings(seen, folds, first, pixel, out):
 
 
 @compiled
-def _ending(seen, first, ways):
-    """The half-edge where the surface of one pixel of a pair ends, or -1, and whether it is the first pixel's."""
-    row, col, sideways, _, _ = ways
+def _everywhere(screen, faces, across, owner, depth, first, pixel, out):
+    """One outline a pair, looked for in all of them."""
+    H, W = owner.shape
+    n = 0
+    for row in range(H):
+        for col in range(W):
+            for sideways in range(2):
+                r, c = row + 1 - sideways, col + sideways
+                if r >= H or c >= W or owner[r, c] == owner[row, col]:
+                    continue
+                edge, forward = _ending(screen, faces, across, owner, depth, first, (row, col, sideways))
+                if edge >= 0:
+                    one, two = row * W + col, r * W + c
+                    _write(
+                        *(out, n, pixel, first, one if forward else two, two if forward else one, edge, 0, -1)
+                    )
+                    n += 1
+    return n
+
+
+@compiled
+def _ending(screen, faces, across, owner, depth, first, way):
+    """The half-edge where the surface of one pixel of a pair ends, or -1, and whether it is the first pixel's. (Passing
+    arrays, not a `_Seen`, is a third quicker.)"""
+    row, col, sideways = way
     r, c = row + 1 - sideways, col + sideways
-    here, there = seen.owner[row, col], seen.owner[r, c]
-    forward = there < 0 or (here >= 0 and seen.depth[row, col] <= seen.depth[r, c])
-    edge = _end(seen, first, ways, forward)
+    here, there = owner[row, col], owner[r, c]
+    forward = there < 0 or (here >= 0 and depth[row, col] <= depth[r, c])
+    edge = _end(screen, faces, across, owner, first, way, forward)
     if edge < 0:  # then from the farther pixel
         forward = not forward
-        edge = _end(seen, first, ways, forward)
+        edge = _end(screen, faces, across, owner, first, way, forward)
     return edge, forward
 
 
 @compiled
-def _end(seen, first, ways, forward):
+def _end(screen, faces, across, owner, first, way, forward):
     """The half-edge where the surface ends that the first (forward) or second pixel of a pair sees, or -1."""
-    row, col, sideways, _, _ = ways
+    row, col, sideways = way
     r, c = row + 1 - sideways, col + sideways
-    here, there = seen.owner[row, col], seen.owner[r, c]
+    here, there = owner[row, col], owner[r, c]
     if forward:
         if here < 0:
             return -1
-        return _walk(
-            *(seen.screen, seen.faces, seen.across, here - first, there - first),
+        return walk(
+            *(screen, faces, across, here - first, there - first),
             *(col + 0.5, row + 0.5, sideways, 1.0),
         )
     if there < 0:
         return -1
-    return _walk(
-        *(seen.screen, seen.faces, seen.across, there - first, here - first, c + 0.5, r + 0.5, sideways, -1.0)
-    )
+    return walk(*(screen, faces, across, there - first, here - first, c + 0.5, r + 0.5, sideways, -1.0))
 
 
 @compiled
@@ -254,7 +239,7 @@ def _outline(seen, folds, first, pixel, ways, forward, edge, several, out, n):
     if several:
         step = 1.0 if forward else -1.0
         u = _place(seen, edge, ways)
-        other, middle = _end(seen, first, ways, not forward), -1
+        other, middle = _end(*seen[:4], first, ways[:3], not forward), -1
         if (
             other >= 0
             and step * (_place(seen, other, ways) - u) > CLOSE
@@ -429,61 +414,3 @@ def _write_two(out, n, pixel, first, forward, near, far, edge, other_near, other
     _write(out, at, pixel, first, near, far, edge, 1 if forward else 2, middle)
     _write(out, then, pixel, first, other_near, other_far, other, 2 if forward else 1, middle)
     return n + 2
-
-
-@compiled
-def _walk(screen, faces, across, f, goal, x, y, sideways, step):
-    """From a pixel centre over the faces to the next one: the half-edge where the surface ends in between, or -1.
-
-    v is across the way, u along it: the way is v = 0 from u = 0 to u = 1.
-    """
-    along, beside = 1 - sideways, sideways
-    u0, v0 = (x, y) if sideways else (y, x)
-    edge, most = -1, -np.inf
-    for i in range(3):
-        p, q = faces[f, i], faces[f, (i + 1) % 3]
-        vp, vq = screen[p, beside] - v0, screen[q, beside] - v0
-        if (vp >= 0) != (vq >= 0):
-            up, uq = step * (screen[p, along] - u0), step * (screen[q, along] - u0)
-            u = up + (uq - up) * (vp / (vp - vq))
-            if u > most:
-                edge, most = i, u
-    if edge < 0:
-        return -1
-    side = _turn(screen, faces, f)
-    for _ in range(MOST_STEPS):
-        if most >= 1:
-            return -1
-        h = across[f, edge]
-        if h < 0:
-            return 3 * f + edge
-        g, j = h >> 2, h & 3
-        if faces[g, j] == faces[f, edge]:  # the neighbour is wound the other way
-            side = -side
-        if _turn(screen, faces, g) * side < 0:
-            return 3 * f + edge
-        f = g
-        if f == goal:
-            return -1
-        following = j + 1 if j < 2 else 0
-        opposite = following + 1 if following < 2 else 0
-        third, p = faces[f, opposite], faces[f, following]
-        vp = screen[third, beside] - v0
-        if (vp >= 0) != (screen[p, beside] - v0 >= 0):
-            edge = following
-        else:
-            edge, p = opposite, faces[f, j]
-        vq = screen[p, beside] - v0
-        if vp == vq:
-            return -1
-        up, uq = step * (screen[third, along] - u0), step * (screen[p, along] - u0)
-        most = up + (uq - up) * (vp / (vp - vq))
-    return -1
-
-
-@compiled
-def _turn(screen, faces, f):
-    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-    ax, ay = screen[a, 0], screen[a, 1]
-    twice = (screen[b, 0] - ax) * (screen[c, 1] - ay) - (screen[b, 1] - ay) * (screen[c, 0] - ax)
-    return 1 if twice > 0 else (-1 if twice < 0 else 0)
