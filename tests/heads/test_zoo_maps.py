@@ -11,7 +11,7 @@ from geoframe.surface import farthest_points
 from geoframe.surface.shapes import icosphere
 
 
-@pytest.mark.parametrize("name", ["animals", pytest.param("things", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["animals", "things"])
 def test_maps_are_those_of_the_embedding_and_its_mask_starts_the_heads(name):
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     net = ZooMaps(name, enlarged=2)
