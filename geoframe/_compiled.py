@@ -34,7 +34,12 @@ def share(run: Callable[..., None], jobs: Sequence[tuple[int, ...]]) -> None:
 
     def work() -> None:
         for job in left:  # each thread takes the next one
-            run(*job)
+            try:
+                run(*job)
+            except BaseException:
+                for _ in left:  # nothing that is left is begun
+                    pass
+                raise
 
     if n <= 1:
         return work()

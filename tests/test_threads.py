@@ -76,3 +76,17 @@ def test_each_job_is_done_once_by_this_thread_or_another(threads):
     assert sorted(done) == jobs[:7] and len(idents) <= threads
     with pytest.raises(ValueError, match="seven"):
         share(job, jobs)
+
+
+def test_shared_loops_end_with_the_first_failure(threads):
+    from geoframe._compiled import share
+
+    begun = []
+
+    def run(i: int) -> None:
+        begun.append(i)
+        raise ValueError(f"job {i}")
+
+    with pytest.raises(ValueError, match="job"):
+        share(run, [(i,) for i in range(50)])
+    assert len(begun) <= threads
