@@ -32,6 +32,7 @@ def laplacian(
         surface: a mesh, or a point cloud (then V is its number of points).
         kind: "cotangent", the piecewise linear finite elements of the mesh as it is; "tufted", those of the
             intrinsic Delaunay triangulation of its tufted cover, or of local triangulations of a point cloud;
+            "equilateral", that of the mesh if all edges had the length 1, which its positions do not change;
             "auto", cotangent for a mesh whose edges have at most two triangles each, tufted for the rest.
         mass: "barycentric", a third of the triangles around a vertex, or "voronoi", its mixed Voronoi cell
             (meshes only).
@@ -46,7 +47,7 @@ def laplacian(
     Source: Pinkall & Polthier 1993 (cotangent); Sharp & Crane 2020, A Laplacian for Nonmanifold Triangle
         Meshes (tufted, through the package robust_laplacian).
     """
-    check_choice(kind, ("auto", "cotangent", "tufted"), "kind")
+    check_choice(kind, ("auto", "cotangent", "tufted", "equilateral"), "kind")
     check_choice(mass, ("barycentric", "voronoi"), "mass")
     if isinstance(surface, PointCloud):
         return surface.once(("laplacian", kind, mass), lambda: _laplacian_of_points(surface, kind, mass))
@@ -59,7 +60,10 @@ def laplacian(
 
 def _laplacian_of_mesh(mesh: Mesh, kind: str, mass: str) -> tuple[sp.csr_matrix, Floats]:
     faces, n_verts = _proper_faces(mesh), mesh.n_verts
-    l_sq = mollify_intrinsic(edge_lengths_squared(mesh, faces))
+    if kind == "equilateral":
+        l_sq, kind = np.ones(faces.shape), "cotangent"
+    else:
+        l_sq = mollify_intrinsic(edge_lengths_squared(mesh, faces))
     lump = mass_voronoi_intrinsic if mass == "voronoi" else mass_barycentric_intrinsic
     if kind == "cotangent":
         return cotangent_laplacian_intrinsic(l_sq, faces, n_verts), lump(l_sq, faces, n_verts)
@@ -249,8 +253,8 @@ def _tufted(v: Floats, faces: Ints) -> tuple[sp.csr_matrix, Floats]:
 
 
 def _laplacian_of_points(cloud: PointCloud, kind: str, mass: str) -> tuple[sp.csr_matrix, Floats]:
-    if kind == "cotangent":
-        raise ValueError("kind: a point cloud has no triangles for 'cotangent'; use 'auto' or 'tufted'")
+    if kind in ("cotangent", "equilateral"):
+        raise ValueError(f"kind: a point cloud has no triangles for {kind!r}; use 'auto' or 'tufted'")
     if mass == "voronoi":
         raise ValueError("mass: a point cloud has no triangles for 'voronoi'; use 'barycentric'")
     N = check_shape(cloud.points, "N 3", "points")["N"]

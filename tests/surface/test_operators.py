@@ -169,6 +169,17 @@ def test_laplacian_is_symmetric_semidefinite_finite_with_constants_in_its_kernel
     assert mass.sum() == pytest.approx(float(mesh.area), rel=2e-4)
 
 
+def test_equilateral_is_cotangent_of_edges_of_length_one_wherever_the_vertices_are():
+    icosahedron = icosphere(0)
+    edge = (icosahedron.verts[icosahedron.faces[0, 0]] - icosahedron.verts[icosahedron.faces[0, 1]]).norm()
+    W, mass = laplacian(Mesh(icosahedron.verts / edge, icosahedron.faces), kind="cotangent")
+    for verts in (icosahedron.verts, torch.rand(12, 3, generator=torch.Generator().manual_seed(0)).double()):
+        U, lumped = laplacian(Mesh(verts, icosahedron.faces), kind="equilateral")
+        assert abs(U - W).max() < 1e-12 and np.abs(lumped - mass).max() < 1e-12
+    with pytest.raises(ValueError, match="no triangles for 'equilateral'"):
+        laplacian(PointCloud(torch.rand(9, 3)), kind="equilateral")
+
+
 @pytest.mark.parametrize("name", [*MESHES, *BROKEN])
 def test_gradient_and_divergence_compose_to_the_laplacian(name):
     mesh = MESHES[name] if name in MESHES else _broken(name)
@@ -344,7 +355,7 @@ def test_small_and_repeated_clouds():
 def test_bad_input():
     mesh, cloud = icosphere(0), PointCloud(icosphere(0).verts)
     with pytest.raises(
-        ValueError, match="kind: expected one of 'auto', 'cotangent', 'tufted', found 'robust'"
+        ValueError, match="kind: expected one of 'auto', 'cotangent', 'tufted', 'equilateral', found 'robust'"
     ):
         laplacian(mesh, kind="robust")
     with pytest.raises(ValueError, match="mass: expected one of 'barycentric', 'voronoi', found 'full'"):
