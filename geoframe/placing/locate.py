@@ -14,7 +14,7 @@ from geoframe.data import normalise
 from geoframe.layers import KeypointBasis, symmetry_frame
 from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import box, gather_rows, thinned
-from geoframe.surface.outliers import even_index, floor_points, isolated_points
+from geoframe.surface.outliers import centred_clouds, even_index, floor_points, isolated_points
 from geoframe.transforms import Similarity, rotation_angle, rotvec_to_rotation
 
 INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
@@ -141,11 +141,7 @@ def locate(
         quick: settle and place less than is needed, to see whether that is worth while.
     """
     rounds, placements = (_QUICK_ROUNDS, 1) if quick else (_MOST_ROUNDS, _PLACEMENTS)
-    clouds = clouds.double()
-    origin = clouds.median(1).values
-    spread = (clouds - origin[:, None]).abs().amax(-1).median(1).values
-    spread = torch.where(spread > 0, spread, (clouds - origin[:, None]).abs().amax((1, 2)))
-    x = ((clouds - origin[:, None]) / spread.clamp(min=1e-300)[:, None, None]).float()  # the median is 0
+    x, origin, spread = (t.to(clouds.device) for t in centred_clouds(clouds.cpu(), by_median=True))
     dropped = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     if clean:
         dropped, spacing = isolated_points(x)
