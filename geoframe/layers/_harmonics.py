@@ -12,7 +12,9 @@ RADII, HEIGHTS = 8, 12  # of rings; as constants, so that loops over them become
 ORDER = 6  # of the B-spline by which a point is spread over the bins around it
 _RINGS = RADII * HEIGHTS
 _AT_ONCE = 4  # points of a bin that are added to it together: sums are read and written a fourth as often
-_ROOM = 20  # more columns than points: a group may reach beyond, and rows a power of 2 apart share their cache
+_ROOM = (
+    20  # more columns than points: a group may reach beyond, and rows a power of 2 apart share their cache
+)
 _F = np.float32
 # Polynomials of the angle (odd, to 4e-8 in [0, 1]) and of exp(-x) (to 1e-7 in [0, 1]).
 _ATAN = (0.99999934, -0.33329861, 0.19946566, -0.1390863, 0.09642197, -0.05591233, 0.02186296, -0.00405457)
@@ -37,7 +39,11 @@ def ring_histograms(points: Any, up: int, radii: Any, heights: Any, width: float
     unsorted, place = np.empty((3, N), _F), np.zeros((3, N + _ROOM), _F)
     near, high = np.empty((RADII, N + _ROOM), _F), np.empty((HEIGHTS, N + _ROOM), _F)
     close, part = np.zeros((N + _ROOM, RADII), _F), np.empty((ORDER, N + _ROOM), _F)
-    end, ring, share = np.empty(A + 1, np.int64), np.empty((_AT_ONCE, _RINGS), _F), np.empty((_AT_ONCE, ORDER), _F)
+    end, ring, share = (
+        np.empty(A + 1, np.int64),
+        np.empty((_AT_ONCE, _RINGS), _F),
+        np.empty((_AT_ONCE, ORDER), _F),
+    )
     for i in range(B):
         _by_angle(points[i], up, unsorted, end, place)
         _bells(place[0], radii[0], radii[1] - radii[0], width, near)

@@ -32,7 +32,7 @@ def centred(clouds: Any, by_median: bool, origin: Any, size: Any, out: Any) -> N
             origin[i, c] = middle
             for n in range(N):
                 x[c, n] -= middle
-        most = far[0] * 0
+        most = 0.0
         for n in range(N):
             far[n] = max(abs(x[0, n]), abs(x[1, n]), abs(x[2, n]))
             most = max(most, far[n])
@@ -72,11 +72,8 @@ def _ranked(x: Any, rank: int) -> float:
             high, upto, closed = middle, count, False
         else:
             low, below = middle, count
-    if upto - below > _FEW:  # neighbouring numbers: one of the two
-        count = 0
-        for n in range(len(x)):
-            count += x[n] <= low
-        return low if count > rank else high
+    if upto - below > _FEW:  # neighbouring numbers, or infinite ones
+        return np.sort(x)[rank]
     few, n_few = np.empty(_FEW, x.dtype), 0
     for n in range(len(x)):
         if low <= x[n] and (x[n] < high or (closed and x[n] == high)):

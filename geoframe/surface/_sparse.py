@@ -10,7 +10,7 @@ from geoframe._compiled import compiled_sums
 
 _CELLS = 10  # a side of the grid
 _WIDE = 64  # numbers that are worked on at once
-_NONE = np.int64(0x7FFFFFFFFFFFFFFF)  # farther than any point
+_NONE: Any = np.int64(0x7FFFFFFFFFFFFFFF)  # farther than any point
 
 
 @compiled_sums
@@ -29,7 +29,11 @@ def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> Non
     for m in range(M):
         table[m] = points[member[m]]
     near, which = np.empty(k, np.float32), np.empty((N, k), np.int64)
-    some, number, key = np.zeros((4, M + _WIDE), np.float32), np.zeros(M + _WIDE, np.int64), np.empty(M + _WIDE, np.int64)
+    some, number, key = (
+        np.zeros((4, M + _WIDE), np.float32),
+        np.zeros(M + _WIDE, np.int64),
+        np.empty(M + _WIDE, np.int64),
+    )
     for j in range(G**3):
         if first[j] == first[j + 1]:
             continue
@@ -118,18 +122,18 @@ def _take(point: Any, i: int, some: Any, number: Any, n: int, key: Any, near: An
     """The nearest of the first n of `some` (3 and a free row, M) to point i: squared distances and numbers.
 
     Distance and place are one whole number, as floating numbers from 0 on are ordered like their bits: the lowest is
-    found without a branch, and as often as neighbours are asked for. Arrays have room for `_WIDE` more than M, and loops
-    are of as many rounds, as what is left over is done one by one.
+    found without a branch, and as often as neighbours are asked for. Arrays have room for `_WIDE` more than M, as
+    rounds of a loop that do not fill a wide operation are slow.
     """
     x, y, z = point[0], point[1], point[2]
     distance = some[3]
     bits, last = distance.view(np.int32), (n + _WIDE - 1) // _WIDE * _WIDE
+    least: Any = np.int64(-1)
     for m in range(last):
         distance[m] = (some[0, m] - x) ** 2 + (some[1, m] - y) ** 2 + (some[2, m] - z) ** 2
     for m in range(last):
         key[m] = _NONE if number[m] == i else np.int64(bits[m]) << 32 | m
     key[n:last] = _NONE
-    least = np.int64(-1)
     for s in range(len(near)):
         before, least = least, _NONE
         for m in range(last):
@@ -167,7 +171,7 @@ def boxes(points: Any, low: Any, high: Any) -> None:
         nothing = 0 * a
         for n in range(points.shape[1]):
             x, y, z = points[i, n, 0], points[i, n, 1], points[i, n, 2]
-            nothing += 0 * (x + y + z)
+            nothing += 0 * x + 0 * y + 0 * z
             a, b, c = min(a, x), min(b, y), min(c, z)
             d, e, f = max(d, x), max(e, y), max(f, z)
         low[i, 0], low[i, 1], low[i, 2] = a + nothing, b + nothing, c + nothing

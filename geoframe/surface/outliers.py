@@ -15,6 +15,9 @@ _FAR = 4.0  # times the usual distance to the neighbours: an outlier whatever is
 _SPARSE = 1.6  # times the usual distance, and as many times that of its neighbours
 _SPARSER = 1.4  # the same in a cloud that is known to have outliers:
 _MANY = 0.025  # so large a share was found in a first look
+_PARTS, _ROUNDS = 4, 2  # such a cloud is looked at without each fourth of its points, so often,
+_VOTING = (1.4, 1.25)  # by these limits, as many looks err less,
+_VOTES = 0.8  # and a point is an outlier by so large a share of the looks that it is in
 _MOST = 0.25  # share of the points that are outliers at most
 _UNEVEN = 0.28  # standard deviation of the logarithms of the spacing of an uneven cloud
 _STEEP = 0.2  # standard deviation of the plane fitted to them in a cloud that is thinner on one side; clean ones: 0.1
@@ -34,8 +37,10 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     A point is told by the mean distance to its six nearest among 512 of the points: at least four times what is usual
     in the cloud, or at least 1.6 times that and 1.6 times what is usual around its neighbours. In a cloud that gets
     thinner to one side more is usual there, so that a chair scanned from above keeps its feet. A cloud with many
-    outliers is looked at a second time without them, more strictly. Outliers next to the surface are not found, and do
-    little.
+    outliers is looked at eight times, each time without another fourth of its points, and twice in each, the second
+    time without what was found; limits are lower there, and outliers are those of five of the six looks that a point
+    is in. Of chairs that takes as many outliers, and a third of the chair's own points of a single look. Outliers next
+    to the surface are not found, and do little.
 
     Args:
         points: (B, N, 3) in any units.
@@ -49,33 +54,57 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
         TypeError: not floating.
         ValueError: another shape, NaN.
     """
-    from geoframe._compiled import share_rows
-
     points = as_clouds(points, "points").detach()
     check_finite(points, "points")
     B, N = points.shape[:2]
-    lone, spacing = torch.zeros(B, N, dtype=torch.bool), torch.ones(B, N)
     if N <= 2 * _NEIGHBOURS:
-        return lone.to(points.device), spacing.to(points.device)
+        return torch.zeros(B, N, dtype=torch.bool).to(points.device), torch.ones(B, N).to(points.device)
     flat = centred_clouds(points.cpu(), by_median=False)[0]
+    found, spacing = _look(flat, (_SPARSE, _SPARSER))
+    if N >= _PARTS * _NEIGHBOURS:
+        for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
+            found[i] = _voted(flat[i])
+    lone = found & (found.double().mean(1) <= _MOST)[:, None]
+    return lone.to(points.device), spacing.to(points.device)
+
+
+def _look(clouds: Tensor, limits: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Which points (B, N) of clouds (B, N, 3) are isolated, and their spacing; the second limit is that of a cloud with
+    many."""
+    from geoframe._compiled import share_rows
+
+    B, N = clouds.shape[:2]
     some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
-    around = torch.empty(B, N)
+    spacing, around = torch.empty(B, N), torch.empty(B, N)
 
     def look(first: int, last: int) -> None:
         for i in range(first, last):
-            spacing[i], around[i] = _spacing(flat[i], some)
+            spacing[i], around[i] = _spacing(clouds[i], some)
 
     share_rows(look, B)
     usual = _lower_medians(spacing[:, some])[:, None]
-    usual = usual * _slope(flat, spacing, some, usual)
-    found = _sparse(spacing, around, usual, _SPARSE)
-    share = found.double().mean(1)
-    for i in (share > _MANY).nonzero()[:, 0].tolist():
+    usual = usual * _slope(clouds, spacing, some, usual)
+    found = _sparse(spacing, around, usual, limits[0])
+    for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
         if (left := some[~found[i, some]]).numel() > 2 * _NEIGHBOURS:
-            own, near = _spacing(flat[i], left)
-            found[i] |= _sparse(own, near, own[left].median() * usual[i] / usual[i].amin(), _SPARSER)
-    lone = found & (found.double().mean(1) <= _MOST)[:, None]
-    return lone.to(points.device), spacing.to(points.device)
+            own, near = _spacing(clouds[i], left)
+            found[i] |= _sparse(own, near, own[left].median() * usual[i] / usual[i].amin(), limits[1])
+    return found, spacing
+
+
+def _voted(cloud: Tensor) -> Tensor:
+    """Which points (N,) of a cloud (N, 3) are isolated in most of the looks at parts of it, see `isolated_points`."""
+    N = len(cloud)
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.ones(_ROUNDS * _PARTS, N, dtype=torch.bool)
+    for i in range(_ROUNDS):
+        order, n = torch.randperm(N, generator=generator), N // _PARTS
+        for k in range(_PARTS):
+            parts[i * _PARTS + k, order[k * n : (k + 1) * n]] = False
+    rows = parts.nonzero()[:, 1].view(len(parts), -1)
+    found, _ = _look(cloud[rows], _VOTING)
+    votes = torch.zeros(N).index_add_(0, rows.flatten(), found.float().flatten())
+    return votes >= _VOTES * parts.sum(0)
 
 
 def even_index(spacing: Tensor, left: Tensor) -> Tensor:
