@@ -21,15 +21,18 @@ def first_layer(points: Any, weight: Any, bias: Any, out: Any) -> None:
 
 @compiled_sums
 def pool_positive(x: Any, bias: Any, most: Any, mean: Any) -> None:
-    """Maxima and means (C,) over the rows of the positive parts of ``x + bias``, of x (N, C) and bias (C,)."""
-    most[:] = 0
-    mean[:] = 0
-    for n in range(len(x)):
-        row = x[n]
-        for k in range(len(row)):
-            value = row[k] + bias[k]
-            value = value if value > 0 else 0
-            most[k] = value if value > most[k] else most[k]
-            mean[k] += value
-    for k in range(len(mean)):
-        mean[k] /= len(x)
+    """Maxima and means (B, C) over clouds of the positive parts of ``x + bias``, of x (B N, C) and bias (C,)."""
+    N = len(x) // len(most)
+    for i in range(len(most)):
+        high, total = most[i], mean[i]
+        high[:] = 0
+        total[:] = 0
+        for n in range(i * N, (i + 1) * N):
+            row = x[n]
+            for k in range(len(row)):
+                value = row[k] + bias[k]
+                value = value if value > 0 else 0
+                high[k] = value if value > high[k] else high[k]
+                total[k] += value
+        for k in range(len(total)):
+            total[k] /= N

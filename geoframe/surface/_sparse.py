@@ -14,6 +14,13 @@ _NONE: Any = np.int64(0x7FFFFFFFFFFFFFFF)  # farther than any point
 
 
 @compiled_sums
+def spacings_around(clouds: Any, seen: Any, k: int, own: Any, around: Any) -> None:
+    """As `spacing_around`, of clouds (B, N, 3)."""
+    for i in range(len(clouds)):
+        spacing_around(clouds[i], seen, k, own[i], around[i])
+
+
+@compiled_sums
 def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> None:
     """Mean distances (N,) from points (N, 3) float32 to their k nearest of points[seen], and the means of these.
 

@@ -72,23 +72,21 @@ def _look(clouds: Tensor, limits: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """Which points (B, N) of clouds (B, N, 3) are isolated, and their spacing; the second limit is that of a cloud with
     many."""
     from geoframe._compiled import share_rows
+    from geoframe.surface._sparse import spacings_around
 
     B, N = clouds.shape[:2]
     some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
     spacing, around = torch.empty(B, N), torch.empty(B, N)
 
-    def look(first: int, last: int) -> None:
-        for i in range(first, last):
-            spacing[i], around[i] = _spacing(clouds[i], some)
-
-    share_rows(look, B)
+    x, seen, own, near = (t.numpy() for t in (clouds.contiguous(), some, spacing, around))
+    share_rows(lambda a, b: spacings_around(x[a:b], seen, _NEIGHBOURS, own[a:b], near[a:b]), B)
     usual = _lower_medians(spacing[:, some])[:, None]
     usual = usual * _slope(clouds, spacing, some, usual)
     found = _sparse(spacing, around, usual, limits[0])
     for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
         if (left := some[~found[i, some]]).numel() > 2 * _NEIGHBOURS:
-            own, near = _spacing(clouds[i], left)
-            found[i] |= _sparse(own, near, own[left].median() * usual[i] / usual[i].amin(), limits[1])
+            rest, beside = _spacing(clouds[i], left)
+            found[i] |= _sparse(rest, beside, rest[left].median() * usual[i] / usual[i].amin(), limits[1])
     return found, spacing
 
 
