@@ -52,7 +52,7 @@ def count_in_cells(points: Any, sizes: Any, out: Any) -> None:
             for c in range(3):
                 x = abs(points[i, n, 0]) if c == 0 else (points[i, n, c] + 1) / 2
                 x = min(x, 1.0) * sizes[c] - 0.5
-                x = min(x if x > 0 else 0.0, sizes[c] - 1.001)  # in this way also what is no number has a cell
+                x = min(x if x > 0 else 0.0, sizes[c] - 1.001)  # NaN: 0
                 at[c] = int(x)
                 part[c] = x - at[c]
             for corner in range(8):
