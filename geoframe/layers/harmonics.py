@@ -80,19 +80,12 @@ class HarmonicPose(nn.Module):
             (B, Q, M) complex, of orders 1..M of rings q, of norm 1 under the weights of the orders.
         """
         check_clouds(points, 1)
-        F = self._sums(points)
-        size = (F.abs().square() * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
+        F = torch.complex(*self._binned(points).chunk(2, -1)) if _is_plain(points) else self._sums(points)
+        size = (torch.view_as_real(F).square().sum(-1) * _order_weights(F)).sum((1, 2), keepdim=True).sqrt()
         return F / size.clamp(min=1e-12)
 
     def _sums(self, points: Tensor) -> Tensor:
-        """(B, Q, M) Fourier coefficients of clouds (B, N, 3), of any norm.
-
-        Where no gradient is asked for, points are gathered in bins of the angle first, which takes a third of the time;
-        coefficients differ by less than a thousandth of the largest.
-        """
-        plain = points.dtype == torch.float32 and points.device.type == "cpu"
-        if plain and not (torch.is_grad_enabled() and points.requires_grad):
-            return self._binned(points)
+        """(B, Q, M) Fourier coefficients of clouds (B, N, 3), of any norm."""
         z = points[..., self.up]
         a, b = points[..., (self.up + 1) % 3], points[..., (self.up + 2) % 3]
         r = (a.square() + b.square() + 1e-12).sqrt()
@@ -104,16 +97,46 @@ class HarmonicPose(nn.Module):
         return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
 
     def _binned(self, points: Tensor) -> Tensor:
-        """The same of clouds on the CPU, in single precision."""
+        """(B, Q, 2 M) the same, real parts and then imaginary ones, of clouds on the CPU without a gradient.
+
+        Points are gathered in bins of the angle first, which takes a sixth of the time; coefficients differ by less
+        than a thousandth of the largest.
+        """
         from geoframe._compiled import share_rows
         from geoframe.layers._harmonics import ring_histograms
 
-        bins = torch.empty(len(points), _BINS, _RADII * _HEIGHTS)
+        bins = torch.empty(len(points), _BINS, _HEIGHTS * _RADII)
         radii, heights = torch.linspace(0.05, _LARGEST_RADIUS, _RADII), torch.linspace(-1, 1, _HEIGHTS)
         clouds, out, *rings = (x.detach().contiguous().numpy() for x in (points, bins, radii, heights))
         share_rows(lambda a, b: ring_histograms(clouds[a:b], self.up, *rings, _WIDTH, out[a:b]), len(clouds))
-        sums = bins.mT @ _turns_of_bins()
-        return torch.view_as_complex(sums.unflatten(-1, (-1, 2)))
+        sums = (bins.mT @ _turns_of_bins()).unflatten(1, (_HEIGHTS, _RADII))
+        return sums.transpose(1, 2).flatten(1, 2)
+
+    def _scores(self, points: Tensor) -> Tensor:
+        """(B, 4 M) the series of `_series`, real and imaginary parts beside each other; as `_binned`."""
+        from geoframe._compiled import share_rows
+        from geoframe.layers._harmonics import score_series
+
+        self._check_learned()
+        T, weights = torch.view_as_complex(self.template), _order_weights(self.template[..., 0])
+        T = T / (T.abs().square() * weights).sum().sqrt().clamp(min=1e-12)
+        turn = 2 * self.plane * torch.arange(1, _ORDERS + 1)
+        series = torch.empty(len(points), 4 * _ORDERS)
+        template, turns = torch.cat([T.real, T.imag], -1), torch.cat([turn.cos(), turn.sin()])
+        sums, *rest, out = (x.numpy() for x in (self._binned(points), template, weights, turns, series))
+        share_rows(lambda a, b: score_series(sums[a:b], *rest, out[a:b]), len(out))
+        return series
+
+    def _quick(self, points: Tensor, limit: float) -> Tensor:
+        """(B,) angles of clouds on the CPU without a gradient, from -limit to limit."""
+        from geoframe.layers._harmonics import climb
+
+        weight = _SYMMETRY if self.symmetric else 0.0
+        series, n = self._scores(points), math.ceil(math.degrees(2 * limit))
+        best = (series @ _both_waves(-limit, limit, n + 1, weight)).argmax(1)
+        angle = best.to(series) * (2 * limit / n) - limit
+        climb(series.numpy(), weight, 3, math.radians(1), angle.numpy())
+        return angle
 
     def forward(self, points: Tensor, *, any_turn: bool = False) -> Tensor:
         """Directions of clouds.
@@ -131,12 +154,15 @@ class HarmonicPose(nn.Module):
         Raises:
             ValueError: nothing was learned yet.
         """
-        fit, mirror = self._series(self.describe(points))
         limit = math.pi if any_turn else self.limit
-        angle = self._search(fit.detach(), mirror.detach(), limit)
-        for _ in range(2):
-            angle = angle - self._newton(fit.detach(), mirror.detach(), angle)
-        angle = angle - self._newton(fit, mirror, angle)
+        if _is_plain(points):
+            angle = self._quick(check_clouds(points, 1), limit)
+        else:
+            fit, mirror = self._series(self.describe(points))
+            angle = self._search(fit.detach(), mirror.detach(), limit)
+            for _ in range(2):
+                angle = angle - self._newton(fit.detach(), mirror.detach(), angle)
+            angle = angle - self._newton(fit, mirror, angle)
         if limit < math.pi:
             angle = angle.clamp(-limit, limit)
         return torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -159,14 +185,15 @@ class HarmonicPose(nn.Module):
             (B, 3): fit and symmetry, see above, 1 is the highest of either; and by how much their sum, in which
             symmetry counts half, is higher than at any angle of 25 degrees and more.
         """
-        fit, mirror = self._series(self.describe(points))
+        if _is_plain(points):
+            series = self._scores(check_clouds(points, 1))
+        else:
+            series = torch.cat([p for x in self._series(self.describe(points)) for p in (x.real, x.imag)], 1)
+        fit, _, mirror, _ = (x.sum(1) for x in series.split(_ORDERS, 1))
+        weight = _SYMMETRY if self.symmetric else 0.0
         n, last = 361 - 2 * _RIVAL, math.radians(360 - _RIVAL)
-        fits, mirrors = (
-            torch.cat([x.real.sum(1, keepdim=True), _on_grid(x, k, math.radians(_RIVAL), last, n)], 1)
-            for x, k in ((fit, 1), (mirror, 2))
-        )
-        score = fits + _SYMMETRY * mirrors if self.symmetric else fits
-        return torch.stack([fits[:, 0], mirrors[:, 0], score[:, 0] - score[:, 1:].amax(1)], 1)
+        rivals = series @ _both_waves(math.radians(_RIVAL), last, n, weight).to(series)
+        return torch.stack([fit, mirror, fit + weight * mirror - rivals.amax(1)], 1)
 
     @torch.no_grad()
     def learn(self, points: Tensor, *, seed: int = 0, restarts: int = 4, rounds: int = 20) -> float:
@@ -219,10 +246,12 @@ class HarmonicPose(nn.Module):
         return T, plane, float(_evaluate(_fit_series(F, T), angle[:, None]).mean())
 
     def _series(self, F: Tensor) -> tuple[Tensor, Tensor]:
-        T = torch.view_as_complex(self.template).to(F.dtype)
-        if not bool(T.any()):
+        self._check_learned()
+        return _fit_series(F, torch.view_as_complex(self.template).to(F.dtype)), _mirror_series(F, self.plane)
+
+    def _check_learned(self) -> None:
+        if not bool(self.template.any()):
             raise ValueError("pose: nothing was learned yet; call learn(points) or load a trained model")
-        return _fit_series(F, T), _mirror_series(F, self.plane)
 
     def _search(self, fit: Tensor, mirror: Tensor | None, limit: float) -> Tensor:
         """(B,) angle of the highest score on a grid of about one degree, from -limit to limit."""
@@ -247,6 +276,12 @@ class HarmonicPose(nn.Module):
         return step.clamp(-math.radians(1), math.radians(1))
 
 
+def _is_plain(points: Tensor) -> bool:
+    """Whether the compiled loops can take clouds: in single precision, on the CPU, without a gradient."""
+    plain = points.dtype == torch.float32 and points.device.type == "cpu"
+    return plain and not (torch.is_grad_enabled() and points.requires_grad)
+
+
 def _bumps(x: Tensor, centres: Tensor) -> Tensor:
     """Gaussian bumps (B, n, N) at evenly spaced centres of x (B, N).
 
@@ -264,7 +299,7 @@ def _turns_of_bins() -> Tensor:
     order = torch.arange(1, _ORDERS + 1, dtype=torch.float64)
     angle = torch.arange(_BINS, dtype=torch.float64)[:, None] * order * (2 * math.pi / _BINS)
     left = torch.sinc(order / _BINS) ** ORDER
-    return torch.stack([angle.cos() / left, -angle.sin() / left], -1).flatten(1).float()
+    return torch.cat([angle.cos() / left, -angle.sin() / left], -1).float()
 
 
 def _powers(e: Tensor, n: int) -> Tensor:
@@ -318,6 +353,13 @@ def _waves(k: int, low: float, high: float, n: int) -> tuple[Tensor, Tensor]:
     order = torch.arange(1, _ORDERS + 1, dtype=torch.float64)[:, None]
     phase = k * order * torch.linspace(low, high, n, dtype=torch.float64)
     return phase.cos(), phase.sin()
+
+
+@cache
+def _both_waves(low: float, high: float, n: int, symmetry: float) -> Tensor:
+    """(4 M, n) that takes the series of `HarmonicPose._scores` to scores at n angles from `low` to `high`."""
+    (a, b), (c, d) = _waves(1, low, high, n), _waves(2, low, high, n)
+    return torch.cat([a, -b, symmetry * c, -symmetry * d]).float()
 
 
 def _plane_of(aligned: Tensor, share: Tensor) -> Tensor:

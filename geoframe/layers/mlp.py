@@ -50,13 +50,15 @@ class BatchNorm(nn.BatchNorm1d):
         Returns:
             (..., C).
         """
+        weight, bias = self.fold(layer)
+        return nn.functional.linear(x, weight, bias if shift else None)
+
+    def fold(self, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+        """Weight (C, C_in) and bias (C,) of the linear layer that does what `layer` and then this norm do."""
         assert self.running_mean is not None and self.running_var is not None
         scale = self.weight * (self.running_var + self.eps).rsqrt()
-        bias = None
-        if shift:
-            mean = self.running_mean if layer.bias is None else self.running_mean - layer.bias
-            bias = self.bias - mean * scale
-        return nn.functional.linear(x, layer.weight * scale[:, None], bias)
+        mean = self.running_mean if layer.bias is None else self.running_mean - layer.bias
+        return layer.weight * scale[:, None], self.bias - mean * scale
 
 
 class _SumOfAll(torch.autograd.Function):

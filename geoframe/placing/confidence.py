@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,22 +58,12 @@ class Occupancy(nn.Module):
 
         Points count in the eight cells around them; what is outside of the box counts in the outermost ones.
         """
-        B, N = points.shape[:2]
-        size = torch.tensor(_CELLS, dtype=points.dtype, device=points.device)
-        folded = torch.cat([points[..., :1].abs(), (points[..., 1:] + 1) / 2], -1).clamp(0, 1)
-        place = (folded * size - 0.5).clamp(min=0)
-        place = torch.minimum(place, size - 1.001)
-        low = place.floor()
-        part = place - low
-        cell = low.long()
-        total = torch.zeros(B, _CELLS[0] * _CELLS[1] * _CELLS[2], dtype=points.dtype, device=points.device)
-        for corner in range(8):
-            step = torch.tensor([corner >> 2 & 1, corner >> 1 & 1, corner & 1], device=points.device)
-            weight = torch.where(step.bool(), part, 1 - part).prod(-1)
-            at = cell + step
-            number = (at[..., 0] * _CELLS[1] + at[..., 1]) * _CELLS[2] + at[..., 2]
-            total.scatter_add_(1, number, weight)
-        return (total / N).sqrt()
+        from geoframe.placing._loops import count_in_cells
+
+        clouds = points.detach().cpu().contiguous()
+        total = clouds.new_empty(len(clouds), math.prod(_CELLS))
+        count_in_cells(clouds.numpy(), np.array(_CELLS), total.numpy())
+        return total.to(points.device).sqrt()
 
     def learn(self, points: Tensor) -> None:
         """Mean and directions from clouds (n, N, 3)."""

@@ -14,7 +14,7 @@ from geoframe.data import normalise
 from geoframe.layers import KeypointBasis, symmetry_frame
 from geoframe.placing.placement import N_SEEN, Placement
 from geoframe.surface.clouds import box, gather_rows, thinned
-from geoframe.surface.outliers import even_index, floor_points, isolated_points
+from geoframe.surface.outliers import centred_clouds, even_index, floor_points, isolated_points
 from geoframe.transforms import Similarity, rotation_angle, rotvec_to_rotation
 
 INFERENCE_BATCH = 32  # clouds; larger batches leave the cache of a CPU and take longer
@@ -94,9 +94,10 @@ def settle(
     rotation = torch.eye(3).to(frame).repeat(len(clouds), 1, 1)
     moving = torch.arange(len(clouds), device=clouds.device)
     for _ in range(rounds):
-        new = turned(model, points[moving], any_turn=any_turn)
+        some = points if len(moving) == len(points) else points[moving]
+        new = turned(model, some, any_turn=any_turn)
         axes = (new @ frame.mT).to(clouds)
-        low, high = box(clouds[moving] @ axes)
+        low, high = _boxes_along(clouds, moving, axes)
         if walls is not None:
             more = walls[moving].to(clouds) * (high - low).amax(-1, keepdim=True) / 2
             low, high = low - more[:, :3], high + more[:, 3:]
@@ -106,11 +107,32 @@ def settle(
             (middle - centre[moving]).norm(dim=-1) / size, (size / half[moving]).log().abs()
         )
         rotation[moving], centre[moving], half[moving] = new, middle, size
-        points[moving] = (clouds[moving] - middle[:, None]) / size[:, None, None]
+        _put_in_boxes(clouds, moving, middle, size, points)
         moving = moving[change >= _SETTLED]
         if not len(moving):
             break
     return points, centre, half, rotation
+
+
+def _boxes_along(clouds: Tensor, rows: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes (n, 3) and (n, 3) of clouds[rows] (n, N, 3) along the columns of axes (n, 3, 3)."""
+    if clouds.device.type != "cpu":
+        return box(clouds[rows] @ axes)
+    from geoframe.placing._loops import boxes_along
+
+    low, high = torch.empty_like(axes[:, 0]), torch.empty_like(axes[:, 0])
+    boxes_along(*(x.contiguous().numpy() for x in (clouds, rows, axes)), low.numpy(), high.numpy())
+    return low, high
+
+
+def _put_in_boxes(clouds: Tensor, rows: Tensor, middle: Tensor, half: Tensor, points: Tensor) -> None:
+    """Overwrite points[rows] by the clouds in the boxes with these middles (n, 3) and half sizes (n,)."""
+    if clouds.device.type != "cpu":
+        points[rows] = (clouds[rows] - middle[:, None]) / half[:, None, None]
+        return
+    from geoframe.placing._loops import put_in_boxes
+
+    put_in_boxes(*(x.contiguous().numpy() for x in (clouds, rows, middle, half)), points.numpy())
 
 
 def turned(model: Network, points: Tensor, *, any_turn: bool) -> Tensor:
@@ -141,11 +163,7 @@ def locate(
         quick: settle and place less than is needed, to see whether that is worth while.
     """
     rounds, placements = (_QUICK_ROUNDS, 1) if quick else (_MOST_ROUNDS, _PLACEMENTS)
-    clouds = clouds.double()
-    origin = clouds.median(1).values
-    spread = (clouds - origin[:, None]).abs().amax(-1).median(1).values
-    spread = torch.where(spread > 0, spread, (clouds - origin[:, None]).abs().amax((1, 2)))
-    x = ((clouds - origin[:, None]) / spread.clamp(min=1e-300)[:, None, None]).float()  # the median is 0
+    x, origin, spread = (t.to(clouds.device) for t in centred_clouds(clouds.cpu(), by_median=True))
     dropped = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     if clean:
         dropped, spacing = isolated_points(x)

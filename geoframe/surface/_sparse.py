@@ -9,11 +9,20 @@ import numpy as np
 from geoframe._compiled import compiled_sums
 
 _CELLS = 10  # a side of the grid
+_WIDE = 64  # numbers that are worked on at once
+_NONE: Any = np.int64(0x7FFFFFFFFFFFFFFF)  # farther than any point
+
+
+@compiled_sums
+def spacings_around(clouds: Any, seen: Any, k: int, own: Any, around: Any) -> None:
+    """As `spacing_around`, of clouds (B, N, 3)."""
+    for i in range(len(clouds)):
+        spacing_around(clouds[i], seen, k, own[i], around[i])
 
 
 @compiled_sums
 def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> None:
-    """Mean distances (N,) from points (N, 3) to their k nearest of points[seen], and the means of these over the k.
+    """Mean distances (N,) from points (N, 3) float32 to their k nearest of points[seen], and the means of these.
 
     A point is no neighbour of itself. Points lie in the cells of a grid about the middle of those of `seen`; what is
     outside counts in the outer cells. The cells around a cell are gathered once for all points in it, which is enough
@@ -23,28 +32,26 @@ def spacing_around(points: Any, seen: Any, k: int, own: Any, around: Any) -> Non
     cell, inset, side = _cells(points, seen)
     start, member = _sorted(cell, seen)
     first, order = _sorted(cell, np.arange(N))
-    table = np.empty((M, 3), points.dtype)
+    table = np.empty((M, 3), np.float32)
     for m in range(M):
         table[m] = points[member[m]]
-    near, which = np.empty(k, points.dtype), np.empty((N, k), np.int64)
-    some, few = np.empty((4, M), points.dtype), np.empty((4, M), points.dtype)
-    here, there = np.empty(M, np.int64), np.empty(M, np.int64)
+    near, which = np.empty(k, np.float32), np.empty((N, k), np.int64)
+    some, number, key = (
+        np.zeros((4, M + _WIDE), np.float32),
+        np.zeros(M + _WIDE, np.int64),
+        np.empty(M + _WIDE, np.int64),
+    )
     for j in range(G**3):
         if first[j] == first[j + 1]:
             continue
-        n = _gather(
-            table, member, start, j, 0, some, here, 0
-        )  # the nearest first: then few take another's place
-        n = _gather(table, member, start, j, 1, some, here, n)
+        first_shells = _gather(table, member, start, j, 0, some, number, 0)
+        first_shells = _gather(table, member, start, j, 1, some, number, first_shells)
         for t in range(first[j], first[j + 1]):
-            i = order[t]
-            for s in range(k):
-                near[s], which[i, s] = np.inf, i
-            _take(points[i], i, some, here, n, near, which[i])
-            r = 2
+            i, n, r = order[t], first_shells, 2
+            _take(points[i], i, some, number, n, key, near, which[i])
             while r < G and near[k - 1] > ((r - 1 + inset[i]) * side) ** 2:
-                last = _gather(table, member, start, j, r, few, there, 0)
-                _take(points[i], i, few, there, last, near, which[i])
+                n = _gather(table, member, start, j, r, some, number, n)
+                _take(points[i], i, some, number, n, key, near, which[i])
                 r += 1
             total = 0.0
             for s in range(k):
@@ -118,20 +125,31 @@ def _gather(table: Any, member: Any, start: Any, j: int, r: int, some: Any, numb
 
 
 @compiled_sums
-def _take(point: Any, i: int, some: Any, number: Any, n: int, near: Any, which: Any) -> None:
-    """Let the first n of `some` (3 and a free row, M) into the nearest of point i: squared distances and numbers."""
+def _take(point: Any, i: int, some: Any, number: Any, n: int, key: Any, near: Any, which: Any) -> None:
+    """The nearest of the first n of `some` (3 and a free row, M) to point i: squared distances and numbers.
+
+    Distance and place are one whole number, as floating numbers from 0 on are ordered like their bits: the lowest is
+    found without a branch, and as often as neighbours are asked for. Arrays have room for `_WIDE` more than M, as
+    rounds of a loop that do not fill a wide operation are slow.
+    """
     x, y, z = point[0], point[1], point[2]
-    k = len(near)
-    for m in range(n):
-        some[3, m] = (some[0, m] - x) ** 2 + (some[1, m] - y) ** 2 + (some[2, m] - z) ** 2
-    for m in range(n):
-        d = some[3, m]
-        if d < near[k - 1] and number[m] != i:
-            s = k - 1
-            while s > 0 and near[s - 1] > d:
-                near[s], which[s] = near[s - 1], which[s - 1]
-                s -= 1
-            near[s], which[s] = d, number[m]
+    distance = some[3]
+    bits, last = distance.view(np.int32), (n + _WIDE - 1) // _WIDE * _WIDE
+    least: Any = np.int64(-1)
+    for m in range(last):
+        distance[m] = (some[0, m] - x) ** 2 + (some[1, m] - y) ** 2 + (some[2, m] - z) ** 2
+    for m in range(last):
+        key[m] = _NONE if number[m] == i else np.int64(bits[m]) << 32 | m
+    key[n:last] = _NONE
+    for s in range(len(near)):
+        before, least = least, _NONE
+        for m in range(last):
+            least = min(least, key[m] if key[m] > before else _NONE)
+        if least == _NONE:
+            near[s], which[s] = np.inf, i
+        else:
+            m = least & 0xFFFFFFFF
+            near[s], which[s] = distance[m], number[m]
 
 
 @compiled_sums
@@ -149,3 +167,19 @@ def least_distances(query: Any, points: Any, distance: Any) -> None:
             for q in range(Q):
                 d = (x[0, q] - a) ** 2 + (x[1, q] - b) ** 2 + (x[2, q] - c) ** 2
                 distance[i, q] = d if d < distance[i, q] else distance[i, q]
+
+
+@compiled_sums
+def boxes(points: Any, low: Any, high: Any) -> None:
+    """Lowest and highest corners (B, 3) of clouds (B, N, 3); NaN where a coordinate of the cloud is not finite."""
+    for i in range(len(points)):
+        a, b, c = points[i, 0, 0], points[i, 0, 1], points[i, 0, 2]
+        d, e, f = a, b, c
+        nothing = 0 * a
+        for n in range(points.shape[1]):
+            x, y, z = points[i, n, 0], points[i, n, 1], points[i, n, 2]
+            nothing += 0 * x + 0 * y + 0 * z
+            a, b, c = min(a, x), min(b, y), min(c, z)
+            d, e, f = max(d, x), max(e, y), max(f, z)
+        low[i, 0], low[i, 1], low[i, 2] = a + nothing, b + nothing, c + nothing
+        high[i, 0], high[i, 1], high[i, 2] = d + nothing, e + nothing, f + nothing

@@ -15,6 +15,9 @@ _FAR = 4.0  # times the usual distance to the neighbours: an outlier whatever is
 _SPARSE = 1.6  # times the usual distance, and as many times that of its neighbours
 _SPARSER = 1.4  # the same in a cloud that is known to have outliers:
 _MANY = 0.025  # so large a share was found in a first look
+_PARTS, _ROUNDS = 4, 2  # such a cloud is looked at without each fourth of its points, so often,
+_VOTING = (1.4, 1.25)  # by these limits, as many looks err less,
+_VOTES = 0.8  # and a point is an outlier by so large a share of the looks that it is in
 _MOST = 0.25  # share of the points that are outliers at most
 _UNEVEN = 0.28  # standard deviation of the logarithms of the spacing of an uneven cloud
 _STEEP = 0.2  # standard deviation of the plane fitted to them in a cloud that is thinner on one side; clean ones: 0.1
@@ -34,8 +37,10 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     A point is told by the mean distance to its six nearest among 512 of the points: at least four times what is usual
     in the cloud, or at least 1.6 times that and 1.6 times what is usual around its neighbours. In a cloud that gets
     thinner to one side more is usual there, so that a chair scanned from above keeps its feet. A cloud with many
-    outliers is looked at a second time without them, more strictly. Outliers next to the surface are not found, and do
-    little.
+    outliers is looked at eight times, each time without another fourth of its points, and twice in each, the second
+    time without what was found; limits are lower there, and outliers are those of five of the six looks that a point
+    is in. Of chairs that takes as many outliers, and a third of the chair's own points of a single look. Outliers next
+    to the surface are not found, and do little.
 
     Args:
         points: (B, N, 3) in any units.
@@ -49,33 +54,55 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
         TypeError: not floating.
         ValueError: another shape, NaN.
     """
-    from geoframe._compiled import share_rows
-
     points = as_clouds(points, "points").detach()
     check_finite(points, "points")
     B, N = points.shape[:2]
-    lone, spacing = torch.zeros(B, N, dtype=torch.bool), torch.ones(B, N)
     if N <= 2 * _NEIGHBOURS:
-        return lone.to(points.device), spacing.to(points.device)
-    centred = (points - points.median(1, keepdim=True).values).cpu().double()
-    flat = (centred / centred.abs().amax((1, 2), keepdim=True).clamp(min=1e-300)).float()
-    some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
-    around = torch.empty(B, N)
-
-    def look(first: int, last: int) -> None:
-        for i in range(first, last):
-            spacing[i], around[i] = _spacing(flat[i], some)
-
-    share_rows(look, B)
-    usual = spacing[:, some].median(1, keepdim=True).values * _slope(flat, spacing, some)
-    found = _sparse(spacing, around, usual, _SPARSE)
-    share = found.double().mean(1)
-    for i in (share > _MANY).nonzero()[:, 0].tolist():
-        if (left := some[~found[i, some]]).numel() > 2 * _NEIGHBOURS:
-            own, near = _spacing(flat[i], left)
-            found[i] |= _sparse(own, near, own[left].median() * usual[i] / usual[i].amin(), _SPARSER)
+        return torch.zeros(B, N, dtype=torch.bool).to(points.device), torch.ones(B, N).to(points.device)
+    flat = centred_clouds(points.cpu(), by_median=False)[0]
+    found, spacing = _look(flat, (_SPARSE, _SPARSER))
+    if N >= _PARTS * _NEIGHBOURS:
+        for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
+            found[i] = _voted(flat[i])
     lone = found & (found.double().mean(1) <= _MOST)[:, None]
     return lone.to(points.device), spacing.to(points.device)
+
+
+def _look(clouds: Tensor, limits: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Which points (B, N) of clouds (B, N, 3) are isolated, and their spacing; the second limit is that of a cloud with
+    many."""
+    from geoframe._compiled import share_rows
+    from geoframe.surface._sparse import spacings_around
+
+    B, N = clouds.shape[:2]
+    some = torch.linspace(0, N - 1, min(N, _SEEN)).long()  # spread, as files are sorted in places
+    spacing, around = torch.empty(B, N), torch.empty(B, N)
+
+    x, seen, own, near = (t.numpy() for t in (clouds.contiguous(), some, spacing, around))
+    share_rows(lambda a, b: spacings_around(x[a:b], seen, _NEIGHBOURS, own[a:b], near[a:b]), B)
+    usual = _lower_medians(spacing[:, some])[:, None]
+    usual = usual * _slope(clouds, spacing, some, usual)
+    found = _sparse(spacing, around, usual, limits[0])
+    for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
+        if (left := some[~found[i, some]]).numel() > 2 * _NEIGHBOURS:
+            rest, beside = _spacing(clouds[i], left)
+            found[i] |= _sparse(rest, beside, rest[left].median() * usual[i] / usual[i].amin(), limits[1])
+    return found, spacing
+
+
+def _voted(cloud: Tensor) -> Tensor:
+    """Which points (N,) of a cloud (N, 3) are isolated in most of the looks at parts of it, see `isolated_points`."""
+    N = len(cloud)
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.ones(_ROUNDS * _PARTS, N, dtype=torch.bool)
+    for i in range(_ROUNDS):
+        order, n = torch.randperm(N, generator=generator), N // _PARTS
+        for k in range(_PARTS):
+            parts[i * _PARTS + k, order[k * n : (k + 1) * n]] = False
+    rows = parts.nonzero()[:, 1].view(len(parts), -1)
+    found, _ = _look(cloud[rows], _VOTING)
+    votes = torch.zeros(N).index_add_(0, rows.flatten(), found.float().flatten())
+    return votes >= _VOTES * parts.sum(0)
 
 
 def even_index(spacing: Tensor, left: Tensor) -> Tensor:
@@ -123,17 +150,16 @@ def _sparse(own: Tensor, around: Tensor, usual: Tensor, limit: float) -> Tensor:
     return (usual > 0) & ((own > _FAR * usual) | ((own > limit * usual) & (own > limit * around)))
 
 
-def _slope(clouds: Tensor, spacing: Tensor, some: Tensor) -> Tensor:
+def _slope(clouds: Tensor, spacing: Tensor, some: Tensor, usual: Tensor) -> Tensor:
     """(B, N) by how much wider the spacing of clouds (B, N, 3) is than elsewhere, as they get thinner to one side.
 
-    A plane is fitted to the logarithms of the spacing; where that says little all is 1.
+    A plane is fitted to the logarithms of the spacing, over the `usual` (B, 1); where that says little all is 1.
     """
     seen, own = clouds[:, some], spacing[:, some]
     middle = seen.mean(1, keepdim=True)
     size = (seen - middle).square().mean(1, keepdim=True).sqrt().clamp(min=1e-12)
     seen = ((seen - middle) / size).clamp(-2, 2)
-    usual = own.median(1, keepdim=True).values.clamp(min=1e-12)
-    y = (own / usual).clamp(*_UNEVEN_RANGE).log()
+    y = (own / usual.clamp(min=1e-12)).clamp(*_UNEVEN_RANGE).log()
     centred = seen - seen.mean(1, keepdim=True)
     square = centred.mT @ centred + 0.01 * len(some) * torch.eye(3)
     plane = torch.linalg.solve(square, centred.mT @ (y - y.mean(1, keepdim=True))[..., None])
@@ -163,30 +189,55 @@ def floor_points(points: Points, up: int) -> Tensor:
     points = as_clouds(points, "points").detach()
     check_finite(points, "points")
     check_int(up, "up", low=0, high=2)
-    z = points[..., up]
-    height = z.amax(1) - z.amin(1)
-    size = (points.amax(1) - points.amin(1)).amax(-1)
-    side = [(up + 1) % 3, (up + 2) % 3]
-    level = z.kthvalue(1 + round(0.02 * (z.shape[1] - 1)), dim=1, keepdim=True).values
-    slab = (z - level).abs() <= _SLAB * torch.minimum(size, height)[:, None]
-    slab |= z < level
+    from geoframe.surface._outliers import layers
+
+    clouds = points.cpu().to(torch.promote_types(points.dtype, torch.float32)).contiguous()
+    B, N = clouds.shape[:2]
+    level, slab = clouds.new_empty(B, 2), torch.empty(B, N, dtype=torch.bool)
+    counts = torch.empty(B, 2, dtype=torch.int64)
+    layers(clouds.numpy(), up, _SLAB, _REACH, level.numpy(), slab.numpy(), counts.numpy())
+    within, outside = counts.unbind(1)
     floor = torch.zeros_like(slab)
-    enough = (slab.double().mean(1) >= _LEAST_FLOOR) & ((~slab).sum(1) >= 3)
-    flat = points[..., side]
-    low = flat.masked_fill(slab[..., None], torch.inf).amin(1, keepdim=True)
-    high = flat.masked_fill(slab[..., None], -torch.inf).amax(1, keepdim=True)
-    reach = _REACH * (high - low).amax(-1, keepdim=True)
-    outside = ((flat < low - reach) | (flat > high + reach)).any(-1) & slab
-    enough &= outside.sum(1) >= _OUTSIDE * slab.sum(1)
+    enough = (within >= _LEAST_FLOOR * N) & (N - within >= 3) & (outside >= _OUTSIDE * within)
     for i in enough.nonzero()[:, 0].tolist():
-        above = points[i][~slab[i]]
+        above = clouds[i][~slab[i]]
         if not bool((above != above[0]).any()):
             continue  # one point repeated stands on no floor
-        rows = slab[i].nonzero()[:, 0]
-        thick = _SLAB * float(torch.minimum(size, height)[i])
-        feet = above[above[:, up] < float(level[i]) + 3 * thick]
-        near = torch.zeros(len(rows), dtype=torch.bool, device=points.device)
+        rows, (height, thick) = slab[i].nonzero()[:, 0], level[i].tolist()
+        feet = above[above[:, up] < height + 3 * thick]
+        near = torch.zeros(len(rows), dtype=torch.bool)
         if len(feet):
-            near = torch.cdist(points[i][rows], feet).amin(1) <= 1.5 * thick
+            near = torch.cdist(clouds[i][rows], feet).amin(1) <= 1.5 * thick
         floor[i, rows[~near]] = True
-    return floor
+    return floor.to(points.device)
+
+
+def centred_clouds(points: Tensor, *, by_median: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Clouds on the CPU about their middles, whose size outliers do not change.
+
+    Args:
+        points: (B, N, 3) floating, finite.
+        by_median: the unit is the median of the points' largest coordinates, not the maximum.
+
+    Returns:
+        points: (B, N, 3) float32.
+        middle: (B, 3) float64, median of each coordinate.
+        unit: (B,) float64; ``points * unit + middle`` are the clouds.
+    """
+    from geoframe._compiled import share_rows
+    from geoframe.surface._outliers import centred
+
+    x = points.detach().double().contiguous()
+    middle, unit, out = x.new_empty(len(x), 3), x.new_empty(len(x)), x.new_empty(x.shape, dtype=torch.float32)
+    clouds, *made = (t.numpy() for t in (x, middle, unit, out))
+    share_rows(lambda a, b: centred(clouds[a:b], by_median, *(t[a:b] for t in made)), len(x))
+    return out, middle, unit
+
+
+def _lower_medians(rows: Tensor) -> Tensor:
+    """(R,) as `torch.median` of rows (R, N) on the CPU, in half its time."""
+    from geoframe.surface._outliers import medians
+
+    out = rows.new_empty(len(rows))
+    medians(rows.contiguous().numpy(), out.numpy())
+    return out

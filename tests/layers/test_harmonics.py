@@ -95,6 +95,22 @@ def test_bins_of_the_angle_hardly_change_the_coefficients(up):
     assert float((binned - exact).abs().max()) < 1e-3 * float(exact.abs().max())
 
 
+@pytest.mark.parametrize(("symmetric", "limit"), [(True, 180.0), (True, 45.0), (False, 180.0)])
+def test_angles_and_their_fit_are_the_same_with_and_without_a_gradient(symmetric, limit):
+    """By compiled loops and by tensor operations; in double precision there is but one way."""
+    clouds = _wedges(6, 8).float() @ rotation_about_axis(torch.linspace(-0.6, 0.6, 6), 2).mT
+    pose = HarmonicPose(max_angle=limit, symmetric=symmetric)
+    pose.learn(clouds)
+    slow = pose(clouds.clone().requires_grad_()).detach()
+    torch.testing.assert_close(pose(clouds), slow, rtol=0, atol=2e-3)
+    upright = clouds @ rotation_about_axis(_angle(slow), 2)
+    double = HarmonicPose(max_angle=limit, symmetric=symmetric).double()
+    double.load_state_dict(pose.state_dict())
+    torch.testing.assert_close(
+        pose.fit_upright(upright), double.fit_upright(upright.double()).float(), rtol=0, atol=2e-3
+    )
+
+
 def test_gradient_is_that_of_the_angle():
     clouds = _wedges(3, 4)
     pose = HarmonicPose().double()

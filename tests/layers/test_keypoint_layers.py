@@ -211,6 +211,15 @@ def test_pooling_gives_zeros_without_rows_and_one_row_the_gradient():
         torch.testing.assert_close(_pool(x, torch.tensor([2, 2, 0]), 4), pooled)
 
 
+def test_a_cloud_is_pooled_alike_with_and_without_a_gradient(clouds):
+    torch.manual_seed(0)
+    branch = _with_statistics(GlobalBranch(7, n_extra=2, hidden=(8, 16), head=(8,))).eval()
+    extra = torch.rand(3, 2)
+    slow = branch(clouds, extra).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(branch(clouds, extra), slow)
+
+
 def test_branches_ignore_the_order_of_points(clouds):
     torch.manual_seed(0)
     shuffled = clouds[:, torch.randperm(60)]

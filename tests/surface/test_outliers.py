@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from geoframe.surface.outliers import even_index, floor_points, isolated_points
+from geoframe.surface.outliers import (
+    _lower_medians,
+    centred_clouds,
+    even_index,
+    floor_points,
+    isolated_points,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +42,43 @@ def test_isolated_points_are_those_of_any_similar_cloud_and_do_not_depend_on_bat
     moved, _ = isolated_points(1000 * cloud + 1e6)
     assert torch.equal(lone, moved)
     assert torch.equal(isolated_points(cloud[1:2])[0][0], lone[1])
+
+
+def test_a_cloud_of_many_outliers_keeps_its_own_points(sphere):
+    """30 of 600 in a cube: those that are not next to the sphere go, and few points of the sphere."""
+    g = torch.Generator().manual_seed(3)
+    cloud = torch.cat([3 * torch.rand(4, 30, 3, generator=g) - 1.5, sphere[:, 30:]], 1)
+    far = (cloud[:, :30].norm(dim=-1) - 1).abs() > 0.35
+    lone, _ = isolated_points(cloud)
+    assert float(lone[:, :30][far].double().mean()) > 0.97
+    assert float(lone[:, 30:].double().mean()) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["spread", "long tails", "few values", "one value", "neighbours"])
+def test_medians_are_torch_s(kind):
+    g = torch.Generator().manual_seed(4)
+    x = torch.randn(20, 101, generator=g, dtype=torch.float64)
+    rows = {
+        "spread": x,
+        "long tails": x.exp() ** 30,
+        "few values": x.round(),
+        "one value": 0 * x + 7,
+        "neighbours": 1 + (x > 0) * 2.3e-16,
+    }[kind]
+    assert torch.equal(_lower_medians(rows), rows.median(1).values)
+    assert torch.equal(_lower_medians(rows.float()), rows.float().median(1).values)
+
+
+def test_clouds_about_their_middles():
+    g = torch.Generator().manual_seed(6)
+    cloud = 1e5 + torch.randn(3, 41, 3, generator=g, dtype=torch.float64)
+    cloud[:, 0] = 1e7
+    for by_median in (True, False):
+        flat, middle, unit = centred_clouds(cloud, by_median=by_median)
+        assert torch.equal(middle, cloud.median(1).values)
+        far = (cloud - middle[:, None]).abs().amax(-1)
+        torch.testing.assert_close(unit, far.median(1).values if by_median else far.amax(1))
+        torch.testing.assert_close(flat.double() * unit[:, None, None] + middle[:, None], cloud)
 
 
 def test_a_sparse_part_is_no_outlier(sphere):

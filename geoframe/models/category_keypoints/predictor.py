@@ -210,10 +210,8 @@ class Predictor:
         back = _rotation(given.mT.expand(len(stands), 3, 3).to(motion.R)).after(motion)
         keypoints, nodes = (back(x.double()).to(points.dtype) for x in (found.keypoints, found.nodes))
         kind = self.model.basis.basis.dtype
-        warnings = tuple(
-            self._warning(float(s), given, q, float(t))
-            for s, q, t in zip(seen.score, stands, seen.located.tilt, strict=True)
-        )
+        doubts = zip(seen.score.tolist(), stands, strict=True)
+        warnings = tuple(self._warning(score, given, side) for score, side in doubts)
         uncertainty = seen.uncertainty * motion.scale[:, None].to(seen.uncertainty)
         tensors = (
             keypoints,
@@ -227,7 +225,7 @@ class Predictor:
         )
         return Prediction._make([*tensors, warnings])
 
-    def _warning(self, score: float, given: Tensor, side: Tensor, tilt: float) -> str:
+    def _warning(self, score: float, given: Tensor, side: Tensor) -> str:
         """What a user should know about a cloud; empty if nothing."""
         told = []
         if score < self.limit:
