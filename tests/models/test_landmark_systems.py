@@ -140,6 +140,36 @@ def test_the_painting_goes_through_the_other_subject():
     whole = PaintingLosses(perception="none")(model, batch)["reconstruction"]
     other = model(a, b, a.roll(1, 0))
     assert torch.allclose(whole, F.mse_loss(other.second, b) + F.mse_loss(other.first, a))
+    chosen = model(a, b, torch.tensor([1, 0]))  # landmarks of the first views are looked for once
+    assert all(torch.equal(x, y) for x, y in zip(chosen, other, strict=True))
+
+
+def test_the_detector_may_look_at_larger_pictures_than_are_painted():
+    model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1, reduce=2).eval()
+    a, b = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert model.points(a).shape == (2, 3, 2) and model.maps(a).shape == (2, 3, 8, 8)
+    found = model(a, b, torch.tensor([1, 0]))
+    small = F.avg_pool2d(a, 2)
+    assert torch.equal(
+        found.second, model.painter(model.painter(small, model.maps(a.flip(0))), model.maps(b))
+    )
+    assert model(a, b, None, cycle=False).first.equal(small)
+    parts = PaintingLosses(perception="none")(model, {"first": a, "second": b})
+    wanted = F.mse_loss(found.second, F.avg_pool2d(b, 2)) + F.mse_loss(found.first, small)
+    assert torch.allclose(parts["reconstruction"], wanted)
+    again = InterIntra(**model.settings)
+    again.load_state_dict(model.state_dict())
+
+
+def test_the_first_steps_may_be_painted_straight():
+    model = InterIntra(3, detector="hourglass", width=4, detector_width=16).eval()
+    a, b = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    late = PaintingLosses(perception="none", after=5)
+    plain = PaintingLosses(perception="none", auxiliary=False, cycle=False)
+    whole = PaintingLosses(perception="none")
+    for step, same in ((4, plain), (5, whole)):
+        batch = {"first": a, "second": b, "step": torch.tensor(step)}
+        assert torch.equal(late(model, batch)["reconstruction"], same(model, batch)["reconstruction"])
 
 
 @pytest.mark.parametrize(

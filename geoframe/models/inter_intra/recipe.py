@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geoframe._check import check_choice, check_int
 from geoframe.data.views import ViewPlan, WarpRange
 from geoframe.losses.landmarks import perceptual_loss
-from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra
+from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra, shrunk
 from geoframe.training import Schedule, Scheduled
 
 
@@ -34,6 +34,7 @@ class Losses:
         perception: that network: "vgg16", "efficientnet-lite0", or "none".
         auxiliary: whether the painting goes through the shape of somebody else, the next picture of the batch.
         cycle: whether both views are painted.
+        after: steps before the first that have these two: through a shape that is painted badly, nothing is learned.
     """
 
     reconstruction: float = 1.0
@@ -41,6 +42,7 @@ class Losses:
     perception: str = "vgg16"
     auxiliary: bool = True
     cycle: bool = True
+    after: int = 0
 
     def __post_init__(self) -> None:
         check_choice(self.perception, PERCEPTIONS, "perception")
@@ -56,9 +58,12 @@ class Losses:
             see: the network of the perceptual loss, see `Perception`.
         """
         first, second = batch["first"], batch["second"]
-        other = first.roll(1, 0) if self.auxiliary else None  # no picture is its own: a derangement
-        painted = model(first, second, other, cycle=self.cycle)
-        pairs = [(painted.second, second), (painted.first, first)][: 1 + self.cycle]
+        late = self.after == 0 or int(batch["step"]) >= self.after
+        cycle = self.cycle and late
+        order = torch.arange(len(first), device=first.device).roll(1)  # no picture is its own: a derangement
+        painted = model(first, second, order if self.auxiliary and late else None, cycle=cycle)
+        times = first.shape[-1] // painted.second.shape[-1]
+        pairs = [(painted.second, shrunk(second, times)), (painted.first, shrunk(first, times))][: 1 + cycle]
         parts = {
             "reconstruction": self.reconstruction * torch.stack([F.mse_loss(a, b) for a, b in pairs]).sum()
         }
