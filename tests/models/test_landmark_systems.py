@@ -119,6 +119,8 @@ def test_inter_intra_landmarks_start_from_sparse_ones(sparse, tmp_path):
     images = predictor.squares(_set())[1].images
     assert torch.equal(inter_intra.load(tmp_path).own_points(images), predictor.own_points(images))
     assert predictor.paint(images, images.flip(0)).shape == (6, 3, 16, 16)
+    alone, among = predictor.own_points(images[3:4]), predictor.own_points(images)[3:4]
+    assert torch.allclose(alone, among, atol=1e-5)  # batch mates do not matter
     kept, cut = predictor.squares(_set())
     data = cut.images, cut.points, kept.identity
     numbers = inter_intra.evaluate(predictor, data, data[:2], labels=["all"], method="linear")
