@@ -118,7 +118,9 @@ def test_inter_intra_landmarks_start_from_sparse_ones(sparse, tmp_path):
     predictor = inter_intra.train(_set(), out=tmp_path, recipe=recipe, start=start, accelerator="cpu")
     images = predictor.squares(_set())[1].images
     assert torch.equal(inter_intra.load(tmp_path).own_points(images), predictor.own_points(images))
-    assert predictor.paint(images, images.flip(0)).shape == (6, 3, 32, 32)
+    assert predictor.paint(images, images.flip(0)).shape == (6, 3, 16, 16)
+    alone, among = predictor.own_points(images[3:4]), predictor.own_points(images)[3:4]
+    assert torch.allclose(alone, among, atol=1e-5)  # batch mates do not matter
     kept, cut = predictor.squares(_set())
     data = cut.images, cut.points, kept.identity
     numbers = inter_intra.evaluate(predictor, data, data[:2], labels=["all"], method="linear")
@@ -140,6 +142,25 @@ def test_the_painting_goes_through_the_other_subject():
     whole = PaintingLosses(perception="none")(model, batch)["reconstruction"]
     other = model(a, b, a.roll(1, 0))
     assert torch.allclose(whole, F.mse_loss(other.second, b) + F.mse_loss(other.first, a))
+    chosen = model(a, b, torch.tensor([1, 0]))  # landmarks of the first views are looked for once
+    assert all(torch.equal(x, y) for x, y in zip(chosen, other, strict=True))
+
+
+def test_the_detector_may_look_at_larger_pictures_than_are_painted():
+    model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1, reduce=2).eval()
+    a, b = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert model.points(a).shape == (2, 3, 2) and model.maps(a).shape == (2, 3, 8, 8)
+    found = model(a, b, torch.tensor([1, 0]))
+    small = F.avg_pool2d(a, 2)
+    assert torch.equal(
+        found.second, model.painter(model.painter(small, model.maps(a.flip(0))), model.maps(b))
+    )
+    assert model(a, b, None, cycle=False).first.equal(small)
+    parts = PaintingLosses(perception="none")(model, {"first": a, "second": b})
+    wanted = F.mse_loss(found.second, F.avg_pool2d(b, 2)) + F.mse_loss(found.first, small)
+    assert torch.allclose(parts["reconstruction"], wanted)
+    again = InterIntra(**model.settings)
+    again.load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ from geoframe.heads.vgg import Vgg16
 from geoframe.layers.correspondence import gaussian_maps, soft_argmax
 from geoframe.models.sparse_landmarks.network import FrameLandmarks
 
-_BLOCKS = 6
 DETECTORS = ("hourglass", "frame")
 PERCEPTIONS = ("none", "vgg16", "efficientnet-lite0")
 
@@ -93,11 +92,13 @@ class Painter(nn.Module):
     Args:
         k: landmarks.
         width: channels at full size; 32 in the released code.
+        blocks: residual ones in the middle, which take most of the time.
     """
 
-    def __init__(self, k: int, *, width: int = 32) -> None:
+    def __init__(self, k: int, *, width: int = 32, blocks: int = 6) -> None:
         super().__init__()
-        w = width
+        w = check_int(width, "width", low=1)
+        check_int(blocks, "blocks", low=0)
         self.encode = nn.Sequential(
             nn.Conv2d(3, w, 7, 1, 3, bias=False),
             nn.BatchNorm2d(w),
@@ -112,7 +113,7 @@ class Painter(nn.Module):
         inner = 4 * w + k
         self.decode = nn.Sequential(
             nn.BatchNorm2d(inner),
-            *(_Residual(inner) for _ in range(_BLOCKS)),
+            *(_Residual(inner) for _ in range(blocks)),
             nn.ConvTranspose2d(inner, 2 * w, 4, 2, 1, bias=False),
             nn.BatchNorm2d(2 * w),
             nn.ReLU(),
@@ -139,6 +140,8 @@ class InterIntra(nn.Module):
         detector_width: channels of the hourglass.
         beta: sharpness of the soft-argmax of the hourglass.
         sigma: of the bumps at landmarks, in pixels of the maps.
+        blocks: residual blocks of the painter.
+        reduce: how many times smaller than what the detector looks at are the pictures that are painted.
         frame: arguments of `FrameLandmarks`, of detector "frame".
     """
 
@@ -151,6 +154,8 @@ class InterIntra(nn.Module):
         detector_width: int = 256,
         beta: float = 10.0,
         sigma: float = 0.5,
+        blocks: int = 6,
+        reduce: int = 1,
         frame: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -162,16 +167,18 @@ class InterIntra(nn.Module):
             "detector_width": detector_width,
             "beta": beta,
             "sigma": sigma,
+            "blocks": blocks,
+            "reduce": check_int(reduce, "reduce", low=1),
             "frame": frame,
         }
-        self.beta, self.sigma = beta, sigma
+        self.beta, self.sigma, self.reduce = beta, sigma, reduce
         self.detector: nn.Module = (
             Hourglass(k, width=detector_width)
             if detector == "hourglass"
             else FrameLandmarks(**{**(frame or {}), "k": k})
         )
-        self.painter = Painter(k, width=width)
-        self.stride = 4
+        self.painter = Painter(k, width=width, blocks=blocks)
+        self.stride = 4 * reduce
 
     def points(self, image: Tensor) -> Tensor:
         """Landmarks (B, K, 2) of pictures (B, 3, H, W) in [0, 1], normalised."""
@@ -181,8 +188,9 @@ class InterIntra(nn.Module):
         return soft_argmax(self.detector(image), temperature=1 / self.beta)
 
     def maps(self, image: Tensor) -> Tensor:
-        """Bumps (B, K, H / 4, W / 4) at the landmarks of pictures."""
-        return gaussian_maps(self.points(image), (image.shape[2] // 4, image.shape[3] // 4), sigma=self.sigma)
+        """Bumps (B, K, H / 4r, W / 4r) at the landmarks of pictures, r being `reduce`."""
+        h, w = (n // (4 * self.reduce) for n in image.shape[2:])
+        return gaussian_maps(self.points(image), (h, w), sigma=self.sigma)
 
     def forward(
         self, first: Tensor, second: Tensor, auxiliary: Tensor | None, *, cycle: bool = True
@@ -192,18 +200,31 @@ class InterIntra(nn.Module):
         Args:
             first: (B, 3, H, W) views in [0, 1].
             second: (B, 3, H, W) warped views of the same pictures.
-            auxiliary: (B, 3, H, W) pictures of others, through whose shape the painting goes; None for straight.
+            auxiliary: (B, 3, H, W) pictures of others, through whose shape the painting goes; or (B,), which of the
+                first views they are, so that landmarks are looked for once; None for straight.
             cycle: whether to paint the first from the second, too; otherwise it is given back as it is.
+
+        Returns:
+            Pictures, `reduce` times smaller than the views.
 
         Source: Li et al. 2020, equations 3 and 4, section C.
         """
-        between = None if auxiliary is None else self.maps(auxiliary)
-        paths = [(first, second), (second, first)][: 1 + cycle]
+        views = [shrunk(x, self.reduce) for x in (first, second)]
+        among = auxiliary is not None and not auxiliary.is_floating_point()
+        goals = [self.maps(x) for x in (second, first)[: 1 + (cycle or among)]]
+        between = None
+        if auxiliary is not None:
+            between = goals[1][auxiliary] if among else self.maps(auxiliary)
         found = []
-        for source, goal in paths:
+        for source, goal in list(zip(views, goals, strict=False))[: 1 + cycle]:
             x = source if between is None else self.painter(source, between)
-            found.append(self.painter(x, self.maps(goal)))
-        return Painted(found[1] if cycle else first, found[0])
+            found.append(self.painter(x, goal))
+        return Painted(found[1] if cycle else views[0], found[0])
+
+
+def shrunk(image: Tensor, times: int) -> Tensor:
+    """Pictures (B, 3, H, W) so many times smaller, H and W being multiples of it, by means over squares."""
+    return image if times == 1 else F.avg_pool2d(image, times)
 
 
 class Perception(nn.Module):

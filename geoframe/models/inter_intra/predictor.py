@@ -45,7 +45,7 @@ class Predictor(PointPredictor):
             shape: (n, 3, S, S) squares.
 
         Returns:
-            (n, 3, s, s) in [0, 1], s being the size of training.
+            (n, 3, s, s) in [0, 1], s being the size of what is painted in training.
         """
         a, b = (self.views(x, self.sizes[1]) for x in (looks, shape))
         found: Painted = self.model(a, b, None, cycle=False)
