@@ -16,7 +16,7 @@ def first_layer(points: Any, weight: Any, bias: Any, out: Any) -> None:
         row = out[n]
         for k in range(len(row)):
             value = x * a[k] + y * b[k] + z * c[k] + bias[k]
-            row[k] = value if value > 0 else 0
+            row[k] = 0 if value <= 0 else value  # NaN stays
 
 
 @compiled_sums
@@ -31,8 +31,8 @@ def pool_positive(x: Any, bias: Any, most: Any, mean: Any) -> None:
             row = x[n]
             for k in range(len(row)):
                 value = row[k] + bias[k]
-                value = value if value > 0 else 0
-                high[k] = value if value > high[k] else high[k]
+                value = 0 if value <= 0 else value  # NaN stays, here and below
+                high[k] = high[k] if value <= high[k] else value
                 total[k] += value
         for k in range(len(total)):
             total[k] /= N

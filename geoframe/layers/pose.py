@@ -121,8 +121,9 @@ class GlobalBranch(nn.Module):
         (W, b), (V, c) = (self.point_mlp[i + 1].fold(self.point_mlp[i]) for i in (0, 3))  # type: ignore[operator]
         B, N = points.shape[:2]
         few = max(1, _ROWS // N)
-        hidden, features = torch.empty(min(few, B) * N, len(b)), torch.empty(min(few, B) * N, len(c))
-        most, mean = torch.empty(B, len(c)), torch.empty(B, len(c))
+        new = points.new_empty
+        hidden, features = new(min(few, B) * N, len(b)), new(min(few, B) * N, len(c))
+        most, mean = new(B, len(c)), new(B, len(c))
         rows, first, shift = (x.detach().contiguous().numpy() for x in (points.reshape(-1, 3), W.mT, b))
         h, f, last, top, middle = (x.numpy() for x in (hidden, features, c, most, mean))
         for i in range(0, B, few):

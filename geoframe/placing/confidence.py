@@ -60,7 +60,7 @@ class Occupancy(nn.Module):
         """
         from geoframe.placing._loops import count_in_cells
 
-        clouds = points.detach().cpu().contiguous()
+        clouds = points.detach().cpu().to(torch.promote_types(points.dtype, torch.float32)).contiguous()
         total = clouds.new_empty(len(clouds), math.prod(_CELLS))
         count_in_cells(clouds.numpy(), np.array(_CELLS), total.numpy())
         return total.to(points.device).sqrt()

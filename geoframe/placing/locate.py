@@ -116,7 +116,7 @@ def settle(
 
 def _boxes_along(clouds: Tensor, rows: Tensor, axes: Tensor) -> tuple[Tensor, Tensor]:
     """Boxes (n, 3) and (n, 3) of clouds[rows] (n, N, 3) along the columns of axes (n, 3, 3)."""
-    if clouds.device.type != "cpu":
+    if clouds.device.type != "cpu" or clouds.dtype not in (torch.float32, torch.float64):
         return box(clouds[rows] @ axes)
     from geoframe.placing._loops import boxes_along
 
@@ -127,7 +127,7 @@ def _boxes_along(clouds: Tensor, rows: Tensor, axes: Tensor) -> tuple[Tensor, Te
 
 def _put_in_boxes(clouds: Tensor, rows: Tensor, middle: Tensor, half: Tensor, points: Tensor) -> None:
     """Overwrite points[rows] by the clouds in the boxes with these middles (n, 3) and half sizes (n,)."""
-    if clouds.device.type != "cpu":
+    if clouds.device.type != "cpu" or clouds.dtype not in (torch.float32, torch.float64):
         points[rows] = (clouds[rows] - middle[:, None]) / half[:, None, None]
         return
     from geoframe.placing._loops import put_in_boxes

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from geoframe._compiled import compiled, share
 from geoframe._types import Array
+from geoframe.render._edges_numba import across_edges
 from geoframe.render._scene import Found, Scene
-from geoframe.render._walk_numba import across_edges, turn_of, walk
 
+MOST_STEPS = 4096  # faces between two pixels; a surface so fine within a pixel is noise
 CLOSE = 1e-6  # pixels by which rounding may move an outline
 STEEP = 2.0  # pixels a row: between two outlines that part so fast there is no band but a corner
 MOST_TESTS = (
@@ -81,7 +82,7 @@ def _folds(screen, faces, across, size):
     F = len(faces) if size[0] else 0
     turn, edges, n = np.empty(F, np.int8), np.empty(3 * F, np.int64), 0
     for f in range(F):
-        turn[f] = turn_of(screen, faces, f)
+        turn[f] = _turn_of(screen, faces, f)
     for f in range(F):
         for i in range(3):
             h = across[f, i]
@@ -221,13 +222,13 @@ def _end(screen, faces, across, owner, first, way, forward):
     if forward:
         if here < 0:
             return -1
-        return walk(
+        return _walk(
             *(screen, faces, across, here - first, there - first),
             *(col + 0.5, row + 0.5, sideways, 1.0),
         )
     if there < 0:
         return -1
-    return walk(*(screen, faces, across, there - first, here - first, c + 0.5, r + 0.5, sideways, -1.0))
+    return _walk(*(screen, faces, across, there - first, here - first, c + 0.5, r + 0.5, sideways, -1.0))
 
 
 @compiled
@@ -414,3 +415,62 @@ def _write_two(out, n, pixel, first, forward, near, far, edge, other_near, other
     _write(out, at, pixel, first, near, far, edge, 1 if forward else 2, middle)
     _write(out, then, pixel, first, other_near, other_far, other, 2 if forward else 1, middle)
     return n + 2
+
+
+@compiled
+def _walk(screen, faces, across, f, goal, x, y, sideways, step):
+    """From a pixel centre over the faces to the next one: the half-edge where the surface ends in between, or -1.
+
+    v is across the way, u along it: the way is v = 0 from u = 0 to u = 1.
+    """
+    along, beside = 1 - sideways, sideways
+    u0, v0 = (x, y) if sideways else (y, x)
+    edge, most = -1, -np.inf
+    for i in range(3):
+        p, q = faces[f, i], faces[f, (i + 1) % 3]
+        vp, vq = screen[p, beside] - v0, screen[q, beside] - v0
+        if (vp >= 0) != (vq >= 0):
+            up, uq = step * (screen[p, along] - u0), step * (screen[q, along] - u0)
+            u = up + (uq - up) * (vp / (vp - vq))
+            if u > most:
+                edge, most = i, u
+    if edge < 0:
+        return -1
+    side = _turn_of(screen, faces, f)
+    for _ in range(MOST_STEPS):
+        if most >= 1:
+            return -1
+        h = across[f, edge]
+        if h < 0:
+            return 3 * f + edge
+        g, j = h >> 2, h & 3
+        if faces[g, j] == faces[f, edge]:  # the neighbour is wound the other way
+            side = -side
+        if _turn_of(screen, faces, g) * side < 0:
+            return 3 * f + edge
+        f = g
+        if f == goal:
+            return -1
+        following = j + 1 if j < 2 else 0
+        opposite = following + 1 if following < 2 else 0
+        third, p = faces[f, opposite], faces[f, following]
+        vp = screen[third, beside] - v0
+        if (vp >= 0) != (screen[p, beside] - v0 >= 0):
+            edge = following
+        else:
+            edge, p = opposite, faces[f, j]
+        vq = screen[p, beside] - v0
+        if vp == vq:
+            return -1
+        up, uq = step * (screen[third, along] - u0), step * (screen[p, along] - u0)
+        most = up + (uq - up) * (vp / (vp - vq))
+    return -1
+
+
+@compiled
+def _turn_of(screen, faces, f):
+    """Which way a face is wound on the screen: 1, -1, or 0 seen from its edge."""
+    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    ax, ay = screen[a, 0], screen[a, 1]
+    twice = (screen[b, 0] - ax) * (screen[c, 1] - ay) - (screen[b, 1] - ay) * (screen[c, 0] - ax)
+    return 1 if twice > 0 else (-1 if twice < 0 else 0)

@@ -32,7 +32,7 @@ def laplacian(
         surface: a mesh, or a point cloud (then V is its number of points).
         kind: "cotangent", the piecewise linear finite elements of the mesh as it is; "tufted", those of the
             intrinsic Delaunay triangulation of its tufted cover, or of local triangulations of a point cloud;
-            "equilateral", that of the mesh if all edges had the length 1, which its positions do not change;
+            "equilateral", that of the mesh if all edges had the length 1, also in its masses, whatever its positions;
             "auto", cotangent for a mesh whose edges have at most two triangles each, tufted for the rest.
         mass: "barycentric", a third of the triangles around a vertex, or "voronoi", its mixed Voronoi cell
             (meshes only).
@@ -61,6 +61,7 @@ def laplacian(
 def _laplacian_of_mesh(mesh: Mesh, kind: str, mass: str) -> tuple[sp.csr_matrix, Floats]:
     faces, n_verts = _proper_faces(mesh), mesh.n_verts
     if kind == "equilateral":
+        _positions(mesh)  # checked, although they do not count
         l_sq, kind = np.ones(faces.shape), "cotangent"
     else:
         l_sq = mollify_intrinsic(edge_lengths_squared(mesh, faces))

@@ -15,6 +15,7 @@ _FAR = 4.0  # times the usual distance to the neighbours: an outlier whatever is
 _SPARSE = 1.6  # times the usual distance, and as many times that of its neighbours
 _SPARSER = 1.4  # the same in a cloud that is known to have outliers:
 _MANY = 0.025  # so large a share was found in a first look
+_VOTED = 256  # points from which on a cloud with many outliers is looked at in parts; in fewer a part tells too little
 _PARTS, _ROUNDS = 4, 2  # such a cloud is looked at without each fourth of its points, so often,
 _VOTING = (1.4, 1.25)  # by these limits, as many looks err less,
 _VOTES = 0.8  # and a point is an outlier by so large a share of the looks that it is in
@@ -61,7 +62,7 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
         return torch.zeros(B, N, dtype=torch.bool).to(points.device), torch.ones(B, N).to(points.device)
     flat = centred_clouds(points.cpu(), by_median=False)[0]
     found, spacing = _look(flat, (_SPARSE, _SPARSER))
-    if N >= _PARTS * _NEIGHBOURS:
+    if N >= _VOTED:
         for i in (found.double().mean(1) > _MANY).nonzero()[:, 0].tolist():
             found[i] = _voted(flat[i])
     lone = found & (found.double().mean(1) <= _MOST)[:, None]

@@ -268,3 +268,13 @@ def test_bad_clouds_are_refused(clouds):
         NodeBranch(4)(torch.full((1, 9, 3), math.nan))
     with pytest.raises(TypeError, match="points: expected a floating dtype"):
         check_clouds(torch.ones(1, 5, 3, dtype=torch.int64), 1)
+
+
+@torch.no_grad()
+def test_a_pose_branch_does_not_hide_that_a_number_is_missing():
+    branch = GlobalBranch(4, hidden=(8, 16)).eval()
+    points = torch.rand(2, 50, 3, generator=torch.Generator().manual_seed(0))
+    whole = branch(points)
+    points[0, 3, 1] = math.nan
+    found = branch(points)
+    assert found[0].isnan().all() and torch.equal(found[1], whole[1])

@@ -176,6 +176,9 @@ def test_equilateral_is_cotangent_of_edges_of_length_one_wherever_the_vertices_a
     for verts in (icosahedron.verts, torch.rand(12, 3, generator=torch.Generator().manual_seed(0)).double()):
         U, lumped = laplacian(Mesh(verts, icosahedron.faces), kind="equilateral")
         assert abs(U - W).max() < 1e-12 and np.abs(lumped - mass).max() < 1e-12
+    for verts in (icosahedron.verts * torch.nan, icosahedron.verts.expand(2, -1, -1)):
+        with pytest.raises(ValueError, match="verts: expected"):
+            laplacian(Mesh(verts, icosahedron.faces), kind="equilateral")
     with pytest.raises(ValueError, match="no triangles for 'equilateral'"):
         laplacian(PointCloud(torch.rand(9, 3)), kind="equilateral")
 

@@ -168,3 +168,13 @@ def test_bad_clouds_are_told():
 
 def test_one_point_repeated_stands_on_no_floor():
     assert not floor_points(torch.eye(3).repeat(1, 20, 1), 2).any()
+
+
+def test_strays_of_small_clouds_are_told():
+    found = []
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        cloud = torch.nn.functional.normalize(torch.randn(60, 3, generator=g), dim=1)
+        cloud[:2] *= 2 + 2 * torch.rand(2, 1, generator=g)
+        found.append(isolated_points(cloud[None])[0][0, :2].double().mean())
+    assert float(torch.stack(found).mean()) > 0.6  # 0.4 by votes of looks at parts
