@@ -152,3 +152,12 @@ def test_nothing_learned_and_bad_limits_are_told():
         HarmonicPose()(torch.rand(1, 9, 3))
     with pytest.raises(ValueError, match=r"max_angle: expected degrees in \(0, 180\]"):
         HarmonicPose(max_angle=0)
+
+
+def test_compiled_rings_are_those_of_the_module():
+    from geoframe.layers import _harmonics, harmonics
+
+    assert (_harmonics.RADII, _harmonics.HEIGHTS) == (
+        harmonics._RADII,
+        harmonics._HEIGHTS,
+    )  # else out of bounds
