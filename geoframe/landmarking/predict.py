@@ -65,7 +65,7 @@ def predict_landmarks(surface: Mesh) -> NamedLandmarks:
     """Name the landmarks of a human or an animal, in any pose.
 
     Networks see the surface and its mirror image, and their heatmaps are averaged. A surface crumpled by noise is
-    smoothed first, which takes a second eigenbasis. The answer is the same after
+    smoothed first, which takes two eigenbases more. The answer is the same after
     a motion, a change of scale or another order of the vertices, and exchanges left and right on a mirror image.
 
     Args:

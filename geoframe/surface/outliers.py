@@ -38,10 +38,10 @@ def isolated_points(points: Points) -> tuple[Tensor, Tensor]:
     A point is told by the mean distance to its six nearest among 512 of the points: at least four times what is usual
     in the cloud, or at least 1.6 times that and 1.6 times what is usual around its neighbours. In a cloud that gets
     thinner to one side more is usual there, so that a chair scanned from above keeps its feet. A cloud with many
-    outliers is looked at eight times, each time without another fourth of its points, and twice in each, the second
-    time without what was found; limits are lower there, and outliers are those of five of the six looks that a point
-    is in. Of chairs that takes as many outliers, and a third of the chair's own points of a single look. Outliers next
-    to the surface are not found, and do little.
+    outliers is looked at a second time without them, more strictly. If it has 256 points or more, this is done eight
+    times, each time without another fourth of its points and with lower limits, and outliers are those of five of the
+    six looks that a point is in. Of chairs that takes as many outliers, and a third of the chair's own points of a
+    single look. Outliers next to the surface are not found, and do little.
 
     Args:
         points: (B, N, 3) in any units.
