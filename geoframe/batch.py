@@ -16,11 +16,11 @@ import json
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,12 +28,15 @@ from geoframe._check import check_choice, check_int
 from geoframe._files import atomic_path, mesh_file, to_json
 from geoframe._optional import require
 
+if TYPE_CHECKING:
+    from geoframe.maps import Match
+
 ENGINES = ("loky", "dask", "ray")
 MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 POINT_SUFFIXES = (".pcd", ".xyz")
 HELD = 100_000_000  # bytes of a surface's file up to which a process holds it: some 30,000 vertices
 _KEPT = ".surfaces"  # folder of what was computed of each surface, while a run lasts
-_FORMAT = 4  # part of every key: raise it when result files, or what match finds, change
+_FORMAT = 5  # part of every key: raise it when result files, or what match finds, change
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,9 @@ def match_all(
     progress: Callable[[str, float], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Match every pair; finished pairs of an earlier run with the same surfaces and settings are not redone.
+
+    Two surfaces are matched once for both ways (`geoframe.maps.match_both_ways`), in the order of their names: the
+    files of (b, a) are the same whether (a, b) was asked for or not.
 
     Args:
         pairs: what to match. A pair that fails is recorded in its JSON file and the others go on; the next run
@@ -102,11 +108,13 @@ def match_all(
         prepared = [(f, k, _landmarks_on(f, pairs), folders[f]) for f in files]
         for done, file in enumerate(_run(engine, _prepare, prepared), 1):
             _tell(progress, f"surface {Path(file).stem}", done / n)
-        work = [
-            (pairs[i], out, keys[i], k, (folders[pairs[i].source], folders[pairs[i].target])) for i in todo
-        ]
-        for done, name in enumerate(_run(engine, _match_pair, work), len(files) + 1):
-            _tell(progress, name, done / n)
+        done = len(files)
+        for names in _run(
+            engine, _match_pairs, _work([(pairs[i], keys[i]) for i in todo], out, k, folders, digests)
+        ):
+            for name in names:
+                done += 1
+                _tell(progress, name, done / n)
     shutil.rmtree(out / _KEPT, ignore_errors=True)
     _held.cache_clear()
     records = [_record(out, pair, key) for pair, key in zip(pairs, keys, strict=True)]
@@ -289,21 +297,73 @@ def _prepare(file: Path, k: int | None, landmarks: tuple[int, ...], kept: Path) 
     return str(file)
 
 
-def _match_pair(pair: Pair, out: Path, key: str, k: int | None, kept: tuple[Path, Path]) -> str:
-    """Match one pair and write its two files, or the JSON that says why not."""
+def _work(
+    todo: Sequence[tuple[Pair, str]],
+    out: Path,
+    k: int | None,
+    folders: Mapping[Path, Path],
+    digests: Mapping[Path, str],
+) -> list[tuple[Any, ...]]:
+    """Arguments of `_match_pairs`: two surfaces with the same landmarks are one piece of work, whichever way round."""
+    together: dict[Pair, list[tuple[Pair, str]]] = {}
+    for pair, key in todo:
+        together.setdefault(_in_order(pair, digests), []).append((pair, key))
+    return [
+        (ordered, asked, out, k, (folders[ordered.source], folders[ordered.target]))
+        for ordered, asked in together.items()
+    ]
+
+
+def _in_order(pair: Pair, digests: Mapping[Path, str]) -> Pair:
+    """The pair in the order in which it is matched, which does not depend on what else is asked for: of surfaces by
+    name, of landmarks by vertices."""
+    source, target = sorted((pair.source, pair.target), key=lambda f: (f.stem, digests[f], str(f)))
+    rows = (
+        None
+        if pair.landmarks is None
+        else [row if source == pair.source else row[::-1] for row in pair.landmarks]
+    )
+    return Pair(source, target, None if rows is None else tuple(sorted(rows)))
+
+
+def _match_pairs(
+    ordered: Pair, asked: Sequence[tuple[Pair, str]], out: Path, k: int | None, kept: tuple[Path, Path]
+) -> list[str]:
+    """Match two surfaces and write two files for each way asked for, or the JSON that says why not.
+
+    Args:
+        ordered: the surfaces in the order in which they are matched.
+        asked: this pair, the one with the surfaces exchanged, or both, with their keys.
+        out: folder of the result files.
+        k: basis size, or None.
+        kept: folders of what was computed of each surface.
+    """
+    try:
+        found: Any = _compute(ordered, [pair.source == ordered.source for pair, _ in asked], k, kept)
+    except Exception as err:  # noqa: BLE001  whatever it is, it is these pairs' and is recorded with them
+        found = [err] * len(asked)
+    for (pair, key), one in zip(asked, found, strict=True):
+        _write_pair(pair, key, out, one)
+    return [pair.name for pair, _ in asked]
+
+
+def _write_pair(
+    pair: Pair, key: str, out: Path, found: tuple[dict[str, Any], dict[str, Any]] | Exception
+) -> None:
+    """Write the two files of a pair, or the JSON that says why there is no map."""
     head = {"source": pair.source.stem, "target": pair.target.stem, "key": key}
     npz = out / f"{pair.name}.npz"
     try:
-        arrays, found = _compute(pair, k, kept)
+        if isinstance(found, Exception):
+            raise found
         with atomic_path(npz) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        record = {**head, "status": "done", "npz_sha256": _sha256(npz), **found}
-    except Exception as err:  # noqa: BLE001  whatever it is, it is this pair's and is recorded with it
+            np.savez_compressed(file, **found[0])
+        record = {**head, "status": "done", "npz_sha256": _sha256(npz), **found[1]}
+    except Exception as err:  # noqa: BLE001
         npz.unlink(missing_ok=True)
         record = {**head, "status": "error", "error": f"{type(err).__name__}: {err}"}
     with atomic_path(out / f"{pair.name}.json") as temporary:
         temporary.write_text(to_json(record, sort_keys=True), encoding="utf-8")
-    return pair.name
 
 
 @lru_cache(maxsize=16)
@@ -322,23 +382,33 @@ def _surface(path: Path) -> Any:
     return _held(path) if small else load_matched(path)
 
 
-def _compute(pair: Pair, k: int | None, kept: tuple[Path, Path]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arrays for the npz, entries for the JSON."""
+def _compute(
+    ordered: Pair, forwards: Sequence[bool], k: int | None, kept: tuple[Path, Path]
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Of each way asked for, as the pair is ordered or exchanged, arrays for the npz and entries for the JSON."""
     import torch
 
-    from geoframe.maps import match
+    from geoframe.maps import match, match_both_ways
 
-    landmarks = None if pair.landmarks is None else torch.tensor(pair.landmarks, dtype=torch.int64)
-    files = zip((pair.source, pair.target), kept, strict=True)
+    landmarks = None if ordered.landmarks is None else torch.tensor(ordered.landmarks, dtype=torch.int64)
+    files = zip((ordered.source, ordered.target), kept, strict=True)
     source, target = (_surface(folder if folder.is_dir() else file) for file, folder in files)
-    found = match(source, target, landmarks, k=k)
+    if all(forwards):
+        found = [match(source, target, landmarks, k=k)]
+    else:
+        found = list(match_both_ways(source, target, landmarks, k=k))
+    return [_told(found[0 if forward else 1], len(ordered.landmarks or ())) for forward in forwards]
+
+
+def _told(found: Match, n_landmarks: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arrays for the npz, entries for the JSON."""
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     return arrays, {
         "measures": {**found.energies, "confidence": found.confidence},
         "verdict": found.verdict,
         "warnings": list(found.warnings),
         "settings": found.settings,
-        "n_landmarks": len(pair.landmarks or ()),
+        "n_landmarks": n_landmarks,
     }
 
 

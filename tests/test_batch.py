@@ -132,6 +132,16 @@ def test_all_ordered_pairs_with_the_landmarks_both_have(trio):
     assert all(p.landmarks is None for p in batch.all_pairs(trio, lambda mesh: None))
 
 
+def test_the_way_back_is_the_same_alone_and_beside_the_way_there(undisturbed, tmp_path):
+    folder, quiet = undisturbed
+    back = [p for p in _pairs(folder) if p.name == "s2--s0"]
+    batch.match_all(back, tmp_path / "out", k=K, jobs=1)
+    for name in ("s2--s0.npz", "s2--s0.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (quiet / name).read_bytes()
+    with np.load(tmp_path / "out" / "s2--s0.npz") as found:
+        assert (found["p2p_21"] == np.arange(134)).mean() > 0.5  # vertex i is vertex i
+
+
 def test_results_hold_the_map_in_the_stated_direction(trio, tmp_path):
     steps: list[tuple[str, float]] = []
     pair = _pairs(trio)[0]
@@ -233,7 +243,7 @@ def test_what_is_not_a_number_is_null_in_the_files_and_nan_in_the_records(trio, 
         "measures": {"flipped_triangles": math.nan, "bijectivity": np.float32(0.5)},
         "settings": {"k": K},
     }
-    monkeypatch.setattr(batch, "_compute", lambda pair, k, kept: (arrays, found))
+    monkeypatch.setattr(batch, "_compute", lambda ordered, forwards, k, kept: [(arrays, found)])
     monkeypatch.setattr(batch, "_run", lambda engine, fn, arguments: iter([fn(*a) for a in arguments]))
     (record,) = batch.match_all([pair], out, k=K, jobs=1)
     assert math.isnan(record["measures"]["flipped_triangles"]) and record["measures"]["bijectivity"] == 0.5

@@ -20,10 +20,10 @@ from experiments.verdict.surfaces import Pair, real_pairs, zoo_animals, zoo_pair
 from geoframe._files import atomic_path, to_json
 from geoframe.maps.candidates import ranked
 from geoframe.maps.evidence import Evidence
-from geoframe.maps.match import TRIED, measures
 from geoframe.maps.quality import GeodesicDistortion
 from geoframe.maps.ready import PROBES, default_size
 from geoframe.maps.refine import Refined, chosen, refined
+from geoframe.maps.search import TRIED, measures
 from geoframe.maps.starts import Pair as Surfaces
 from geoframe.maps.starts import starts_from_named_landmarks, starts_from_shape
 from geoframe.maps.verdict import RIGHT, SURE, confidence

@@ -11,6 +11,7 @@ from geoframe.maps.initial import fmap_from_landmarks as fmap_from_landmarks
 from geoframe.maps.landmark_coordinates import landmark_coordinates as landmark_coordinates
 from geoframe.maps.match import Match as Match
 from geoframe.maps.match import match as match
+from geoframe.maps.match import match_both_ways as match_both_ways
 from geoframe.maps.precise import BarycentricMap as BarycentricMap
 from geoframe.maps.precise import precise_map as precise_map
 from geoframe.maps.quality import GeodesicDistortion as GeodesicDistortion

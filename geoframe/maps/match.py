@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from geoframe._check import as_tensor
-from geoframe._threads import together
 from geoframe.canonical.surface import Surface
-from geoframe.maps.candidates import Candidate, believed, ranked
+from geoframe.maps.candidates import ranked
 from geoframe.maps.carry import carried, last_rows
 from geoframe.maps.clouds import THIN, as_surface, is_ragged
 from geoframe.maps.convert import p2p_to_fmap
@@ -22,35 +21,15 @@ from geoframe.maps.initial import check_landmark_pairs
 from geoframe.maps.parts import Part, carried_back, main_part
 from geoframe.maps.precise import BarycentricMap, at_corners, lies_at_corners, points_near
 from geoframe.maps.proxy import Proxy
-from geoframe.maps.quality import (
-    GeodesicDistortion,
-    coverage,
-    cycle_error,
-    dirichlet_energy,
-    flipped_triangles,
-    orthogonality,
-)
-from geoframe.maps.ready import PROBES, ready
-from geoframe.maps.refine import FINE, Refined, chosen, refined
-from geoframe.maps.starts import (
-    Pair,
-    Start,
-    gaps,
-    in_a_plane,
-    oriented_start,
-    starts_from_landmarks,
-    starts_from_named_landmarks,
-    starts_from_shape,
-)
-from geoframe.maps.verdict import SURE, astray, confidence, doubts
+from geoframe.maps.ready import ready
+from geoframe.maps.refine import FINE, Refined
+from geoframe.maps.search import TRIED, Found, begun, by_landmarks, judged, surest
+from geoframe.maps.starts import Pair, gaps
+from geoframe.maps.verdict import astray, doubts
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.surface.mesh import Mesh, PointCloud
-from geoframe.surface.sampling import spread_vertices
 
 Progress = Callable[[str, float], None]
-
-TRIED = 3  # candidates, at most, that are taken to the end where the ones before are doubted
-RETURNS = 500  # vertices whose way to the other surface and back is measured
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,120 +143,160 @@ def match(
         ValueError: batches, fewer than 9 vertices, k too large, landmarks out of range or empty, NaN; `precise` where
             surface 1 is not one piece without seams or is a cloud.
     """
+    return _matched((mesh1, mesh2), landmarks, k, orientation, precise, progress, both=False)[0]
+
+
+def match_both_ways(
+    mesh1: Mesh | PointCloud,
+    mesh2: Mesh | PointCloud,
+    landmarks: Tensor | None = None,
+    *,
+    k: int | None = None,
+    orientation: float = 1.0,
+    progress: Progress | None = None,
+) -> tuple[Match, Match]:
+    """`match` from surface 2 to 1 and from surface 1 to 2 by one search, in little more than the time of one.
+
+    The same starts, candidates and refined maps serve both; of the refined maps each direction keeps what is best for
+    it (step 4 of `match`), measures it and judges it. Two calls of `match` would also rank and refine with the
+    surfaces exchanged, which need not end in the same maps.
+
+    Args:
+        mesh1: surface 1, as in `match`.
+        mesh2: surface 2.
+        landmarks: (L, 2) integers, rows (vertex of 1, vertex of 2); None to go without.
+        k: number of eigenfunctions, as in `match`.
+        orientation: as in `match`.
+        progress: called with the name of a step and the share of all that is done, in [0, 1].
+
+    Returns:
+        The match of (mesh1, mesh2), which is what `match` returns, and that of (mesh2, mesh1), whose surface 1 is
+        `mesh2`.
+
+    Raises:
+        TypeError, ValueError: as `match`.
+    """
+    one, two = _matched((mesh1, mesh2), landmarks, k, orientation, False, progress, both=True)
+    return one, two
+
+
+def _matched(
+    meshes: tuple[Mesh | PointCloud, Mesh | PointCloud],
+    landmarks: Tensor | None,
+    k: int | None,
+    orientation: float,
+    precise: bool,
+    progress: Progress | None,
+    *,
+    both: bool,
+) -> list[Match]:
+    """The match of two surfaces, and where asked for that with the surfaces exchanged, from the same refined maps."""
     tell = progress or (lambda step, done: None)
-    *surfaces, made = _surfaces(mesh1, mesh2)
+    surfaces, made = _surfaces(*meshes)
     parts = [main_part(s, f"surface {i}") for i, s in enumerate(surfaces, 1)]
     if landmarks is not None:
         landmarks = as_tensor(landmarks, "landmarks", like=parts[0].surface.verts)
     pairs = None if landmarks is None else _landmark_pairs(landmarks, *parts)
     if precise:
-        _check_whole(parts, mesh1)
+        _check_whole(parts, meshes[0])
     tell("eigenbases and distances", 0.0)
     proxies, k, notes = ready(parts, k, pairs)
     small = None if pairs is None else torch.stack([p.cell[pairs[:, i]] for i, p in enumerate(proxies)], 1)
     tell("starts", 0.3)
-    one, two = (p.surface for p in proxies)
-    pair = Pair.of(one, two, k)
-    evidence, starts, more = _begun(pair, small)
+    pair = Pair.of(proxies[0].surface, proxies[1].surface, k)
+    evidence, starts, more = begun(pair, small)
     tell("candidates", 0.4)
     candidates = ranked(
         pair, starts, evidence, orientation if small is None else 0.0, landmarks=small, more=more
     )
     tell("refinement", 0.5)
     if small is None:
-        best, energies, sure = _surest(pair, candidates, evidence, TRIED if orientation else 1)
+        found = surest(pair, candidates, evidence, TRIED if orientation else 1)
     else:
-        best, energies, sure = _by_landmarks(pair, candidates, small, evidence)
-    sure *= THIN if any(map(is_ragged, surfaces)) else 1.0
+        found = by_landmarks(pair, candidates, small, evidence)
     tell("all vertices", 0.9)
-    found = Match(
-        **_in_the_file(parts, proxies, pair, best, landmarks, precise),
-        landmarks=None if landmarks is None else _each_once(landmarks),
-        energies=energies,
-        confidence=sure,
-        candidates=[
+    told = tuple((*m, *part.notes, *n) for m, part, n in zip(made, parts, notes, strict=True))
+    tasks = [(_Task(parts, proxies, told, pair, evidence, landmarks, pairs, small), found)]
+    if both:
+        back = tasks[0][0].exchanged()
+        tasks.append((back, judged(back.pair, [m.exchanged() for m in found.maps], back.evidence)))
+    trust = THIN if any(map(is_ragged, surfaces)) else 1.0
+    rest: dict[str, Any] = {
+        "candidates": [
             {"rank": i, "start": c.start, "energy": c.energy, **c.terms} for i, c in enumerate(candidates, 1)
         ],
-        warnings=(
-            *(*made, *parts[0].notes, *notes[0], *parts[1].notes, *notes[1]),
-            *doubts(
-                energies,
-                sure,
-                dict(zip(evidence.names, evidence.named_gaps(best.p2p_21).tolist(), strict=True)),
-            ),
-            *_astray(parts, pairs, pair.one, small, best.p2p_21),
-        ),
-        settings=_settings(pair, proxies, best, None if landmarks is not None else orientation),
-    )
+        "settings": {} if landmarks is not None else {"orientation": orientation},
+    }
+    out = [_told(task, replace(f, confidence=trust * f.confidence), precise, **rest) for task, f in tasks]
     tell("done", 1.0)
-    return found
+    return out
 
 
-def _begun(
-    pair: Pair, landmarks: Tensor | None
-) -> tuple[Evidence, list[Start], Callable[[], list[Start]] | None]:
-    """What maps are compared with, the starts, and what makes more starts where they may be needed."""
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What is matched.
 
-    def evidence() -> Evidence:
-        return Evidence.of(pair.one, pair.two, GeodesicDistortion(pair.one, pair.two, n=PROBES))
+    Attributes:
+        parts: of surface 1 and of surface 2.
+        proxies: of the parts.
+        notes: what was done to each surface, in sentences.
+        pair: the proxies' surfaces.
+        evidence: of these.
+        landmarks: (L, 2) as given, pairs those on the parts, small those on the proxies; or None.
+    """
 
-    found: list[Any]
-    if landmarks is None:
-        found = together(evidence, lambda: starts_from_shape(pair), lambda: starts_from_named_landmarks(pair))
-        return found[0], [*found[2], *found[1]], None
+    parts: list[Part]
+    proxies: list[Proxy]
+    notes: tuple[tuple[str, ...], ...]
+    pair: Pair
+    evidence: Evidence
+    landmarks: Tensor | None
+    pairs: Tensor | None
+    small: Tensor | None
 
-    def more() -> list[Start]:
-        return [oriented_start(pair, landmarks), *starts_from_named_landmarks(pair)]
-
-    found = together(evidence, lambda: starts_from_landmarks(pair, landmarks))
-    if in_a_plane(pair, landmarks):
-        return found[0], [*found[1], oriented_start(pair, landmarks)], None
-    return found[0], found[1], more
-
-
-def _surest(
-    pair: Pair, candidates: list[Candidate], evidence: Evidence, most: int
-) -> tuple[Refined, dict[str, float], float]:
-    """The best candidate's map taken to the end, its measures and confidence; where it is doubted the next candidates
-    that are different, `most` in all, are tried as well, and the one of highest confidence is taken."""
-    tried: list[Candidate] = []
-    found: list[tuple[Refined, dict[str, float], float]] = []
-    for candidate in candidates:
-        if any(not pair.differ(candidate.C_12, other.C_12) for other in tried):
-            continue
-        best = chosen(pair, refined(pair, candidate, None, evidence.distortion), evidence.distortion)
-        energies = measures(pair, best, evidence)
-        tried.append(candidate)
-        found.append((best, energies, confidence(energies)))
-        if found[-1][2] >= SURE or len(tried) == most:
-            break
-    return max(found, key=lambda f: f[2])
+    def exchanged(self) -> _Task:
+        """The same with surface 2 as surface 1."""
+        pair = Pair.of(self.pair.two, self.pair.one, self.pair.basis1.k)
+        return _Task(
+            self.parts[::-1],
+            self.proxies[::-1],
+            (
+                tuple(note.replace("surface 2", "surface 1", 1) for note in self.notes[1]),
+                tuple(note.replace("surface 1", "surface 2", 1) for note in self.notes[0]),
+            ),
+            pair,
+            Evidence.of(pair.one, pair.two, self.evidence.distortion.exchanged()),
+            *(None if x is None else x.flip(1) for x in (self.landmarks, self.pairs, self.small)),
+        )
 
 
-def _by_landmarks(
-    pair: Pair, candidates: list[Candidate], landmarks: Tensor, evidence: Evidence
-) -> tuple[Refined, dict[str, float], float]:
-    """The best candidate refined, held to the landmarks it believes; where its confidence is low also the next one. Of
-    all their maps the best, its measures and confidence."""
-    maps: list[Refined] = []
-    for candidate in candidates[:2]:
-        held = believed(pair, candidate, evidence, landmarks)
-        maps += refined(pair, candidate, held, evidence.distortion)
-        best = chosen(pair, maps, evidence.distortion)
-        energies = measures(pair, best, evidence)
-        if (sure := confidence(energies)) >= SURE:
-            break
-    return best, energies, sure
+def _told(
+    task: _Task, found: Found, precise: bool, candidates: list[dict[str, Any]], settings: dict[str, Any]
+) -> Match:
+    """The match of a task, on all vertices of the user's surfaces."""
+    named = task.evidence.named_gaps(found.best.p2p_21).tolist()
+    return Match(
+        **_in_the_file(task, found.best, precise),
+        landmarks=None if task.landmarks is None else _each_once(task.landmarks),
+        energies=found.energies,
+        confidence=found.confidence,
+        candidates=candidates,
+        warnings=(
+            *task.notes[0],
+            *task.notes[1],
+            *doubts(found.energies, found.confidence, dict(zip(task.evidence.names, named, strict=True))),
+            *_astray(task, found.best.p2p_21),
+        ),
+        settings={**_settings(task, found.best), **settings},
+    )
 
 
-def _astray(
-    parts: list[Part], pairs: Tensor | None, one: Surface, small: Tensor | None, p2p_21: Tensor
-) -> tuple[str, ...]:
-    """Sentences about given landmarks that the map takes elsewhere: `pairs` on the parts, `small` on the proxies."""
-    if pairs is None or small is None:
+def _astray(task: _Task, p2p_21: Tensor) -> tuple[str, ...]:
+    """Sentences about given landmarks that the map, of the proxies, takes elsewhere."""
+    if task.pairs is None or task.small is None:
         return ()
-    told = gaps(one, small[:, 0], p2p_21[small[:, 1]])
-    given = [[int(part.vertex[v]) for v in pairs[:, i]] for i, part in enumerate(parts)]
+    told = gaps(task.pair.one, task.small[:, 0], p2p_21[task.small[:, 1]])
+    given = [[int(part.vertex[v]) for v in task.pairs[:, i]] for i, part in enumerate(task.parts)]
     return tuple(
         f"landmark {given[0][i]} {given[1][i]} lies {told[i]:.2f} from where the map takes it (half of the landmarks: "
         f"below {median(told):.2f}): is it the same place on both surfaces?"
@@ -297,17 +316,11 @@ def _check_whole(parts: list[Part], mesh1: Mesh | PointCloud) -> None:
         )
 
 
-def _in_the_file(
-    parts: list[Part],
-    proxies: list[Proxy],
-    pair: Pair,
-    best: Refined,
-    landmarks: Tensor | None,
-    precise: bool,
-) -> dict[str, Any]:
+def _in_the_file(task: _Task, best: Refined, precise: bool) -> dict[str, Any]:
     """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
-    p2p_21, p2p_12, points = _on_all_vertices(proxies, pair, best, precise)
-    basis1, basis2 = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
+    parts, proxies, landmarks = task.parts, task.proxies, task.landmarks
+    p2p_21, p2p_12, points = _on_all_vertices(proxies, task.pair, best, precise)
+    basis1, basis2 = proxies[0].basis(task.pair.basis1), proxies[1].basis(task.pair.basis2)
     return {
         "p2p_21": carried_back(parts[0], parts[1], p2p_21, landmarks),
         "p2p_12": carried_back(parts[1], parts[0], p2p_12, None if landmarks is None else landmarks.flip(1)),
@@ -319,16 +332,14 @@ def _in_the_file(
     }
 
 
-def _settings(pair: Pair, proxies: list[Proxy], best: Refined, orientation: float | None) -> dict[str, Any]:
+def _settings(task: _Task, best: Refined) -> dict[str, Any]:
     settings: dict[str, Any] = {
-        "k": pair.basis1.k,
-        "samples": [len(pair.samples1), len(pair.samples2)],
+        "k": task.pair.basis1.k,
+        "samples": [len(task.pair.samples1), len(task.pair.samples2)],
         "refinement": best.how,
     }
-    if not all(p.is_whole for p in proxies):
-        settings["proxies"] = [p.surface.n_verts for p in proxies]
-    if orientation is not None:
-        settings["orientation"] = orientation
+    if not all(p.is_whole for p in task.proxies):
+        settings["proxies"] = [p.surface.n_verts for p in task.proxies]
     return settings
 
 
@@ -371,8 +382,10 @@ def _landmark_pairs(landmarks: Tensor, part1: Part, part2: Part) -> Tensor:
     return _each_once(pairs[inside])
 
 
-def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surface, Surface, list[str]]:
-    """Both as surfaces, and what was made of points, in sentences."""
+def _surfaces(
+    mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud
+) -> tuple[tuple[Surface, Surface], tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Both as surfaces, and of each what was made of points, in sentences."""
     for mesh, name in ((mesh1, "mesh1"), (mesh2, "mesh2")):
         if not isinstance(mesh, Mesh | PointCloud):
             raise TypeError(f"{name}: expected a Mesh or a PointCloud, found {type(mesh).__name__}")
@@ -383,20 +396,4 @@ def _surfaces(mesh1: Mesh | PointCloud, mesh2: Mesh | PointCloud) -> tuple[Surfa
             f"mesh2: expected {mesh1.dtype} on {mesh1.device}, found {mesh2.dtype} on {mesh2.device}; use .to()"
         )
     (one, made1), (two, made2) = as_surface(mesh1, "surface 1"), as_surface(mesh2, "surface 2")
-    return one, two, [*made1, *made2]
-
-
-def measures(pair: Pair, best: Refined, evidence: Evidence) -> dict[str, float]:
-    """The `energies` of a `Match`: of large surfaces those of the map between their proxies."""
-    one, two, p2p_21, p2p_12 = pair.one, pair.two, best.p2p_21, best.p2p_12
-    some = spread_vertices(two, RETURNS)
-    back = cycle_error(two, p2p_21, p2p_12, vertices=some)
-    equal_areas = (pair.basis1.mass.sum() / pair.basis2.mass.sum()).sqrt()
-    return {
-        "dirichlet": dirichlet_energy(one, two, p2p_21),
-        "coverage": coverage(one, p2p_21),
-        "cycle_error": float(back[back.isfinite()].mean()),
-        "flipped_triangles": flipped_triangles(one, two, p2p_21),
-        "orthogonality": orthogonality(p2p_to_fmap(p2p_21, pair.basis1, pair.basis2) * equal_areas),
-        **evidence.measures(p2p_21, p2p_12),
-    }
+    return (one, two), (made1, made2)

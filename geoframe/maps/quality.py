@@ -5,6 +5,8 @@ All measures are free of units: lengths are divided by the square root of the su
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -205,6 +207,14 @@ class GeodesicDistortion:
             _reachable(geodesic_distances(m, at)) / _area(float(m.area)) ** 0.5
             for m, at in ((mesh1, self.probes1), (mesh2, self.probes2))
         )
+
+    def exchanged(self) -> GeodesicDistortion:
+        """The same with mesh 2 as mesh 1."""
+        out = copy(self)
+        out._mesh1, out._mesh2 = self._mesh2, self._mesh1
+        out.probes1, out.probes2 = self.probes2, self.probes1
+        out._rows1, out._rows2 = self._rows2, self._rows1
+        return out
 
     def __call__(self, p2p_21: Tensor, p2p_12: Tensor) -> float:
         """The distortion of vertex maps p2p_21 (V2,) and p2p_12 (V1,)."""

@@ -28,6 +28,8 @@ ROUGHER = 1.5  # factor by which the Dirichlet energy may grow with all k functi
 # a person and a cut cat 0.3, which placing by distances made worse.
 ISOMETRIC = 0.12
 FAR_ROUGHER = 2.0  # times that, of half of them: TOSCA's michael3 to michael12 has 1.8, and 0.5 with all
+# Distortion of the map of all functions below which they are taken to correspond, so that nothing else is tried.
+ALIKE = 0.0
 TELLING = 4  # landmarks from which on distances to them tell where a vertex lies
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
 # The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
@@ -49,6 +51,10 @@ class Refined:
     p2p_21: Tensor
     p2p_12: Tensor
 
+    def exchanged(self) -> Refined:
+        """The same with surface 2 as surface 1."""
+        return Refined(self.how, self.p2p_12, self.p2p_21)
+
 
 def refined(
     pair: Pair, best: Candidate, landmarks: Tensor | None, distortion: GeodesicDistortion
@@ -63,8 +69,11 @@ def refined(
         distortion: of the two surfaces.
     """
     one, two = pair.basis1, pair.basis2
-    tracks: list[Any] = together(*_bent(pair, best, landmarks), lambda: _finer_21(pair, best, landmarks))
-    *several, finer_21 = tracks
+    finer = _finer(pair, best, landmarks)
+    finest = [] if finer is None else [partial(_bent_finely, pair, finer, way) for way in FINE]
+    if finer is not None and max(pair.rims) < OPEN and _change(pair, finer, distortion) < ALIKE:
+        return together(*finest)
+    several: list[Refined] = together(*_bent(pair, best, landmarks))
     first = min(several, key=lambda m: _change(pair, m, distortion))
 
     def last() -> Refined:
@@ -75,14 +84,29 @@ def refined(
     marks = best.landmarks if landmarks is None else landmarks
     placed = [] if max(pair.rims) < OPEN else [_placed(pair, first, marks, distortion)]
     placed = [m for m in placed if _change(pair, m, distortion) < ISOMETRIC]
-    if finer_21 is None:
-        return [last(), *placed]
-    tracks = together(last, lambda: _finer_12(pair, best, landmarks))
-    bent, finer_12 = tracks
-    finest = together(
-        *(partial(shell_refine, pair.one, pair.two, finer_21, finer_12, one, two, **way) for way in FINE)
-    )
-    return [*(Refined("all functions", *maps) for maps in finest), bent, *placed]
+    return [*together(*finest, last), *placed]
+
+
+def _bent_finely(pair: Pair, finer: Refined, way: dict[str, Any]) -> Refined:
+    """The maps of all functions bent in a way of `FINE`."""
+    one, two = pair.basis1, pair.basis2
+    return Refined(finer.how, *shell_refine(pair.one, pair.two, finer.p2p_21, finer.p2p_12, one, two, **way))
+
+
+def _finer(pair: Pair, best: Candidate, landmarks: Tensor | None) -> Refined | None:
+    """The maps of all k functions; None where they do not correspond."""
+    dropped: list[bool] = []
+
+    def to_1() -> Tensor | None:
+        found = _finer_21(pair, best, landmarks)
+        dropped.append(found is None)
+        return found
+
+    def to_2() -> Tensor | None:  # where the jobs run one after another the other one has told
+        return None if any(dropped) else _finer_12(pair, best, landmarks)
+
+    p2p_21, p2p_12 = together(to_1, to_2)
+    return None if p2p_21 is None or p2p_12 is None else Refined("all functions", p2p_21, p2p_12)
 
 
 def _placed(pair: Pair, first: Refined, marks: Tensor | None, distortion: GeodesicDistortion) -> Refined:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from geoframe import zoo
-from geoframe.maps import coverage, geodesic_error, match
+from geoframe.maps import coverage, dirichlet_energy, geodesic_error, match, match_both_ways
+from geoframe.maps.starts import Pair
 from geoframe.surface import load
 from geoframe.surface.mesh import Mesh, PointCloud
 from geoframe.surface.sampling import spread_vertices
@@ -47,10 +48,13 @@ def test_the_slow_start_is_tried_where_the_others_are_not_settled(pair):
     assert {c["start"] for c in found.candidates} == {"landmarks", "descriptors", "oriented"}
 
 
-@pytest.mark.parametrize(("sure", "n"), [(0.0, 2), (1.0, 1)])
-def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_as_well(pair, monkeypatch, sure, n):
+@pytest.mark.parametrize(("sure", "differ", "n"), [(0.0, True, 2), (0.0, False, 1), (1.0, True, 1)])
+def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_if_it_is_another_map(
+    pair, monkeypatch, sure, differ, n
+):
     mesh1, mesh2, order = pair
-    module, starts = importlib.import_module("geoframe.maps.match"), []
+    monkeypatch.setattr(Pair, "differ", lambda *_: differ)
+    module, starts = importlib.import_module("geoframe.maps.search"), []
     refined = module.refined
     monkeypatch.setattr(module, "confidence", lambda measures: sure)
     monkeypatch.setattr(module, "refined", lambda *a: (starts.append(a[1].start), refined(*a))[1])
@@ -69,6 +73,32 @@ def test_a_landmark_in_the_wrong_place_is_told_and_not_believed(pair):
     told = [w for w in found.warnings if w.startswith("landmark ")]
     assert len(told) == 1 and told[0].startswith(f"landmark {int(given[4, 0])} {int(given[4, 1])} lies")
     assert (found.p2p_21 == order).double().mean() > 0.99
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_both_ways_are_the_match_and_one_with_the_surfaces_exchanged(pair, given):
+    mesh1, mesh2, order = pair
+    at = torch.tensor([0, 100, 300, 500])
+    marks = torch.stack([order[at], at], 1) if given else None
+    there, back = match_both_ways(mesh1, mesh2, marks, k=60)
+    one = match(mesh1, mesh2, marks, k=60)
+    assert torch.equal(there.p2p_21, one.p2p_21) and there.energies == one.energies
+    assert there.warnings == one.warnings and there.settings == one.settings
+    assert back.p2p_21.shape == (mesh1.n_verts,) and back.p2p_12.shape == (mesh2.n_verts,)
+    assert (order[back.p2p_21] == torch.arange(mesh1.n_verts)).double().mean() > 0.9
+    assert back.energies["dirichlet"] == pytest.approx(dirichlet_energy(mesh2, mesh1, back.p2p_21))
+    assert back.energies["distortion"] == pytest.approx(one.energies["distortion"], rel=0.2)
+    assert torch.equal(back.basis1.vals, there.basis2.vals) and back.verdict == "good"
+    if given:
+        assert torch.equal(back.landmarks, marks.flip(1))
+
+
+def test_what_was_done_to_a_surface_is_told_of_the_right_one_both_ways(pair):
+    mesh1, mesh2, _ = pair
+    far = Mesh(torch.cat([mesh2.verts, mesh2.verts[:1]]), mesh2.faces)  # a vertex in no face
+    there, back = match_both_ways(mesh1, far, k=30)
+    assert any(w.startswith("surface 2 has 1 vertices in no face") for w in there.warnings)
+    assert any(w.startswith("surface 1 has 1 vertices in no face") for w in back.warnings)
 
 
 def test_finds_the_map_without_landmarks(pair):
