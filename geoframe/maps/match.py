@@ -106,7 +106,8 @@ def match(
        does not count.
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
-       (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped.
+       (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped. If it
+       changes distances by less than 8 %, as between poses of one body, it is bent finely and nothing else is tried.
        By bending each surface onto the other (`shell_refine`). And with landmarks, given or named by the network, from
        `landmark_coordinates` of every vertex alone, bent with them: surfaces of very different proportions have no
        eigenfunctions in common, but they do correspond between the same landmarks, and a back faces up on all of

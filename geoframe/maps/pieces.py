@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from geoframe._types import Floats, Ints
+from geoframe.surface.health import facing
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import vertex_components
 from geoframe.transforms import nearest_rotation
@@ -18,15 +20,38 @@ from geoframe.transforms import nearest_rotation
 # Lengths are over sqrt(area). Chosen on three surfaces of the choosing half of `experiments/near_isometric` cut in two,
 # but `LARGE`, from what it is for.
 PIECE = 12  # vertices that a piece has at least
-LARGE = 0.09  # standard deviation of its vertices, at least: what is as small as `FITS` fits anywhere
+LARGE = 0.09  # standard deviation of its vertices, at least, without a landmark: as small as `FITS` it fits anywhere
 AROUND = 150  # vertices of the largest component nearest to a piece, which tell where it goes
 FREE = 0.02  # distance from what the largest component covers, from which a vertex is free
 RESTS = 15  # steps of nearest places and motion
 HELD = 5  # landmarks on a piece that count together as much as all its vertices
 PRIOR = 1.3  # factor of the distance from other starts than the one from what is around
 FITS = 0.03  # mean distance below which a piece fits
+NORMALS = (
+    0.1  # weight of unit normals beside positions: without them a forearm lies on the thigh, and end to end
+)
 
 Held = list[tuple[int, Floats]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Free:
+    """What is free of the surface that a map goes to: points (n, 3), a tree of these, and one of these with normals."""
+
+    points: Floats
+    positions: Any
+    tree: Any
+    weight: float
+
+    @classmethod
+    def of(cls, points: Floats, normals: Floats, unit: float) -> _Free:
+        weight = NORMALS * unit
+        return cls(points, cKDTree(points), cKDTree(np.concatenate([points, weight * normals], 1)), weight)
+
+    def nearest(self, points: Floats, normals: Floats) -> tuple[Floats, Ints]:
+        """Distances (n,) in positions and normals, and which (n,)."""
+        found: tuple[Floats, Ints] = self.tree.query(np.concatenate([points, self.weight * normals], 1))
+        return found
 
 
 def lay_pieces(
@@ -34,9 +59,10 @@ def lay_pieces(
 ) -> None:
     """Change a map where a component of a surface in pieces fits what the largest one leaves free.
 
-    A piece is moved rigidly, at the size at which the largest component went over, to the nearest free places until it
-    rests: from where the vertices of that one around it went, and from where the map has it, turned in any way. The
-    best fit is taken. Small components, such as eyes, lie on the surface: they stay where the map has them.
+    A piece is moved rigidly, at the size at which the largest component went over, to the nearest free places that
+    face the same way until it rests: from where the vertices of that one around it went, and from where the map has
+    it, turned in any way. The best fit is taken. Small components without a landmark, such as eyes, lie on the surface
+    and stay where the map has them.
 
     Args:
         out: (V,) the map, changed in place.
@@ -51,20 +77,24 @@ def lay_pieces(
     y = goal[there.cpu().numpy()]
     size, unit = float(largest.area) ** 0.5, float(onto.area) ** 0.5
     free = np.flatnonzero(cKDTree(y).query(goal)[0] > FREE * unit)
-    pieces = [rows for rows in _components(of, which) if verts[rows].std(0).max() > LARGE * size]
+    several = [(rows, _held(rows, goal, landmarks)) for rows in _components(of, which)]
+    pieces = [(rows, held) for rows, held in several if held or verts[rows].std(0).max() > LARGE * size]
     if len(free) < PIECE or not pieces:
         return
-    tree, near, scale = cKDTree(goal[free]), cKDTree(x), _stretch(x, y)
-    for rows in pieces:
+    normals, outward = (m.vertex_normals.detach().double().cpu().numpy() for m in (of, onto))
+    if facing(largest) * facing(onto) < 0:
+        normals = -normals
+    places = _Free.of(goal[free], outward[free], unit)
+    near, scale = cKDTree(x), _stretch(x, y)
+    for rows, held in pieces:
         z, now = scale * verts[rows], goal[out[torch.as_tensor(rows)].cpu().numpy()]
-        held = _held(rows, goal, landmarks)
         around = near.query(verts[rows].mean(0), min(AROUND, len(x)))[1]
         starts = [_moved(scale * x[around], y[around], z), *_turned(z, now, held)]
-        fits = [_rest(z, start, tree, held) for start in starts]
-        cost = [away * (PRIOR if i else 1.0) for i, (_, away) in enumerate(fits)]
-        best = int(np.argmin(cost))
-        if cost[best] < FITS * size * scale:
-            out[torch.as_tensor(rows)] = torch.as_tensor(free[tree.query(fits[best][0])[1]])
+        fits = [_rest(z, normals[rows], start, places, held) for start in starts]
+        cost = [fit.cost * (PRIOR if i else 1.0) for i, fit in enumerate(fits)]
+        best = fits[int(np.argmin(cost))]
+        if best.away < FITS * size * scale:
+            out[torch.as_tensor(rows)] = torch.as_tensor(free[best.to])
 
 
 def _components(of: Mesh, which: Tensor) -> list[Ints]:
@@ -91,24 +121,43 @@ def _turned(z: Floats, now: Floats, held: Held) -> list[Floats]:
     return starts
 
 
-def _rest(z: Floats, start: Floats, tree: Any, held: Held) -> tuple[Floats, float]:
-    """Points z (n, 3) moved rigidly from a start (n, 3) until they rest on those of a tree, and their mean distance."""
+class _Fit(NamedTuple):
+    """Where a piece rests: which free place each of its points goes to (n,), and the mean distance from these in
+    positions and normals and from any free place, landmarks counting as `HELD` says."""
+
+    to: Ints
+    cost: float
+    away: float
+
+
+def _rest(z: Floats, normals: Floats, start: Floats, places: _Free, held: Held) -> _Fit:
+    """Points z (n, 3) with normals (n, 3) moved rigidly from a start (n, 3) until they rest on free places."""
     often = len(z) // HELD if held else 0
     at = [i for i, _ in held] * often
     to = np.array([p for _, p in held] * often).reshape(-1, 3)
-    moved = start
+    here = np.concatenate([z, z[at]])
+    moved, R = start, _rotation(z, start)
     for _ in range(RESTS):
-        target = tree.data[tree.query(moved)[1]]
-        moved = _moved(np.concatenate([z, z[at]]), np.concatenate([target, to]), z)
-    away = np.linalg.norm(moved[at] - to, axis=1) if held else np.zeros(0)
-    return moved, float(np.concatenate([tree.query(moved)[0], away]).mean())
+        target = np.concatenate([places.points[places.nearest(moved, normals @ R.T)[1]], to])
+        R = _rotation(here, target)
+        moved = (z - here.mean(0)) @ R.T + target.mean(0)
+    gap, found = places.nearest(moved, normals @ R.T)
+    held_gap = np.linalg.norm(moved[at] - to, axis=1)
+    cost, away = (
+        float(np.concatenate([g, held_gap]).mean()) for g in (gap, places.positions.query(moved)[0])
+    )
+    return _Fit(found, cost, away)
 
 
 def _moved(x: Floats, y: Floats, z: Floats) -> Floats:
     """Points z (n, 3) moved as x (m, 3) to y (m, 3) by the nearest motion."""
-    a, b = x.mean(0), y.mean(0)
-    R = nearest_rotation(torch.as_tensor((y - b).T @ (x - a))).numpy()
-    return (z - a) @ R.T + b
+    return (z - x.mean(0)) @ _rotation(x, y).T + y.mean(0)
+
+
+def _rotation(x: Floats, y: Floats) -> Floats:
+    """(3, 3) the rotation that takes x (m, 3) nearest to y (m, 3), about their means."""
+    turned: Floats = nearest_rotation(torch.as_tensor((y - y.mean(0)).T @ (x - x.mean(0)))).numpy()
+    return turned
 
 
 def _stretch(x: Floats, y: Floats) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from geoframe.maps.signs import refined_signs
 from geoframe.nearest import lowest_score
 from geoframe.spectral.basis import Eigenbasis
 from geoframe.spectral.signatures import hks, wks
-from geoframe.surface.health import numpy_pose, patch_facing
+from geoframe.surface.health import facing
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.sampling import spread_vertices
 
@@ -80,7 +79,7 @@ class Pair:
         """Compute, or take from the surfaces, what is shared."""
         n = max(SAMPLES, PER_FUNCTION * k)
         samples1, samples2 = (spread_vertices(m, n) for m in (one, two))
-        alike = _facing(one) * _facing(two) >= 0
+        alike = facing(one) * facing(two) >= 0
         turned2 = two if alike else Mesh(two.verts, two.faces.flip(1))
         rims = rim_length(one), rim_length(two)
         return cls(one, two, one.basis(k), two.basis(k), samples1, samples2, turned2, rims)
@@ -242,12 +241,6 @@ def _oriented(pair: Pair, f1: Tensor, f2: Tensor) -> Start:
     U, _, Vh = torch.linalg.svd(C)  # the commutativity terms pull C to zero; its rotation is what counts
     C = U @ Vh * pair.scale
     return Start("oriented", C, C.T / pair.scale**2)
-
-
-def _facing(mesh: Mesh) -> int:
-    """-1 for a surface with the inside out, 0 for a flat one, else 1."""
-    verts, faces = numpy_pose(mesh)
-    return int(patch_facing(verts, faces, np.zeros(len(faces), np.int64))[0])
 
 
 def _at(basis: Eigenbasis, at: Tensor) -> Eigenbasis:
