@@ -31,6 +31,7 @@ FAR_ROUGHER = 2.0  # times that, of half of them: TOSCA's michael3 to michael12 
 # Distortion of the map of all functions below which they are taken to correspond, so that nothing else is tried: of
 # half of FAUST and TOSCA (0.03 to 0.08) and of five pairs of species of the zoo (0.06 to 0.09) all had them as best.
 ALIKE = 0.08
+MANY = 128  # functions from which on this holds: with few of them bent maps may be finer
 TELLING = 4  # landmarks from which on distances to them tell where a vertex lies
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
 # The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
@@ -72,7 +73,8 @@ def refined(
     one, two = pair.basis1, pair.basis2
     finer = _finer(pair, best, landmarks)
     finest = [] if finer is None else [partial(_bent_finely, pair, finer, way) for way in FINE]
-    if finer is not None and max(pair.rims) < OPEN and _change(pair, finer, distortion) < ALIKE:
+    whole = max(pair.rims) < OPEN and one.k >= MANY
+    if finer is not None and whole and _change(pair, finer, distortion) < ALIKE:
         return together(*finest)
     several: list[Refined] = together(*_bent(pair, best, landmarks))
     first = min(several, key=lambda m: _change(pair, m, distortion))
