@@ -107,8 +107,8 @@ def surest(pair: Pair, candidates: list[Candidate], evidence: Evidence, most: in
 
 
 def by_landmarks(pair: Pair, candidates: list[Candidate], landmarks: Tensor, evidence: Evidence) -> Found:
-    """The best candidate refined, held to the landmarks it believes; where its confidence is low also the next one, if
-    it is another map. Of all their maps the best.
+    """The best candidate refined, held to the landmarks it believes; where its confidence is low also the next one,
+    unless there are many landmarks and it is the same map. Of all their maps the best.
 
     Args:
         pair: the surfaces.
@@ -118,8 +118,8 @@ def by_landmarks(pair: Pair, candidates: list[Candidate], landmarks: Tensor, evi
     """
     maps: list[Refined] = []
     for candidate in candidates[:2]:
-        if maps and not pair.differ(candidate.C_12, candidates[0].C_12):
-            break
+        if maps and len(landmarks) >= FIRST and not pair.differ(candidate.C_12, candidates[0].C_12):
+            break  # of fewer landmarks a start that differs little may end elsewhere (a pose of the cat, from five)
         held = believed(pair, candidate, evidence, landmarks)
         maps += refined(pair, candidate, held, evidence.distortion)
         found = judged(pair, maps, evidence)

@@ -48,9 +48,12 @@ def test_the_slow_start_is_tried_where_the_others_are_not_settled(pair):
     assert {c["start"] for c in found.candidates} == {"landmarks", "descriptors", "oriented"}
 
 
-@pytest.mark.parametrize(("sure", "differ", "n"), [(0.0, True, 2), (0.0, False, 1), (1.0, True, 1)])
-def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_if_it_is_another_map(
-    pair, monkeypatch, sure, differ, n
+@pytest.mark.parametrize(
+    ("sure", "marks", "differ", "n"),
+    [(0.0, 4, False, 2), (0.0, 12, True, 2), (0.0, 12, False, 1), (1.0, 4, True, 1)],
+)
+def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_if_it_may_be_another_map(
+    pair, monkeypatch, sure, marks, differ, n
 ):
     mesh1, mesh2, order = pair
     monkeypatch.setattr(Pair, "differ", lambda *_: differ)
@@ -58,7 +61,7 @@ def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_if_it_i
     refined = module.refined
     monkeypatch.setattr(module, "confidence", lambda measures: sure)
     monkeypatch.setattr(module, "refined", lambda *a: (starts.append(a[1].start), refined(*a))[1])
-    at = torch.tensor([0, 100, 300, 500])
+    at = torch.tensor([0, 100, 300, 500]) if marks == 4 else spread_vertices(mesh2, marks)
     found = match(mesh1, mesh2, torch.stack([order[at], at], 1), k=30)
     assert starts == [c["start"] for c in found.candidates][:n]
     assert (found.p2p_21 == order).double().mean() > 0.9 and found.confidence == sure
