@@ -14,6 +14,7 @@ import glob
 import hashlib
 import json
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ MESH_SUFFIXES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf")
 POINT_SUFFIXES = (".pcd", ".xyz")
 HELD = 100_000_000  # bytes of a surface's file up to which a process holds it: some 30,000 vertices
 _KEPT = ".surfaces"  # folder of what was computed of each surface, while a run lasts
-_FORMAT = 5  # part of every key: raise it when result files, or what match finds, change
+_FORMAT = 6  # part of every key: raise it when result files, or what match finds, change
 
 
 @dataclass(frozen=True)
@@ -318,12 +319,10 @@ def _in_order(pair: Pair, digests: Mapping[Path, str]) -> Pair:
     """The pair in the order in which it is matched, which does not depend on what else is asked for: of surfaces by
     name, of landmarks by vertices."""
     source, target = sorted((pair.source, pair.target), key=lambda f: (f.stem, digests[f], str(f)))
-    rows = (
-        None
-        if pair.landmarks is None
-        else [row if source == pair.source else row[::-1] for row in pair.landmarks]
-    )
-    return Pair(source, target, None if rows is None else tuple(sorted(rows)))
+    if pair.landmarks is None:
+        return Pair(source, target)
+    rows = [tuple(row) if source == pair.source else tuple(row)[::-1] for row in pair.landmarks]
+    return Pair(source, target, tuple(sorted(rows)))  # type: ignore[arg-type]
 
 
 def _match_pairs(
@@ -341,16 +340,24 @@ def _match_pairs(
     try:
         found: Any = _compute(ordered, [pair.source == ordered.source for pair, _ in asked], k, kept)
     except Exception as err:  # noqa: BLE001  whatever it is, it is these pairs' and is recorded with them
-        found = [err] * len(asked)
+        if len(asked) > 1:  # one way may work
+            return [name for one in asked for name in _match_pairs(ordered, [one], out, k, kept)]
+        found = [err]
     for (pair, key), one in zip(asked, found, strict=True):
-        _write_pair(pair, key, out, one)
+        _write_pair(pair, key, out, one, exchanged=pair.source != ordered.source)
     return [pair.name for pair, _ in asked]
 
 
 def _write_pair(
-    pair: Pair, key: str, out: Path, found: tuple[dict[str, Any], dict[str, Any]] | Exception
+    pair: Pair,
+    key: str,
+    out: Path,
+    found: tuple[dict[str, Any], dict[str, Any]] | Exception,
+    *,
+    exchanged: bool,
 ) -> None:
-    """Write the two files of a pair, or the JSON that says why there is no map."""
+    """Write the two files of a pair, or the JSON that says why there is no map; `exchanged` if an error was met with
+    the surfaces the other way round."""
     head = {"source": pair.source.stem, "target": pair.target.stem, "key": key}
     npz = out / f"{pair.name}.npz"
     try:
@@ -361,9 +368,17 @@ def _write_pair(
         record = {**head, "status": "done", "npz_sha256": _sha256(npz), **found[1]}
     except Exception as err:  # noqa: BLE001
         npz.unlink(missing_ok=True)
-        record = {**head, "status": "error", "error": f"{type(err).__name__}: {err}"}
+        message = _of_the_other_order(str(err)) if exchanged else str(err)
+        record = {**head, "status": "error", "error": f"{type(err).__name__}: {message}"}
     with atomic_path(out / f"{pair.name}.json") as temporary:
         temporary.write_text(to_json(record, sort_keys=True), encoding="utf-8")
+
+
+def _of_the_other_order(message: str) -> str:
+    """What `match` says of surfaces 1 and 2, with these exchanged."""
+    words = [("surface 1", "surface 2"), ("mesh1", "mesh2"), ("landmarks[:, 0]", "landmarks[:, 1]")]
+    other = {a: b for pair in words for a, b in (pair, pair[::-1])}
+    return re.sub("|".join(map(re.escape, other)), lambda found: other[found[0]], message)
 
 
 @lru_cache(maxsize=16)
@@ -397,10 +412,10 @@ def _compute(
         found = [match(source, target, landmarks, k=k)]
     else:
         found = list(match_both_ways(source, target, landmarks, k=k))
-    return [_told(found[0 if forward else 1], len(ordered.landmarks or ())) for forward in forwards]
+    return [_entries(found[0 if forward else 1], len(ordered.landmarks or ())) for forward in forwards]
 
 
-def _told(found: Match, n_landmarks: int) -> tuple[dict[str, Any], dict[str, Any]]:
+def _entries(found: Match, n_landmarks: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arrays for the npz, entries for the JSON."""
     arrays = {n: getattr(found, n).cpu().numpy() for n in ("p2p_21", "p2p_12", "C_12", "C_21")}
     return arrays, {

@@ -142,6 +142,22 @@ def test_the_way_back_is_the_same_alone_and_beside_the_way_there(undisturbed, tm
         assert (found["p2p_21"] == np.arange(134)).mean() > 0.5  # vertex i is vertex i
 
 
+def test_what_is_wrong_with_a_pair_is_told_in_its_own_order(trio, tmp_path):
+    rows = ((5, 500), (60, 60))  # the target has no vertex 500
+    pairs = [batch.Pair(trio / f"{a}.off", trio / f"{b}.off", rows) for a, b in (("s0", "s1"), ("s1", "s0"))]
+    batch.match_all(pairs, tmp_path / "out", k=K, jobs=1)
+    for pair in pairs:
+        told = json.loads((tmp_path / "out" / f"{pair.name}.json").read_text())["error"]
+        assert "landmarks[:, 1]" in told and "surface 2" in told and "found 500" in told
+
+
+def test_landmarks_may_be_lists(trio, tmp_path):
+    pair = _pairs(trio)[2]
+    lists = batch.Pair(pair.source, pair.target, [list(row) for row in pair.landmarks])
+    (record,) = batch.match_all([lists], tmp_path / "out", k=K, jobs=1)
+    assert record["status"] == "done"
+
+
 def test_results_hold_the_map_in_the_stated_direction(trio, tmp_path):
     steps: list[tuple[str, float]] = []
     pair = _pairs(trio)[0]

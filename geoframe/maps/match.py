@@ -92,11 +92,11 @@ def match(
 
     1. Starts. With landmarks: a 12 x 12 functional map fitted to them, and one of 30 x 30 fitted to descriptors (heat
        seen from the landmarks, wave kernel); where these change distances much or turn left to right, or landmarks
-       lie in a plane, or one is taken elsewhere, also one of 20 x 20 fitted to the descriptors with an orientation
-       term, and those of landmarks that a network names. Without: the orientation term, and
-       all signs of the first 6 eigenfunctions that are not constant; and on humans and animals, landmarks that a
-       network names on both (`geoframe.landmarking`), as they are and with left and right exchanged. Surfaces should
-       then be roughly isometric.
+       lie in a plane, or one is taken elsewhere, also those of landmarks that a network names, and one of 20 x 20
+       fitted to the descriptors with an orientation term (of twelve landmarks and more only where they lie in a
+       plane). Without: the orientation term, and all signs of the first 6 eigenfunctions that are not constant; and on
+       humans and animals, landmarks that a network names on both (`geoframe.landmarking`), as they are and with left
+       and right exchanged. Surfaces should then be roughly isometric.
     2. Each is refined both ways together by `zoomout` to k / 4 functions, on 1,500 samples of each surface. The
        one that changes geodesic distances least is kept (`GeodesicDistortion`). Without landmarks, `orientation`
        times what speaks against it is added: flipped triangles, a low handedness correlation, named landmarks that it
@@ -107,7 +107,8 @@ def match(
     3. The kept one goes on in up to three ways: to all k functions by `zoomout`, landmarks being rows of the
        least squares with three times the weight of the surface; if the map becomes much rougher
        (`dirichlet_energy`), the high functions do not correspond, as between species, and this way is dropped. If it
-       changes distances by less than 8 %, as between poses of one body, it is bent finely and nothing else is tried.
+       has 128 functions or more, changes distances by less than 8 %, as between poses of one body, and keeps the
+       outside outside, it is bent finely and nothing else is tried.
        By bending each surface onto the other (`shell_refine`). And with landmarks, given or named by the network, from
        `landmark_coordinates` of every vertex alone, bent with them: surfaces of very different proportions have no
        eigenfunctions in common, but they do correspond between the same landmarks, and a back faces up on all of
@@ -160,7 +161,8 @@ def match_both_ways(
 
     The same starts, candidates and refined maps serve both; of the refined maps each direction keeps what is best for
     it (step 4 of `match`), measures it and judges it. Two calls of `match` would also rank and refine with the
-    surfaces exchanged, which need not end in the same maps.
+    surfaces exchanged, which need not end in the same maps. Without landmarks the maps are those of the candidate that
+    is surest from surface 2 to 1. The `candidates` of both are those of the one search, their energies from 2 to 1.
 
     Args:
         mesh1: surface 1, as in `match`.
@@ -217,7 +219,8 @@ def _matched(
         found = by_landmarks(pair, candidates, small, evidence)
     tell("all vertices", 0.9)
     told = tuple((*m, *part.notes, *n) for m, part, n in zip(made, parts, notes, strict=True))
-    tasks = [(_Task(parts, proxies, told, pair, evidence, landmarks, pairs, small), found)]
+    bases = proxies[0].basis(pair.basis1), proxies[1].basis(pair.basis2)
+    tasks = [(_Task(parts, proxies, told, bases, pair, evidence, landmarks, pairs, small), found)]
     if both:
         back = tasks[0][0].exchanged()
         tasks.append((back, judged(back.pair, [m.exchanged() for m in found.maps], back.evidence)))
@@ -241,6 +244,7 @@ class _Task:
         parts: of surface 1 and of surface 2.
         proxies: of the parts.
         notes: what was done to each surface, in sentences.
+        bases: of all vertices of the parts.
         pair: the proxies' surfaces.
         evidence: of these.
         landmarks: (L, 2) as given, pairs those on the parts, small those on the proxies; or None.
@@ -249,6 +253,7 @@ class _Task:
     parts: list[Part]
     proxies: list[Proxy]
     notes: tuple[tuple[str, ...], ...]
+    bases: tuple[Eigenbasis, Eigenbasis]
     pair: Pair
     evidence: Evidence
     landmarks: Tensor | None
@@ -265,6 +270,7 @@ class _Task:
                 tuple(note.replace("surface 2", "surface 1", 1) for note in self.notes[1]),
                 tuple(note.replace("surface 1", "surface 2", 1) for note in self.notes[0]),
             ),
+            self.bases[::-1],
             pair,
             Evidence.of(pair.one, pair.two, self.evidence.distortion.exchanged()),
             *(None if x is None else x.flip(1) for x in (self.landmarks, self.pairs, self.small)),
@@ -281,7 +287,7 @@ def _told(
         landmarks=None if task.landmarks is None else _each_once(task.landmarks),
         energies=found.energies,
         confidence=found.confidence,
-        candidates=candidates,
+        candidates=[dict(c) for c in candidates],
         warnings=(
             *task.notes[0],
             *task.notes[1],
@@ -321,7 +327,7 @@ def _in_the_file(task: _Task, best: Refined, precise: bool) -> dict[str, Any]:
     """The maps and bases of a `Match` on all vertices, from those of the parts and proxies that were matched."""
     parts, proxies, landmarks = task.parts, task.proxies, task.landmarks
     p2p_21, p2p_12, points = _on_all_vertices(proxies, task.pair, best, precise)
-    basis1, basis2 = proxies[0].basis(task.pair.basis1), proxies[1].basis(task.pair.basis2)
+    basis1, basis2 = task.bases
     return {
         "p2p_21": carried_back(parts[0], parts[1], p2p_21, landmarks),
         "p2p_12": carried_back(parts[1], parts[0], p2p_12, None if landmarks is None else landmarks.flip(1)),

@@ -143,7 +143,7 @@ def carried_back(onto: Part, of: Part, p2p: Tensor, landmarks: Tensor | None = N
     Vertices outside the part go with the vertex of the part nearest to them: rotated as the whole part is, and moved
     as that vertex is, to the nearest vertex there. Where the other surface has other parts than the one matched,
     those are what they may go to. Vertices of a component that has landmarks move as the nearest of these does. Where
-    the other surface is in one piece and free in places, large components are laid on these
+    the other surface is in one piece and free in places, components that are large or have a landmark are laid on these
     rigidly (`geoframe.maps.pieces`).
 
     Args:

@@ -12,7 +12,6 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from geoframe._types import Floats, Ints
-from geoframe.surface.health import facing
 from geoframe.surface.mesh import Mesh
 from geoframe.surface.topology import vertex_components
 from geoframe.transforms import nearest_rotation
@@ -25,11 +24,9 @@ AROUND = 150  # vertices of the largest component nearest to a piece, which tell
 FREE = 0.02  # distance from what the largest component covers, from which a vertex is free
 RESTS = 15  # steps of nearest places and motion
 HELD = 5  # landmarks on a piece that count together as much as all its vertices
-PRIOR = 1.3  # factor of the distance from other starts than the one from what is around
+PRIOR = 1.3  # factor of the distance from other starts than the one from what is around, and of what is inside out
 FITS = 0.03  # mean distance below which a piece fits
-NORMALS = (
-    0.1  # weight of unit normals beside positions: without them a forearm lies on the thigh, and end to end
-)
+NORMALS = 0.1  # weight of unit normals beside positions: without them an arm lies on a thigh, or end to end
 
 Held = list[tuple[int, Floats]]
 
@@ -82,19 +79,29 @@ def lay_pieces(
     if len(free) < PIECE or not pieces:
         return
     normals, outward = (m.vertex_normals.detach().double().cpu().numpy() for m in (of, onto))
-    if facing(largest) * facing(onto) < 0:
-        normals = -normals
+    normals = _turned_over(largest, y, outward[there.cpu().numpy()]) * normals
     places = _Free.of(goal[free], outward[free], unit)
     near, scale = cKDTree(x), _stretch(x, y)
     for rows, held in pieces:
         z, now = scale * verts[rows], goal[out[torch.as_tensor(rows)].cpu().numpy()]
         around = near.query(verts[rows].mean(0), min(AROUND, len(x)))[1]
         starts = [_moved(scale * x[around], y[around], z), *_turned(z, now, held)]
-        fits = [_rest(z, normals[rows], start, places, held) for start in starts]
-        cost = [fit.cost * (PRIOR if i else 1.0) for i, fit in enumerate(fits)]
-        best = fits[int(np.argmin(cost))]
-        if best.away < FITS * size * scale:
-            out[torch.as_tensor(rows)] = torch.as_tensor(free[best.to])
+        best, least = None, np.inf
+        for side in (1.0, -1.0):  # a piece may be wound otherwise than the largest component
+            for i, start in enumerate(starts):
+                fit = _rest(z, side * normals[rows], start, places, held)
+                cost = fit.cost * (PRIOR if i else 1.0) * (PRIOR if side < 0 else 1.0)
+                if cost < least:
+                    best, least = fit, cost
+        if best is not None and best.away < FITS * size * scale:
+            out[torch.as_tensor(rows, device=out.device)] = torch.as_tensor(free[best.to], device=out.device)
+
+
+def _turned_over(largest: Mesh, y: Floats, outward: Floats) -> float:
+    """1, or -1 where the map of the largest component to y (n, 3) with normals (n, 3) turns most of it inside out."""
+    faces = largest.faces.cpu().numpy()
+    a, b, c = (y[faces[:, i]] for i in range(3))
+    return -1.0 if (np.cross(b - a, c - a) * outward[faces].sum(1)).sum() < 0 else 1.0
 
 
 def _components(of: Mesh, which: Tensor) -> list[Ints]:

@@ -31,7 +31,7 @@ FAR_ROUGHER = 2.0  # times that, of half of them: TOSCA's michael3 to michael12 
 # Distortion of the map of all functions below which they are taken to correspond, so that nothing else is tried: of
 # half of FAUST and TOSCA (0.03 to 0.08) and of five pairs of species of the zoo (0.06 to 0.09) all had them as best.
 ALIKE = 0.08
-MANY = 128  # functions from which on this holds: with few of them bent maps may be finer
+ENOUGH = 128  # functions from which on this holds: with few of them bent maps may be finer
 TELLING = 4  # landmarks from which on distances to them tell where a vertex lies
 HELD = 3.0  # weight of all landmarks together where they are rows of the fit, the surface having 1
 # The last bending. Where all functions correspond, more intrinsic coordinates and finer displacements, at once on all
@@ -73,8 +73,7 @@ def refined(
     one, two = pair.basis1, pair.basis2
     finer = _finer(pair, best, landmarks)
     finest = [] if finer is None else [partial(_bent_finely, pair, finer, way) for way in FINE]
-    whole = max(pair.rims) < OPEN and one.k >= MANY
-    if finer is not None and whole and _change(pair, finer, distortion) < ALIKE:
+    if finer is not None and _is_settled(pair, finer, distortion):
         return together(*finest)
     several: list[Refined] = together(*_bent(pair, best, landmarks))
     first = min(several, key=lambda m: _change(pair, m, distortion))
@@ -88,6 +87,13 @@ def refined(
     placed = [] if max(pair.rims) < OPEN else [_placed(pair, first, marks, distortion)]
     placed = [m for m in placed if _change(pair, m, distortion) < ISOMETRIC]
     return [*together(*finest, last), *placed]
+
+
+def _is_settled(pair: Pair, finer: Refined, distortion: GeodesicDistortion) -> bool:
+    """Whether the map of all functions is good enough to be the only one that is bent finely."""
+    if max(pair.rims) >= OPEN or pair.basis1.k < ENOUGH or _change(pair, finer, distortion) >= ALIKE:
+        return False
+    return flipped_triangles(pair.one, pair.turned2, finer.p2p_21) <= FLIPPED
 
 
 def _bent_finely(pair: Pair, finer: Refined, way: dict[str, Any]) -> Refined:

@@ -23,7 +23,7 @@ from geoframe.maps.quality import (
 from geoframe.maps.ready import PROBES
 from geoframe.maps.refine import Refined, chosen, refined
 from geoframe.maps.starts import (
-    FIRST,
+    MANY,
     Pair,
     Start,
     in_a_plane,
@@ -75,7 +75,7 @@ def begun(
         return found[0], [*found[2], *found[1]], None
 
     def more() -> list[Start]:
-        oriented = [] if len(landmarks) >= FIRST else [oriented_start(pair, landmarks)]
+        oriented = [] if len(landmarks) >= MANY else [oriented_start(pair, landmarks)]
         return [*oriented, *starts_from_named_landmarks(pair)]
 
     found = together(evidence, lambda: starts_from_landmarks(pair, landmarks))
@@ -118,7 +118,7 @@ def by_landmarks(pair: Pair, candidates: list[Candidate], landmarks: Tensor, evi
     """
     maps: list[Refined] = []
     for candidate in candidates[:2]:
-        if maps and len(landmarks) >= FIRST and not pair.differ(candidate.C_12, candidates[0].C_12):
+        if maps and len(landmarks) >= MANY and not pair.differ(candidate.C_12, candidates[0].C_12):
             break  # of fewer landmarks a start that differs little may end elsewhere (a pose of the cat, from five)
         held = believed(pair, candidate, evidence, landmarks)
         maps += refined(pair, candidate, held, evidence.distortion)

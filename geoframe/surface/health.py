@@ -252,12 +252,6 @@ def patch_facing(verts: Floats, faces: Ints, patches: Ints) -> Ints:
     return np.where(np.abs(volume) <= 1e-9 * area**1.5, 0, np.sign(volume)).astype(np.int64)
 
 
-def facing(mesh: Mesh) -> int:
-    """+1 for a mesh whose faces look out, -1 for one that is inside out, 0 for a flat one; `patch_facing` of all."""
-    verts, faces = numpy_pose(mesh)
-    return int(patch_facing(verts, faces, np.zeros(len(faces), np.int64))[0])
-
-
 def _patch_volumes(verts: Floats, faces: Ints, patches: Ints) -> Floats:
     """(P,) signed volume between each patch of faces and the mean of its corners."""
     n = int(patches.max()) + 1 if len(patches) else 0

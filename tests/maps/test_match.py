@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from geoframe import zoo
+from geoframe.canonical import Surface
 from geoframe.maps import coverage, dirichlet_energy, geodesic_error, match, match_both_ways
+from geoframe.maps.search import begun
 from geoframe.maps.starts import Pair
 from geoframe.surface import load
 from geoframe.surface.mesh import Mesh, PointCloud
@@ -65,6 +67,31 @@ def test_where_a_map_from_landmarks_is_doubted_the_next_start_is_refined_if_it_m
     found = match(mesh1, mesh2, torch.stack([order[at], at], 1), k=30)
     assert starts == [c["start"] for c in found.candidates][:n]
     assert (found.p2p_21 == order).double().mean() > 0.9 and found.confidence == sure
+
+
+@pytest.mark.parametrize(("marks", "names"), [(7, ["oriented"]), (12, [])])
+def test_from_twelve_landmarks_on_the_slow_start_is_left_out(pair, marks, names):
+    one, two = (Surface.of(m) for m in pair[:2])
+    at = spread_vertices(two, marks)
+    more = begun(Pair.of(one, two, 30), torch.stack([pair[2][at], at], 1))[2]
+    assert [s.name for s in more()] == names
+
+
+@pytest.mark.parametrize(("k", "flipped", "alone"), [(150, 0.0, True), (60, 0.0, False), (150, 1.0, False)])
+def test_where_all_functions_change_distances_little_nothing_else_is_tried(
+    pair, monkeypatch, k, flipped, alone
+):
+    """With few of them, or where the map is a mirror image, bent maps are compared with it."""
+    module, how = importlib.import_module("geoframe.maps.refine"), []
+    monkeypatch.setattr(module, "flipped_triangles", lambda *_: flipped)
+    search = importlib.import_module("geoframe.maps.search")
+    judged = search.judged
+    monkeypatch.setattr(search, "judged", lambda *a: (how.extend(m.how for m in a[1]), judged(*a))[1])
+    mesh1, mesh2, order = pair
+    at = torch.tensor([0, 100, 300, 500])
+    found = match(mesh1, mesh2, torch.stack([order[at], at], 1), k=k)
+    assert torch.equal(found.p2p_21, order)
+    assert (set(how) == {"all functions"}) == alone and "all functions" in how
 
 
 def test_a_landmark_in_the_wrong_place_is_told_and_not_believed(pair):

@@ -34,10 +34,15 @@ def test_a_clean_surface_is_matched_as_it_is(bumpy):
     assert carried_back(part, part, p2p) is p2p
 
 
-def test_a_piece_that_was_cut_off_and_moved_is_laid_where_it_belongs(bumpy):
-    """Three landmarks on it; the part between the two is missing, and all is three times as large."""
+@pytest.mark.parametrize("wound", ["alike", "piece", "all"])
+@pytest.mark.parametrize(
+    "from_quantile", [0.75, 0.96]
+)  # the second is smaller than what is laid without landmarks
+def test_a_piece_that_was_cut_off_and_moved_is_laid_where_it_belongs(bumpy, wound, from_quantile):
+    """Three landmarks on it; the part between the two is missing, all is three times as large, and the piece or all is
+    inside out."""
     along, whole = bumpy.verts[:, 0], Surface.of(bumpy)
-    body, piece = along <= along.quantile(0.6), along >= along.quantile(0.75)
+    body, piece = along <= along.quantile(0.6), along >= along.quantile(from_quantile)
     faces = bumpy.faces[body[bumpy.faces].all(1) | piece[bumpy.faces].all(1)]
     kept = torch.unique(faces)
     number = torch.full((bumpy.n_verts,), -1)
@@ -46,9 +51,13 @@ def test_a_piece_that_was_cut_off_and_moved_is_laid_where_it_belongs(bumpy):
     turn = torch.tensor([[0.0, -1.0, 0.0], [0.6, 0.0, -0.8], [0.8, 0.0, 0.6]]).double()
     mine = piece[kept]
     verts[mine] = verts[mine] @ turn.T + torch.tensor([2.0, -3.0, 1.0])
-    part = main_part(Surface(3 * verts, number[faces]))
+    faces, of_piece = number[faces], mine[number[faces]].all(1)
+    turned = {"alike": torch.zeros_like(of_piece), "piece": of_piece, "all": torch.ones_like(of_piece)}[wound]
+    faces[turned] = faces[turned].flip(1)
+    part = main_part(Surface(3 * verts, faces))
     assert part.surface.n_verts < int((~mine).sum()) + 1
-    at = torch.nonzero(mine).ravel()[[0, 10, 40]]
+    at = torch.nonzero(mine).ravel()
+    at = at[[0, len(at) // 3, -1]]
     landmarks = torch.stack([kept[at], at], 1)
     out = carried_back(main_part(whole), part, kept[part.vertex], landmarks)
     gap = (bumpy.verts[out] - bumpy.verts[kept])[mine].norm(dim=1) / bumpy.area.sqrt()

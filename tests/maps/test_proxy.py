@@ -6,7 +6,7 @@ import torch
 
 from geoframe import geodesic_distances
 from geoframe.canonical import Surface
-from geoframe.maps import match
+from geoframe.maps import match, match_both_ways
 from geoframe.maps.proxy import proxy
 from geoframe.surface import health, subdivide
 from geoframe.surface.shapes import ellipsoid
@@ -62,3 +62,15 @@ def test_a_large_pair_is_matched_like_a_small_one(small, bumpy):
     )
     assert float(away.mean()) < 0.02
     assert found.confidence > 0.9
+
+
+def test_a_large_pair_both_ways(small, bumpy):
+    large, _ = subdivide(bumpy, 1)
+    order = torch.randperm(large.n_verts, generator=torch.Generator().manual_seed(0))
+    other = type(large)(2 * large.verts[order], torch.argsort(order)[large.faces])
+    at = torch.tensor([0, 100, 300, 500])
+    there, back = match_both_ways(large, other, torch.stack([order[at], at], 1), k=60)
+    assert back.settings["proxies"] == there.settings["proxies"][::-1]
+    assert torch.equal(back.basis2.vecs, there.basis1.vecs)
+    away = (other.verts[back.p2p_21] - other.verts[torch.argsort(order)]).norm(dim=1) / other.area.sqrt()
+    assert back.p2p_21.shape == (large.n_verts,) and float(away.mean()) < 0.03

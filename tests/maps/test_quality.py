@@ -289,3 +289,13 @@ def test_distortion_of_bad_input():
         GeodesicDistortion(ball, ball, n=1)
     with pytest.raises(ValueError, match="p2p_21: expected shape"):
         GeodesicDistortion(ball, ball)(torch.zeros(3, dtype=torch.int64), torch.arange(42))
+
+
+def test_distortion_with_the_surfaces_exchanged(bumpy):
+    other = Mesh(2 * bumpy.verts * torch.tensor([1.0, 1.2, 0.9]), bumpy.faces)
+    there, back = GeodesicDistortion(bumpy, other, n=20), GeodesicDistortion(other, bumpy, n=20)
+    p2p_21, p2p_12 = (torch.arange(bumpy.n_verts).roll(i) for i in (3, 7))
+    turned = there.exchanged()
+    assert turned.mean_and_spread(p2p_12, p2p_21) == pytest.approx(back.mean_and_spread(p2p_12, p2p_21))
+    assert turned(p2p_12, p2p_21) == pytest.approx(there(p2p_21, p2p_12))
+    assert torch.equal(turned.probes1, there.probes2)
