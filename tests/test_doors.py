@@ -45,6 +45,7 @@ CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
     "geodesic_error": (maps.geodesic_error, (MESH1, P2P_21, PAIRS), {"method": "dijkstra"}),
     "landmark_coordinates": (maps.landmark_coordinates, (MESH1, PAIRS[:, 0]), {}),
     "match": (lambda *x: maps.match(*x, k=7).p2p_21, (MESH1, MESH2, PAIRS), {}),
+    "match_both_ways": (lambda *x: maps.match_both_ways(*x, k=7)[1].p2p_21, (MESH1, MESH2, PAIRS), {}),
     "orthogonality": (maps.orthogonality, (C_12,), {}),
     "p2p_to_fmap": (maps.p2p_to_fmap, (P2P_21, BASIS1, BASIS2), {}),
     "precise_map": (lambda *x: maps.precise_map(*x).barycentric, (C_12, BASIS1, MESH1, BASIS2), {}),

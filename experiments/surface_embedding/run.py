@@ -12,7 +12,8 @@ r  unseen renders, with the same model: all of them, and by what makes a picture
 w  with the same model, the weight of the embedding beside raw features, on pairs of renders
 
 All networks of a to e are frozen EfficientNet-Lite0 with a head of half a million weights. They see pictures of 64
-pixels, and learn from maps of the backbone that are computed once. ``--quick`` shrinks everything until it only runs.
+pixels, and learn from maps of the backbone that are computed once. Rows of a to e are written as they come: a run that
+was killed goes on with the next. ``--quick`` shrinks everything until it only runs.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,40 @@ class Size:
 FULL, QUICK = Size(), Size(pictures=64, steps=6, test=6, quick=True)
 
 
+class Rows:
+    """The rows of a study, written as they come, so that a run that was killed goes on with the next.
+
+    Attributes:
+        found: the measures by name of the row.
+    """
+
+    def __init__(self, study: str, results: dict[str, Any], file: Path) -> None:
+        self.found: dict[str, dict[str, float]] = results.setdefault(study, {})
+        self._results, self._file = results, file
+
+    def add(self, name: str, measure: Callable[[], dict[str, float]]) -> None:
+        """Measure a row, unless it is there."""
+        if name not in self.found:
+            self.found[name] = measure()
+            save(self._results, self._file)
+
+
+def save(results: Mapping[str, Any], file: Path) -> None:
+    """Write all results, whole."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def begun(file: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier run with the same settings has left, or the settings alone."""
+    if file.is_file():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if {k: found.get(k) for k in about} == about:
+            return found
+    return dict(about)
+
+
 @cache
 def pictures(category: str, size: Size, seed: int) -> PixelSamples:
     """Pictures of a species on its own surface, with the backbone's maps."""
@@ -98,89 +133,92 @@ def learned(
     return Predictor(model, recipe.image_size, recipe.losses.temperature)
 
 
+def trained(recipe: Recipe, samples: PixelSamples, test: RenderedSet, **options: Any) -> dict[str, float]:
+    """The measures of what `learned` makes."""
+    return measured(learned(recipe, samples, **options), test)
+
+
 def measured(predictor: Predictor, images: RenderedSet) -> dict[str, float]:
     """The measures that tables show."""
     found = evaluate(predictor, images)
     return {k: round(found[k], 4) for k in KEYS}
 
 
-def study_a(size: Size, seed: int) -> dict[str, Any]:
+def study_a(size: Size, seed: int, rows: Rows) -> None:
     """Loss and dimension, horse."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
-    out = {}
     for dim in (2, 4, 16, 64) if not size.quick else (2, 16):
         for target in ("plain", "squared"):
             recipe = replace(size.recipe, dim=dim, losses=replace(size.recipe.losses, target=target))
-            out[f"D={dim}, {target}"] = measured(learned(recipe, samples, seed=seed), test)
-    return out
+            rows.add(f"D={dim}, {target}", partial(trained, recipe, samples, test, seed=seed))
 
 
-def study_b(size: Size, seed: int) -> dict[str, Any]:
+def study_b(size: Size, seed: int, rows: Rows) -> None:
     """Eigenfunctions, horse."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
-    out = {}
     for functions in (32, 64, 128, 256, 1024, None) if not size.quick else (32, None):
         recipe = replace(size.recipe, functions=functions)
         name = "free table" if functions is None else f"M={functions}"
-        out[name] = measured(learned(recipe, samples, seed=seed), test)
-    return out
+        rows.add(name, partial(trained, recipe, samples, test, seed=seed))
 
 
-def study_c(size: Size, seed: int) -> dict[str, Any]:
+def study_c(size: Size, seed: int, rows: Rows) -> None:
     """Share of annotated pixels, horse: of the 256 pixels of each picture."""
     samples, test = pictures("horse", size, seed), unseen("horse", size)
-    out = {}
     for percent in (1, 5, 10, 50, 100) if not size.quick else (1, 100):
         n = max(round(samples.points.shape[1] * percent / 100), 1)
         fewer = replace(samples, points=samples.points[:, :n], vertex=samples.vertex[:, :n])
         for target in ("plain", "squared"):
             recipe = replace(size.recipe, losses=replace(size.recipe.losses, target=target))
-            out[f"{percent} %, {target}"] = measured(learned(recipe, fewer, seed=seed), test)
-    return out
+            rows.add(f"{percent} %, {target}", partial(trained, recipe, fewer, test, seed=seed))
 
 
-def study_d(size: Size, seed: int) -> dict[str, Any]:
+def study_d(size: Size, seed: int, rows: Rows) -> None:
     """A new species, dog, after horses."""
     source = learned(size.recipe, pictures("horse", size, seed), seed=seed)
     dogs, test = pictures("dog", size, seed + 1), unseen("dog", size)
     to_dog = {"dog": zoo_correspondence("horse", "dog")}
-    out = {"no dog, aligned": measured(source, test)}
+    rows.add("no dog, aligned", lambda: measured(source, test))
     for n in (50, 500) if not size.quick else (16,):
         recipe = size.recipe.lasting(steps=max(size.steps * 3 // 10, 2))
-        few = dogs[:n]
-        out[f"{n} dogs, scratch"] = measured(learned(recipe, few, seed=seed), test)
-        out[f"{n} dogs, pre-trained"] = measured(
-            learned(recipe, few, seed=seed, start=source, matches={"dog": None}), test
-        )
-        out[f"{n} dogs, pre-trained and aligned"] = measured(
-            learned(recipe, few, seed=seed, start=source, matches=to_dog), test
-        )
-    return out
+        one = partial(trained, recipe, dogs[:n], test, seed=seed)
+        rows.add(f"{n} dogs, scratch", one)
+        rows.add(f"{n} dogs, pre-trained", partial(one, start=source, matches={"dog": None}))
+        rows.add(f"{n} dogs, pre-trained and aligned", partial(one, start=source, matches=to_dog))
 
 
-def study_e(size: Size, seed: int) -> dict[str, Any]:
+def study_e(size: Size, seed: int, rows: Rows) -> None:
     """Single class, multi-class, class-agnostic, over nine animals; a third of the pictures each."""
     names = NINE if not size.quick else NINE[:2]
     each = max(size.pictures // 3, 16)
     part = replace(size, pictures=each)
-    out: dict[str, Any] = {"single": {}, "multi-class": {}, "class-agnostic": {}}
     for name in names:
-        out["single"][name] = measured(
-            learned(size.recipe, pictures(name, part, seed), seed=seed), unseen(name, size)
-        )
-    several = [replace(pictures(n, part, seed), names=tuple(names)) for n in names]
-    several = [replace(s, surface=torch.full_like(s.surface, i)) for i, s in enumerate(several)]
+        mine = pictures(name, part, seed)
+        rows.add(f"single, {name}", partial(trained, size.recipe, mine, unseen(name, size), seed=seed))
     longer = size.recipe.lasting(steps=size.steps * len(names) // 3)
-    one = learned(longer, with_joined_maps(several), seed=seed)
-    anchor = names[0]
-    moved = [on_anchor(pictures(n, part, seed), anchor) for n in names]
-    agnostic = learned(longer, with_joined_maps(moved), seed=seed)
-    for name in names:
-        out["multi-class"][name] = measured(one, unseen(name, size))
-        out["class-agnostic"][name] = measured(agnostic, unseen(name, size))
-    for kind in list(out):
-        out[kind]["mean"] = {k: round(sum(out[kind][n][k] for n in names) / len(names), 4) for k in KEYS}
-    return out
+    for kind in ("multi-class", "class-agnostic"):
+        if any(f"{kind}, {name}" not in rows.found for name in names):
+            network = learned(longer, several_species(kind, names, part, seed), seed=seed)
+            for name in names:
+                rows.add(f"{kind}, {name}", partial(measured, network, unseen(name, size)))
+    for kind in ("single", "multi-class", "class-agnostic"):
+        several = [rows.found[f"{kind}, {n}"] for n in names]
+        rows.add(f"{kind}, mean", partial(mean_of, several))
+
+
+def several_species(kind: str, names: Sequence[str], part: Size, seed: int) -> PixelSamples:
+    """Pictures of all species, each on its own surface ("multi-class") or all on that of the first."""
+    if kind == "class-agnostic":
+        return with_joined_maps([on_anchor(pictures(n, part, seed), names[0]) for n in names])
+    several = [replace(pictures(n, part, seed), names=tuple(names)) for n in names]
+    return with_joined_maps(
+        [replace(s, surface=torch.full_like(s.surface, i)) for i, s in enumerate(several)]
+    )
+
+
+def mean_of(several: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure."""
+    return {k: round(sum(m[k] for m in several) / len(several), 4) for k in KEYS}
 
 
 def with_joined_maps(several: Sequence[PixelSamples]) -> PixelSamples:
@@ -229,12 +267,8 @@ def study_w(size: Size, seed: int) -> dict[str, Any]:
     return weights(load(size.model), 20 if not size.quick else 3, seed=777 + seed)
 
 
-STUDIES = {
-    "a": study_a,
-    "b": study_b,
-    "c": study_c,
-    "d": study_d,
-    "e": study_e,
+TRAINED = {"a": study_a, "b": study_b, "c": study_c, "d": study_d, "e": study_e}
+MEASURED = {
     "p": study_p,
     "r": study_r,
     "w": study_w,
@@ -246,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--study", nargs="+", choices=list(STUDIES), default=["a"])
+    parser.add_argument("--study", nargs="+", choices=[*TRAINED, *MEASURED], default=["a"])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--pictures", type=int, default=FULL.pictures)
@@ -256,14 +290,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(argv)
     size = QUICK if options.quick else replace(FULL, pictures=options.pictures, steps=options.steps)
     size = replace(size, model=options.model)
-    results: dict[str, Any] = {"seed": options.seed, "size": vars(size)}
+    file = options.out / "results.json"
+    results = begun(file, {"seed": options.seed, "size": vars(size)})
     for name in options.study:
         began = time.perf_counter()
-        results[name] = STUDIES[name](size, options.seed)
-        results[f"{name}_minutes"] = round((time.perf_counter() - began) / 60, 2)
-        options.out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(options.out / "results.json") as temporary:
-            temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        if name in TRAINED:
+            TRAINED[name](size, options.seed, Rows(name, results, file))
+        else:
+            results[name] = MEASURED[name](size, options.seed)
+        before = results.get(f"{name}_minutes", 0.0)
+        results[f"{name}_minutes"] = round(before + (time.perf_counter() - began) / 60, 2)
+        save(results, file)
     return results
 
 

@@ -45,6 +45,24 @@ def test_what_makes_a_picture_hard_is_told():
     assert all("cut off" in words for words in kinds_of(batch._replace(camera=moved), faces))
 
 
+def test_rows_of_a_killed_run_are_kept_and_those_of_other_settings_are_not(tmp_path):
+    file, about = tmp_path / "results.json", {"seed": 0, "size": {"steps": 3}}
+
+    def two_rows(results, fail):
+        rows = run.Rows("a", results, file)
+        rows.add("first", lambda: {"gps": 0.5})
+        rows.add("second", lambda: {"gps": 1 / 0 if fail else 0.75})
+        return rows.found
+
+    with pytest.raises(ZeroDivisionError):
+        two_rows(run.begun(file, about), True)
+    left = run.begun(file, about)
+    assert left == {**about, "a": {"first": {"gps": 0.5}}}
+    left["a"]["first"]["gps"] = 0.6  # it is not measured again
+    assert two_rows(left, False) == {"first": {"gps": 0.6}, "second": {"gps": 0.75}}
+    assert run.begun(file, {"seed": 1, "size": {"steps": 3}}) == {"seed": 1, "size": {"steps": 3}}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("study", ["a", "b", "c", "d", "e", "r", "w"])
 def test_each_study_runs(study, tmp_path):
