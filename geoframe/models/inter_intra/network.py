@@ -22,6 +22,7 @@ from geoframe.layers.correspondence import gaussian_maps, soft_argmax
 from geoframe.models.sparse_landmarks.network import FrameLandmarks
 
 DETECTORS = ("hourglass", "frame")
+SHAPES = ("first", "second")
 PERCEPTIONS = ("none", "vgg16", "efficientnet-lite0")
 
 
@@ -193,31 +194,43 @@ class InterIntra(nn.Module):
         return gaussian_maps(self.points(image), (h, w), sigma=self.sigma)
 
     def forward(
-        self, first: Tensor, second: Tensor, auxiliary: Tensor | None, *, cycle: bool = True
+        self,
+        first: Tensor,
+        second: Tensor,
+        auxiliary: Tensor | None,
+        *,
+        cycle: bool = True,
+        shapes: str = "first",
     ) -> Painted:
         """Paint each view from the other.
 
         Args:
             first: (B, 3, H, W) views in [0, 1].
             second: (B, 3, H, W) warped views of the same pictures.
-            auxiliary: (B, 3, H, W) pictures of others, through whose shape the painting goes; or (B,), which of the
-                first views they are, so that landmarks are looked for once; None for straight.
+            auxiliary: (m, 3, H, W) pictures of others, through whose shape the painting of the first m pictures
+                goes, m being at most B; or (m,), which of the views they are, so that landmarks are looked for once;
+                None for straight.
             cycle: whether to paint the first from the second, too; otherwise it is given back as it is.
+            shapes: which views the (m,) are of, "first" or "second".
 
         Returns:
             Pictures, `reduce` times smaller than the views.
 
         Source: Li et al. 2020, equations 3 and 4, section C.
         """
+        check_choice(shapes, SHAPES, "shapes")
         views = [shrunk(x, self.reduce) for x in (first, second)]
         among = auxiliary is not None and not auxiliary.is_floating_point()
-        goals = [self.maps(x) for x in (second, first)[: 1 + (cycle or among)]]
+        goals = [self.maps(x) for x in (second, first)[: 1 + (cycle or (among and shapes == "first"))]]
         between = None
         if auxiliary is not None:
-            between = goals[1][auxiliary] if among else self.maps(auxiliary)
+            between = goals[shapes == "first"][auxiliary] if among else self.maps(auxiliary)
         found = []
         for source, goal in list(zip(views, goals, strict=False))[: 1 + cycle]:
-            x = source if between is None else self.painter(source, between)
+            x = source
+            if between is not None:
+                m = len(between)
+                x = torch.cat([self.painter(source[:m], between), source[m:]])
             found.append(self.painter(x, goal))
         return Painted(found[1] if cycle else views[0], found[0])
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from geoframe._check import check_choice, check_int
 from geoframe.data.views import ViewPlan, WarpRange
 from geoframe.losses.landmarks import perceptual_loss
-from geoframe.models.inter_intra.network import PERCEPTIONS, InterIntra, shrunk
+from geoframe.models.inter_intra.network import PERCEPTIONS, SHAPES, InterIntra, shrunk
 from geoframe.training import Schedule, Scheduled
 
 
@@ -32,18 +32,25 @@ class Losses:
         reconstruction: mean squared difference of painted and true pictures.
         perceptual: of the features of a fixed network.
         perception: that network: "vgg16", "efficientnet-lite0", or "none".
-        auxiliary: whether the painting goes through the shape of somebody else, the next picture of the batch.
+        auxiliary: share of the pictures whose painting goes through the shape of somebody else, the next picture of
+            the batch, from 0 to 1; at least one of a batch unless it is 0.
+        shapes: of which view that shape is: "first", as published, or "second", whose landmarks are known anyway, so
+            that the way through somebody else costs one more painting and nothing else.
         cycle: whether both views are painted.
     """
 
     reconstruction: float = 1.0
     perceptual: float = 1.0
     perception: str = "vgg16"
-    auxiliary: bool = True
+    auxiliary: float = 1.0
+    shapes: str = "first"
     cycle: bool = True
 
     def __post_init__(self) -> None:
         check_choice(self.perception, PERCEPTIONS, "perception")
+        check_choice(self.shapes, SHAPES, "shapes")
+        if not 0 <= self.auxiliary <= 1:
+            raise ValueError(f"auxiliary: expected a share from 0 to 1, found {self.auxiliary}")
 
     def __call__(
         self, model: nn.Module, batch: Mapping[str, Tensor], see: nn.Module | None = None
@@ -57,7 +64,8 @@ class Losses:
         """
         first, second = batch["first"], batch["second"]
         order = torch.arange(len(first), device=first.device).roll(1)  # no picture is its own: a derangement
-        painted = model(first, second, order if self.auxiliary else None, cycle=self.cycle)
+        among = order[: max(1, round(self.auxiliary * len(first)))] if self.auxiliary else None
+        painted = model(first, second, among, cycle=self.cycle, shapes=self.shapes)
         times = first.shape[-1] // painted.second.shape[-1]
         true = [shrunk(x, times) for x in (second, first)]
         pairs = list(zip((painted.second, painted.first), true, strict=True))[: 1 + self.cycle]
@@ -118,7 +126,7 @@ PAPER = Recipe(
     ),
     settings={"k": 10},
 )
-BASELINE = replace(PAPER, name="baseline", losses=Losses(auxiliary=False, cycle=False))
+BASELINE = replace(PAPER, name="baseline", losses=Losses(auxiliary=0.0, cycle=False))
 OURS = Recipe(
     name="geoframe",
     losses=Losses(perception="efficientnet-lite0", perceptual=0.05),
