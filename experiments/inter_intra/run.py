@@ -3,11 +3,13 @@
     python -m experiments.inter_intra.run --out DIR [--quick] [--seed S ...] [--variant NAME ...]
                                           [--minutes M | --steps N] [--start FOLDER] [--labels N ...] [--draws N]
 
-Variants: geoframe and geoframe_baseline start from the same sparse landmarks (of --start, with K = 10, or trained
-here), which are measured, too (start), and have the same steps; geoframe_inter and geoframe_cycle have one of the two
-parts; paper and paper_baseline are the published system, whose 200,000 steps are days on a CPU: give --minutes. With
-several variants, gain/VARIANT/SEED is by how much the error of 5 points by one regression from all labels is below that
-of the last variant of the list: its mean over the pictures, and the standard error of that.
+Variants: geoframe, half of whose pictures go through somebody else, and geoframe_baseline, none, start from the same
+sparse landmarks (of --start, with K = 10, or trained here), which are measured, too (start), and have the same steps
+unless each has a command of its own; of geoframe_inter all go through somebody else, geoframe_cycle has the way back
+alone and geoframe_both is the whole of the paper; paper and paper_baseline are the published system, whose 200,000
+steps are days on a CPU: give --minutes. With several variants, gain/VARIANT/SEED is by how much the error of 5 points
+by one regression from all labels is below that of the last variant of the list: its mean over the pictures, and the
+standard error of that.
 """
 
 from __future__ import annotations
@@ -30,15 +32,16 @@ from geoframe.models import inter_intra, object_frame, sparse_landmarks
 from geoframe.models.inter_intra import BASELINE, OURS, PAPER, Recipe
 
 
-def _parts(name: str, *, auxiliary: float, cycle: bool) -> Recipe:
-    return replace(OURS, name=name, losses=replace(OURS.losses, auxiliary=auxiliary, cycle=cycle))
+def _parts(name: str, **losses: Any) -> Recipe:
+    return replace(OURS, name=name, losses=replace(OURS.losses, **losses))
 
 
 VARIANTS = {
     "geoframe": OURS,
-    "geoframe_baseline": _parts("geoframe_baseline", auxiliary=0.0, cycle=False),
-    "geoframe_inter": _parts("geoframe_inter", auxiliary=1.0, cycle=False),
+    "geoframe_baseline": _parts("geoframe_baseline", auxiliary=0.0),
+    "geoframe_inter": _parts("geoframe_inter", auxiliary=1.0),
     "geoframe_cycle": _parts("geoframe_cycle", auxiliary=0.0, cycle=True),
+    "geoframe_both": _parts("geoframe_both", auxiliary=1.0, shapes="first", cycle=True),
     "paper": PAPER,
     "paper_baseline": BASELINE,
 }

@@ -2,7 +2,9 @@
 
 `PAPER` is the published system, `BASELINE` the same without the other subject and without the way back. `OURS` refines
 the landmarks of an object frame instead of a detector from scratch, paints smaller pictures than the detector sees by
-a smaller painter, and has a cheaper perceptual loss.
+a smaller painter, has a cheaper perceptual loss, and sends half of the pictures through somebody else, one way: a step
+costs 1.2 times one without, instead of 2.5 times. One painter paints both straight and through others, so that it can
+hardly hide the first picture's shape in what it paints between.
 
 Source: Li et al. 2020, section IV.
 """
@@ -129,7 +131,9 @@ PAPER = Recipe(
 BASELINE = replace(PAPER, name="baseline", losses=Losses(auxiliary=0.0, cycle=False))
 OURS = Recipe(
     name="geoframe",
-    losses=Losses(perception="efficientnet-lite0", perceptual=0.05),
+    losses=Losses(
+        perception="efficientnet-lite0", perceptual=0.05, auxiliary=0.5, shapes="second", cycle=False
+    ),
     views=replace(
         _VIEWS,
         pairs=8,
