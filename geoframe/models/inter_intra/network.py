@@ -32,10 +32,14 @@ class Painted(NamedTuple):
     Attributes:
         first: (B, 3, H, W), the first view from the second's looks.
         second: (B, 3, H, W), the other way round.
+        first_points: (B, K, 2) landmarks of the first view, normalised; None where they were not looked for.
+        second_points: (B, K, 2), of the second.
     """
 
     first: Tensor
     second: Tensor
+    first_points: Tensor | None
+    second_points: Tensor
 
 
 class Hourglass(nn.Module):
@@ -190,8 +194,11 @@ class InterIntra(nn.Module):
 
     def maps(self, image: Tensor) -> Tensor:
         """Bumps (B, K, H / 4r, W / 4r) at the landmarks of pictures, r being `reduce`."""
+        return self._bumps(self.points(image), image)
+
+    def _bumps(self, points: Tensor, image: Tensor) -> Tensor:
         h, w = (n // (4 * self.reduce) for n in image.shape[2:])
-        return gaussian_maps(self.points(image), (h, w), sigma=self.sigma)
+        return gaussian_maps(points, (h, w), sigma=self.sigma)
 
     def forward(
         self,
@@ -214,14 +221,15 @@ class InterIntra(nn.Module):
             shapes: which views the (m,) are of, "first" or "second".
 
         Returns:
-            Pictures, `reduce` times smaller than the views.
+            Pictures, `reduce` times smaller than the views, and the landmarks of the views.
 
         Source: Li et al. 2020, equations 3 and 4, section C.
         """
         check_choice(shapes, SHAPES, "shapes")
         views = [shrunk(x, self.reduce) for x in (first, second)]
         among = auxiliary is not None and not auxiliary.is_floating_point()
-        goals = [self.maps(x) for x in (second, first)[: 1 + (cycle or (among and shapes == "first"))]]
+        points = [self.points(x) for x in (second, first)[: 1 + (cycle or (among and shapes == "first"))]]
+        goals = [self._bumps(p, first) for p in points]
         between = None
         if auxiliary is not None:
             between = goals[shapes == "first"][auxiliary] if among else self.maps(auxiliary)
@@ -232,7 +240,7 @@ class InterIntra(nn.Module):
                 m = len(between)
                 x = torch.cat([self.painter(source[:m], between), source[m:]])
             found.append(self.painter(x, goal))
-        return Painted(found[1] if cycle else views[0], found[0])
+        return Painted(found[1] if cycle else views[0], found[0], (*points, None)[1], points[0])
 
 
 def shrunk(image: Tensor, times: int) -> Tensor:
