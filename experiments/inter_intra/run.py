@@ -6,7 +6,8 @@
 Variants: geoframe, half of whose pictures go through somebody else, and geoframe_baseline, none, start from the same
 sparse landmarks (of --start, with K = 10, or trained here), which are measured, too (start), and have the same steps
 unless each has a command of its own; of geoframe_inter all go through somebody else, geoframe_cycle has the way back
-alone and geoframe_both is the whole of the paper; paper and paper_baseline are the published system, whose 200,000
+alone and geoframe_both is the whole of the paper; with geoframe_open and its baseline painting counts everywhere, not
+only near the landmarks; paper and paper_baseline are the published system, whose 200,000
 steps are days on a CPU: give --minutes. With several variants, gain/VARIANT/SEED is by how much the error of 5 points
 by one regression from all labels is below that of the last variant of the list: its mean over the pictures, and the
 standard error of that.
@@ -42,6 +43,8 @@ VARIANTS = {
     "geoframe_inter": _parts("geoframe_inter", auxiliary=1.0),
     "geoframe_cycle": _parts("geoframe_cycle", auxiliary=0.0, cycle=True),
     "geoframe_both": _parts("geoframe_both", auxiliary=1.0, shapes="first", cycle=True),
+    "geoframe_open": _parts("geoframe_open", window=0.0),
+    "geoframe_open_baseline": _parts("geoframe_open_baseline", auxiliary=0.0, window=0.0),
     "paper": PAPER,
     "paper_baseline": BASELINE,
 }

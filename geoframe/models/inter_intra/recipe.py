@@ -4,7 +4,8 @@
 the landmarks of an object frame instead of a detector from scratch, paints smaller pictures than the detector sees by
 a smaller painter, has a cheaper perceptual loss, and sends half of the pictures through somebody else, one way: a step
 costs 1.2 times one without, instead of 2.5 times. One painter paints both straight and through others, so that it can
-hardly hide the first picture's shape in what it paints between.
+hardly hide the first picture's shape in what it paints between. Painting counts near the landmarks only: in loose
+crops that matters most (experiments/inter_intra).
 
 Source: Li et al. 2020, section IV.
 """
