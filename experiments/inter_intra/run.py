@@ -3,11 +3,14 @@
     python -m experiments.inter_intra.run --out DIR [--quick] [--seed S ...] [--variant NAME ...]
                                           [--minutes M | --steps N] [--start FOLDER] [--labels N ...] [--draws N]
 
-Variants: geoframe and geoframe_baseline start from the same sparse landmarks (of --start, with K = 10, or trained
-here), which are measured, too (start), and have the same steps; geoframe_inter and geoframe_cycle have one of the two
-parts; paper and paper_baseline are the published system, whose 200,000 steps are days on a CPU: give --minutes. With
-several variants, gain/VARIANT/SEED is by how much the error of 5 points by one regression from all labels is below that
-of the last variant of the list: its mean over the pictures, and the standard error of that.
+Variants: geoframe, half of whose pictures go through somebody else, and geoframe_baseline, none, start from the same
+sparse landmarks (of --start, with K = 10, or trained here), which are measured, too (start), and have the same steps
+unless each has a command of its own; of geoframe_inter all go through somebody else, geoframe_cycle has the way back
+alone and geoframe_both is the whole of the paper; with geoframe_open and its baseline painting counts everywhere, not
+only near the landmarks; paper and paper_baseline are the published system, whose 200,000
+steps are days on a CPU: give --minutes. With several variants, gain/VARIANT/SEED is by how much the error of 5 points
+by one regression from all labels is below that of the last variant of the list: its mean over the pictures, and the
+standard error of that.
 """
 
 from __future__ import annotations
@@ -22,21 +25,26 @@ from typing import Any
 from torch import Tensor
 
 from experiments.faces import Faces, add_results, draw_own_points, face_options, faces_of, squares, trained
+from geoframe._cache import cache_key
+from geoframe._files import to_json
 from geoframe.data.face_files import eye_distance, five_of_68
 from geoframe.metrics.landmarks import percent_error
 from geoframe.models import inter_intra, object_frame, sparse_landmarks
 from geoframe.models.inter_intra import BASELINE, OURS, PAPER, Recipe
 
 
-def _parts(name: str, *, auxiliary: bool, cycle: bool) -> Recipe:
-    return replace(OURS, name=name, losses=replace(OURS.losses, auxiliary=auxiliary, cycle=cycle))
+def _parts(name: str, **losses: Any) -> Recipe:
+    return replace(OURS, name=name, losses=replace(OURS.losses, **losses))
 
 
 VARIANTS = {
     "geoframe": OURS,
-    "geoframe_baseline": _parts("geoframe_baseline", auxiliary=False, cycle=False),
-    "geoframe_inter": _parts("geoframe_inter", auxiliary=True, cycle=False),
-    "geoframe_cycle": _parts("geoframe_cycle", auxiliary=False, cycle=True),
+    "geoframe_baseline": _parts("geoframe_baseline", auxiliary=0.0),
+    "geoframe_inter": _parts("geoframe_inter", auxiliary=1.0),
+    "geoframe_cycle": _parts("geoframe_cycle", auxiliary=0.0, cycle=True),
+    "geoframe_both": _parts("geoframe_both", auxiliary=1.0, shapes="first", cycle=True),
+    "geoframe_open": _parts("geoframe_open", window=0.0),
+    "geoframe_open_baseline": _parts("geoframe_open_baseline", auxiliary=0.0, window=0.0),
     "paper": PAPER,
     "paper_baseline": BASELINE,
 }
@@ -51,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     faces, labels = faces_of(asked)
     for seed in asked.seed:
         start = _start(asked, faces, seed)
+        if start is not None:
+            check_start(asked.out, start, seed)
         errors: dict[str, Tensor] = {}
         for variant in asked.variant:
             recipe = VARIANTS[variant]
@@ -88,6 +98,27 @@ def _start(asked: Any, faces: Faces, seed: int) -> sparse_landmarks.Predictor | 
         frame=object_frame.OURS.with_steps(2) if asked.quick else object_frame.OURS,
         seed=seed,
     )
+
+
+def check_start(out: Path, start: sparse_landmarks.Predictor, seed: int) -> None:
+    """Note the start of a seed in OUT/starts.json: a folder holds the trainings from one start only.
+
+    Args:
+        out: the folder.
+        start: the landmarks that the trainings of this seed begin with.
+        seed: of the trainings.
+
+    Raises:
+        ValueError: what lies there began with another start.
+    """
+    file, key = out / "starts.json", cache_key(*start.model.state_dict().values())
+    noted = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if noted.setdefault(str(seed), key) != key:
+        raise ValueError(
+            f"--out: expected a folder whose trainings of seed {seed} began with this start, found those of another; "
+            "name another folder"
+        )
+    file.write_text(to_json(noted), encoding="utf-8")
 
 
 def _measure(

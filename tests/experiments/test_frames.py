@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from experiments.faces import split_by_people
+from experiments.inter_intra.run import check_start
 from experiments.robot_arm.arm import film
 from geoframe.data.face_files import LandmarkSet
 
@@ -49,6 +51,17 @@ def test_the_arms_flow_is_exact():
     x, y = (made.centres[..., i].long() for i in (0, 1))
     at = made.second.float().flatten(2).gather(2, (y * size + x)[:, None].expand(-1, 3, -1))
     assert bool((at.amax(1) - at.amin(1) > 40).all())  # a centre lies on colour, the background is grey
+
+
+def test_a_folder_holds_trainings_from_one_start(tmp_path):
+    one, other = (SimpleNamespace(model=torch.nn.Linear(2, 3)) for _ in range(2))
+    check_start(tmp_path, one, 0)
+    check_start(tmp_path, other, 1)
+    check_start(tmp_path, one, 0)
+    with pytest.raises(
+        ValueError, match="--out: expected a folder whose trainings of seed 0 began with this"
+    ):
+        check_start(tmp_path, other, 0)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from geoframe.heads.points import stable_directions
 from geoframe.models import inter_intra, object_frame, sparse_landmarks
 from geoframe.models.inter_intra.network import InterIntra, Perception
 from geoframe.models.inter_intra.recipe import Losses as PaintingLosses
+from geoframe.models.inter_intra.recipe import counted
 from geoframe.models.sparse_landmarks.network import ChainLandmarks, heatmaps
 from geoframe.models.sparse_landmarks.recipe import Losses
 from geoframe.warps import pixel_grid, random_warp, to_pixels
@@ -146,6 +147,50 @@ def test_the_painting_goes_through_the_other_subject():
     assert all(torch.equal(x, y) for x, y in zip(chosen, other, strict=True))
 
 
+def test_a_share_of_the_pictures_goes_through_the_other_subject(monkeypatch):
+    model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1).eval()
+    a, b = torch.rand(2, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    order, maps = torch.tensor([3, 0]), model.maps(b)
+    found = model(a, b, order, cycle=False, shapes="second")
+    between = model.painter(a[:2], maps[order])
+    assert torch.equal(found.second, model.painter(torch.cat([between, a[2:]]), maps)) and found.first is a
+    straight = model(a, b, None, cycle=False)
+    assert torch.allclose(found.second[2:], straight.second[2:], atol=1e-6)
+    both = model(a, b, order)  # of the first views, both ways
+    between = model.painter(b[:2], model.maps(a)[order])
+    assert torch.equal(both.first, model.painter(torch.cat([between, b[2:]]), model.maps(a)))
+    batch = {"first": a, "second": b}
+    losses = PaintingLosses(perception="none", auxiliary=0.5, cycle=False, shapes="second")
+    assert torch.allclose(losses(model, batch)["reconstruction"], F.mse_loss(found.second, b))
+    looked = []
+    monkeypatch.setattr(model, "points", lambda x: looked.append(x) or torch.zeros(4, 3, 2))
+    losses(model, batch)
+    assert len(looked) == 1  # the landmarks of others are those that are known anyway
+    assert PaintingLosses(auxiliary=True).auxiliary == 1  # as it was before there were shares
+
+
+def test_painting_counts_near_the_landmarks():
+    true, painted = torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)
+    points = torch.tensor(
+        [[[-0.6, 0.0], [-0.4, 0.0], [-0.5, 0.1], [-0.5, -0.1], [0.9, 0.9]]], requires_grad=True
+    )
+    assert counted(painted, true, points, 0.0) is painted
+    weight = counted(painted, true, points, 1.5)
+    assert not weight.requires_grad
+    y, x = divmod(int(weight[0, 0].argmax()), 32)
+    assert 7 <= x <= 8 and 15 <= y <= 16  # the one that wandered off does not take the window with it
+    away = (pixel_grid(32, 32) - torch.tensor([-0.5, 0.0])).norm(dim=-1)
+    assert torch.allclose(weight[0, 0], torch.exp(-0.5 * (away / 0.15).square()), atol=1e-6)
+    model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1).eval()
+    a, b = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    parts = PaintingLosses(perception="none", window=1.5)(model, {"first": a, "second": b})
+    found = model(a, b, torch.tensor([1, 0]))
+    pairs = [(found.second, b, model.points(b)), (found.first, a, model.points(a))]
+    assert torch.allclose(
+        parts["reconstruction"], sum(F.mse_loss(counted(p, t, x, 1.5), t) for p, t, x in pairs)
+    )
+
+
 def test_the_detector_may_look_at_larger_pictures_than_are_painted():
     model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1, reduce=2).eval()
     a, b = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -188,5 +233,11 @@ def test_bad_recipes_are_told(tmp_path):
             system.train(_set(1), out=tmp_path, recipe=system.OURS)
     with pytest.raises(ValueError, match="perception: expected one of"):
         replace(inter_intra.OURS.losses, perception="eyes")
+    with pytest.raises(ValueError, match="auxiliary: expected a share from 0 to 1"):
+        replace(inter_intra.OURS.losses, auxiliary=2)
+    with pytest.raises(ValueError, match="window: expected a width"):
+        replace(inter_intra.OURS.losses, window=-1)
+    with pytest.raises(ValueError, match="shapes: expected one of"):
+        replace(inter_intra.OURS.losses, shapes="third")
     with pytest.raises(ValueError, match="detector: expected one of"):
         InterIntra(3, detector="eyes")

@@ -22,6 +22,7 @@ from geoframe.layers.correspondence import gaussian_maps, soft_argmax
 from geoframe.models.sparse_landmarks.network import FrameLandmarks
 
 DETECTORS = ("hourglass", "frame")
+SHAPES = ("first", "second")
 PERCEPTIONS = ("none", "vgg16", "efficientnet-lite0")
 
 
@@ -31,10 +32,14 @@ class Painted(NamedTuple):
     Attributes:
         first: (B, 3, H, W), the first view from the second's looks.
         second: (B, 3, H, W), the other way round.
+        first_points: (B, K, 2) landmarks of the first view, normalised; None where they were not looked for.
+        second_points: (B, K, 2), of the second.
     """
 
     first: Tensor
     second: Tensor
+    first_points: Tensor | None
+    second_points: Tensor
 
 
 class Hourglass(nn.Module):
@@ -189,37 +194,53 @@ class InterIntra(nn.Module):
 
     def maps(self, image: Tensor) -> Tensor:
         """Bumps (B, K, H / 4r, W / 4r) at the landmarks of pictures, r being `reduce`."""
+        return self._bumps(self.points(image), image)
+
+    def _bumps(self, points: Tensor, image: Tensor) -> Tensor:
         h, w = (n // (4 * self.reduce) for n in image.shape[2:])
-        return gaussian_maps(self.points(image), (h, w), sigma=self.sigma)
+        return gaussian_maps(points, (h, w), sigma=self.sigma)
 
     def forward(
-        self, first: Tensor, second: Tensor, auxiliary: Tensor | None, *, cycle: bool = True
+        self,
+        first: Tensor,
+        second: Tensor,
+        auxiliary: Tensor | None,
+        *,
+        cycle: bool = True,
+        shapes: str = "first",
     ) -> Painted:
         """Paint each view from the other.
 
         Args:
             first: (B, 3, H, W) views in [0, 1].
             second: (B, 3, H, W) warped views of the same pictures.
-            auxiliary: (B, 3, H, W) pictures of others, through whose shape the painting goes; or (B,), which of the
-                first views they are, so that landmarks are looked for once; None for straight.
+            auxiliary: (m, 3, H, W) pictures of others, through whose shape the painting of the first m pictures
+                goes, m being at most B; or (m,), which of the views they are, so that landmarks are looked for once;
+                None for straight.
             cycle: whether to paint the first from the second, too; otherwise it is given back as it is.
+            shapes: which views the (m,) are of, "first" or "second".
 
         Returns:
-            Pictures, `reduce` times smaller than the views.
+            Pictures, `reduce` times smaller than the views, and the landmarks of the views.
 
         Source: Li et al. 2020, equations 3 and 4, section C.
         """
+        check_choice(shapes, SHAPES, "shapes")
         views = [shrunk(x, self.reduce) for x in (first, second)]
         among = auxiliary is not None and not auxiliary.is_floating_point()
-        goals = [self.maps(x) for x in (second, first)[: 1 + (cycle or among)]]
+        points = [self.points(x) for x in (second, first)[: 1 + (cycle or (among and shapes == "first"))]]
+        goals = [self._bumps(p, first) for p in points]
         between = None
         if auxiliary is not None:
-            between = goals[1][auxiliary] if among else self.maps(auxiliary)
+            between = goals[shapes == "first"][auxiliary] if among else self.maps(auxiliary)
         found = []
         for source, goal in list(zip(views, goals, strict=False))[: 1 + cycle]:
-            x = source if between is None else self.painter(source, between)
+            x = source
+            if between is not None:
+                m = len(between)
+                x = torch.cat([self.painter(source[:m], between), source[m:]])
             found.append(self.painter(x, goal))
-        return Painted(found[1] if cycle else views[0], found[0])
+        return Painted(found[1] if cycle else views[0], found[0], (*points, None)[1], points[0])
 
 
 def shrunk(image: Tensor, times: int) -> Tensor:
