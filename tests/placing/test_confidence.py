@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from geoframe.placing.calibrate import _KINDS, _alike, _judged, _occupancy_without, _plan
-from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
+from geoframe.placing.confidence import (
+    MOVED,
+    N_EVIDENCE,
+    N_MEASURED,
+    Confidence,
+    Occupancy,
+    keypoint_gaps,
+)
+from geoframe.placing.judge import N_LOOKS
 from geoframe.transforms import rotation_about_axis
 
 
@@ -113,13 +121,49 @@ def test_turns_that_leave_the_category_alike_are_the_same_answer():
                 torch.testing.assert_close(after, one @ R.mT, atol=1e-5, rtol=0)
 
 
-def test_every_cloud_is_clean_once_and_corrupted_about_as_often_as_every_other():
-    plan = _plan(300, seed=1)
+@pytest.mark.parametrize("kinds", [1, 4, 17])
+def test_every_cloud_is_clean_once_and_goes_through_as_many_other_kinds(kinds):
+    plan = _plan(300, kinds, seed=1)
     assert [kind for kind, _ in plan] == list(_KINDS)
     assert torch.equal(plan[0][1], torch.arange(300))
     count = torch.bincount(torch.cat([rows for _, rows in plan[1:]]), minlength=300)
-    assert int(count.max() - count.min()) <= 1 and int(count.sum()) == 120 * (len(_KINDS) - 1)
-    assert all(len(rows.unique()) == len(rows) == 5 for _, rows in _plan(5, seed=1))  # few go through all
+    assert bool((count == kinds).all())
+    sizes = [len(rows) for _, rows in plan[1:]]
+    assert max(sizes) - min(sizes) <= 2 * kinds  # every kind has about as many clouds
+    assert all(len(rows.unique()) == len(rows) for _, rows in plan)
+    assert (
+        sum(len(rows) for _, rows in _plan(2, kinds, seed=1)) == 2 + 2 * kinds
+    )  # and few go through as many
+
+
+def test_other_objects_are_flagged_and_say_nothing_of_how_far_keypoints_are(runs):
+    evidence, gaps, moved, clean = runs
+    g = torch.Generator().manual_seed(5)
+    alien = torch.randn(200, N_EVIDENCE, generator=g)
+    alien[:, 8] += 6
+    told = torch.cat([evidence, alien])
+    all_gaps = torch.cat([gaps, gaps[:200]])
+    is_clean = torch.cat([clean, torch.zeros(200, dtype=torch.bool)])
+    other = torch.arange(1000) >= 800
+    limits, ways = [], []
+    for far in (5.0, torch.inf):
+        made = Confidence(3)
+        made.calibrate(told, all_gaps, torch.cat([moved, torch.full((200, 3), far)]), is_clean, other)
+        flagged = made(told, all_gaps)[0] < made.limit
+        assert float(flagged[other].double().mean()) > 0.95
+        assert float(flagged[is_clean].double().mean()) < 0.03
+        limits.append(made.limit)
+        ways.append(made.moves)
+    assert torch.equal(limits[0], limits[1]) and torch.equal(ways[0], ways[1])
+    assert bool(ways[0].isfinite().all())
+
+
+def test_the_verdict_of_the_judge_is_the_last_of_the_evidence():
+    made = Confidence(3)
+    told, seen = torch.randn(5, N_MEASURED), torch.randn(5, N_LOOKS)
+    assert torch.equal(made.judged(told, seen), torch.cat([told, torch.zeros(5, 1)], 1))
+    torch.nn.init.ones_(made.judge.layers[-1].bias)
+    torch.testing.assert_close(made.judged(told, seen)[:, -1], torch.ones(5))
 
 
 def test_clouds_are_judged_by_what_was_learned_from_the_others():
