@@ -202,13 +202,13 @@ def _corrupted(s: _Setting, points: Tensor, fold: Tensor, kinds: int, seed: int)
     truth: Tensor | None = None
     for kind, rows in _plan(len(points), kinds, seed):
         located, motion = _looked_at(s, points[rows], kind, seed)
-        keypoints, *rest = _seen(s, fold[rows], located)
+        keypoints, told, looked, gaps = _seen(s, fold[rows], located)
         back = motion.inverse().after(located.motion)
         ways = torch.stack([back(k.double()) for k in _alike(keypoints, s.model.up, s.turns)])
         truth = ways[0] if truth is None else truth  # of all clouds, as they are clean in the first run
         off = (ways - truth[rows]).norm(dim=-1).float()
         moved = off[off.mean(-1).argmin(0), torch.arange(len(rows))]
-        made.append(_Table(*rest, moved, torch.full((len(rows),), kind in _CLEAN)))
+        made.append(_Table(told, looked, gaps, moved, torch.full((len(rows),), kind in _CLEAN)))
     return _joined(made)
 
 
@@ -244,9 +244,8 @@ def _objects(s: _Setting, mine: _Table, n: int, seed: int) -> _Table:
     most = (terms[mine.clean] @ weights).quantile(_FITTING)
     far = doubt_terms((told - middle) / spread).double() @ weights > most
     moved = torch.full(keypoints.shape[:2], torch.inf)
-    return _Table(
-        *(x[far] for x in (told, looked, gaps, moved)), torch.zeros(int(far.sum()), dtype=torch.bool)
-    )
+    clean = torch.zeros(len(far), dtype=torch.bool)
+    return _Table(told[far], looked[far], gaps[far], moved[far], clean[far])
 
 
 def _judge(mine: _Table, alien: _Table, steps: int, seed: int) -> Judge:

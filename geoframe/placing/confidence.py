@@ -32,7 +32,7 @@ _SHARES = (
     0.3,
 )  # of clouds to be flagged, of clean ones, and of those that were corrupted and did not move
 _CAP = 6.0  # standard deviations of the evidence that count
-_CLEAN = 0.97  # of the clean clouds are trusted, most of which are odder than those of a collection
+_CLEAN = 0.955  # of the clean clouds are trusted, most of which are odder than those of a collection
 _LEAST_MOVE = 0.005
 
 
@@ -190,7 +190,7 @@ class Confidence(nn.Module):
     ) -> None:
         """Learn the weights of the evidence, the limit and the uncertainties.
 
-        The limit lets through 97 % of all clean clouds.
+        The limit lets through 95.5 % of all clean clouds.
 
         Args:
             evidence: (n, 17) of clouds, clean and corrupted ones, that the judge has not seen.
