@@ -33,6 +33,7 @@ _SHARES = (
 )  # of clouds to be flagged, of clean ones, and of those that were corrupted and did not move
 _CAP = 6.0  # standard deviations of the evidence that count
 _CLEAN = 0.955  # of the clean clouds are trusted, most of which are odder than those of a collection
+_CLEAN_ALONE = 0.965  # of them are not doubted by the measured evidence alone
 _LEAST_MOVE = 0.005
 
 
@@ -134,6 +135,11 @@ def evidence(
 
 N_MEASURED = 16  # numbers of `evidence`
 N_EVIDENCE = N_MEASURED + 1  # with the verdict of the judge
+_OF_MEASURED = [
+    *range(N_MEASURED),
+    *range(N_EVIDENCE, N_EVIDENCE + N_MEASURED),
+    2 * N_EVIDENCE,
+]  # of `doubt_terms`
 
 
 class Confidence(nn.Module):
@@ -145,12 +151,16 @@ class Confidence(nn.Module):
     Attributes:
         occupancy: where the points of the category lie.
         judge: what judges the evidence together with the looks of the networks.
+        alone: weights of the measured evidence without the judge.
+        beside: what is added to its doubt, to be compared with that of all.
         limit: score below which keypoints are not to be trusted.
     """
 
     middle: Tensor
     spread: Tensor
     weights: Tensor
+    alone: Tensor
+    beside: Tensor
     limit: Tensor
     moves: Tensor
 
@@ -161,6 +171,8 @@ class Confidence(nn.Module):
         self.register_buffer("middle", torch.zeros(N_EVIDENCE))
         self.register_buffer("spread", torch.ones(N_EVIDENCE))
         self.register_buffer("weights", torch.zeros(2 * N_EVIDENCE + 1))
+        self.register_buffer("alone", torch.zeros(2 * N_MEASURED + 1))
+        self.register_buffer("beside", torch.tensor(-1e9))
         self.register_buffer("limit", torch.tensor(0.0))
         self.register_buffer("moves", torch.zeros(n_keypoints + 3))
 
@@ -181,7 +193,7 @@ class Confidence(nn.Module):
             uncertainty: (B, K) at scale 2: nine of ten keypoints like this are nearer to where they would be found on
                 the whole, clean cloud.
         """
-        doubt = self._terms(evidence) @ self.weights
+        doubt = self._doubt(evidence)
         far = self._features(doubt, gaps) @ self.moves
         return torch.sigmoid(-doubt), far.exp().clamp(max=2.0)
 
@@ -190,7 +202,9 @@ class Confidence(nn.Module):
     ) -> None:
         """Learn the weights of the evidence, the limit and the uncertainties.
 
-        The limit lets through 95.5 % of all clean clouds.
+        The doubt is that of the evidence with the judge's verdict, or of the measured evidence alone where that is
+        beyond what 96.5 % of the clean clouds have: a judge knows the objects that it has learned from. The limit lets
+        through 95.5 % of all clean clouds.
 
         Args:
             evidence: (n, 17) of clouds, clean and corrupted ones, that the judge has not seen.
@@ -203,9 +217,12 @@ class Confidence(nn.Module):
         bad = (moved.mean(1) > MOVED) | other
         self.middle.copy_(evidence[clean].mean(0))
         self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
-        terms = self._terms(evidence)
-        self.weights.copy_(fit_doubt(terms, bad, clean))
-        doubt = terms @ self.weights
+        self.weights.copy_(fit_doubt(self._terms(evidence), bad, clean))
+        mine = self._terms(evidence)[:, _OF_MEASURED]
+        self.alone.copy_(fit_doubt(mine[~other], bad[~other], clean[~other]))
+        judged = self._terms(evidence) @ self.weights
+        self.beside.copy_(judged[clean].quantile(_CLEAN) - (mine @ self.alone)[clean].quantile(_CLEAN_ALONE))
+        doubt = self._doubt(evidence)
         self.limit.copy_(torch.sigmoid(-doubt[clean].quantile(_CLEAN)))
         features = self._features(doubt, gaps)[~other].flatten(0, 1).double()
         target = (moved[~other].flatten() + _LEAST_MOVE).log().double()
@@ -217,6 +234,11 @@ class Confidence(nn.Module):
 
     def _terms(self, evidence: Tensor) -> Tensor:
         return doubt_terms((evidence - self.middle) / self.spread)
+
+    def _doubt(self, evidence: Tensor) -> Tensor:
+        """(B,) log-odds, the larger of those with the judge's verdict and those of what was measured alone."""
+        terms = self._terms(evidence)
+        return torch.maximum(terms @ self.weights, terms[:, _OF_MEASURED] @ self.alone + self.beside)
 
     def _features(self, doubt: Tensor, gaps: Tensor) -> Tensor:
         """(B, K, K + 3) of every keypoint: which one it is, the doubt about its cloud, logarithms of its distances."""

@@ -54,6 +54,22 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     assert float(order) > 3
 
 
+def test_what_the_judge_lets_pass_is_flagged_by_evidence_that_no_clean_cloud_has(runs):
+    """The judge's verdict tells all on the clouds it is weighed on; an object that it does not know passes it."""
+    evidence, gaps, moved, clean = runs
+    evidence = evidence.clone()
+    evidence[:, -1] = 8 * (moved.mean(1) > MOVED).float() - 4
+    made = Confidence(3)
+    made.calibrate(evidence, gaps, moved, clean)
+    strange = evidence[clean][:50].clone()
+    strange[:, :4] += 8  # far from all clean clouds, and by the judge as sure as these
+    flagged = made(strange, gaps[:50])[0] < made.limit
+    assert float(flagged.double().mean()) > 0.95
+    assert float((made(evidence, gaps)[0] < made.limit)[clean].double().mean()) <= 0.08
+    made.beside.fill_(-1e9)  # the judge alone
+    assert float((made(strange, gaps[:50])[0] < made.limit).double().mean()) < 0.5
+
+
 def test_the_limit_is_that_of_one_clean_cloud_in_twenty_two(runs):
     evidence, gaps, moved, clean = runs
     odd = evidence.clone()
