@@ -213,7 +213,8 @@ def _calibration(predictor: Predictor) -> str:
     if made is None:
         return ""
     clean, moved = made["flagged"]["clean"], made["flagged"]["moved"]
-    told = f"the score, calibrated on {made['clouds']} clouds, doubts {100 * clean:.0f} % of the clean ones"
+    told = f"the score, calibrated on {made['clouds']} clouds and odd shapes made of them, doubts "
+    told += f"{100 * clean:.0f} % of the clean ones"
     if moved == moved:  # some did
         told += f" and {100 * moved:.0f} % of those whose keypoints corruptions had moved"
     alike = {2: "half a turn", 4: "a quarter of a turn", 36: "any turn"}.get(made.get("turns"))

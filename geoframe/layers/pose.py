@@ -101,12 +101,15 @@ class GlobalBranch(nn.Module):
         Returns:
             (B, F), unbounded.
         """
+        pooled = self.pooled(points)
+        return self.head(pooled if extra is None else torch.cat([pooled, extra], dim=-1))
+
+    def pooled(self, points: Tensor) -> Tensor:
+        """Maxima and means (B, 2 H) of the features of the points of clouds (B, N, C), before the second MLP."""
         if self._is_plain(points):
-            pooled = list(self._pooled(points))
-        else:
-            h = self.point_mlp(points)
-            pooled = [h.amax(1), h.mean(1)]
-        return self.head(torch.cat(pooled if extra is None else [*pooled, extra], dim=-1))
+            return torch.cat(self._pooled(points), dim=-1)
+        h = self.point_mlp(points)
+        return torch.cat([h.amax(1), h.mean(1)], dim=-1)
 
     def _is_plain(self, points: Tensor) -> bool:
         """Whether `_pooled` can be used."""

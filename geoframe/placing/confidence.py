@@ -2,7 +2,8 @@
 
 What speaks against an answer is measured where the object was found, in the canonical frame: keypoints that no node
 confirms, keypoints away from the points, points away from all keypoints, a cloud that does not fit the template of the
-pose, and one whose points lie where those of the category do not.
+pose, and one whose points lie where those of the category do not. A small network judges all of it together with what
+the networks make of the points; its verdict is evidence, too, weighed on clouds that it has not seen.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from geoframe.layers import symmetry_frame
 from geoframe.layers.logistic import fit_logistic
+from geoframe.placing.judge import N_LOOKS, Judge
 from geoframe.placing.placement import N_SEEN
 from geoframe.surface.clouds import nearest_distances
 
@@ -26,11 +28,12 @@ _RANK = 24
 _PENALTY = 1e-2  # of the weights of the evidence
 _SHARES = (
     1.0,
-    3.0,
+    1.0,
     0.3,
-)  # of clouds that moved, of clean ones, and of those that were corrupted and did not move
+)  # of clouds to be flagged, of clean ones, and of those that were corrupted and did not move
 _CAP = 6.0  # standard deviations of the evidence that count
-_CLEAN = 0.98  # of the clean clouds are trusted
+_CLEAN = 0.955  # of the clean clouds are trusted, most of which are odder than those of a collection
+_CLEAN_ALONE = 0.965  # of them are not doubted by the measured evidence alone
 _LEAST_MOVE = 0.005
 
 
@@ -130,72 +133,99 @@ def evidence(
     return torch.cat([logs, rest, left.to(logs)], 1)
 
 
-N_EVIDENCE = 16
+N_MEASURED = 16  # numbers of `evidence`
+N_EVIDENCE = N_MEASURED + 1  # with the verdict of the judge
+_OF_MEASURED = [
+    *range(N_MEASURED),
+    *range(N_EVIDENCE, N_EVIDENCE + N_MEASURED),
+    2 * N_EVIDENCE,
+]  # of `doubt_terms`
 
 
 class Confidence(nn.Module):
     """Scores of clouds and uncertainties of keypoints from the evidence; to be calibrated first.
 
+    Args:
+        n_keypoints: final ones.
+
     Attributes:
+        occupancy: where the points of the category lie.
+        judge: what judges the evidence together with the looks of the networks.
+        alone: weights of the measured evidence without the judge.
+        beside: what is added to its doubt, to be compared with that of all.
         limit: score below which keypoints are not to be trusted.
     """
 
     middle: Tensor
     spread: Tensor
     weights: Tensor
+    alone: Tensor
+    beside: Tensor
     limit: Tensor
     moves: Tensor
 
     def __init__(self, n_keypoints: int) -> None:
         super().__init__()
         self.occupancy = Occupancy()
+        self.judge = Judge(N_LOOKS + N_MEASURED)
         self.register_buffer("middle", torch.zeros(N_EVIDENCE))
         self.register_buffer("spread", torch.ones(N_EVIDENCE))
         self.register_buffer("weights", torch.zeros(2 * N_EVIDENCE + 1))
+        self.register_buffer("alone", torch.zeros(2 * N_MEASURED + 1))
+        self.register_buffer("beside", torch.tensor(-1e9))
         self.register_buffer("limit", torch.tensor(0.0))
         self.register_buffer("moves", torch.zeros(n_keypoints + 3))
+
+    def judged(self, evidence: Tensor, looks: Tensor) -> Tensor:
+        """(B, 17) the evidence (B, 16), and what the judge says of it with the looks (B, 512) of the networks."""
+        return torch.cat([evidence, self.judge(torch.cat([looks, evidence], 1))[:, None]], 1)
 
     def forward(self, evidence: Tensor, gaps: Tensor) -> tuple[Tensor, Tensor]:
         """How sure the keypoints of clouds are.
 
         Args:
-            evidence: (B, 16), see `evidence`.
+            evidence: (B, 17), see `judged`.
             gaps: (B, K, 2) of the final keypoints, see `keypoint_gaps`.
 
         Returns:
-            score: (B,) in [0, 1]: where of clouds that do not keep their keypoints there are three times as many clean
-                ones, and a third as many corrupted ones that do, the share that keeps them among the ones like this.
+            score: (B,) in [0, 1]: where there are as many clean clouds as such as do not keep their keypoints, and a
+                third as many corrupted ones that do, the share that keeps them among the ones like this.
             uncertainty: (B, K) at scale 2: nine of ten keypoints like this are nearer to where they would be found on
                 the whole, clean cloud.
         """
-        doubt = self._terms(evidence) @ self.weights
+        doubt = self._doubt(evidence)
         far = self._features(doubt, gaps) @ self.moves
         return torch.sigmoid(-doubt), far.exp().clamp(max=2.0)
 
-    def calibrate(self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor) -> None:
+    def calibrate(
+        self, evidence: Tensor, gaps: Tensor, moved: Tensor, clean: Tensor, other: Tensor | None = None
+    ) -> None:
         """Learn the weights of the evidence, the limit and the uncertainties.
 
-        The limit lets through 98 % of all clean clouds.
+        The doubt is that of the evidence with the judge's verdict, or of the measured evidence alone where that is
+        beyond what 96.5 % of the clean clouds have: a judge knows the objects that it has learned from. The limit lets
+        through 95.5 % of all clean clouds.
 
         Args:
-            evidence: (n, 16) of clouds, clean and corrupted ones.
+            evidence: (n, 17) of clouds, clean and corrupted ones, that the judge has not seen.
             gaps: (n, K, 2).
             moved: (n, K) how far keypoints moved by the corruption, at scale 2.
             clean: (n,) bool, which clouds are clean.
+            other: (n,) bool, which are of another category: to be flagged, wherever their keypoints are. None for none.
         """
+        other = torch.zeros_like(clean) if other is None else other
+        bad = (moved.mean(1) > MOVED) | other
         self.middle.copy_(evidence[clean].mean(0))
         self.spread.copy_(evidence[clean].std(0).clamp(min=1e-4))
-        terms, bad = self._terms(evidence), moved.mean(1) > MOVED
-        weight = torch.zeros(len(bad), dtype=torch.float64)
-        for rows, share in zip((bad & ~clean, clean, ~bad & ~clean), _SHARES, strict=True):
-            weight[rows] = share / max(1, int(rows.sum()))
-        self.weights.copy_(
-            fit_logistic(terms, bad, penalty=_PENALTY, weight=weight * len(bad) / weight.sum())
-        )
-        doubt = terms @ self.weights
+        self.weights.copy_(fit_doubt(self._terms(evidence), bad, clean))
+        mine = self._terms(evidence)[:, _OF_MEASURED]
+        self.alone.copy_(fit_doubt(mine[~other], bad[~other], clean[~other]))
+        judged = self._terms(evidence) @ self.weights
+        self.beside.copy_(judged[clean].quantile(_CLEAN) - (mine @ self.alone)[clean].quantile(_CLEAN_ALONE))
+        doubt = self._doubt(evidence)
         self.limit.copy_(torch.sigmoid(-doubt[clean].quantile(_CLEAN)))
-        features = self._features(doubt, gaps).flatten(0, 1).double()
-        target = (moved.flatten() + _LEAST_MOVE).log().double()
+        features = self._features(doubt, gaps)[~other].flatten(0, 1).double()
+        target = (moved[~other].flatten() + _LEAST_MOVE).log().double()
         ridge = 1e-3 * len(features) * torch.eye(features.shape[1], dtype=torch.float64)
         moves = torch.linalg.solve(features.mT @ features + ridge, features.mT @ target)
         rest = (target - features @ moves).quantile(0.9)
@@ -203,9 +233,12 @@ class Confidence(nn.Module):
         self.moves.copy_(moves)
 
     def _terms(self, evidence: Tensor) -> Tensor:
-        """(B, 33): the evidence in its spreads among clean clouds, squares of what is worse, and 1."""
-        z = ((evidence - self.middle) / self.spread).clamp(-_CAP, _CAP)
-        return torch.cat([z, z.clamp(min=0).square() / 4, torch.ones_like(z[:, :1])], 1)
+        return doubt_terms((evidence - self.middle) / self.spread)
+
+    def _doubt(self, evidence: Tensor) -> Tensor:
+        """(B,) log-odds, the larger of those with the judge's verdict and those of what was measured alone."""
+        terms = self._terms(evidence)
+        return torch.maximum(terms @ self.weights, terms[:, _OF_MEASURED] @ self.alone + self.beside)
 
     def _features(self, doubt: Tensor, gaps: Tensor) -> Tensor:
         """(B, K, K + 3) of every keypoint: which one it is, the doubt about its cloud, logarithms of its distances."""
@@ -213,6 +246,26 @@ class Confidence(nn.Module):
         which = torch.eye(K, dtype=gaps.dtype, device=gaps.device).expand(B, K, K)
         cloud = doubt.clamp(-_CAP, _CAP)[:, None, None].expand(B, K, 1)
         return torch.cat([which, cloud, (gaps + 0.01).log()], -1)
+
+
+def doubt_terms(z: Tensor) -> Tensor:
+    """(B, 2 n + 1): evidence (B, n) in its spreads among clean clouds, squares of what is worse, and 1."""
+    z = z.clamp(-_CAP, _CAP)
+    return torch.cat([z, z.clamp(min=0).square() / 4, torch.ones_like(z[:, :1])], 1)
+
+
+def fit_doubt(terms: Tensor, bad: Tensor, clean: Tensor) -> Tensor:
+    """Weights (d,), float64, of `doubt_terms` (n, d): log-odds that a cloud is bad, where each kind counts as it is to.
+
+    Args:
+        terms: of clouds.
+        bad: (n,) bool, which are to be flagged.
+        clean: (n,) bool, which are clean.
+    """
+    weight = torch.zeros(len(bad), dtype=torch.float64)
+    for rows, share in zip((bad & ~clean, clean, ~bad & ~clean), _SHARES, strict=True):
+        weight[rows] = share / max(1, int(rows.sum()))
+    return fit_logistic(terms, bad, penalty=_PENALTY, weight=weight * len(bad) / weight.sum())
 
 
 def keypoint_gaps(keypoints: Tensor, nodes: Tensor, points: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from geoframe.placing.locate import Located
 from geoframe.transforms import Similarity, rotation_about_axis
 
 WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
-_SURE = 0.85  # least score in another turn or on another side: of several tries one may look right by chance
+_SURE = 0.95  # least score in another turn or on another side: of several tries one may look right by chance
 _AT_ONCE = 64  # clouds that are looked at in all frames together, which takes less time than one frame after the other
 _LEAD = 3.0  # of its log-odds over those of the side that was given, which is the right one most of the time
 

@@ -23,7 +23,7 @@ class Parts(nn.Module):
     def __init__(self, model: Any, placement: nn.Module | None, confidence: nn.Module | None) -> None:
         super().__init__()
         self.model, self.placement, self.confidence = model, placement, confidence
-        self.register_load_state_dict_pre_hook(_unpack)
+        self.register_load_state_dict_pre_hook(lambda _module, state, *_: unpacked(state))
 
     def stored_small(self) -> Parts:
         """The same with a `state_dict` in which large matrices have a byte a number, and a scale a row.
@@ -46,7 +46,8 @@ def _pack(_module: nn.Module, state: dict[str, Tensor], _prefix: str, _metadata:
             state[name] = x.half()
 
 
-def _unpack(_module: nn.Module, state: dict[str, Tensor], *_: Any) -> None:
+def unpacked(state: dict[str, Tensor]) -> None:
+    """Replace, in a state that was stored small, bytes and scales by the numbers that they stand for."""
     for name in [k for k in state if k.endswith(_BYTE)]:
         whole = name.removesuffix(_BYTE)
         state[whole] = state.pop(name) * state.pop(whole + _SCALE)

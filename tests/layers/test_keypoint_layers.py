@@ -278,3 +278,14 @@ def test_a_pose_branch_does_not_hide_that_a_number_is_missing():
     points[0, 3, 1] = math.nan
     found = branch(points)
     assert found[0].isnan().all() and torch.equal(found[1], whole[1])
+
+
+def test_pooled_features_are_what_the_second_mlp_gets():
+    branch = GlobalBranch(3, n_extra=2, hidden=(8, 16)).eval()
+    points, extra = torch.randn(2, 50, 3), torch.randn(2, 2)
+    with torch.no_grad():
+        compiled = branch.pooled(points)
+        torch.testing.assert_close(branch.head(torch.cat([compiled, extra], 1)), branch(points, extra))
+    plain = branch.pooled(points.requires_grad_())  # with a gradient by tensor operations
+    assert plain.shape == (2, 32) and plain.requires_grad
+    torch.testing.assert_close(plain.detach(), compiled, atol=1e-5, rtol=1e-4)

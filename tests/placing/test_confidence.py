@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from geoframe.placing.calibrate import _KINDS, _alike, _judged, _occupancy_without, _plan
-from geoframe.placing.confidence import MOVED, N_EVIDENCE, Confidence, Occupancy, keypoint_gaps
+from geoframe.placing.confidence import (
+    MOVED,
+    N_EVIDENCE,
+    N_MEASURED,
+    Confidence,
+    Occupancy,
+    keypoint_gaps,
+)
+from geoframe.placing.judge import N_LOOKS
 from geoframe.transforms import rotation_about_axis
 
 
@@ -34,7 +42,7 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     made.calibrate(evidence[learn], gaps[learn], moved[learn], clean[learn])
     score, uncertainty = made(evidence[test], gaps[test])
     flagged, bad = score < made.limit, moved[test].mean(1) > MOVED
-    assert float(flagged[clean[test]].double().mean()) <= 0.05
+    assert float(flagged[clean[test]].double().mean()) <= 0.08
     assert float(flagged[bad].double().mean()) >= 0.9
     assert bool(((score >= 0) & (score <= 1)).all())
     holds = (moved[test] <= uncertainty).double().mean(0)
@@ -46,7 +54,23 @@ def test_the_limit_flags_what_moved_and_hardly_any_clean_cloud(runs):
     assert float(order) > 3
 
 
-def test_the_limit_is_that_of_one_clean_cloud_in_fifty(runs):
+def test_what_the_judge_lets_pass_is_flagged_by_evidence_that_no_clean_cloud_has(runs):
+    """The judge's verdict tells all on the clouds it is weighed on; an object that it does not know passes it."""
+    evidence, gaps, moved, clean = runs
+    evidence = evidence.clone()
+    evidence[:, -1] = 8 * (moved.mean(1) > MOVED).float() - 4
+    made = Confidence(3)
+    made.calibrate(evidence, gaps, moved, clean)
+    strange = evidence[clean][:50].clone()
+    strange[:, :4] += 8  # far from all clean clouds, and by the judge as sure as these
+    flagged = made(strange, gaps[:50])[0] < made.limit
+    assert float(flagged.double().mean()) > 0.95
+    assert float((made(evidence, gaps)[0] < made.limit)[clean].double().mean()) <= 0.08
+    made.beside.fill_(-1e9)  # the judge alone
+    assert float((made(strange, gaps[:50])[0] < made.limit).double().mean()) < 0.5
+
+
+def test_the_limit_is_that_of_one_clean_cloud_in_twenty_two(runs):
     evidence, gaps, moved, clean = runs
     odd = evidence.clone()
     odd[clean.nonzero()[::20, 0], :4] += 2.5  # one in twenty of the clean ones
@@ -54,7 +78,7 @@ def test_the_limit_is_that_of_one_clean_cloud_in_fifty(runs):
     for made, told in ((strict, evidence), (wide, odd)):
         made.calibrate(told, gaps, moved, clean)
         flagged = made(told, gaps)[0][clean] < made.limit
-        assert float(flagged.double().mean()) == pytest.approx(0.02, abs=2 / int(clean.sum()))
+        assert float(flagged.double().mean()) == pytest.approx(0.045, abs=2 / int(clean.sum()))
     caught = [
         float((made(evidence, gaps)[0] < made.limit)[moved.mean(1) > MOVED].double().mean())
         for made in (strict, wide)
@@ -113,13 +137,49 @@ def test_turns_that_leave_the_category_alike_are_the_same_answer():
                 torch.testing.assert_close(after, one @ R.mT, atol=1e-5, rtol=0)
 
 
-def test_every_cloud_is_clean_once_and_corrupted_about_as_often_as_every_other():
-    plan = _plan(300, seed=1)
+@pytest.mark.parametrize("kinds", [1, 4, 17])
+def test_every_cloud_is_clean_once_and_goes_through_as_many_other_kinds(kinds):
+    plan = _plan(300, kinds, seed=1)
     assert [kind for kind, _ in plan] == list(_KINDS)
     assert torch.equal(plan[0][1], torch.arange(300))
     count = torch.bincount(torch.cat([rows for _, rows in plan[1:]]), minlength=300)
-    assert int(count.max() - count.min()) <= 1 and int(count.sum()) == 120 * (len(_KINDS) - 1)
-    assert all(len(rows.unique()) == len(rows) == 5 for _, rows in _plan(5, seed=1))  # few go through all
+    assert bool((count == kinds).all())
+    sizes = [len(rows) for _, rows in plan[1:]]
+    assert max(sizes) - min(sizes) <= 2 * kinds  # every kind has about as many clouds
+    assert all(len(rows.unique()) == len(rows) for _, rows in plan)
+    assert (
+        sum(len(rows) for _, rows in _plan(2, kinds, seed=1)) == 2 + 2 * kinds
+    )  # and few go through as many
+
+
+def test_other_objects_are_flagged_and_say_nothing_of_how_far_keypoints_are(runs):
+    evidence, gaps, moved, clean = runs
+    g = torch.Generator().manual_seed(5)
+    alien = torch.randn(200, N_EVIDENCE, generator=g)
+    alien[:, 8] += 6
+    told = torch.cat([evidence, alien])
+    all_gaps = torch.cat([gaps, gaps[:200]])
+    is_clean = torch.cat([clean, torch.zeros(200, dtype=torch.bool)])
+    other = torch.arange(1000) >= 800
+    limits, ways = [], []
+    for far in (5.0, torch.inf):
+        made = Confidence(3)
+        made.calibrate(told, all_gaps, torch.cat([moved, torch.full((200, 3), far)]), is_clean, other)
+        flagged = made(told, all_gaps)[0] < made.limit
+        assert float(flagged[other].double().mean()) > 0.95
+        assert float(flagged[is_clean].double().mean()) < 0.06
+        limits.append(made.limit)
+        ways.append(made.moves)
+    assert torch.equal(limits[0], limits[1]) and torch.equal(ways[0], ways[1])
+    assert bool(ways[0].isfinite().all())
+
+
+def test_the_verdict_of_the_judge_is_the_last_of_the_evidence():
+    made = Confidence(3)
+    told, seen = torch.randn(5, N_MEASURED), torch.randn(5, N_LOOKS)
+    assert torch.equal(made.judged(told, seen), torch.cat([told, torch.zeros(5, 1)], 1))
+    torch.nn.init.ones_(made.judge.layers[-1].bias)
+    torch.testing.assert_close(made.judged(told, seen)[:, -1], torch.ones(5))
 
 
 def test_clouds_are_judged_by_what_was_learned_from_the_others():

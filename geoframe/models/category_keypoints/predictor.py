@@ -28,6 +28,7 @@ from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing.calibrate import Calibrated, calibrate, set_aside
 from geoframe.placing.confidence import N_EVIDENCE, Confidence, evidence, keypoint_gaps
+from geoframe.placing.judge import looks
 from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
 from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
 from geoframe.placing.parts import Parts
@@ -193,13 +194,14 @@ class Predictor:
         B, K = found.keypoints.shape[:2]
         score, uncertainty = torch.full((B,), torch.nan), torch.full((B, K), torch.nan)
         if self.confidence is not None:
-            assert isinstance(self.model, CategoryKeypoints)
+            assert isinstance(self.model, CategoryKeypoints) and self.placement is not None
             weight = self.model.basis.basis
             parts = []
             for i in range(0, B, INFERENCE_BATCH):
                 some = Keypoints(*(x[i : i + INFERENCE_BATCH].to(weight) for x in found))
                 p, left = (x[i : i + INFERENCE_BATCH].to(weight) for x in (located.points, located.left))
                 told = evidence(self.model, self.confidence.occupancy, p, some, left)
+                told = self.confidence.judged(told, looks(self.model, self.placement, p))
                 parts.append(self.confidence(told, keypoint_gaps(some.keypoints, some.nodes, p)))
             score, uncertainty = (torch.cat(x).to(clouds.device) for x in zip(*parts, strict=True))
         return Seen(located, found, score, uncertainty)
