@@ -93,12 +93,19 @@ def save(results: Mapping[str, Any], file: Path) -> None:
 
 
 def begun(file: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier run with the same settings has left, or the settings alone."""
-    if file.is_file():
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if {k: found.get(k) for k in about} == about:
-            return found
-    return dict(about)
+    """What an earlier run with the same settings has left, or the settings alone.
+
+    Raises:
+        ValueError: a file of other settings, whose rows would be lost.
+    """
+    if not file.is_file():
+        return dict(about)
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if (theirs := {k: found.get(k) for k in about}) != about:
+        raise ValueError(
+            f"--out: expected no results or those of {about}, found {file} of {theirs}; choose another"
+        )
+    return found
 
 
 @cache
@@ -298,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             TRAINED[name](size, options.seed, Rows(name, results, file))
         else:
             results[name] = MEASURED[name](size, options.seed)
-        before = results.get(f"{name}_minutes", 0.0)
+        before = results.get(f"{name}_minutes", 0.0) if name in TRAINED else 0.0
         results[f"{name}_minutes"] = round(before + (time.perf_counter() - began) / 60, 2)
         save(results, file)
     return results

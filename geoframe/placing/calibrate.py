@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from geoframe import metrics
+from geoframe._random import seeded
 from geoframe.data import CloudSet, normalise
 from geoframe.data.corruptions import corrupted
 from geoframe.layers import symmetry_frame
@@ -144,7 +145,8 @@ def calibrate(
     with torch.enable_grad():
         placement = train_placement(whole, steps=steps, seed=seed)
     placement.requires_grad_(False).set_limits(other)
-    confidence = Confidence(int(group.max()) + 1)
+    with seeded(seed):
+        confidence = Confidence(int(group.max()) + 1)
     confidence.occupancy.learn(whole)
     occupancies = [_occupancy_without(whole, part) for part in range(_FOLDS)] + [confidence.occupancy]
     turns = metrics.symmetry_turns(other)
@@ -152,11 +154,11 @@ def calibrate(
     share = min(1.0, steps / _STEPS)
     fold = torch.arange(len(whole)) % _FOLDS
     mine = _measured(setting, learned.points, whole, fold, _LEARNED, _LEARNED_ODD, share)
-    alien = _objects(setting, mine, math.ceil(share * _OBJECTS), seed)
+    alien = _objects(setting, mine, max(1, math.ceil(share * _OBJECTS)), seed)
     confidence.judge = _judge(mine, alien, math.ceil(share * _JUDGE_STEPS), seed)
     fold = torch.full((len(other),), _FOLDS)  # those set aside are in none of the parts
     theirs = _measured(setting, aside.points, other, fold, _ASIDE, _ASIDE_ODD, share)
-    more = _objects(setting, mine, math.ceil(share * _OBJECTS_ASIDE), seed + 1)
+    more = _objects(setting, mine, max(1, math.ceil(share * _OBJECTS_ASIDE)), seed + 1)
     foreign = torch.arange(len(theirs.clean) + len(more.clean)) >= len(theirs.clean)
     both = _joined([theirs, more])
     told = confidence.judged(both.evidence, both.looks)

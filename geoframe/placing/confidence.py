@@ -133,6 +133,7 @@ def evidence(
     return torch.cat([logs, rest, left.to(logs)], 1)
 
 
+FORMAT = 18  # of what a stored `Confidence` holds: raise it when that changes
 N_MEASURED = 16  # numbers of `evidence`
 N_EVIDENCE = N_MEASURED + 1  # with the verdict of the judge
 _OF_MEASURED = [
@@ -189,7 +190,8 @@ class Confidence(nn.Module):
 
         Returns:
             score: (B,) in [0, 1]: where there are as many clean clouds as such as do not keep their keypoints, and a
-                third as many corrupted ones that do, the share that keeps them among the ones like this.
+                third as many corrupted ones that do, the share that keeps them among the ones like this by the judge;
+                less where the measured evidence alone is beyond that of clean clouds; 0 where it is not a number.
             uncertainty: (B, K) at scale 2: nine of ten keypoints like this are nearer to where they would be found on
                 the whole, clean cloud.
         """
@@ -238,7 +240,8 @@ class Confidence(nn.Module):
     def _doubt(self, evidence: Tensor) -> Tensor:
         """(B,) log-odds, the larger of those with the judge's verdict and those of what was measured alone."""
         terms = self._terms(evidence)
-        return torch.maximum(terms @ self.weights, terms[:, _OF_MEASURED] @ self.alone + self.beside)
+        both = torch.maximum(terms @ self.weights, terms[:, _OF_MEASURED] @ self.alone + self.beside)
+        return both.nan_to_num(nan=_CAP * 10)  # what cannot be measured is not trusted
 
     def _features(self, doubt: Tensor, gaps: Tensor) -> Tensor:
         """(B, K, K + 3) of every keypoint: which one it is, the doubt about its cloud, logarithms of its distances."""

@@ -97,9 +97,14 @@ def train_judge(cases: Cases, *, steps: int, seed: int = 0) -> Judge:
 
     Returns:
         The network in evaluation mode.
+
+    Raises:
+        ValueError: no clouds at all.
     """
     check_int(steps, "steps", low=0)
     x = cases.features
+    if not len(x):
+        raise ValueError("cases: expected at least one cloud, found none")
     kinds = (
         cases.moved & ~cases.other & ~cases.clean,
         cases.clean,
@@ -110,9 +115,8 @@ def train_judge(cases: Cases, *, steps: int, seed: int = 0) -> Judge:
     counts = [round(_BATCH * share) for share in _SHARES]
     with seeded(seed):
         model = Judge(x.shape[1])
-        if len(x):
-            model.middle.copy_(x.mean(0))
-            model.spread.copy_(x.std(0, correction=0) + 1e-3)
+        model.middle.copy_(x.mean(0))
+        model.spread.copy_(x.std(0, correction=0) + 1e-3)
         optimiser = torch.optim.AdamW(model.parameters(), lr=_LR, weight_decay=_DECAY)
         model.train()
         for step in range(steps):

@@ -45,7 +45,7 @@ def test_what_makes_a_picture_hard_is_told():
     assert all("cut off" in words for words in kinds_of(batch._replace(camera=moved), faces))
 
 
-def test_rows_of_a_killed_run_are_kept_and_those_of_other_settings_are_not(tmp_path):
+def test_rows_of_a_killed_run_are_kept_and_those_of_other_settings_are_not_written_over(tmp_path):
     file, about = tmp_path / "results.json", {"seed": 0, "size": {"steps": 3}}
 
     def two_rows(results, fail):
@@ -60,7 +60,8 @@ def test_rows_of_a_killed_run_are_kept_and_those_of_other_settings_are_not(tmp_p
     assert left == {**about, "a": {"first": {"gps": 0.5}}}
     left["a"]["first"]["gps"] = 0.6  # it is not measured again
     assert two_rows(left, False) == {"first": {"gps": 0.6}, "second": {"gps": 0.75}}
-    assert run.begun(file, {"seed": 1, "size": {"steps": 3}}) == {"seed": 1, "size": {"steps": 3}}
+    with pytest.raises(ValueError, match="--out: expected no results or those of"):
+        run.begun(file, {"seed": 1, "size": {"steps": 3}})
 
 
 @pytest.mark.slow

@@ -191,6 +191,13 @@ def test_painting_counts_near_the_landmarks():
     )
 
 
+@pytest.mark.parametrize("k", [1, 2])
+def test_one_or_two_landmarks_have_a_window_too(k):
+    true = torch.zeros(1, 3, 32, 32)
+    weight = counted(torch.ones_like(true), true, torch.zeros(1, k, 2), 1.5)[0, 0]
+    assert 0.02 < float(weight.mean()) < 0.5 and float(weight[15, 15]) > 0.9
+
+
 def test_the_detector_may_look_at_larger_pictures_than_are_painted():
     model = InterIntra(3, detector="hourglass", width=4, detector_width=16, blocks=1, reduce=2).eval()
     a, b = torch.rand(2, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

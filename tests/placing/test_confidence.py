@@ -70,6 +70,16 @@ def test_what_the_judge_lets_pass_is_flagged_by_evidence_that_no_clean_cloud_has
     assert float((made(strange, gaps[:50])[0] < made.limit).double().mean()) < 0.5
 
 
+def test_evidence_that_is_not_a_number_is_no_reason_to_trust(runs):
+    evidence, gaps, moved, clean = runs
+    made = Confidence(3)
+    made.calibrate(evidence, gaps, moved, clean)
+    broken = evidence[:4].clone()
+    broken[:, 5] = torch.nan
+    score, uncertainty = made(broken, gaps[:4])
+    assert bool((score < made.limit).all()) and bool(uncertainty.isfinite().all())
+
+
 def test_the_limit_is_that_of_one_clean_cloud_in_twenty_two(runs):
     evidence, gaps, moved, clean = runs
     odd = evidence.clone()

@@ -101,3 +101,9 @@ def test_looks_are_of_every_cloud_by_itself_whatever_the_order_of_its_points():
 
 def test_an_untrained_judge_says_nothing():
     assert torch.equal(Judge(5)(torch.randn(4, 5)), torch.zeros(4))
+
+
+def test_no_cloud_to_learn_from_is_told():
+    none = torch.zeros(0, dtype=torch.bool)
+    with pytest.raises(ValueError, match="cases: expected at least one cloud"):
+        train_judge(Cases(torch.zeros(0, 4), none, none, none), steps=2)

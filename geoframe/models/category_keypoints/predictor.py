@@ -27,7 +27,7 @@ from geoframe.models.category_keypoints.network import NETWORKS, CategoryKeypoin
 from geoframe.models.category_keypoints.recipe import OURS, Recipe
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing.calibrate import Calibrated, calibrate, set_aside
-from geoframe.placing.confidence import N_EVIDENCE, Confidence, evidence, keypoint_gaps
+from geoframe.placing.confidence import FORMAT, Confidence, evidence, keypoint_gaps
 from geoframe.placing.judge import looks
 from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
 from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
@@ -254,7 +254,7 @@ class Predictor:
             "group": self.group.tolist(),
             "canonical": self.canonical.tolist(),
             "calibrated": self.confidence is not None,
-            "evidence": N_EVIDENCE,
+            "evidence": FORMAT,
             "about": self.about,
         }
         parts = Parts(self.model, self.placement, self.confidence)
@@ -290,7 +290,7 @@ def load(folder: str | Path) -> Predictor:
             return model
         if not about["calibrated"]:
             return Parts(model, None, None)
-        if about.get("evidence") != N_EVIDENCE:
+        if about.get("evidence") != FORMAT:
             raise ValueError("scores of another version: run the same training again, which only calibrates")
         return Parts(model, Placement(), Confidence(len(about["canonical"])))
 

@@ -93,10 +93,14 @@ class Losses:
         return parts
 
 
+_NARROWEST = 0.1  # of half a side: those of faces are wider
+
+
 def counted(painted: Tensor, true: Tensor, points: Tensor, width: float) -> Tensor:
     """Painted pictures as they are near the landmarks, and as they should be far from them.
 
-    Middle and spread are medians: a few landmarks that wander off do not take the window with them.
+    Middle and spread are medians: a few landmarks that wander off do not take the window with them. A spread below
+    `_NARROWEST`, as of one or two landmarks, counts as that.
 
     Args:
         painted: (B, 3, H, W).
@@ -108,7 +112,7 @@ def counted(painted: Tensor, true: Tensor, points: Tensor, width: float) -> Tens
         return painted
     points = points.detach()
     middle = points.median(1, keepdim=True).values
-    spread = (points - middle).norm(dim=-1).median(1).values.clamp_min(0.01)
+    spread = (points - middle).norm(dim=-1).median(1).values.clamp_min(_NARROWEST)
     away = (pixel_grid(*painted.shape[2:], like=points) - middle[:, None]).norm(dim=-1)
     weight = torch.exp(-0.5 * (away / (width * spread[:, None, None])).square())[:, None]
     return torch.lerp(true, painted, weight)
