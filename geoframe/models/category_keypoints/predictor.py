@@ -233,7 +233,7 @@ class Predictor:
         if score < self.limit:
             told.append(
                 f"score {score:.2f} is below {self.limit:.2f}: the keypoints are not to be trusted; the cloud may be "
-                f"incomplete, uneven or no {self.category or 'object of the category'}"
+                f"incomplete, uneven, on its side (say which axis is up) or no {self.category or 'such object'}"
             )
         if not torch.equal(side, given):
             axis = side[self.up]
