@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from geoframe.cli._common import PartFailed, progress_bar, read_pairs, shared_landmarks, text_table
+from geoframe.cli._common import PartFailed, progress_bar, read_pairs, shared_landmarks, text_table, warn
 
 
 def match_all(
@@ -41,6 +41,10 @@ def match_all(
     _print_summary(records)
     done = sum(r["status"] == "done" for r in records)
     print(f"{done} of {len(records)} pairs done; wrote {out / 'summary.csv'}")
+    if doubted := [r for r in records if r.get("verdict") == "doubtful"]:
+        names = ", ".join(f"{r['source']} to {r['target']}" for r in doubted[:5])
+        more = ", ..." if len(doubted) > 5 else ""
+        warn(f"{len(doubted)} of these maps are doubtful ({names}{more}); each one's JSON file says why")
     if done < len(records):
         raise PartFailed(
             f"{len(records) - done} of {len(records)} pairs failed; each one's JSON file says why"
