@@ -132,8 +132,8 @@ def predict(
         split: which part of the data; by default all files of a plain folder, else what is for the test.
         show: how many clouds come into picture and page.
         points: points a cloud; by default as many as in the training.
-        up: the vertical axis of the data; by default the layout's, or else the model's, and where a cloud makes no
-            sense so, another one is tried.
+        up: the vertical axis of the data; by default the layout's, or else that along which the clouds of a folder
+            make sense together, which is told; where a single cloud makes no sense, another one is tried.
     """
     import torch
 
@@ -248,7 +248,7 @@ def evaluate(
         degrees: largest rotation about the vertical; by default that of the training.
         seed: of the rotations.
         points: points a cloud; by default as many as in the training.
-        up: the vertical axis of the data; by default the layout's, or else the model's.
+        up: the vertical axis of the data; by default as of `predict`.
         planes: axes across true planes of symmetry, such as x or xy, once the model's vertical axis is the data's; by
             default those that the clouds have.
     """
@@ -367,8 +367,8 @@ def _clouds(
 ) -> CloudSet:
     """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none.
 
-    Lines about what cannot be read are added to `bad`. Without `up` or a layout that decides it, the vertical axis is
-    taken to be that of the model.
+    Lines about what cannot be read are added to `bad`. Without `up` or a layout that decides it, the vertical axis of
+    several clouds is that along which they make sense, or the model's.
     """
     from geoframe.data import CloudSet, has_splits, known_up, load_cloud, load_clouds
 
@@ -376,7 +376,8 @@ def _clouds(
     own = "xyz"[predictor.up]
     n = predictor.about["points"] if points is None else points
     single = file.is_file() and file.suffix.lower() not in (".npz", ".hdf5")
-    theirs = up or (None if single else known_up(data, category)) or own
+    told = up or (None if single else known_up(data, category))
+    theirs = told or own
     if single:
         clouds = CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), "xyz".index(theirs))
     else:
@@ -385,7 +386,24 @@ def _clouds(
         clouds = load_clouds(
             data, category, split=split, n_points=n, up=theirs, surfaces=surfaces, on_bad_file=bad.append
         )
+    if told is None and len(clouds) > 1:
+        clouds = _standing_together(predictor, clouds)
     return clouds
+
+
+def _standing_together(predictor: Predictor, clouds: CloudSet) -> CloudSet:
+    """Clouds with the vertical axis along which they make sense together, which is told if it is not the model's."""
+    from dataclasses import replace
+
+    try:
+        up, scores = predictor.common_up(clouds.points)
+    except ValueError:  # one of them cannot be used, which is told of each later
+        return clouds
+    if up == _AXES[clouds.up]:
+        return clouds
+    told = ", ".join(f"{s:.2f} along {axis}" for axis, s in scores.items())
+    warn(f"the clouds are taken to stand along {up} (mean score {told}); --up says otherwise")
+    return replace(clouds, up=_AXES.index(up))
 
 
 def _predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Prediction]:

@@ -14,7 +14,10 @@ from geoframe.transforms import Similarity, rotation_about_axis
 
 WIDEST_START = math.radians(60)  # of the angles that a model searches: with wider ones a start is none
 _SURE = 0.95  # least score in another turn or on another side: of several tries one may look right by chance
+_UPRIGHT = 0.85  # where another axis is up: common in files, while things upside down are rare
 _AT_ONCE = 64  # clouds that are looked at in all frames together, which takes less time than one frame after the other
+_COMMON = 0.5  # least mean score of clouds along the axis that all of them are taken to stand along
+_MORE = 0.25  # and by how much it has to be above that along the axis that was expected
 _LEAD = 3.0  # of its log-odds over those of the side that was given, which is the right one most of the time
 
 
@@ -64,11 +67,31 @@ class LookAgain(NamedTuple):
             return seen, taken
         sides = torch.stack(sides_of_box(self.up))
         turns = sides.mT[:, None].expand(-1, len(rows), 3, 3).to(clouds.device)
-        least = (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid().clamp(min=max(_SURE, self.limit))
+        ahead = (torch.logit(seen.score[rows], eps=1e-6) + _LEAD).sigmoid()
+        sure = torch.tensor([_UPRIGHT] * 2 + [_SURE] * 3).clamp(min=self.limit)
+        least = torch.maximum(ahead, sure[:, None].to(ahead))
         seen, which = self._try(clouds, seen, rows, turns, least, any_turn=True)
         found = (which >= 0).cpu()
         taken[rows.cpu()[found]] = sides[which.cpu()[found]]
         return seen, taken
+
+    def common_axis(self, clouds: Tensor) -> tuple[int, Tensor]:
+        """The axis that clouds of one folder stand along: the model's, unless they make far more sense along another.
+
+        Args:
+            clouds: (B, N, 3), all with the same vertical axis.
+
+        Returns:
+            The axis, 0 to 2, and the mean score along each axis (3,).
+        """
+        sides = torch.stack([torch.eye(3, dtype=torch.float64), *sides_of_box(self.up)[:2]])
+        turns = sides.mT[:, None].expand(-1, len(clouds), 3, 3).to(clouds.device)
+        told = self.look(clouds.repeat(3, 1, 1), turns.flatten(0, 1), quick=True).score.view(3, -1).mean(1)
+        axes = sides[:, self.up].argmax(1)
+        best = int(told.argmax())
+        right = told[best] >= _COMMON and told[best] >= told[0] + _MORE
+        mean = torch.empty(3).index_put((axes,), told.cpu())
+        return int(axes[best]) if right else self.up, mean
 
     def _try(
         self, clouds: Tensor, seen: Seen, rows: Tensor, turns: Tensor, least: Tensor, *, any_turn: bool
@@ -80,7 +103,7 @@ class LookAgain(NamedTuple):
             seen: what was found of them.
             rows: (n,) which clouds.
             turns: (T, n, 3, 3) rotations of the frames.
-            least: (n,) scores to be surpassed.
+            least: (n,) or (T, n) scores to be surpassed.
             any_turn: as of `locate`.
 
         Returns:
@@ -92,12 +115,14 @@ class LookAgain(NamedTuple):
             ).score.view(len(turns), -1)
             for some, turn in zip(rows.split(_AT_ONCE), turns.split(_AT_ONCE, dim=1), strict=True)
         ]
-        best, which = torch.cat(scores, 1).max(0)
-        which = torch.where(best > least, which, -1)
+        told = torch.cat(scores, 1)
+        least = least.expand_as(told)
+        best, which = torch.where(told > least, told, -1.0).max(0)
+        which = torch.where(best >= 0, which, -1)
         some = (which >= 0).nonzero()[:, 0]
         if len(some):
             again = self.look(clouds[rows[some]], turns[which[some], some], any_turn=any_turn)
-            better = again.score > least[some]
+            better = again.score > least[which[some], some]
             which[some[~better]] = -1
             seen = _replaced(seen, again, rows[some[better]], better)
         return seen, which

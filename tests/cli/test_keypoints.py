@@ -105,6 +105,38 @@ def test_clouds_of_another_vertical_axis_are_turned_and_their_keypoints_turned_b
     assert "expected the clouds once" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("axis", ["x", "z"])
+def test_the_vertical_axis_of_a_folder_is_found(axis, tmp_path, capsys):
+    """The model's clouds have y up; those of the folder have not, and nobody says so."""
+    chairs = load_clouds("procedural", "chair", n_points=1024, limit=5).points
+    there = chairs.roll("xyz".index(axis) - 1, 2)
+    for folder, clouds in (("y", chairs), (axis, there)):
+        (tmp_path / folder).mkdir()
+        for i, cloud in enumerate(clouds):
+            np.save(tmp_path / folder / f"c{i}.npy", cloud.numpy())
+        capsys.readouterr()
+        assert _predicted("chair", tmp_path / folder, tmp_path / f"of_{folder}") == [
+            f"c{i}" for i in range(5)
+        ]
+        told = f"the clouds are taken to stand along {folder} "
+        assert (told in capsys.readouterr().err) == (folder != "y")
+    found = [json.loads((tmp_path / f"of_{x}" / "keypoints.json").read_text()) for x in ("y", axis)]
+    assert all(not x["warnings"] for x in found)
+    for name, places in found[0]["keypoints"].items():
+        turned = np.roll(places, "xyz".index(axis) - 1, 1)
+        np.testing.assert_allclose(turned, found[1]["keypoints"][name], atol=0.02)
+
+
+def test_a_folder_of_other_things_keeps_the_axis_of_the_model(tmp_path, capsys):
+    folder = tmp_path / "balls"
+    folder.mkdir()
+    for i, ball in enumerate(torch.randn(3, 500, 3, generator=torch.Generator().manual_seed(0))):
+        np.save(folder / f"c{i}.npy", ball.numpy())
+    _predicted("chair", folder, tmp_path / "p")
+    err = capsys.readouterr().err
+    assert "are taken to stand" not in err and err.count("not to be trusted") == 3
+
+
 def test_options_of_the_paper_and_of_the_measures(flat, tmp_path, capsys):
     data = ["--data", str(flat), "--category", "chair", "--up", "y"]
     short = ["--epochs", "1", "--points", "300", "--accelerator", "cpu"]

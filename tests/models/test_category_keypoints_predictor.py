@@ -118,6 +118,29 @@ def test_a_wrong_turn_is_left_where_another_fits(procedural):
     assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
 
 
+def test_another_vertical_axis_is_found_of_each_cloud(procedural):
+    predictor, clouds = procedural
+    upright = predictor.predict(clouds.points)
+    for k, axis in ((1, "z"), (2, "x")):
+        found = predictor.predict(clouds.points.roll(k, 2))
+        assert bool((found.score >= predictor.limit).all())
+        assert found.warnings == (f"the object is taken to stand along {axis}",) * 3
+        torch.testing.assert_close(found.keypoints, upright.keypoints.roll(k, 2), atol=0.05, rtol=0)
+
+
+def test_the_axis_of_several_clouds(procedural, chairs):
+    predictor, clouds = procedural
+    for k, axis in enumerate("yzx"):
+        up, scores = predictor.common_up(clouds.points.roll(k, 2))
+        assert up == axis and max(scores, key=scores.__getitem__) == axis
+    ball = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
+    assert predictor.common_up(ball)[0] == "y"
+    plain = replace(predictor, confidence=None)
+    assert plain.common_up(clouds.points.roll(1, 2)) == ("y", {})
+    with pytest.raises(ValueError, match="at least one cloud"):
+        predictor.common_up(torch.zeros(0, 10, 3))
+
+
 def test_every_model_of_the_package_is_read_by_its_name():
     names = sorted(x.name for x in CATEGORY_MODELS.iterdir())
     assert names == sorted(CATEGORIES)

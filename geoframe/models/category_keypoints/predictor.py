@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from geoframe.placing.locate import INFERENCE_BATCH, locate, settle
 from geoframe.placing.look_again import WIDEST_START, LookAgain, Seen, on_side
 from geoframe.placing.parts import Parts
 from geoframe.placing.placement import N_SEEN, Placement
+from geoframe.placing.prediction import Prediction
 from geoframe.surface.clouds import as_points
 from geoframe.training import fit, load_model, save_model
 from geoframe.training.checkpoints import STATE, read_state
@@ -40,33 +41,7 @@ from geoframe.transforms import Similarity
 
 KIND = "category keypoints"
 _AXES = ("x", "y", "z")
-
-
-class Prediction(NamedTuple):
-    """What is said of clouds (..., N, 3).
-
-    Attributes:
-        keypoints: (..., K, 3) ordered, in the units and the frame of the clouds.
-        canonical: (..., K, 3) the same in the common frame, at scale 2.
-        nodes: (..., M, 3) unordered, in the units and the frame of the clouds.
-        rotation: (..., 3, 3) from the canonical frame to that of the clouds.
-        coefficients: (..., C) of the shape basis.
-        score: (...) in [0, 1], how sure the keypoints are; NaN from a model that was not calibrated.
-        uncertainty: (..., K) in the units of the clouds: nine of ten keypoints are nearer to where they would be found
-            on the whole, clean object; NaN from a model that was not calibrated.
-        dropped: (..., N) bool, points that are taken for outliers or for a floor.
-        warnings: one a cloud, in the order of the flattened leading dimensions; empty where there is nothing to say.
-    """
-
-    keypoints: Tensor
-    canonical: Tensor
-    nodes: Tensor
-    rotation: Tensor
-    coefficients: Tensor
-    score: Tensor
-    uncertainty: Tensor
-    dropped: Tensor
-    warnings: tuple[str, ...]
+_LOOKED_AT = 32  # clouds, for the axis that they stand along
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,15 +98,8 @@ class Predictor:
             TypeError: not numbers.
             ValueError: another shape, no cloud, too few points, NaN, a single point repeated.
         """
-        points = as_points(points, "... N 3", "points")
-        if not points.numel():
-            raise ValueError(f"points: expected at least one cloud, found shape {tuple(points.shape)}")
+        points = _usable(points)
         clouds = points.reshape(-1, *points.shape[-2:])
-        check_finite(clouds, "points")
-        if bool(((clouds.amax(1) - clouds.amin(1)).amax(-1) <= 0).any()):
-            raise ValueError(
-                "points: expected clouds of positive size, found one whose points are all the same"
-            )
         shift = 0 if up is None else self.up - _AXES.index(check_choice(up, _AXES, "up"))
         given = torch.eye(3, dtype=torch.float64).roll(shift, 0)
         threads = torch.get_num_threads() if clouds.device.type == "cpu" else 1
@@ -140,6 +108,26 @@ class Predictor:
         *fields, warnings = zip(*told, strict=True)
         tensors = [torch.cat(x).reshape((*points.shape[:-2], *x[0].shape[1:])) for x in fields]
         return Prediction._make([*tensors, sum(warnings, ())])
+
+    @torch.no_grad()
+    def common_up(self, points: Any) -> tuple[str, dict[str, float]]:
+        """The vertical axis of clouds that all have the same one, such as those of a folder.
+
+        Args:
+            points: (n, N, 3) as of `predict`, of which the first 32 are looked at.
+
+        Returns:
+            "x", "y" or "z": that of the model, unless the clouds make far more sense along another; and the mean score
+            along each. The model's and nothing from a model that was not calibrated.
+
+        Raises:
+            TypeError, ValueError: as `predict`.
+        """
+        if self.confidence is None:
+            return _AXES[self.up], {}
+        clouds = _usable(points).flatten(0, -3)[:_LOOKED_AT].double()
+        axis, mean = LookAgain(self._look, self.up, self.limit).common_axis(clouds)
+        return _AXES[axis], dict(zip(_AXES, mean.tolist(), strict=True))
 
     @torch.no_grad()
     def _predicted(self, clouds: Tensor, given: Tensor, any_up: bool) -> Prediction:
@@ -410,6 +398,17 @@ def train(
         )
     predictor.save(out)
     return predictor
+
+
+def _usable(points: Any) -> Tensor:
+    """Clouds (..., N, 3) as a tensor, checked."""
+    points = as_points(points, "... N 3", "points")
+    if not points.numel():
+        raise ValueError(f"points: expected at least one cloud, found shape {tuple(points.shape)}")
+    check_finite(points, "points")
+    if bool(((points.amax(-2) - points.amin(-2)).amax(-1) <= 0).any()):
+        raise ValueError("points: expected clouds of positive size, found one whose points are all the same")
+    return points
 
 
 def _rotation(R: Tensor) -> Similarity:

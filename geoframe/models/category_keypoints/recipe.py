@@ -160,6 +160,7 @@ class Recipe:
     def __post_init__(self) -> None:
         kind = NETWORKS[check_choice(self.network, tuple(NETWORKS), "network")]
         check_int(self.pose_rounds, "pose_rounds", low=0)
+        check_int(self.placement_steps, "placement_steps", low=1)
         if self.pose_rounds and not hasattr(kind, "prepare"):
             raise ValueError(
                 f"pose_rounds: expected 0 with network {self.network!r}, which learns rotations by descent, "
