@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geoframe.cli._clouds import predict_each, read_clouds, read_each
 from geoframe.cli._common import PartFailed, given, progress_bar, save_json, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from geoframe.data import CloudSet
-    from geoframe.models.category_keypoints import Prediction, Predictor
+    from geoframe.models.category_keypoints import Predictor
 
-_AXES = ("x", "y", "z")
 _COLUMNS = {
     "coverage_percent": "coverage %",
     "model_error_percent": "model error %",
@@ -105,7 +104,7 @@ def train(
 
 def predict(
     model: str,
-    clouds: str | None = None,
+    clouds: list[str],
     /,
     *,
     data: str | None = None,
@@ -125,7 +124,7 @@ def predict(
     Args:
         model: folder that `geoframe keypoints train` wrote; or the name of a category of which the package has a model
             of procedural shapes, such as chair, which takes most real ones for doubtful.
-        clouds: a mesh or cloud file, or what `train` takes.
+        clouds: mesh or cloud files, or what `train` takes.
         data: the same as an option.
         out: folder for the results.
         category: if not the one the model was trained on.
@@ -145,12 +144,15 @@ def predict(
     from geoframe.viz.surfaces import save_picture
 
     check_int(show, "--show", low=1)
-    if (clouds is None) == (data is None):
-        raise ValueError("--data: expected the clouds once, as second argument or with --data")
+    if bool(clouds) == (data is not None):
+        there = "both" if clouds else "neither"
+        raise ValueError(
+            f"--data: expected the clouds once, as second argument or with --data, found {there}"
+        )
     predictor = load(model)
     bad: list[str] = []
-    some = _clouds(str(clouds or data), category, split, up, points, predictor, bad=bad)
-    some, found = _predict_each(predictor, some, bad)
+    some = read_clouds(clouds or [str(data)], category, split, up, points, predictor, bad=bad)
+    some, found = predict_each(predictor, some, bad)
     names, keypoints = list(some.names), found.keypoints
     for line in bad:
         warn(line)
@@ -261,8 +263,8 @@ def evaluate(
     axes = None if planes is None else tuple("xyz".index(a) for a in planes)
     predictor = load(model)
     bad: list[str] = []
-    clouds = _clouds(data, category, split, up, points, predictor, bad=bad, surfaces=True)
-    clouds, _ = _predict_each(predictor, clouds, bad)
+    clouds = read_clouds([data], category, split, up, points, predictor, bad=bad, surfaces=True)
+    clouds, _ = predict_each(predictor, clouds, bad)
     clouds = clouds.standing(predictor.up)
     for line in bad:
         warn(line)
@@ -325,8 +327,8 @@ def register(
     bad: list[str] = []
     files, clouds = [], []
     for path in (sources, targets):
-        some, points_of = _read_each(path, predictor.about["points"] if points is None else points, bad)
-        usable, _ = _predict_each(predictor, CloudSet(points_of, some, predictor.up), bad)
+        some, points_of = read_each(path, predictor.about["points"] if points is None else points, bad)
+        usable, _ = predict_each(predictor, CloudSet(points_of, some, predictor.up), bad)
         files.append(list(usable.names))
         clouds.append(usable.points)
     for line in bad:
@@ -352,105 +354,6 @@ def register(
     print(f"wrote registration.json and registration.png to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} clouds were left out, see above")
-
-
-def _clouds(
-    data: str,
-    category: str | None,
-    split: str | None,
-    up: str | None,
-    points: int | None,
-    predictor: Predictor,
-    *,
-    bad: list[str],
-    surfaces: bool = False,
-) -> CloudSet:
-    """The clouds of a data set, or the one of a file; without a split those of the test, or all if it has none.
-
-    Lines about what cannot be read are added to `bad`. Without `up` or a layout that decides it, the vertical axis of
-    several clouds is that along which they make sense, or the model's.
-    """
-    from geoframe.data import CloudSet, has_splits, known_up, load_cloud, load_clouds
-
-    file, category = Path(data), category or predictor.category
-    own = "xyz"[predictor.up]
-    n = predictor.about["points"] if points is None else points
-    single = file.is_file() and file.suffix.lower() not in (".npz", ".hdf5")
-    told = up or (None if single else known_up(data, category))
-    theirs = told or own
-    if single:
-        clouds = CloudSet(load_cloud(file, n_points=n)[None], (file.stem,), "xyz".index(theirs))
-    else:
-        if split is None:
-            split = "test" if has_splits(data, category) else "all"
-        clouds = load_clouds(
-            data, category, split=split, n_points=n, up=theirs, surfaces=surfaces, on_bad_file=bad.append
-        )
-    if told is None and len(clouds) > 1:
-        clouds = _standing_together(predictor, clouds)
-    return clouds
-
-
-def _standing_together(predictor: Predictor, clouds: CloudSet) -> CloudSet:
-    """Clouds with the vertical axis along which they make sense together, which is told if it is not the model's."""
-    from dataclasses import replace
-
-    try:
-        up, scores = predictor.common_up(clouds.points)
-    except ValueError:  # one of them cannot be used, which is told of each later
-        return clouds
-    if up == _AXES[clouds.up]:
-        return clouds
-    told = ", ".join(f"{s:.2f} along {axis}" for axis, s in scores.items())
-    warn(f"the clouds are taken to stand along {up} (mean score {told}); --up says otherwise")
-    return replace(clouds, up=_AXES.index(up))
-
-
-def _predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Prediction]:
-    """The clouds that have keypoints, and what was found of those; lines about the others go to `bad`.
-
-    Raises:
-        ValueError: none has any.
-    """
-    up = _AXES[clouds.up]
-    try:
-        return clouds, predictor.predict(clouds.points, up=up)
-    except ValueError:  # which of them it was, one by one
-        good, lines = [], []
-        for i, name in enumerate(clouds.names):
-            try:
-                predictor.predict(clouds.points[i], up=up, any_up=False)
-                good.append(i)
-            except ValueError as err:
-                lines.append(f"{name}: {err}")
-        if not good:
-            raise
-    bad += lines
-    left = clouds.only(good)
-    return left, predictor.predict(left.points, up=up)
-
-
-def _read_each(path: Path, n: int, bad: list[str]) -> tuple[tuple[str, ...], Tensor]:
-    """Paths of the files of a folder, or of the one file, and their clouds (., n, 3); others are told in `bad`."""
-    import torch
-
-    from geoframe.data import list_cloud_files, load_cloud
-
-    if not path.is_dir():
-        return (str(path),), load_cloud(path, n_points=n)[None]
-    files = list_cloud_files(path)
-    if not files:
-        raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none in it")
-    read, lines = {}, []
-    for file in files:
-        try:
-            read[str(file)] = load_cloud(file, n_points=n)
-        except (ValueError, OSError) as err:
-            lines.append(str(err))
-    if not read:
-        raise ValueError(f"{path}: expected a folder of mesh or cloud files, found none usable: {lines[0]}")
-    bad += lines
-    return tuple(read), torch.stack(list(read.values()))
 
 
 def _markdown(

@@ -29,6 +29,7 @@ _STORED = ("train", "test", "val")
 SPLITS = (*_STORED, "all")
 _MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf", ".pcd")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
+_KNOWN = ", ".join((*_MESHES, *_CLOUDS))
 _PREDICTED = ".keypoints.ply"  # of `geoframe keypoints predict`; no clouds
 _SYNONYMS = {"airplane": "aeroplane", "motorcycle": "motorbike"}  # of procedural categories
 _AXES = {"x": 0, "y": 1, "z": 2}
@@ -297,6 +298,8 @@ def _reading(file: Path, what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of files without a line; we tell
             yield
+    except FileNotFoundError as err:
+        raise ValueError(f"cannot read {file}: no such file") from err
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as err:
         where = f" ({err})" if " at row " in str(err) else ""
         raise ValueError(f"{file}: expected {what}, found something else or a truncated file{where}") from err
@@ -398,9 +401,8 @@ def _folder(root: Path, job: _Job) -> CloudSet:
         hint = (
             f" ({job.split!r} is every seventh of the {len(loose)} here; take split 'all')" if loose else ""
         )
-        known = ", ".join((*_MESHES, *_CLOUDS))
         raise ValueError(
-            f"{base}: expected {job.split} files of meshes or clouds ({known}), found none{hint}"
+            f"{base}: expected {job.split} files of meshes or clouds ({_KNOWN}), found none{hint}"
         )
     done = job.each(files[: job.limit], lambda i, file: _read_cloud(file, job.n, job.seed, i))
     meshes = [mesh for _, (_, mesh) in done if mesh is not None]
@@ -432,8 +434,7 @@ def list_cloud_files(folder: str | Path) -> list[Path]:
 
     Hidden files are passed over, and keypoints that `geoframe keypoints predict` wrote.
     """
-    known = (*_MESHES, *_CLOUDS)
-    files = [f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in known]
+    files = [f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in (*_MESHES, *_CLOUDS)]
     return sorted(f for f in files if not f.name.startswith(".") and not f.name.endswith(_PREDICTED))
 
 
@@ -453,8 +454,7 @@ def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tens
     """
     file = Path(file)
     if file.suffix.lower() not in (*_MESHES, *_CLOUDS):
-        known = ", ".join((*_MESHES, *_CLOUDS))
-        raise ValueError(f"{file}: expected a mesh or cloud ({known}), found suffix {file.suffix!r}")
+        raise ValueError(f"{file}: expected a mesh or cloud ({_KNOWN}), found suffix {file.suffix!r}")
     return _read_cloud(file, check_int(n_points, "n_points", low=2), seed, 0)[0]
 
 

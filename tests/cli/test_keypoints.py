@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -64,6 +65,23 @@ def test_equal_stems_are_both_predicted(model, flat, tmp_path):
     np.savetxt(flat / "c0.xyz", np.load(flat / "c0.npy"))
     assert _predicted(model, flat, tmp_path / "p") == ["c0.npy", "c0.xyz", "c1.npy", "c2.npy"]
     assert (tmp_path / "p" / "c0.xyz.keypoints.ply").is_file()
+
+
+def test_several_files_are_predicted_by_name(model, flat, tmp_path, capsys):
+    out, files = tmp_path / "p", [str(flat / f"c{i}.npy") for i in (2, 0)]
+    assert main(["keypoints", "predict", model, *files, "--out", str(out), "--up", "y"]) == 0
+    several = json.loads((out / "keypoints.json").read_text())["keypoints"]
+    assert list(several) == ["c2", "c0"]
+    assert main(["keypoints", "predict", model, files[0], "--out", str(out), "--up", "y"]) == 0
+    alone = json.loads((out / "keypoints.json").read_text())["keypoints"]
+    np.testing.assert_allclose(alone["c2"], several["c2"], atol=1e-5)
+    (tmp_path / "more").mkdir()
+    twin = shutil.copy(flat / "c1.npy", tmp_path / "more" / "c0.npy")
+    capsys.readouterr()
+    command = ["keypoints", "predict", model, files[1], str(twin), str(flat / "none.npy"), "--out", str(out)]
+    assert main(command) == 1
+    assert "none.npy: no such file" in capsys.readouterr().err
+    assert list(json.loads((out / "keypoints.json").read_text())["keypoints"]) == ["0000_c0", "0001_c0"]
 
 
 def test_a_flat_folder_is_evaluated_on_the_test_or_whole(model, flat, tmp_path, capsys):
