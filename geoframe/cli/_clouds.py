@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geoframe.models.category_keypoints import Prediction, Predictor
 
 AXES = ("x", "y", "z")
+_OF_SEVERAL = (".npz", ".hdf5")
 
 
 def read_clouds(
@@ -34,13 +35,16 @@ def read_clouds(
     several clouds is that along which they make sense, or the model's.
     """
     from geoframe.data import CloudSet, has_splits, known_up, load_clouds
+    from geoframe.data.cloud_files import PREDICTED
 
+    _check_alone(data)
     files, whole, category = [Path(x) for x in data], data[0], category or predictor.category
     n = predictor.about["points"] if points is None else points
-    single = len(files) > 1 or (files[0].is_file() and files[0].suffix.lower() not in (".npz", ".hdf5"))
+    single = len(files) > 1 or (files[0].is_file() and files[0].suffix.lower() not in _OF_SEVERAL)
     told = up or (None if single else known_up(whole, category))
     theirs = told or AXES[predictor.up]
     if single:
+        files = [f for f in files if len(files) == 1 or not f.name.endswith(PREDICTED)] or files
         read, points_of = _read_files(files, n, bad)
         names = [f.stem for f in read]
         if len(set(names)) < len(names):
@@ -57,19 +61,32 @@ def read_clouds(
     return clouds
 
 
+def _check_alone(data: Sequence[str]) -> None:
+    """Several arguments are to be files of one cloud each."""
+    for x in data if len(data) > 1 else ():
+        if Path(x).is_dir() or Path(x).suffix.lower() in _OF_SEVERAL:
+            raise ValueError(f"{x}: expected files of one cloud each, found one of several; give it alone")
+
+
 def _standing_together(predictor: Predictor, clouds: CloudSet) -> CloudSet:
     """Clouds with the vertical axis along which they make sense together, which is told if it is not the model's."""
     from dataclasses import replace
 
-    points = clouds.points
-    usable = points.isfinite().all(-1).all(-1) & ((points.amax(1) - points.amin(1)).amax(-1) > 0)
-    if int(usable.sum()) < 2:  # what cannot be used is told of later
-        return clouds
-    up, scores = predictor.common_up(points[usable])
+    def found(points: Tensor) -> tuple[str, dict[str, float]] | None:
+        try:
+            return predictor.common_up(points)
+        except ValueError:  # what cannot be used is told of later
+            return None
+
+    told = found(clouds.points)
+    if told is None:
+        usable = [i for i, x in enumerate(clouds.points) if found(x) is not None]
+        told = found(clouds.points[usable]) if len(usable) > 1 else None
+    up, scores = told or (AXES[clouds.up], {})
     if up == AXES[clouds.up]:
         return clouds
-    told = ", ".join(f"{s:.2f} along {axis}" for axis, s in scores.items())
-    warn(f"the clouds are taken to stand along {up} (mean score {told}); --up says otherwise")
+    means = ", ".join(f"{s:.2f} along {axis}" for axis, s in scores.items())
+    warn(f"the clouds are taken to stand along {up} (mean score {means}); give --up if that is wrong")
     return replace(clouds, up=AXES.index(up))
 
 
@@ -111,7 +128,7 @@ def read_each(path: Path, n: int, bad: list[str]) -> tuple[tuple[str, ...], Tens
             raise
         raise ValueError(
             f"{path}: expected a folder of mesh or cloud files, found none usable: {err}"
-        ) from None
+        ) from err
     return tuple(str(f) for f in read), clouds
 
 

@@ -118,13 +118,14 @@ def predict(
     """Find the keypoints of clouds: keypoints.json, NAME.keypoints.ply each, keypoints.png and keypoints.html.
 
     Keypoints are in the clouds' own coordinates, in the same order for all. keypoints.json has by the clouds' names
-    also `scores`, `uncertainties` and `warnings`: what is told on the screen, too. Files that cannot be read, or hold
-    no usable cloud, are told and left out; the exit status is 1 then, and 2 if nothing is left.
+    also `scores`, `uncertainties` and `warnings`, which are told on the screen, too; `up` is the vertical axis that the
+    clouds were taken to have. Files that cannot be read, or hold no usable cloud, are told and left out; the exit
+    status is 1 then, and 2 if nothing is left.
 
     Args:
         model: folder that `geoframe keypoints train` wrote; or the name of a category of which the package has a model
             of procedural shapes, such as chair, which takes most real ones for doubtful.
-        clouds: mesh or cloud files, or what `train` takes.
+        clouds: one or several mesh or cloud files, or what `train` takes.
         data: the same as an option.
         out: folder for the results.
         category: if not the one the model was trained on.
@@ -168,7 +169,12 @@ def predict(
     ]
     titles = [_title(*x, predictor.limit) for x in zip(names, scores, strict=True)][:show]
     with staged_folder(out) as folder:
-        told = {"model": model, "category": predictor.category, "limit": predictor.limit}
+        told = {
+            "model": model,
+            "category": predictor.category,
+            "limit": predictor.limit,
+            "up": "xyz"[some.up],
+        }
         tables = {"keypoints": keypoints, "scores": found.score, "uncertainties": found.uncertainty}
         told |= {key: dict(zip(names, x.tolist(), strict=True)) for key, x in tables.items()}
         save_json(told | {"warnings": warnings, "failed": bad}, folder / "keypoints.json")
@@ -265,6 +271,7 @@ def evaluate(
     bad: list[str] = []
     clouds = read_clouds([data], category, split, up, points, predictor, bad=bad, surfaces=True)
     clouds, _ = predict_each(predictor, clouds, bad)
+    up_of_data = "xyz"[clouds.up]
     clouds = clouds.standing(predictor.up)
     for line in bad:
         warn(line)
@@ -279,6 +286,7 @@ def evaluate(
                 "category": predictor.category,
                 "shapes": len(clouds),
                 "degrees": angle,
+                "up": up_of_data,
                 "failed": bad,
                 **numbers,
             },

@@ -30,7 +30,7 @@ SPLITS = (*_STORED, "all")
 _MESHES = (".obj", ".off", ".ply", ".stl", ".glb", ".gltf", ".pcd")
 _CLOUDS = (".npy", ".txt", ".xyz", ".pts")
 _KNOWN = ", ".join((*_MESHES, *_CLOUDS))
-_PREDICTED = ".keypoints.ply"  # of `geoframe keypoints predict`; no clouds
+PREDICTED = ".keypoints.ply"  # of `geoframe keypoints predict`; no clouds
 _SYNONYMS = {"airplane": "aeroplane", "motorcycle": "motorbike"}  # of procedural categories
 _AXES = {"x": 0, "y": 1, "z": 2}
 
@@ -337,8 +337,8 @@ def _shapenet_part(root: Path, job: _Job) -> CloudSet:
 
 def _text(file: Path) -> Tensor:
     """A table (N, C) of numbers; a first line that is one number, the count, is skipped."""
+    lines = read_text(file).split("\n")
     with _reading(file, "lines of as many numbers each"):
-        lines = read_text(file).split("\n")
         first = int(len(lines[0].replace(",", " ").split()) == 1)
         delimiter = "," if "," in "".join(lines[1:2]) else None
         data = np.loadtxt(lines[first:], dtype=np.float64, ndmin=2, delimiter=delimiter)
@@ -435,7 +435,7 @@ def list_cloud_files(folder: str | Path) -> list[Path]:
     Hidden files are passed over, and keypoints that `geoframe keypoints predict` wrote.
     """
     files = [f for f in Path(folder).iterdir() if f.is_file() and f.suffix.lower() in (*_MESHES, *_CLOUDS)]
-    return sorted(f for f in files if not f.name.startswith(".") and not f.name.endswith(_PREDICTED))
+    return sorted(f for f in files if not f.name.startswith(".") and not f.name.endswith(PREDICTED))
 
 
 def load_cloud(file: str | Path, *, n_points: int = 1024, seed: int = 0) -> Tensor:

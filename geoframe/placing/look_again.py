@@ -87,6 +87,7 @@ class LookAgain(NamedTuple):
         sides = torch.stack([torch.eye(3, dtype=torch.float64), *sides_of_box(self.up)[:2]])
         turns = sides.mT[:, None].expand(-1, len(clouds), 3, 3).to(clouds.device)
         told = self.look(clouds.repeat(3, 1, 1), turns.flatten(0, 1), quick=True).score.view(3, -1).mean(1)
+        told = told.nan_to_num()
         axes = sides[:, self.up].argmax(1)
         best = int(told.argmax())
         right = told[best] >= _COMMON and told[best] >= told[0] + _MORE
@@ -117,8 +118,8 @@ class LookAgain(NamedTuple):
         ]
         told = torch.cat(scores, 1)
         least = least.expand_as(told)
-        best, which = torch.where(told > least, told, -1.0).max(0)
-        which = torch.where(best >= 0, which, -1)
+        best, which = told.max(0)
+        which = torch.where(best > least.gather(0, which[None])[0], which, -1)
         some = (which >= 0).nonzero()[:, 0]
         if len(some):
             again = self.look(clouds[rows[some]], turns[which[some], some], any_turn=any_turn)

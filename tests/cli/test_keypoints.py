@@ -78,9 +78,10 @@ def test_several_files_are_predicted_by_name(model, flat, tmp_path, capsys):
     (tmp_path / "more").mkdir()
     twin = shutil.copy(flat / "c1.npy", tmp_path / "more" / "c0.npy")
     capsys.readouterr()
-    command = ["keypoints", "predict", model, files[1], str(twin), str(flat / "none.npy"), "--out", str(out)]
-    assert main(command) == 1
-    assert "none.npy: no such file" in capsys.readouterr().err
+    absent = [str(flat / f"none.{kind}") for kind in ("npy", "txt")]
+    assert main(["keypoints", "predict", model, files[1], str(twin), *absent, "--out", str(out)]) == 1
+    err = capsys.readouterr().err
+    assert all(f"cannot read {x}" in err for x in absent)
     assert list(json.loads((out / "keypoints.json").read_text())["keypoints"]) == ["0000_c0", "0001_c0"]
 
 
@@ -143,6 +144,25 @@ def test_the_vertical_axis_of_a_folder_is_found(axis, tmp_path, capsys):
     for name, places in found[0]["keypoints"].items():
         turned = np.roll(places, "xyz".index(axis) - 1, 1)
         np.testing.assert_allclose(turned, found[1]["keypoints"][name], atol=0.02)
+
+
+def test_a_cloud_that_cannot_be_used_does_not_hide_the_axis_of_the_others(tmp_path, capsys):
+    chairs = load_clouds("procedural", "chair", n_points=1024, limit=3).points.roll(1, 2)
+    for i, cloud in enumerate(chairs):
+        np.save(tmp_path / f"c{i}.npy", cloud.numpy())
+    np.save(tmp_path / "one.npy", np.eye(1024)[:, :3] * [1, 0, 0])  # a single point away from all the others
+    assert main(["keypoints", "predict", "chair", str(tmp_path), "--out", str(tmp_path / "p")]) == 1
+    err = capsys.readouterr().err
+    assert "are taken to stand along z" in err and "one: points: expected at least 6 points" in err
+    told = json.loads((tmp_path / "p" / "keypoints.json").read_text())
+    assert list(told["keypoints"]) == ["c0", "c1", "c2"] and told["up"] == "z"
+
+
+def test_folders_are_given_alone(model, flat, tmp_path, capsys):
+    assert main(["keypoints", "predict", model, str(flat / "c0.npy"), str(flat), "--out", str(tmp_path)]) == 2
+    assert "expected files of one cloud each, found one of several; give it alone" in capsys.readouterr().err
+    assert main(["keypoints", "predict", model, "--out", str(tmp_path)]) == 2
+    assert "found neither" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_things_keeps_the_axis_of_the_model(tmp_path, capsys):

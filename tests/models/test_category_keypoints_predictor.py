@@ -18,9 +18,9 @@ from geoframe.models.category_keypoints import OURS, PAPER, PAPER_AS_WRITTEN, lo
 from geoframe.placing import CATEGORY_MODELS
 from geoframe.placing import calibrate as calibration
 from geoframe.placing.locate import locate, settle
-from geoframe.placing.look_again import LookAgain
+from geoframe.placing.look_again import LookAgain, sides_of_box
 from geoframe.surface.clouds import thinned
-from geoframe.transforms import rotation_about_axis
+from geoframe.transforms import Similarity, rotation_about_axis
 from geoframe.zoo.rigid import CATEGORIES
 
 
@@ -118,14 +118,40 @@ def test_a_wrong_turn_is_left_where_another_fits(procedural):
     assert torch.equal(kept.score, right.score)  # what is not doubtful is not looked at again
 
 
-def test_another_vertical_axis_is_found_of_each_cloud(procedural):
+@pytest.mark.parametrize(
+    ("scores", "taken"),
+    [
+        ((0.1, 0.9, 0.2, 0.3, 0.1, 0.1), 1),  # another axis up
+        ((0.1, 0.2, 0.9, 0.3, 0.1, 0.1), 2),
+        ((0.1, 0.84, 0.2, 0.3, 0.1, 0.1), 0),
+        ((0.1, 0.2, 0.3, 0.9, 0.1, 0.1), 0),  # a head where another axis' end is below, and upside down
+        ((0.1, 0.2, 0.3, 0.2, 0.1, 0.9), 0),
+        ((0.1, 0.2, 0.3, 0.2, 0.1, 0.97), 5),
+        ((0.1, 0.87, 0.2, 0.2, 0.1, 0.94), 0),  # what scores best is not sure enough
+        ((0.6, 0.9, 0.1, 0.1, 0.1, 0.1), 0),  # no more than three of log-odds ahead of the given side
+        ((0.8, 0.99, 0.1, 0.1, 0.1, 0.1), 0),  # not doubtful
+    ],
+)
+def test_which_sides_are_taken_with_which_scores(procedural, scores, taken):
     predictor, clouds = procedural
-    upright = predictor.predict(clouds.points)
-    for k, axis in ((1, "z"), (2, "x")):
-        found = predictor.predict(clouds.points.roll(k, 2))
-        assert bool((found.score >= predictor.limit).all())
-        assert found.warnings == (f"the object is taken to stand along {axis}",) * 3
-        torch.testing.assert_close(found.keypoints, upright.keypoints.roll(k, 2), atol=0.05, rtol=0)
+    points, up = clouds.points[:1].double(), predictor.up
+    seen = predictor._look(points)
+    sides = torch.stack([torch.eye(3, dtype=torch.float64), *sides_of_box(up)])
+
+    def look(clouds, turn=None, **_):
+        which = [int((sides - t.mT).abs().flatten(1).amax(1).argmin()) for t in turn]
+        rows = torch.zeros(len(which), dtype=torch.long)
+        kept = [type(x)(*(y[rows] for y in x)) for x in (seen.located._replace(motion=seen.located.points),)]
+        located = kept[0]._replace(motion=Similarity(*(y[rows] for y in seen.located.motion)))
+        found = type(seen.found)(*(y[rows] for y in seen.found))
+        told = torch.tensor([scores[i] for i in which])
+        return seen._replace(located=located, found=found, score=told, uncertainty=seen.uncertainty[rows])
+
+    again = LookAgain(look, up, 0.72)
+    given = seen._replace(score=torch.tensor([scores[0]]))
+    found, turned = again.other_sides(points, given)
+    assert float(found.score) == pytest.approx(scores[taken])
+    assert torch.equal(turned[0], sides[taken])
 
 
 def test_the_axis_of_several_clouds(procedural, chairs):
@@ -135,10 +161,12 @@ def test_the_axis_of_several_clouds(procedural, chairs):
         assert up == axis and max(scores, key=scores.__getitem__) == axis
     ball = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
     assert predictor.common_up(ball)[0] == "y"
+    assert predictor.common_up(clouds.points[0].roll(1, 1))[0] == "z"
     plain = replace(predictor, confidence=None)
     assert plain.common_up(clouds.points.roll(1, 2)) == ("y", {})
-    with pytest.raises(ValueError, match="at least one cloud"):
-        predictor.common_up(torch.zeros(0, 10, 3))
+    for some in (predictor, plain):
+        with pytest.raises(ValueError, match="at least one cloud"):
+            some.common_up(torch.zeros(0, 10, 3))
 
 
 def test_every_model_of_the_package_is_read_by_its_name():

@@ -114,7 +114,7 @@ class Predictor:
         """The vertical axis of clouds that all have the same one, such as those of a folder.
 
         Args:
-            points: (n, N, 3) as of `predict`, of which the first 32 are looked at.
+            points: (..., N, 3) as of `predict`; the first 32 clouds are looked at.
 
         Returns:
             "x", "y" or "z": that of the model, unless the clouds make far more sense along another; and the mean score
@@ -123,9 +123,10 @@ class Predictor:
         Raises:
             TypeError, ValueError: as `predict`.
         """
+        points = _usable(points)
         if self.confidence is None:
             return _AXES[self.up], {}
-        clouds = _usable(points).flatten(0, -3)[:_LOOKED_AT].double()
+        clouds = points.reshape(-1, *points.shape[-2:])[:_LOOKED_AT].double()
         axis, mean = LookAgain(self._look, self.up, self.limit).common_axis(clouds)
         return _AXES[axis], dict(zip(_AXES, mean.tolist(), strict=True))
 
