@@ -56,9 +56,7 @@ def read_clouds(
         clouds = load_clouds(
             whole, category, split=split, n_points=n, up=theirs, surfaces=surfaces, on_bad_file=bad.append
         )
-    if told is None and len(clouds) > 1:
-        clouds = _standing_together(predictor, clouds)
-    return clouds
+    return clouds if told else _standing_together(predictor, clouds)
 
 
 def _check_alone(data: Sequence[str]) -> None:
@@ -69,7 +67,11 @@ def _check_alone(data: Sequence[str]) -> None:
 
 
 def _standing_together(predictor: Predictor, clouds: CloudSet) -> CloudSet:
-    """Clouds with the vertical axis along which they make sense together, which is told if it is not the model's."""
+    """Clouds with the vertical axis along which they make sense together, which is told if it is not the model's.
+
+    A single cloud is left as it is, as `Predictor.predict` looks at it on other sides if it makes no sense; where it
+    makes some, but more along another axis, that is told.
+    """
     from dataclasses import replace
 
     def found(points: Tensor) -> tuple[str, dict[str, float]] | None:
@@ -82,12 +84,17 @@ def _standing_together(predictor: Predictor, clouds: CloudSet) -> CloudSet:
     if told is None:
         usable = [i for i, x in enumerate(clouds.points) if found(x) is not None]
         told = found(clouds.points[usable]) if len(usable) > 1 else None
-    up, scores = told or (AXES[clouds.up], {})
-    if up == AXES[clouds.up]:
-        return clouds
+    own = AXES[clouds.up]
+    up, scores = told or (own, {})
     means = ", ".join(f"{s:.2f} along {axis}" for axis, s in scores.items())
-    warn(f"the clouds are taken to stand along {up} (mean score {means}); give --up if that is wrong")
-    return replace(clouds, up=AXES.index(up))
+    if up != own and len(clouds) > 1:
+        warn(f"the clouds are taken to stand along {up} (mean score {means}); give --up if that is wrong")
+        return replace(clouds, up=AXES.index(up))
+    if scores and max(scores.values()) > scores[own] >= predictor.limit:
+        warn(
+            f"it is not clear which axis is up, {own} is taken (mean score {means}); give --up if that is wrong"
+        )
+    return clouds
 
 
 def predict_each(predictor: Predictor, clouds: CloudSet, bad: list[str]) -> tuple[CloudSet, Prediction]:

@@ -124,7 +124,7 @@ def predict(
 
     Args:
         model: folder that `geoframe keypoints train` wrote; or the name of a category of which the package has a model
-            of procedural shapes, such as chair, which takes most real ones for doubtful.
+            of procedural shapes, such as chair, which doubts more real ones than a model trained on such.
         clouds: one or several mesh or cloud files, or what `train` takes.
         data: the same as an option.
         out: folder for the results.

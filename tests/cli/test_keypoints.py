@@ -13,7 +13,7 @@ import torch
 from geoframe.cli import main
 from geoframe.cli.keypoints import _standing
 from geoframe.data import load_clouds
-from geoframe.models.category_keypoints import OURS, train
+from geoframe.models.category_keypoints import OURS, Predictor, train
 from geoframe.placing.look_again import sides_of_box
 from geoframe.transforms import rotation_about_axis
 from geoframe.zoo import rigid
@@ -156,6 +156,17 @@ def test_a_cloud_that_cannot_be_used_does_not_hide_the_axis_of_the_others(tmp_pa
     assert "are taken to stand along z" in err and "one: points: expected at least 6 points" in err
     told = json.loads((tmp_path / "p" / "keypoints.json").read_text())
     assert list(told["keypoints"]) == ["c0", "c1", "c2"] and told["up"] == "z"
+
+
+@pytest.mark.parametrize(("own", "told"), [(0.8, True), (0.5, False), (0.97, False)])
+def test_a_cloud_that_makes_more_sense_along_another_axis_is_told(own, told, tmp_path, capsys, monkeypatch):
+    np.save(tmp_path / "c.npy", load_clouds("procedural", "chair", n_points=1024, limit=1).points[0].numpy())
+    monkeypatch.setattr(Predictor, "common_up", lambda *_: ("y", {"x": 0.1, "y": own, "z": 0.95}))
+    command = ["keypoints", "predict", "chair", str(tmp_path / "c.npy"), "--out", str(tmp_path / "p")]
+    assert main(command) == 0
+    assert ("it is not clear which axis is up, y is taken" in capsys.readouterr().err) == told
+    assert main([*command, "--up", "y"]) == 0
+    assert "not clear" not in capsys.readouterr().err
 
 
 def test_folders_are_given_alone(model, flat, tmp_path, capsys):
