@@ -11,7 +11,7 @@ import torch
 import geoframe.camera
 import geoframe.render
 from geoframe._check import as_tensor
-from geoframe._precision import full_precision
+from geoframe._precision import full_precision, usual_precision
 from geoframe.camera import pinhole_view
 from geoframe.render import rasterize
 from geoframe.surface import Mesh
@@ -147,3 +147,24 @@ def test_half_precision_vertices_are_drawn_in_float32(half):
     assert torch.equal(fragments.face_id, rasterize(verts.detach().float(), MESH.faces, VIEW).face_id)
     geoframe.render.soft_silhouette(verts, MESH.faces, VIEW).sum().backward()
     assert verts.grad.dtype == half and verts.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("told", "accelerator", "want"),
+    [
+        ({"avx512_bf16": True}, "cpu", "bf16-mixed"),
+        ({"amx_bf16": True}, "cpu", "bf16-mixed"),
+        ({"avx512_bf16": False, "amx_bf16": False}, "cpu", "32-true"),
+        ({}, "cpu", "32-true"),
+        ({"avx512_bf16": True}, "cuda", "32-true"),
+    ],
+)
+def test_networks_learn_in_bfloat16_where_the_processor_has_it(told, accelerator, want, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told, raising=False)
+    assert usual_precision(accelerator) == want
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    assert usual_precision("auto") == (
+        "bf16-mixed" if told.get("avx512_bf16") or told.get("amx_bf16") else "32-true"
+    )
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert usual_precision("auto") == "32-true"

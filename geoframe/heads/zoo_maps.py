@@ -19,6 +19,7 @@ from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.fields import FieldHead
 
 ANIMALS, THINGS = "animals", "things"
+_TOLD = 4  # pixels of the squares that are told of
 SHIPPED = {name: Path(__file__).parent / name for name in (ANIMALS, THINGS)}
 
 
@@ -54,7 +55,8 @@ def _about(folder: Path) -> dict[str, Any]:
 class ZooMaps(Backbone):
     """The frozen maps of the network under an embedding that geoframe comes with; one of them has more channels.
 
-    These are the embeddings of the parts of each square, side by side, and then the logits of their masks.
+    These are the embeddings of the parts of each square, side by side, and then the logits of their masks: of the four
+    quarters of the squares of stride 8, each the mean of what a finer field says there.
 
     Args:
         name: "animals" or "things".
@@ -66,30 +68,35 @@ class ZooMaps(Backbone):
 
         folder = SHIPPED[check_choice(name, tuple(SHIPPED), "name")]
         about = _about(folder)
-        net = backbone(about["backbone"], trainable=False)
-        head = FieldHead(net, about["dim"], **about["head"]).eval().requires_grad_(False)
-        state = load_file(folder / "model.safetensors")
-        head.load_state_dict({k[5:]: x for k, x in state.items() if k.startswith("head.")})
-        self._at = net.strides.index(2 * head.stride)
+        net = backbone(about["backbone"], trainable=not about["backbone_digest"])
+        head = FieldHead(net, about["dim"], **about["head"])
+        head.load_state_dict(
+            {k[5:]: x for k, x in load_file(folder / "model.safetensors").items() if k.startswith("head.")}
+        )
+        self._at = net.strides.index(2 * _TOLD)
         channels = list(net.channels)
         channels[self._at] += 4 * (head.dim + 1)
         mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
         super().__init__(
             name,
-            net._kept[0],
+            net._kept[0] if net.frozen else net.net,
             channels=channels,
             strides=[s // enlarged for s in net.strides],
             frozen=True,
             normalisation=(mean, std),
         )
         self.enlarged = enlarged
-        self._kept = (*self._kept, head)
+        self._kept = (*self._kept, head.eval().requires_grad_(False))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps (B, C, h, w) of images (B, 3, H, W) in [0, 1], finest first."""
         maps = super().forward(image)
-        field = self._kept[1](maps)
+        head = self._kept[1]
+        assert isinstance(head, FieldHead)
+        field = head(maps)
         told = torch.cat([field.embedding, field.mask[:, None]], 1)
+        if head.stride < _TOLD:
+            told = F.avg_pool2d(told, _TOLD // head.stride)
         maps[self._at] = torch.cat([maps[self._at], F.pixel_unshuffle(told, 2)], 1)
         return maps
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._check import as_tensor, check_choice, check_float, check_int, check_shape
+from geoframe._precision import outside_autocast
 from geoframe.canonical.surface import Surface
 from geoframe.maps.convert import p2p_to_fmap
 from geoframe.nearest import nearest
@@ -99,7 +100,8 @@ class VertexEmbedding(nn.Module):
         """E (V, D) of unit rows; of `vertices` (N,) only their rows (N, D)."""
         if self.basis is None:
             return unit_rows(self.weight if vertices is None else self.weight[vertices])
-        return unit_rows((self.basis if vertices is None else self.basis[vertices]) @ self.weight)
+        with outside_autocast():  # eight bits of a sum over all functions would blur neighbours
+            return unit_rows((self.basis if vertices is None else self.basis[vertices]) @ self.weight)
 
     def transferred(self, match: Match | Tensor, mesh: Mesh, *, form: str = "auto") -> VertexEmbedding:
         """The embedding of another surface on which corresponding vertices have equal embeddings, to train on from.

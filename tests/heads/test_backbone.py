@@ -82,25 +82,31 @@ def test_trainable_lite0_learns(lite0):
     assert net.digest() == lite0.digest() != backbone(LITE0, weights="random").digest()
 
 
-@pytest.mark.parametrize("k", [3, 5])
-def test_gradients_of_filters_of_single_channels(k):
+@pytest.mark.parametrize(
+    ("k", "stride", "padding", "more"), [(3, 1, 1, 0), (5, 1, 2, 0), (3, 2, 0, 1), (5, 2, 1, 1)]
+)
+def test_gradients_of_filters_of_single_channels(k, stride, padding, more):
     """Of the quick form: those of torch's own, and twice differentiable."""
     torch.manual_seed(0)
-    quick = _Depthwise(2, 2, k, padding=k // 2, groups=2).double()
-    x = torch.randn(1, 2, 2, 3, dtype=torch.float64, requires_grad=True)
+    quick = _Depthwise(2, 2, k, stride=stride, padding=padding, groups=2).double()
+    quick.more = more
+    x = torch.randn(1, 2, 4, 6, dtype=torch.float64, requires_grad=True)
 
     def slow(x, weight, bias):
-        return torch.nn.functional.conv2d(x, weight, bias, padding=k // 2, groups=2)
+        x = torch.nn.functional.pad(x, (padding, padding + more) * 2)
+        return torch.nn.functional.conv2d(x, weight, bias, stride=stride, groups=2)
 
-    inputs, g = (x, quick.weight, quick.bias), torch.randn(1, 2, 2, 3, dtype=torch.float64)
+    inputs, g = (x, quick.weight, quick.bias), torch.randn(1, 2, 4 // stride, 6 // stride).double()
     for one, two in zip(
         torch.autograd.grad(quick(x), inputs, g), torch.autograd.grad(slow(*inputs), inputs, g), strict=True
     ):
         torch.testing.assert_close(one, two)
     assert type(quick(x).grad_fn).__name__ == "_TurnedBackward"
-    assert torch.autograd.gradcheck(_Turned.apply, inputs) and torch.autograd.gradgradcheck(
-        _Turned.apply, inputs
-    )
+
+    def turned(*inputs):
+        return _Turned.apply(*inputs, stride, padding)
+
+    assert torch.autograd.gradcheck(turned, inputs) and torch.autograd.gradgradcheck(turned, inputs)
     with torch.autocast("cpu", torch.bfloat16):
         quick.float()(x.float()).float().sum().backward()
 
@@ -216,3 +222,19 @@ def test_a_backbone_of_transformers_from_a_folder(tmp_path):
         backbone(f"auto:{tmp_path / 'nothing'}")
     with pytest.raises(ValueError, match="weights: expected 'pretrained' or 'random'"):
         backbone(f"auto:{tmp_path}", weights="some.pth")
+
+
+def test_weights_between_learned_and_pretrained():
+    net, before = backbone(LITE0, trainable=True), backbone(LITE0, trainable=True).state_dict()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1.0)
+    for share, left in ((1.0, 1.0), (0.25, 0.25), (0.0, 0.0)):
+        assert net.toward_pretrained(share) is net
+        for name, value in net.state_dict().items():
+            torch.testing.assert_close(value, before[name] + left)
+    with pytest.raises(ValueError, match="share: expected a number in"):
+        net.toward_pretrained(1.5)
+    for other in (backbone(LITE0), backbone("small")):
+        with pytest.raises(ValueError, match="pretrained and then learned, found"):
+            other.toward_pretrained(0.5)

@@ -30,6 +30,8 @@ def test_rows_are_unit_and_training_reaches_the_weights(coarse):
         assert embedding.weight.grad.abs().sum() > 0
         some = torch.tensor([5, 2, 5])
         assert torch.allclose(embedding(some), E[some], atol=1e-6)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(embedding(), E)
 
 
 def test_the_start_is_random_seeded_and_of_variance_one(coarse):

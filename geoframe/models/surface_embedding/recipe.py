@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._check import check_choice, check_int
+from geoframe._precision import usual_precision
 from geoframe._random import seeded
 from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
@@ -261,6 +262,7 @@ class Recipe:
             pictures are computed once, and pictures are neither mirrored nor moved.
         trunk_rate: factor of the learning rate of a pretrained backbone.
         pictures: how many are rendered where nothing else is said.
+        precision: see `geoframe.training.fit`; "auto" is that of `geoframe._precision.usual_precision`.
     """
 
     name: str
@@ -277,6 +279,7 @@ class Recipe:
     trunk: int | None = None
     trunk_rate: float = 0.3
     pictures: int = 3000
+    precision: str = "auto"
 
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length."""
@@ -371,7 +374,6 @@ def train_network(
     seed: int = 0,
     accelerator: str = "auto",
     devices: int = 1,
-    precision: str = "32-true",
     run: Mapping[str, Any] | None = None,
     progress: Callable[[str, float], None] | None = None,
     pictures: Pictures | None = None,
@@ -386,7 +388,6 @@ def train_network(
         seed: of batches.
         accelerator: see `fit`.
         devices: see `fit`.
-        precision: see `fit`.
         run: see `fit`.
         progress: see `fit`.
         pictures: see `fit`.
@@ -426,7 +427,7 @@ def train_network(
         seed=seed,
         accelerator=accelerator,
         devices=devices,
-        precision=precision,
+        precision=usual_precision(accelerator) if recipe.precision == "auto" else recipe.precision,
         run=run,
         progress=progress,
         pictures=pictures,
