@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from geoframe.cli._annotated import annotated, read_images, read_match, told_of_held
 from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def train(
     """Learn to map pixels to surfaces, from renders of the zoo or from annotated images; a run that was killed goes on.
 
     OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, pictures/ of a few fixed images while
-    it learns, and the state to go on from. A twentieth of the images is set aside to calibrate the confidence on.
+    it learns, and the state to go on from. A twentieth of the images is set aside to calibrate the confidence on. Where
+    ten and more images are annotated, every fifth is set aside before, and in the end is told what model and start say
+    of these.
 
     Args:
         out: folder for the model.
@@ -111,16 +114,19 @@ def train(
     count = n or plan.pictures
     with progress_bar("embed train") as progress:
         matches: dict[str, Tensor] = {}
+        held: ImageSet | None = None
         if category is not None:
             pixels = plan.picture_size or plan.image_size
             samples, surfaces = _rendered(category, anchor, count, pixels, seed, progress)
         else:
             assert data is not None
-            samples, surfaces = _annotated(data, surface, name, images, divisor, count, plan.image_size, seed)
+            samples, surfaces, held = annotated(
+                data, surface, name, images, divisor, count, plan.image_size, seed
+            )
         if match is not None:
             if first is None:
                 raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
-            matches[next(iter(surfaces))] = _match(match, first, matched, next(iter(surfaces.values())))
+            matches[next(iter(surfaces))] = read_match(match, first, matched, next(iter(surfaces.values())))
         predictor = learn(
             samples,
             surfaces,
@@ -139,6 +145,8 @@ def train(
         f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
         f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
     )
+    if held is not None:
+        print(told_of_held(predictor, first, matches, matched, held))
 
 
 def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -> Predictor | None:
@@ -201,68 +209,6 @@ def _rendered(
         pictures, names, number, n_points=_POINTS, seed=seed, progress=lambda s, d: progress(s, 0.0 * d)
     )
     return samples, {name: template_surface(name) for name in names}
-
-
-def _annotated(
-    data: Path,
-    surface: Path | None,
-    name: str | None,
-    folder: Path | None,
-    divisor: int,
-    n: int,
-    size: int,
-    seed: int,
-) -> tuple[PixelSamples, dict[str, Surface]]:
-    """Annotated images, each in several crops."""
-    from geoframe.canonical import load_surface
-    from geoframe.data.pixel_samples import image_samples
-
-    if surface is None:
-        raise ValueError("--surface: expected the surface that the data's points refer to, found none")
-    mesh = load_surface(surface)
-    called = name or surface.stem
-    images = _read_images(data, mesh, called, folder, divisor)
-    copies = max(round(n / max(len(images), 1)), 1)
-    return image_samples(images, [called], size=size, copies=min(copies, 50), seed=seed), {called: mesh}
-
-
-def _read_images(data: Path, surface: Surface, name: str, images: Path | None, divisor: int) -> ImageSet:
-    """The objects of a JSON file of either kind."""
-    import json
-
-    from geoframe._files import read_text
-    from geoframe.data.coco_files import read_coco
-    from geoframe.data.image_files import read_points
-
-    try:
-        content = json.loads(read_text(data))
-    except json.JSONDecodeError as err:
-        raise ValueError(f"{data}: not valid JSON ({str(err)[:80]})") from err
-    if isinstance(content, Mapping) and "annotations" in content:
-        folder = data.parent if images is None else images
-        return read_coco(data, folder, {name: surface}, divisor=divisor)
-    return read_points(data, surface, name=name)
-
-
-def _match(path: Path, first: Predictor, matched: str | None, surface: Surface) -> Tensor:
-    """p2p_21 of map.npz, onto the first surface of the model."""
-    import zipfile
-
-    import numpy as np
-    import torch
-
-    try:
-        with np.load(path) as file:
-            p2p_21 = torch.from_numpy(file["p2p_21"]).long()
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as err:
-        raise ValueError(f"{path}: expected map.npz of geoframe match, found {str(err)[:80]}") from err
-    source = first.target(matched).surface
-    if len(p2p_21) != surface.n_verts or int(p2p_21.max()) >= source.n_verts:
-        raise ValueError(
-            f"{path}: expected a map from the {source.n_verts} vertices of {matched or first.names[0]} to the "
-            f"{surface.n_verts} of the surface, found one to {len(p2p_21)}; run geoframe match SOURCE SURFACE"
-        )
-    return p2p_21
 
 
 def _looker(out: Path, samples: PixelSamples) -> Any:
@@ -445,7 +391,7 @@ def evaluate(
     names = category or [predictor.names[0]]
     pictures: Any
     if data is not None:
-        pictures = _read_images(data, predictor.target(names[0]).surface, names[0], images, divisor)
+        pictures = read_images(data, predictor.target(names[0]).surface, names[0], images, divisor)
     else:
         pictures = render_set(names, n, size=size, seed=seed)
     with staged_folder(out) as folder, progress_bar("embed evaluate") as progress:

@@ -113,6 +113,7 @@ def fit(
     """
     import lightning_fabric as fabric_module
 
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells its settings on the screen
     check_int(devices, "devices", low=1)
     check_choice(bad_steps, ("raise", "skip"), "bad_steps")
     out = Path(out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -118,7 +119,7 @@ def test_one_image_onto_another(model, tmp_path):
     assert (tmp_path / "out" / "1.matches.png").is_file()
 
 
-def test_a_users_own_mesh_with_twenty_images(model, tmp_path):
+def test_a_users_own_mesh_with_twenty_images(model, tmp_path, capsys):
     """canonical, match, train on 20 annotated images from another model, predict, evaluate: as documented."""
     _ball(3, (2.2, 1.0, 0.6)).export(tmp_path / "mine.obj")
     out = str(tmp_path / "mine")
@@ -162,7 +163,11 @@ def test_a_users_own_mesh_with_twenty_images(model, tmp_path):
         "32",
     ]
     made = str(tmp_path / "made")
+    capsys.readouterr()
     assert main(["embed", "train", *words, *plan, "--out", made, "--accelerator", "cpu"]) == 0
+    told = capsys.readouterr()
+    line = re.search(r"GPS ([\d.]+) on 4 objects of images set aside, ([\d.]+) before the training", told.out)
+    assert line and ("annotate more images" in told.err) == (float(line[2]) > float(line[1]))
     assert (tmp_path / "made" / "pictures").is_dir()
     assert (
         main(["embed", "predict", str(tmp_path / "0.png"), "--model", made, "--out", str(tmp_path / "p")])
