@@ -342,7 +342,8 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
         raise ValueError(f"start: expected a model with {told[0]}, found one with {told[1]}")
     if mine.backbone.frozen and not theirs.backbone.frozen:
         raise ValueError(
-            "start: expected a model whose backbone is frozen, as here, found one that was learned"
+            "start: expected a model whose backbone is frozen, as here, found one that was learned; take the recipe "
+            "'geoframe', or begin anew"
         )
     state = theirs.state_dict()
     if mine.fine != theirs.fine:
