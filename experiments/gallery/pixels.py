@@ -1,6 +1,6 @@
 """What the shipped animals say of unseen renders, in the README: `python -m experiments.gallery.pixels [--out FILE]`.
 
-Columns are the first renders of seed 9001, not chosen; seconds of one core.
+Column i is render i of its species, of seed 9001, none chosen; seconds of one core.
 """
 
 from __future__ import annotations

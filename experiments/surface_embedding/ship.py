@@ -50,11 +50,11 @@ def other_things(n_each: int, n_bare: int, *, size: int = SIZE, seed: int = SEED
     return torch.stack(images)
 
 
-def error_of(model: Path, share: float) -> float:
-    """Mean geodesic error on renders of horses with a share of the backbone's learned weights."""
+def error_of(model: Path, species: str, share: float) -> float:
+    """Mean geodesic error on renders of a species with a share of the backbone's learned weights."""
     predictor = load(model)
     predictor.model.head.backbone.toward_pretrained(share)
-    found = evaluate(predictor, render_set(SPECIES[0], N_CHOOSING, size=SIZE, seed=CHOOSING))
+    found = evaluate(predictor, render_set(species, N_CHOOSING, size=SIZE, seed=CHOOSING))
     return found["geodesic_error_mean"]
 
 
@@ -73,11 +73,15 @@ def main() -> None:
     surface = predictor.names[0]
     if not predictor.model.head.backbone.frozen:
         shares = [args.share] if args.share is not None else SHARES
-        errors = {share: error_of(args.model, share) for share in shares}
+        errors = {share: error_of(args.model, args.species[0], share) for share in shares}
         share = min(errors, key=lambda s: errors[s])
         predictor.model.head.backbone.toward_pretrained(share)
         predictor.about["learned_share"] = share
         print(", ".join(f"{share:g} of the learned weights: error {e:.4f}" for share, e in errors.items()))
+    elif args.share is not None:
+        raise SystemExit(
+            f"--share: expected a model that has learned its backbone, found a frozen one in {args.model}"
+        )
     n = args.n_each * len(args.species)
     pictures = render_set(args.species, n, size=SIZE, seed=SEED, surface=surface)
     samples = rendered_samples(pictures, [surface], [0] * len(args.species), n_points=400, seed=SEED)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoframe.cli._common import counted, warn
+from geoframe.cli._common import about, counted, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from geoframe.data.pixel_samples import PixelSamples
     from geoframe.models.surface_embedding import Predictor
 
-_EVERY, _FEWEST = 5, 10  # every so many-th image is set aside, where there are at least so many
+_EVERY, _FEWEST, _MOST = (
+    5,
+    10,
+    50,
+)  # every so many-th image is set aside, of at least so many, at most so many
 
 
 def annotated(
@@ -28,28 +32,43 @@ def annotated(
     n: int,
     size: int,
     seed: int,
+    aside: bool,
 ) -> tuple[PixelSamples, dict[str, Surface], ImageSet | None]:
-    """Annotated images, each in several crops, their surface, and those that are set aside, if there are ten and more.
-
-    All objects of an image go the same way.
-    """
-    from dataclasses import replace
-
+    """Annotated images, each in several crops, their surface, and the images that are set aside, if any are."""
     from geoframe.canonical import load_surface
-    from geoframe.data.pixel_samples import image_samples
+    from geoframe.data.pixel_samples import crop_box, image_samples
 
     if surface is None:
         raise ValueError("--surface: expected the surface that the data's points refer to, found none")
     mesh = load_surface(surface)
     called = name or surface.stem
     images = read_images(data, mesh, called, folder, divisor)
-    names = list(dict.fromkeys(item.name for item in images))
-    aside = set(names[_EVERY - 1 :: _EVERY]) if len(names) >= _FEWEST else set()
-    held = replace(images, items=[item for item in images if item.name in aside and len(item.vertex)])
-    images = replace(images, items=[item for item in images if item.name not in aside])
-    copies = max(round(n / max(len(images), 1)), 1)
-    samples = image_samples(images, [called], size=size, copies=min(copies, 50), seed=seed)
-    return samples, {called: mesh}, held if len(held) else None
+    parts = _parted(images) if aside else (images, None)
+    if parts[1] is not None:  # told now, not after hours of training
+        image_samples(parts[1], [called], size=size, seed=seed)
+        for item in parts[1]:
+            with about(Path(item.name)):
+                H, W = item.read().shape[-2:]
+                crop_box(item.box, (H, W))
+    copies = max(round(n / max(len(parts[0]), 1)), 1)
+    samples = image_samples(parts[0], [called], size=size, copies=min(copies, 50), seed=seed)
+    return samples, {called: mesh}, parts[1]
+
+
+def _parted(images: ImageSet) -> tuple[ImageSet, ImageSet | None]:
+    """What is learned from, and every fifth image with points, fifty at most; None of fewer than ten.
+
+    All objects of an image go the same way.
+    """
+    from dataclasses import replace
+
+    files = list(dict.fromkeys(str(item.image) for item in images if len(item.vertex)))
+    if len(files) < _FEWEST:
+        return images, None
+    there = set(files[_EVERY - 1 :: _EVERY][:_MOST])
+    held = [item for item in images if str(item.image) in there and len(item.vertex)]
+    mine = [item for item in images if str(item.image) not in there]
+    return replace(images, items=mine), replace(images, items=held)
 
 
 def read_images(data: Path, surface: Surface, name: str, images: Path | None, divisor: int) -> ImageSet:
@@ -91,14 +110,15 @@ def read_match(path: Path, first: Predictor, matched: str | None, surface: Surfa
     return p2p_21
 
 
-def told_of_held(
+def compared(
     predictor: Predictor,
     first: Predictor | None,
     matches: Mapping[str, Tensor],
     matched: str | None,
     held: ImageSet,
-) -> str:
-    """A line on what model and start say of images that were set aside; a warning where the start says more.
+    progress: Callable[[str, float], None] | None = None,
+) -> tuple[float, float | None]:
+    """GPS of a model on images that were set aside, and that of its start; None where that does not know the surface.
 
     Args:
         predictor: the model.
@@ -106,20 +126,34 @@ def told_of_held(
         matches: by name of the surface, see `train`.
         matched: name of the surface of `first` that the matches belong to.
         held: the images.
+        progress: called with (text, share done).
     """
     from geoframe.models.surface_embedding import evaluate
 
-    name = next(iter(held.surfaces))
-    now = evaluate(predictor, held)["gps"]
-    line = f"GPS {100 * now:.1f} on {counted(len(held), 'object')} of images set aside"
+    name, surface = next(iter(held.surfaces.items()))
+    now = evaluate(predictor, held, progress=progress)["gps"]
     if first is not None and name in matches:
-        first = first.with_surface(name, held.surfaces[name], matches[name], matched)
-    if first is None or name not in first.names:
-        return line
-    before = evaluate(first, held)["gps"]
-    if before > now:
+        first = first.with_surface(name, surface, matches[name], matched)
+    try:
+        known = first is not None and first.target(name).surface.n_verts == surface.n_verts
+    except ValueError:  # an unknown name
+        known = False
+    return now, evaluate(first, held, progress=progress)["gps"] if first is not None and known else None
+
+
+def told(now: float, before: float | None, n: int) -> str:
+    """A line on what `compared` found on n objects; a warning where the start is better.
+
+    Args:
+        now: GPS of the model.
+        before: of its start, or None.
+        n: objects.
+    """
+    if before is not None and before > now:
         warn(
-            f"the start says more of the images set aside than the model (GPS {100 * before:.1f} and {100 * now:.1f}): "
-            "annotate more images, or use the start with the map alone (Predictor.with_surface)"
+            f"on {counted(n, 'object')} set aside the start is better than the trained model (GPS {100 * before:.1f} "
+            f"and {100 * now:.1f}): annotate more images, or use the start with the map alone "
+            "(in Python, Predictor.with_surface)"
         )
-    return f"{line}, {100 * before:.1f} before the training"
+    line = f"GPS {100 * now:.1f} on {counted(n, 'object')} of images set aside"
+    return line if before is None else f"{line}, {100 * before:.1f} before the training"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._annotated import annotated, read_images, read_match, told_of_held
+from geoframe.cli._annotated import annotated, compared, read_images, read_match, told
 from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ def train(
     devices: int = 1,
     accelerator: str = "auto",
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] | None = None,
+    aside: bool = True,
 ) -> None:
     """Learn to map pixels to surfaces, from renders of the zoo or from annotated images; a run that was killed goes on.
 
     OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, pictures/ of a few fixed images while
-    it learns, and the state to go on from. A twentieth of the images is set aside to calibrate the confidence on. Where
-    ten and more images are annotated, every fifth is set aside before, and in the end is told what model and start say
-    of these.
+    it learns, and the state to go on from. A twentieth of the pictures is set aside to calibrate the confidence on.
+    Where ten images and more are annotated, every fifth (at most fifty) is not learned from at all: in the end GPS on
+    these is printed, of the model and, where it knows the surface, of its start.
 
     Args:
         out: folder for the model.
@@ -86,8 +87,8 @@ def train(
         minutes: of training.
         steps: of training, at most.
         recipe: geoframe learns the backbone, too, frozen leaves it as it is, paper has the published losses. By
-            default geoframe for renders; frozen for annotated images (but after a START that was learned) and with
-            a backbone of transformers.
+            default geoframe for renders and after a START that was learned, as "animals" was; frozen for other
+            annotated images and with a backbone of transformers.
         backbone: small, efficientnet-lite0, or auto: with a folder or name of transformers' hub.
         dim: numbers of an embedding.
         width: channels of the head's coarse levels.
@@ -96,8 +97,9 @@ def train(
         seed: of everything random.
         devices: GPUs, or processes on the CPU.
         accelerator: cpu, cuda, mps or auto.
-        precision: 32-true, bf16-mixed or, on a GPU, 16-mixed; by default bf16-mixed on processors that compute in
-            bfloat16, in two thirds of the time, and 32-true elsewhere.
+        precision: 32-true, bf16-mixed or, on a GPU, 16-mixed; by default the recipe geoframe computes in bf16-mixed
+            on processors that have bfloat16, in two thirds of the time, and all else in 32-true.
+        aside: --no-aside learns from all annotated images.
     """
     from dataclasses import replace
 
@@ -121,7 +123,7 @@ def train(
         else:
             assert data is not None
             samples, surfaces, held = annotated(
-                data, surface, name, images, divisor, count, plan.image_size, seed
+                data, surface, name, images, divisor, count, plan.image_size, seed, aside
             )
         if match is not None:
             if first is None:
@@ -140,13 +142,14 @@ def train(
             progress=progress,
             look=_looker(out, samples),
         )
-    told = predictor.about
+        found = None if held is None else compared(predictor, first, matches, matched, held, progress)
+    about = predictor.about
     print(
-        f"{', '.join(predictor.names)}: {len(samples)} pictures, {told['steps']} steps in {told['minutes']:.1f} "
+        f"{', '.join(predictor.names)}: {len(samples)} pictures, {about['steps']} steps in {about['minutes']:.1f} "
         f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
     )
-    if held is not None:
-        print(told_of_held(predictor, first, matches, matched, held))
+    if held is not None and found is not None:
+        print(told(*found, len(held)))
 
 
 def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -> Predictor | None:

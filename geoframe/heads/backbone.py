@@ -132,7 +132,8 @@ class Backbone(nn.Module):
         know both.
 
         Args:
-            share: of the learned weights in the mean, in [0, 1]: 1 leaves them, 0 is the network as it came.
+            share: of the learned weights in the mean, in [0, 1]: 1 leaves them, 0 is the pretrained network. One of
+                transformers' backbones is read again from its folder, or from the hub.
 
         Raises:
             ValueError: a share outside, a frozen backbone, one that has no pretrained weights.
@@ -142,9 +143,10 @@ class Backbone(nn.Module):
         if not 0 <= share <= 1:
             raise ValueError(f"share: expected a number in [0, 1], found {share}")
         if self.frozen or self.name in OWN:
+            found = "a frozen one" if self.frozen else f"{self.name!r}, which has no pretrained weights"
             raise ValueError(
-                f"share: expected a backbone that was pretrained and then learned, found {self.name!r}"
-                + (", which is frozen" if self.frozen else "")
+                f"backbone: expected one that was pretrained and then learned, found {found}; make it with "
+                "trainable=True"
             )
         before = _named(self.name, "pretrained", True).state_dict()
         for name, value in self.state_dict().items():
@@ -317,21 +319,21 @@ class _Depthwise(nn.Conv2d):
     filters of 5 x 5), and in bfloat16 several times as long.
 
     Attributes:
-        more: columns and rows of zeros on the right and below, beyond those of `padding`.
+        extra_padding: columns and rows of zeros on the right and below, beyond those of `padding`.
     """
 
-    more: int = 0
+    extra_padding: int = 0
 
     def forward(self, x: Tensor) -> Tensor:
         """Filtered maps (B, C, h, w) of maps (B, C, H, W)."""
-        if self.more:
-            x = F.pad(x, (0, self.more, 0, self.more))
+        if self.extra_padding:
+            x = F.pad(x, (0, self.extra_padding, 0, self.extra_padding))
         quick = x.device.type == "cpu" and torch.is_grad_enabled() and x.requires_grad
         if not quick or torch.compiler.is_compiling():
             return super().forward(x)
         weight, bias = self.weight, self.bias
         assert bias is not None
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:  # which autocast leaves alone
             kind = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(kind), weight.to(kind), bias.to(kind)  # type: ignore[assignment]
         found: Tensor = _Turned.apply(x, weight, bias, self.stride[0], self.padding[0])
@@ -373,7 +375,7 @@ def _apart(g: Tensor, stride: int, size: list[int]) -> Tensor:
 
 
 def _depthwise(layer: nn.Conv2d) -> nn.Conv2d:
-    """A depthwise convolution of a Lite0 that pads by itself, where it pads all sides alike, and is quick.
+    """A depthwise convolution of a Lite0 that is quick, and pads by itself but where the sides differ (stride 2).
 
     The package's own module copies the whole input into a larger one first: without that, the network takes two
     thirds of the time (165 for 248 ms, 32 pictures of 96 pixels).
@@ -381,7 +383,7 @@ def _depthwise(layer: nn.Conv2d) -> nn.Conv2d:
     C, k = layer.out_channels, layer.kernel_size[0]
     before, after = layer.static_padding.padding[:2]  # type: ignore[union-attr, index]
     new = _Depthwise(C, C, k, stride=layer.stride[0], padding=before, groups=C)
-    new.more = after - before
+    new.extra_padding = after - before
     assert layer.bias is not None and new.bias is not None
     new.weight, new.bias = layer.weight, layer.bias
     return new

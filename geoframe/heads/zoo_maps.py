@@ -19,7 +19,7 @@ from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.fields import FieldHead
 
 ANIMALS, THINGS = "animals", "things"
-_TOLD = 4  # pixels of the squares that are told of
+_FIELD_STRIDE = 4  # pixels of the squares that are told of
 SHIPPED = {name: Path(__file__).parent / name for name in (ANIMALS, THINGS)}
 
 
@@ -73,7 +73,7 @@ class ZooMaps(Backbone):
         head.load_state_dict(
             {k[5:]: x for k, x in load_file(folder / "model.safetensors").items() if k.startswith("head.")}
         )
-        self._at = net.strides.index(2 * _TOLD)
+        self._at = net.strides.index(2 * _FIELD_STRIDE)
         channels = list(net.channels)
         channels[self._at] += 4 * (head.dim + 1)
         mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
@@ -95,8 +95,8 @@ class ZooMaps(Backbone):
         assert isinstance(head, FieldHead)
         field = head(maps)
         told = torch.cat([field.embedding, field.mask[:, None]], 1)
-        if head.stride < _TOLD:
-            told = F.avg_pool2d(told, _TOLD // head.stride)
+        if head.stride < _FIELD_STRIDE:
+            told = F.avg_pool2d(told, _FIELD_STRIDE // head.stride)
         maps[self._at] = torch.cat([maps[self._at], F.pixel_unshuffle(told, 2)], 1)
         return maps
 

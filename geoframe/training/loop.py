@@ -113,7 +113,6 @@ def fit(
     """
     import lightning_fabric as fabric_module
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells its settings on the screen
     check_int(devices, "devices", low=1)
     check_choice(bad_steps, ("raise", "skip"), "bad_steps")
     out = Path(out)
@@ -126,6 +125,9 @@ def fit(
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the processes
         strategy, devices = "ddp", int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+    log = logging.getLogger("lightning_fabric")
+    level = log.level
+    log.setLevel(logging.WARNING)  # it tells its settings on the screen
     try:
         fabric = fabric_module.Fabric(
             accelerator=accelerator,
@@ -139,6 +141,8 @@ def fit(
             f"accelerator, devices, precision: expected what this machine has, found {accelerator!r}, {devices} "
             f"and {precision!r} ({str(err).splitlines()[0]}); try accelerator 'auto' or 'cpu'"
         ) from err
+    finally:
+        log.setLevel(level)
     if strategy != "ddp_spawn":
         fabric.launch()
         return _train(fabric, job, progress)

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,11 @@ from PIL import Image
 
 from geoframe.canonical.surface import Surface, load_surface
 from geoframe.cli import main
+from geoframe.cli._annotated import _parted, told
 from geoframe.cli.embed import _recipe
+from geoframe.data.image_files import ImageItem, ImageSet
 from geoframe.data.pixel_samples import PixelSamples, dense_points
+from geoframe.heads.backbone import backbone
 from geoframe.models.surface_embedding import OURS, load, train
 from geoframe.pixels import PixelMap
 
@@ -165,9 +169,9 @@ def test_a_users_own_mesh_with_twenty_images(model, tmp_path, capsys):
     made = str(tmp_path / "made")
     capsys.readouterr()
     assert main(["embed", "train", *words, *plan, "--out", made, "--accelerator", "cpu"]) == 0
-    told = capsys.readouterr()
-    line = re.search(r"GPS ([\d.]+) on 4 objects of images set aside, ([\d.]+) before the training", told.out)
-    assert line and ("annotate more images" in told.err) == (float(line[2]) > float(line[1]))
+    said = capsys.readouterr()
+    line = re.search(r"GPS ([\d.]+) on 4 objects of images set aside, ([\d.]+) before the training", said.out)
+    assert line and ("annotate more images" in said.err) == (float(line[2]) > float(line[1]))
     assert (tmp_path / "made" / "pictures").is_dir()
     assert (
         main(["embed", "predict", str(tmp_path / "0.png"), "--model", made, "--out", str(tmp_path / "p")])
@@ -197,9 +201,77 @@ def test_training_on_an_animal_goes_on_from_the_model_that_is_there(tmp_path):
     assert main([*words, "--out", str(tmp_path)]) == 0
     there, made = load(), load(tmp_path)
     assert made.about["start"] == there.about["data"] and not made.model.head.backbone.frozen
-    assert (made.model.head.stride, there.model.head.stride) == (2, 4) and made.image_size == 112
+    assert (made.model.head.stride, there.model.head.stride) == (2, 2) and made.image_size == 112
+    one, two = (m.model.head.backbone.state_dict() for m in (made, there))
+    plain = backbone("efficientnet-lite0", trainable=True).state_dict()
+    name = max(
+        one, key=lambda k: float((two[k] - plain[k]).norm())
+    )  # what the shipped model has learned most
+    assert (one[name] - two[name]).norm() < 0.1 * (two[name] - plain[name]).norm()
     alike = (made.target("cow").table * there.target("cow").table).sum(1)
     assert alike.mean() > 0.95
+
+
+def _item(file, n=2, surface="it"):
+    return ImageItem(
+        Path(file), surface=surface if n else "", points=torch.rand(n, 2), vertex=torch.zeros(n).long()
+    )
+
+
+def test_every_fifth_image_with_points_is_set_aside():
+    files = [f"{i}/a.png" for i in range(12)]  # of one name in different folders
+    images = ImageSet([*map(_item, files), *map(_item, files), _item("c.png", 0)])
+    mine, held = _parted(images)
+    assert sorted(str(i.image) for i in held) == ["4/a.png", "4/a.png", "9/a.png", "9/a.png"]
+    assert len(mine) == 21 and not {i.image for i in mine} & {i.image for i in held}
+    few = images[:9]
+    assert _parted(few)[0] is few and _parted(few)[1] is None
+    masks = ImageSet([_item(f, 0) for f in files] + [_item(f) for f in files[:9]])
+    assert _parted(masks)[1] is None
+    many = ImageSet([_item(f"{i}.png") for i in range(400)])
+    assert len(_parted(many)[1]) == 50 and len(_parted(many)[0]) == 350
+
+
+def test_a_start_that_is_better_than_the_model_is_told(capsys):
+    assert told(0.62, 0.655, 4) == "GPS 62.0 on 4 objects of images set aside, 65.5 before the training"
+    assert (
+        "on 4 objects set aside the start is better than the trained model (GPS 65.5 and 62.0)"
+        in capsys.readouterr().err
+    )
+    assert told(0.7, 0.655, 4).endswith("65.5 before the training")
+    assert told(0.7, None, 1) == "GPS 70.0 on 1 object of images set aside"
+    assert not capsys.readouterr().err
+
+
+def test_what_is_set_aside_is_checked_before_the_training(model, tmp_path, capsys):
+    entries = []
+    for i in range(10):
+        Image.fromarray(_picture(i)[0]).save(tmp_path / f"{i}.png")
+        entries.append({"image": f"{i}.png", "points": [[30, 30, 5], [32, 32, 6]]})
+    words = [
+        "--surface",
+        str(model / "surfaces" / "it"),
+        "--backbone",
+        "small",
+        "--steps",
+        "1",
+        "--accelerator",
+        "cpu",
+    ]
+    data, out = tmp_path / "points.json", tmp_path / "out"
+    (tmp_path / "4.png").write_bytes((tmp_path / "4.png").read_bytes()[:200])
+    data.write_text(json.dumps(entries))
+    assert main(["embed", "train", "--data", str(data), *words, "--out", str(out)]) == 2
+    assert "4.png" in capsys.readouterr().err and not (out / "model.json").exists()
+    entries[4] = {**entries[3], "box": [900, 900, 950, 950]}
+    Image.fromarray(_picture(4)[0]).save(tmp_path / "4.png")
+    entries[4]["image"] = "4.png"
+    data.write_text(json.dumps(entries))
+    assert main(["embed", "train", "--data", str(data), *words, "--out", str(out)]) == 2
+    assert (
+        "4.png: boxes: expected boxes in the image" in capsys.readouterr().err
+        and not (out / "model.json").exists()
+    )
 
 
 def test_bad_input_is_one_line(model, tmp_path, capsys):

@@ -89,7 +89,7 @@ def test_gradients_of_filters_of_single_channels(k, stride, padding, more):
     """Of the quick form: those of torch's own, and twice differentiable."""
     torch.manual_seed(0)
     quick = _Depthwise(2, 2, k, stride=stride, padding=padding, groups=2).double()
-    quick.more = more
+    quick.extra_padding = more
     x = torch.randn(1, 2, 4, 6, dtype=torch.float64, requires_grad=True)
 
     def slow(x, weight, bias):
@@ -108,7 +108,13 @@ def test_gradients_of_filters_of_single_channels(k, stride, padding, more):
 
     assert torch.autograd.gradcheck(turned, inputs) and torch.autograd.gradgradcheck(turned, inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        quick.float()(x.float()).float().sum().backward()
+        assert quick(x).dtype == torch.float64  # as torch's own do
+    quick, x = quick.float(), x.detach().float().requires_grad_()
+    full = torch.autograd.grad(quick(x), x, g.float())[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        half = quick(x)
+    assert half.dtype == torch.bfloat16 and type(half.grad_fn).__name__ == "_TurnedBackward"
+    torch.testing.assert_close(torch.autograd.grad(half, x, g.bfloat16())[0], full, rtol=0.02, atol=0.02)
 
 
 def test_a_backbone_is_learned_from_a_stride_on(lite0):
@@ -236,5 +242,7 @@ def test_weights_between_learned_and_pretrained():
     with pytest.raises(ValueError, match="share: expected a number in"):
         net.toward_pretrained(1.5)
     for other in (backbone(LITE0), backbone("small")):
-        with pytest.raises(ValueError, match="pretrained and then learned, found"):
+        with pytest.raises(
+            ValueError, match="backbone: expected one that was pretrained and then learned, found"
+        ):
             other.toward_pretrained(0.5)

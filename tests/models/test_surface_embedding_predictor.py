@@ -441,6 +441,18 @@ def test_an_exported_head_says_the_same(trained, tmp_path):
     np.testing.assert_allclose(found[1], want.mask.numpy(), atol=1e-4, rtol=1e-3)
 
 
+def test_a_run_is_of_one_precision(surface, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    frozen, theirs = replace(OURS, trunk=None), replace(OURS, backbone="auto:convnext")
+    found = [r.computed_in("cpu") for r in (OURS, SMALL, frozen, theirs, PAPER)]
+    assert found == ["bf16-mixed", "bf16-mixed", "32-true", "32-true", "32-true"]
+    samples, options = _samples(surface, 4), {"out": tmp_path, "accelerator": "cpu"}
+    made = train(samples, {"it": surface}, recipe=SMALL, **options)
+    assert made.about["precision"] == "bf16-mixed" and made.model.surfaces["it"].weight.dtype == torch.float32
+    with pytest.raises(ValueError, match=r"belongs to another run .*precision bf16-mixed"):
+        train(samples, {"it": surface}, recipe=replace(SMALL, precision="32-true"), **options)
+
+
 def test_the_shipped_models_are_small():
     assert geoframe.__name__ and set(module.SHIPPED) == {"animals", "things"}
     for folder in module.SHIPPED.values():

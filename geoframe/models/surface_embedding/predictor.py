@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from geoframe._cache import cache_key
 from geoframe._check import check_choice, check_float, check_shape
-from geoframe.canonical import load_surface
-from geoframe.canonical.surface import Surface
+from geoframe.canonical import Surface, load_surface
 from geoframe.data.crops import resized
 from geoframe.data.pixel_samples import PixelSamples, crop_box
 from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zoo_surface
@@ -466,6 +465,7 @@ def train(
         "recipe": recipe.name,
         "dim": recipe.dim,
         "functions": recipe.functions,
+        "precision": recipe.computed_in(accelerator),
         "losses": asdict(recipe.losses),
         "pictures": len(samples),
         "seed": seed,

@@ -2,7 +2,7 @@
 
 A recipe is a value. `PAPER` has the losses, sizes and temperatures of the published one, `OURS` is what
 `geoframe embed train` uses for renders by default, and `FROZEN` leaves the pretrained backbone as it is: for few
-pictures, and for the model that geoframe comes with. `dataclasses.replace` makes others.
+pictures without a model to go on from. `dataclasses.replace` makes others.
 
 Source: PAPER is Neverova et al. 2020, with the released code's weights; its detector (boxes come in) and its schedule
     of 130,000 steps on many GPUs are not a part of it.
@@ -25,7 +25,7 @@ from geoframe.canonical import GeodesicRows
 from geoframe.canonical.surface import Surface
 from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.zoo_surfaces import mirror_of
-from geoframe.heads.backbone import OWN, Backbone, backbone
+from geoframe.heads.backbone import LITE0, OWN, Backbone, backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.losses.embeddings import (
@@ -262,7 +262,8 @@ class Recipe:
             pictures are computed once, and pictures are neither mirrored nor moved.
         trunk_rate: factor of the learning rate of a pretrained backbone.
         pictures: how many are rendered where nothing else is said.
-        precision: see `geoframe.training.fit`; "auto" is that of `geoframe._precision.usual_precision`.
+        precision: see `geoframe.training.fit`; "auto" is bfloat16 for learned backbones that are quick in it, on
+            processors that have it, and float32 else.
     """
 
     name: str
@@ -284,6 +285,17 @@ class Recipe:
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length."""
         return replace(self, schedule=self.schedule.lasting(steps=steps, minutes=minutes))
+
+    def computed_in(self, accelerator: str) -> str:
+        """The precision on an accelerator, "auto" resolved.
+
+        Args:
+            accelerator: see `geoframe.training.fit`.
+        """
+        if self.precision != "auto":
+            return self.precision
+        quick = self.backbone in OWN or (self.backbone == LITE0 and self.trunk is not None)
+        return usual_precision(accelerator) if quick else "32-true"
 
 
 def build(recipe: Recipe, surfaces: Mapping[str, Surface], *, seed: int = 0) -> SurfaceEmbedding:
@@ -428,8 +440,8 @@ def train_network(
         seed=seed,
         accelerator=accelerator,
         devices=devices,
-        precision=usual_precision(accelerator) if recipe.precision == "auto" else recipe.precision,
-        run=run,
+        precision=recipe.computed_in(accelerator),
+        run={**(run or {}), "precision": recipe.computed_in(accelerator)},
         progress=progress,
         pictures=pictures,
     )
@@ -476,5 +488,6 @@ PAPER = Recipe(
     losses=Losses(vertex=0.6, mask=5.0, target="first_power_code", temperature=0.005, sigma=0.01),
     batches=BatchPlan(size=16, n_points=96),
     schedule=Schedule(minutes=20, lr=1e-3, warmup=50, decay="cosine", floor=1e-5, clip=1.0),
+    precision="32-true",  # at its temperature eight bits are most of a logit
 )
 RECIPES = {recipe.name: recipe for recipe in (OURS, FROZEN, PAPER)}
