@@ -89,13 +89,18 @@ def read_images(data: Path, surface: Surface, name: str, images: Path | None, di
     return read_points(data, surface, name=name)
 
 
-def read_match(path: Path, first: Predictor, matched: str | None, surface: Surface) -> Tensor:
-    """p2p_21 of map.npz, onto the first surface of the model."""
+def read_match(
+    path: Path, first: Predictor | None, matched: str | None, surfaces: Mapping[str, Surface]
+) -> dict[str, Tensor]:
+    """p2p_21 of map.npz from a surface of the model to the first of `surfaces`, by the name of that."""
     import zipfile
 
     import numpy as np
     import torch
 
+    if first is None:
+        raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
+    name, surface = next(iter(surfaces.items()))
     try:
         with np.load(path) as file:
             p2p_21 = torch.from_numpy(file["p2p_21"]).long()
@@ -107,7 +112,7 @@ def read_match(path: Path, first: Predictor, matched: str | None, surface: Surfa
             f"{path}: expected a map from the {source.n_verts} vertices of {matched or first.names[0]} to the "
             f"{surface.n_verts} of the surface, found one to {len(p2p_21)}; run geoframe match SOURCE SURFACE"
         )
-    return p2p_21
+    return {name: p2p_21}
 
 
 def compared(
@@ -117,8 +122,8 @@ def compared(
     matched: str | None,
     held: ImageSet,
     progress: Callable[[str, float], None] | None = None,
-) -> tuple[float, float | None]:
-    """GPS of a model on images that were set aside, and that of its start; None where that does not know the surface.
+) -> str:
+    """A line on the GPS of a model on images that were set aside, and of its start, if that knows the surface.
 
     Args:
         predictor: the model.
@@ -138,7 +143,8 @@ def compared(
         known = first is not None and first.target(name).surface.n_verts == surface.n_verts
     except ValueError:  # an unknown name
         known = False
-    return now, evaluate(first, held, progress=progress)["gps"] if first is not None and known else None
+    before = evaluate(first, held, progress=progress)["gps"] if first is not None and known else None
+    return "\n" + told(now, before, len(held))
 
 
 def told(now: float, before: float | None, n: int) -> str:

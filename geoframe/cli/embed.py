@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._annotated import annotated, compared, read_images, read_match, told
+from geoframe.cli._annotated import annotated, compared, read_images, read_match
 from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
@@ -115,20 +115,15 @@ def train(
     plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
     count = n or plan.pictures
     with progress_bar("embed train") as progress:
-        matches: dict[str, Tensor] = {}
         held: ImageSet | None = None
         if category is not None:
-            pixels = plan.picture_size or plan.image_size
-            samples, surfaces = _rendered(category, anchor, count, pixels, seed, progress)
+            samples, surfaces = _rendered(category, anchor, count, plan, seed, progress)
         else:
             assert data is not None
             samples, surfaces, held = annotated(
                 data, surface, name, images, divisor, count, plan.image_size, seed, aside
             )
-        if match is not None:
-            if first is None:
-                raise ValueError("--match: expected --start, whose surface the map belongs to, found none")
-            matches[next(iter(surfaces))] = read_match(match, first, matched, next(iter(surfaces.values())))
+        matches = {} if match is None else read_match(match, first, matched, surfaces)
         predictor = learn(
             samples,
             surfaces,
@@ -142,14 +137,12 @@ def train(
             progress=progress,
             look=_looker(out, samples),
         )
-        found = None if held is None else compared(predictor, first, matches, matched, held, progress)
+        last = "" if held is None else compared(predictor, first, matches, matched, held, progress)
     about = predictor.about
     print(
         f"{', '.join(predictor.names)}: {len(samples)} pictures, {about['steps']} steps in {about['minutes']:.1f} "
-        f"minutes; wrote model.safetensors, model.json and log.csv to {out}"
+        f"minutes; wrote model.safetensors, model.json and log.csv to {out}{last}"
     )
-    if held is not None and found is not None:
-        print(told(*found, len(held)))
 
 
 def _first(start: Path | None, category: Sequence[str] | None, *, usual: bool) -> Predictor | None:
@@ -190,13 +183,14 @@ def _changes(
 
 
 def _rendered(
-    category: Sequence[str], anchor: str | None, n: int, size: int, seed: int, progress: Any
+    category: Sequence[str], anchor: str | None, n: int, plan: Recipe, seed: int, progress: Any
 ) -> tuple[PixelSamples, dict[str, Surface]]:
     """Pictures of categories of the zoo; animals all on one surface, others each on its own."""
     from geoframe.data.pixel_samples import rendered_samples
     from geoframe.data.rendered import render_set, template_surface
     from geoframe.zoo import species
 
+    size = plan.picture_size or plan.image_size
     animals = [c for c in category if c in species()]
     if anchor is not None and anchor not in species():
         raise ValueError(f"--anchor: expected a species, one of {', '.join(species())}, found {anchor!r}")
