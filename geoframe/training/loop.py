@@ -146,9 +146,16 @@ def fit(
     if strategy != "ddp_spawn":
         fabric.launch()
         return _train(fabric, job, progress)
-    fabric.launch(
-        partial(_train_copy, job=job)
-    )  # bound, as Fabric refuses arguments that are frozen dataclasses
+    try:
+        # bound, as Fabric refuses arguments that are frozen dataclasses
+        fabric.launch(partial(_train_copy, job=job))
+    except Exception as err:  # of several kinds, by what cannot be sent
+        if "pickle" not in str(err):
+            raise
+        raise ValueError(
+            f"devices: expected 1, as this training cannot be sent to other processes ({err}), found {devices}; "
+            f"start the processes yourself: torchrun --nproc-per-node {devices} -m -- geoframe ..."
+        ) from err
     return _Progress.load(job, None).rows()  # what the processes trained is in the file
 
 
@@ -281,8 +288,9 @@ class _Run:
 
     def all_epochs(self) -> list[dict[str, float]]:
         """Train to the end of the run; returns its rows."""
+        over = self.over()  # asked by all processes, as they agree on the time
         if self.fabric.is_global_zero:
-            start_logs(self.job.out, self.done.rows() if self.over() else self.done.history)
+            start_logs(self.job.out, self.done.rows() if over else self.done.history)
         pictures = self.job.pictures
         while not self.over():
             epoch = len(self.done.history)

@@ -203,6 +203,29 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert [r["loss"] for r in shared] == pytest.approx([r["loss"] for r in history], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_two_processes_agree_on_the_time(tmp_path):
+    net = model()
+    schedule = Schedule(minutes=0.02, lr=0.01, decay="none")
+    history = fit(net, batches, losses, out=tmp_path, schedule=schedule, accelerator="cpu", devices=2)
+    assert history[-1]["step"] > 0 and history[-1]["seconds"] > 0
+
+
+def test_what_cannot_be_sent_to_other_processes_is_told(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"devices: expected 1, as .* found 2; start .* torchrun --nproc-per-node 2"
+    ):
+        fit(
+            model(),
+            lambda epoch, rank, world: batches(epoch, rank, world),
+            losses,
+            out=tmp_path,
+            schedule=Schedule(epochs=1),
+            accelerator="cpu",
+            devices=2,
+        )
+
+
 def test_the_caller_s_random_state_is_left_alone(tmp_path, monkeypatch):
     net = model(Noisy)
     torch.manual_seed(5)
