@@ -59,9 +59,8 @@ def usual_precision(accelerator: str = "auto") -> str:
     """
     if accelerator != "cpu" and not (accelerator == "auto" and not torch.accelerator.is_available()):
         return "32-true"
-    told: dict[str, Any] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # older versions of torch do not tell
+    # older versions of torch do not tell
+    told: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16-mixed" if told.get("avx512_bf16") or told.get("amx_bf16") else "32-true"
 
 

@@ -16,11 +16,8 @@ if TYPE_CHECKING:
     from geoframe.data.pixel_samples import PixelSamples
     from geoframe.models.surface_embedding import Predictor
 
-_EVERY, _FEWEST, _MOST = (
-    5,
-    10,
-    50,
-)  # every so many-th image is set aside, of at least so many, at most so many
+_EVERY = 5  # of so many images one is set aside
+_FEWEST, _MOST = 10, 50  # images with points, below which none is; so many at most are
 
 
 def annotated(

@@ -19,7 +19,7 @@ from geoframe.heads.backbone import Backbone, backbone
 from geoframe.heads.fields import FieldHead
 
 ANIMALS, THINGS = "animals", "things"
-_FIELD_STRIDE = 4  # pixels of the squares that are told of
+_FIELD_STRIDE = 4  # pixels; finer fields are averaged to it
 SHIPPED = {name: Path(__file__).parent / name for name in (ANIMALS, THINGS)}
 
 
