@@ -257,7 +257,7 @@ def predict(
         boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; by default the whole image.
         to: another image: where the points that each image shows are seen in it, NAME.matches.npz and .png.
         flip: --no-flip does not look at the mirror image, too: half the time, and worse.
-        turn: an image that is doubtful as it is, is looked at turned by 90, 180 and 270 degrees, too; `turned` in
+        turn: an image that is not upright for certain is looked at turned by 90, 180 and 270 degrees, too; `turned` in
             predictions.json tells what was taken. --no-turn takes all as they are.
         embedding: write the embedding of each pixel into NAME.npz, too.
         show: how many images come into pixels.html, where pointing at one shows the place on the surface; 0 for

@@ -13,11 +13,13 @@ import trimesh
 import geoframe
 from geoframe.canonical.surface import Surface
 from geoframe.data.pixel_samples import PixelSamples, dense_points
+from geoframe.data.rendered import render_set
+from geoframe.heads.upright import Upright
 from geoframe.heads.zoo_maps import model_folder
 from geoframe.models.surface_embedding import OURS, PAPER, Predictor, calibrate, evaluate, load, train
 from geoframe.models.surface_embedding import predictor as module
-from geoframe.models.surface_embedding.evaluate import best_limit
-from geoframe.models.surface_embedding.network import DOUBTED, SURE, Embedded, upright
+from geoframe.models.surface_embedding.evaluate import best_limit, evaluate_each
+from geoframe.models.surface_embedding.network import Embedded, upright
 from geoframe.models.surface_embedding.recipe import BatchLosses, Losses, build, take_over
 
 SMALL = replace(
@@ -184,10 +186,10 @@ def test_a_turned_image_is_read_as_the_image_before_it_was_turned(trained, surfa
 
 
 class _Turner(Predictor):
-    """Is in doubt of images, and surest of them when they are turned by 270 degrees."""
+    """Sees nothing in images unless they are turned by 270 degrees."""
 
-    def _sureness(self, found, flip):
-        return {0: DOUBTED / 2, 90: 0.4, 180: 0.1, 270: SURE}[found.turned]
+    def glimpse(self, found, *, flip=True):
+        return super().glimpse(found, flip=flip) if found.turned == 270 else None
 
 
 def test_a_doubtful_image_is_turned_and_the_map_is_of_the_image_as_it_is(trained, surface):
@@ -205,8 +207,10 @@ def test_a_doubtful_image_is_turned_and_the_map_is_of_the_image_as_it_is(trained
     assert "which way is up" in turner.verdict(replace(found, turned=None)).warnings[0]
 
 
-def test_a_sure_image_is_looked_at_once_and_a_doubtful_one_keeps_its_look_unless_another_is_surer():
+def test_a_sure_image_is_looked_at_once_and_a_doubtful_one_turned():
     first = ((0, 0, 8, 8), Embedded(torch.zeros(2, 8, 8), torch.zeros(8, 8), ()))
+    model = Upright(2)
+    model.enough.fill_(3)
 
     def look(degrees):
         return first[0], first[1]._replace(turned=degrees)
@@ -214,13 +218,17 @@ def test_a_sure_image_is_looked_at_once_and_a_doubtful_one_keeps_its_look_unless
     def never(degrees):
         raise AssertionError
 
-    def alike(found):
-        return DOUBTED - 0.01 + 0.001 * found.turned / 90
+    def says(scores):
+        model.score = lambda found: scores[found.turned // 90]
+        return model
 
-    assert upright(first, never, lambda found: DOUBTED) is first
-    assert upright(first, look, lambda found: 0.5 - (found.turned or 0) / 1000) is first
-    assert upright(first, look, alike)[1].turned is None  # a little surer: nothing that one could go by
-    assert upright(first, look, lambda found: 0.1 + 0.7 * (found.turned == 180))[1].turned == 180
+    def same(found):
+        return found
+
+    assert upright(first, never, says([3.0]), same) is first
+    assert upright(first, look, says([2.0, 0, 0, 0]), same) is first
+    assert upright(first, look, says([0.0, 0, 1, 0]), same)[1].turned is None  # a little: nothing to go by
+    assert upright(first, look, says([0.0, 0, 7, 0]), same)[1].turned == 180
 
 
 def test_a_box_maps_its_part_of_the_image(trained, surface):
@@ -338,7 +346,7 @@ def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     class Half(_Oracle):
         def fields(self, crop, *, flip=True, size=None, turned=0):
             true = super().fields(crop)
-            if next(half):
+            if next(half, True):
                 return true
             noise = blind[:, : true.mask.shape[0], : true.mask.shape[1]]
             return true._replace(embedding=0.3 * noise / noise.norm(dim=0))
@@ -464,3 +472,11 @@ def test_a_folder_of_that_name_comes_before_what_is_shipped(trained, tmp_path, m
     assert model_folder("things").parent.name == "heads" and (model_folder("things") / "model.json").is_file()
     trained[0].save("things")
     assert load("things").names == ("it",)
+
+
+def test_renders_without_correspondence_to_the_surface_are_left_out():
+    things = load("things")
+    pictures = render_set("aeroplane", 3, size=48, seed=9001)
+    known = [bool((batch.vertex >= 0).any()) for i in range(3) for batch in [pictures[i]]]
+    assert known == [False, False, True]  # another sort of aeroplane
+    assert set(evaluate_each(things, pictures, flip=False)) == {2}

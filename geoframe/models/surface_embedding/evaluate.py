@@ -12,6 +12,7 @@ from geoframe._check import check_choice
 from geoframe.data.image_files import ImageItem, ImageSet
 from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.rendered import RenderedSet
+from geoframe.heads.upright import TURNS, Glimpse
 from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
 from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points
 from geoframe.nearest.embedded import least_expected_distance, nearest_vertices
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from geoframe.models.surface_embedding.predictor import Predictor
 
 KAPPA = 0.185  # sqrt(area); 0.255 m, the released code's, on a human surface of 1.9 square metres
+_TURNED = 200  # pictures at most that are looked at turned, to learn what tells which way is up
 DECODES = ("likeliest", "least_expected")
 
 
@@ -67,7 +69,10 @@ def evaluate_each(
     decode: str = "likeliest",
     progress: Callable[[str, float], None] | None = None,
 ) -> dict[int, dict[str, float]]:
-    """The measures of each image by its number, those left out of which nothing is to be seen; see `evaluate`.
+    """The measures of each image by its number; see `evaluate`.
+
+    Images are left out of which nothing is to be seen, or whose object has no correspondence to the surface, as some
+    aeroplanes of the zoo.
 
     Args:
         predictor: as in `evaluate`.
@@ -99,7 +104,7 @@ def _examples(images: RenderedSet | ImageSet) -> Iterable[tuple[int, Example]]:
     if isinstance(images, RenderedSet):
         for batch in images.batches(16):
             for i, number in enumerate(batch.category.tolist()):
-                if bool(batch.mask[i].any()):
+                if bool((batch.vertex[i] >= 0).any()):
                     name = images.surface or images.categories[number]
                     example = batch.image[i], batch.vertex[i], batch.mask[i], name, None
                     yield int(batch.index[i]), example
@@ -200,7 +205,7 @@ def evaluate_meshes(predictor: Predictor, pairs: dict[tuple[str, str], Tensor]) 
 
 
 def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | None = None) -> None:
-    """Fit confidence and limits on pictures that were not trained on.
+    """Fit confidence, limits and what tells which way is up, on upright pictures that were not trained on.
 
     Args:
         predictor: changed in place.
@@ -240,6 +245,7 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
     evidence = Evidence(*(torch.cat(x) for x in zip(*clues, strict=True)))
     calibration = predictor.model.calibration
     calibration.fit(evidence, torch.cat(right))
+    predictor.model.upright.fit(_turned(predictor, samples))
     limits = calibration.limits
     assert isinstance(limits, Tensor)
     scores = [float(calibration(c).mean()) for c in clues]
@@ -250,6 +256,16 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
     if bool(bad.any()) and not bool(bad.all()):
         agreed = torch.tensor(sides)
         limits[1] = best_limit(agreed[bad], agreed[~bad])
+
+
+def _turned(predictor: Predictor, samples: PixelSamples) -> list[list[Glimpse | None]]:
+    """What is seen of some of the samples, each turned by `TURNS`."""
+    out = []
+    for i in torch.linspace(0, len(samples) - 1, min(len(samples), _TURNED)).long().tolist():
+        own, image = predictor.of(samples.names[int(samples.surface[i])]), samples.image[i].float() / 255
+        size = own.image_size
+        out.append([own.glimpse(own.fields(image, size=size, turned=degrees)) for degrees in TURNS])
+    return out
 
 
 def best_limit(low: Tensor, high: Tensor) -> float:

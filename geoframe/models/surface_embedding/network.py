@@ -20,6 +20,7 @@ from geoframe.canonical.surface import Surface
 from geoframe.data.image_files import box_of_mask
 from geoframe.data.pixel_samples import crop_box
 from geoframe.heads.fields import Field, FieldHead
+from geoframe.heads.upright import LEAST_AREA, TURNS, Glimpse, Upright
 from geoframe.layers.logistic import fit_logistic
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.surface import farthest_points
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from geoframe.pixels import PixelMap
 
 KERNEL = 0.1  # sqrt(area): a pixel is right whose vertex is nearer than this to the truth
-LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
-DOUBTED = 0.7  # confidence of the first look, below which an image is looked at turned
-SURE = 0.78  # that a turned image needs
-SURER = {90: 1.15, 180: 1.3, 270: 1.15}  # times as sure as upright an image turned so has to be
 _REPRESENTATIVES = 256
 _CLOSE = 0.9  # of the image: a smaller crop around what was found is looked at instead, the second time
 _SMALL = 0.3  # of the image: of a smaller crop, the third look is at the crop
@@ -181,6 +178,7 @@ class SurfaceEmbedding(nn.Module):
             raise ValueError(f"style: expected a chance in [0, 1], found {style}")
         self.head, self.surfaces, self.style = head, surfaces, style
         self.calibration = Calibration()
+        self.upright = Upright(head.dim)
 
     @property
     def dim(self) -> int:
@@ -195,7 +193,7 @@ class SurfaceEmbedding(nn.Module):
         """
         tables = {n: self.surfaces[n] for n in sorted(self.surfaces.names, key=lambda n: n != name)}
         out = SurfaceEmbedding(self.head, SharedEmbedding(tables), style=self.style).train(self.training)
-        out.calibration = self.calibration
+        out.calibration, out.upright = self.calibration, self.upright
         return out
 
     def forward(self, image: Tensor | Sequence[Tensor]) -> Embedded:
@@ -325,24 +323,23 @@ def at_points(field: Tensor, points: Tensor, stride: int) -> Tensor:
     return found[..., 0].mT
 
 
-def upright(first: Look, look: Callable[[int], Look], sureness: Callable[[Embedded], float]) -> Look:
-    """The first look; or, where it is doubtful, the one at the image turned by 90, 180 or 270 degrees that is sure.
+def upright(
+    first: Look, look: Callable[[int], Look], model: Upright, seen: Callable[[Embedded], Glimpse | None]
+) -> Look:
+    """The first look, or one at the image turned by 90, 180 or 270 degrees, if it is the right one.
 
     Args:
         first: at the image as it is.
         look: at the image turned by so many degrees.
-        sureness: of a look, in [0, 1].
+        model: tells which look is right.
+        seen: some pixels of a look.
     """
-    sure = sureness(first[1])
-    if sure >= DOUBTED:
+    score = model.score(seen(first[1]))
+    if score >= float(model.enough):
         return first
-    others = [look(degrees) for degrees in SURER]
-    scores = [sureness(found) for _, found in others]
-    shares = [score / (SURER[degrees] * sure + 1e-9) for degrees, score in zip(SURER, scores, strict=True)]
-    best = shares.index(max(shares))
-    if shares[best] >= 1 and scores[best] >= SURE:
-        return others[best]
-    return first if max(scores) < sure else (first[0], first[1]._replace(turned=None))
+    looks = [first, *(look(degrees) for degrees in TURNS[1:])]
+    turned = model.choose([score, *(model.score(seen(found)) for _, found in looks[1:])])
+    return (first[0], first[1]._replace(turned=None)) if turned is None else looks[TURNS.index(turned)]
 
 
 def closer_crops(mask: Tensor, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,11 +24,11 @@ from geoframe.data.zoo_surfaces import is_zoo, mirror_of, zoo_correspondence, zo
 from geoframe.heads.backbone import backbone
 from geoframe.heads.fields import FieldHead
 from geoframe.heads.masks import foreground, with_colors, with_edges
+from geoframe.heads.upright import Glimpse, some_pixels
 from geoframe.heads.zoo_maps import ANIMALS, SHIPPED, model_folder
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
 from geoframe.models.surface_embedding.evaluate import calibrate
 from geoframe.models.surface_embedding.network import (
-    LEAST_AREA,
     Embedded,
     Evidence,
     Halved,
@@ -56,7 +56,6 @@ _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are k
 _FINER = 1.25  # of `image_size`: how finely, the second time
 _COARSER = 0.83  # the third time
 _BLOCK = 2**18  # probabilities held at a time: as many as stay in the cache
-_SOME = 400  # pixels of a look, whose confidence tells how sure it is
 _EVERY = 20  # of so many pictures one is set aside, the last of all
 _FEWEST, _MOST = 200, 300  # pictures, below which none is; so many at most are
 
@@ -195,8 +194,8 @@ class Predictor:
             category: the surface; see `target`.
             flip: look at the mirror image too and take the mean, which is better and tells how sure the sides are;
                 twice the time.
-            turn: look at an image whose first look is doubtful turned by 90, 180 and 270 degrees, too; `turned` of a
-                map tells what was taken.
+            turn: look at an image that is not upright for certain turned by 90, 180 and 270 degrees, too; `turned` of
+                a map tells what was taken.
 
         Returns:
             Maps of the images' sizes, with calibrated confidence. Of images of up to a million pixels also the
@@ -246,7 +245,7 @@ class Predictor:
             image: (3, H, W) in [0, 1].
             box: (4,) of the object, or None to look for it.
             flip: see `fields`.
-            turn: see `predict`; where the first look is surer when the image is turned, the others are turned, too.
+            turn: see `predict`; where an image has to be turned to be upright, all looks are at the image turned.
 
         Returns:
             Two crops (x0, y0, x1, y1) of the image, in whole pixels, and fields that cover them: of the first look,
@@ -262,9 +261,8 @@ class Predictor:
         wide = closer = around = crop_box(box, (H, W))
         first = look(wide, 1.0, 0)
         if turn:
-            first = upright(
-                first, lambda degrees: look(wide, 1.0, degrees), lambda f: self._sureness(f, flip)
-            )
+            seen = partial(self.glimpse, flip=flip)
+            first = upright(first, lambda degrees: look(wide, 1.0, degrees), self.model.upright, seen)
         turned = first[1].turned or 0
         mask = foreground(first[1].mask)
         if box is None and bool(mask.any()):
@@ -273,14 +271,14 @@ class Predictor:
         found = mean_of(several, coarse=1)
         return [first, (closer, found._replace(turned=first[1].turned))]
 
-    def _sureness(self, found: Embedded, flip: bool) -> float:
-        """Mean confidence of a field at some of its foreground, in [0, 1]; 0 where there is next to none."""
-        mask = foreground(found.mask)
-        if float(mask.float().mean()) < LEAST_AREA:
-            return 0.0
-        x, logits = found.embedding[:, mask].T, found.mask[mask]
-        at = torch.linspace(0, len(x) - 1, min(len(x), _SOME)).long()
-        return float(self.model.calibration(self.evidence(x[at], logits[at], self.target(), flip)).mean())
+    def glimpse(self, found: Embedded, *, flip: bool = True) -> Glimpse | None:
+        """Some foreground pixels of what `fields` said of a crop; None where there are next to none."""
+        some = some_pixels(found.embedding, found.mask, found.turned or 0)
+        if some is None:
+            return None
+        x, logits, place = some
+        evidence = self.evidence(x, logits, self.target(), flip)
+        return Glimpse(x, logits, self.model.calibration(evidence), place)
 
     @torch.no_grad()
     def fields(
@@ -367,7 +365,7 @@ class Predictor:
         for name, table in tables.items():
             table.weight.data.copy_(self.target(name).table)
         model = SurfaceEmbedding(self.model.head, SharedEmbedding(tables))
-        model.calibration = self.model.calibration
+        model.calibration, model.upright = self.model.calibration, self.model.upright
         weights = Halved(model) if half else model
         about = {
             "surfaces": own,

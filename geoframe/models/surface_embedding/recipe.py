@@ -331,7 +331,7 @@ def _of_parts(x: Tensor, old: int, new: int) -> Tensor:
 
 
 def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, Tensor | None]) -> None:
-    """Start a network from a trained one: its head and calibration, and E' = T E for the surfaces.
+    """Start a network from a trained one: its head, what its confidence was fitted to, and E' = T E for the surfaces.
 
     The fields may be of another stride, where the levels are the same, and a backbone may be learned from here on that
     was frozen there.
@@ -364,6 +364,7 @@ def take_over(model: SurfaceEmbedding, start: Predictor, matches: Mapping[str, T
     missing = mine.load_state_dict(state, strict=False).missing_keys
     assert all(name.startswith("backbone.") for name in missing)  # pretrained weights, as the start's are
     model.calibration.load_state_dict(start.model.calibration.state_dict())
+    model.upright.load_state_dict(start.model.upright.state_dict())
     for name in model.surfaces.names:
         embedding = model.surfaces[name]
         if name in matches:
