@@ -30,8 +30,8 @@ def annotated(
     size: int,
     seed: int,
     aside: bool,
-) -> tuple[PixelSamples, dict[str, Surface], ImageSet | None]:
-    """Annotated images, each in several crops, their surface, and the images that are set aside, if any are."""
+) -> tuple[PixelSamples, dict[str, Surface], ImageSet | None, PixelSamples]:
+    """Annotated images in several crops each, their surface, the images set aside, if any are, and a crop of each."""
     from geoframe.canonical import load_surface
     from geoframe.data.pixel_samples import crop_box, image_samples
 
@@ -41,15 +41,15 @@ def annotated(
     called = name or surface.stem
     images = read_images(data, mesh, called, folder, divisor)
     parts = _parted(images) if aside else (images, None)
-    if parts[1] is not None:  # told now, not after hours of training
-        image_samples(parts[1], [called], size=size, seed=seed)
+    if parts[1] is not None:
+        held = image_samples(parts[1], [called], size=size, seed=seed)
         for item in parts[1]:
-            with about(Path(item.name)):
+            with about(Path(item.name)):  # told now, not after hours of training
                 H, W = item.read().shape[-2:]
                 crop_box(item.box, (H, W))
     copies = max(round(n / max(len(parts[0]), 1)), 1)
     samples = image_samples(parts[0], [called], size=size, copies=min(copies, 50), seed=seed)
-    return samples, {called: mesh}, parts[1]
+    return samples, {called: mesh}, parts[1], samples[:0] if parts[1] is None else held
 
 
 def _parted(images: ImageSet) -> tuple[ImageSet, ImageSet | None]:
@@ -82,6 +82,9 @@ def read_images(data: Path, surface: Surface, name: str, images: Path | None, di
         raise ValueError(f"{data}: not valid JSON ({str(err)[:80]})") from err
     if isinstance(content, Mapping) and "annotations" in content:
         folder = data.parent if images is None else images
+        if images is None and (data.parent / "images").is_dir():  # as geoframe render writes them
+            listed = [str(x.get("file_name")) for x in content.get("images", []) if isinstance(x, Mapping)]
+            folder = folder if any((folder / x).is_file() for x in listed[:1]) else data.parent / "images"
         return read_coco(data, folder, {name: surface}, divisor=divisor)
     return read_points(data, surface, name=name)
 

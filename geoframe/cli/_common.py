@@ -155,17 +155,28 @@ def save_json(value: Any, path: Path) -> None:
     path.write_text(to_json(value), encoding="utf-8")
 
 
-def read_boxes(path: Path | None) -> dict[str, Any]:
-    """Name of an image -> its box, from a JSON file; nothing without one.
+def read_boxes(path: Path | None, files: Sequence[Path]) -> dict[str, Any]:
+    """Name of an image -> its box, from a JSON file; nothing without one. Images without a box are told.
 
     Raises:
-        ValueError: not valid JSON.
+        ValueError: not valid JSON, no box of any of the files.
     """
     import json
 
     from geoframe._files import read_text
 
+    if path is None:
+        return {}
     try:
-        return {} if path is None else dict(json.loads(read_text(path)))
+        found = json.loads(read_text(path))
     except json.JSONDecodeError as err:
         raise ValueError(f"{path}: not valid JSON ({str(err)[:80]})") from err
+    names = {file.name for file in files}
+    if not isinstance(found, dict) or not names & set(found):
+        told = f"{', '.join(list(found)[:3])}" if isinstance(found, dict) and found else "none"
+        raise ValueError(
+            f"{path}: expected boxes by the names of the images, as {files[0].name}, found {told}"
+        )
+    if less := sorted(names - set(found)):
+        warn(f"{path}: no box for {counted(len(less), 'image')}, first {less[0]}; all of each is looked at")
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from geoframe.cli._common import counted, load_mesh
+from geoframe.cli._common import PartFailed, counted, load_mesh, warn
 
 
 def annotate(
@@ -23,13 +23,25 @@ def annotate(
         name: how the surface is called in the JSON; by default the name of SURFACE.
     """
     from geoframe.canonical import Surface
-    from geoframe.data.image_files import list_images, read_points
+    from geoframe.data.image_files import list_images, read_image, read_points
     from geoframe.viz.annotate_page import write_annotation_page
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"out: expected a name that ends in .html, found {out.name}")
     found = Surface.of(load_mesh(surface))
-    files = list_images(images) if images.is_dir() else [images]
+    files, bad = [], []
+    for file in list_images(images) if images.is_dir() else [images]:
+        try:
+            read_image(file)
+            files.append(file)
+        except ValueError as err:
+            bad.append(str(err))
+    if not files:
+        raise ValueError(bad[0])
+    for line in bad:
+        warn(line)
     start = None if points is None else read_points(points, found)
     write_annotation_page(out, found, files, name=name or surface.stem, start=start)
     print(f"wrote {out}: {counted(len(files), 'image')}; save the JSON beside it")
+    if bad:
+        raise PartFailed(f"{counted(len(bad), 'image')} left out, see above")

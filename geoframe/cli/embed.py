@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoframe.cli._annotated import annotated, compared, read_images, read_match
-from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
+from geoframe.cli._common import PartFailed, counted, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +30,8 @@ _TABLE = {
     "mask_iou": "mask IoU",
     "mask_iou_inside": "mask IoU without a band of 1 pixel",
     "mirrored": "mirrored",
+    "pck_10": "PCK at 0.1 of points carried from image to image",
+    "pck_20": "PCK at 0.2",
 }
 
 
@@ -65,14 +67,14 @@ def train(
 
     OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, pictures/ of a few fixed images while
     it learns, and the state to go on from. A twentieth of the pictures is set aside to calibrate the confidence on.
-    Where ten images and more are annotated, every fifth (at most fifty) is not learned from at all: in the end GPS on
-    these is printed, of the model and, where it knows the surface, of its start.
+    Where ten images and more are annotated, every fifth (at most fifty) is not learned from: in the end GPS on these is
+    printed, of the model and, where it knows the surface, of its start, and four and more calibrate the confidence.
 
     Args:
         out: folder for the model.
         category: of the zoo, one or several: pictures of them are rendered, and told on one surface.
         data: annotated images instead: a JSON file of points, or a COCO-style JSON file of DensePose.
-        images: folder of the images that COCO-style data names; by default that of the JSON file.
+        images: folder of the images that COCO-style data names; by default that of the JSON file, or images/ in it.
         divisor: of the coordinates in COCO-style data: 256, or 255 as the released evaluation reads them.
         surface: of the data: a mesh file or a folder of `geoframe canonical`.
         name: of that surface, as the data calls it; by default the stem of its path.
@@ -115,12 +117,12 @@ def train(
     plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
     count = n or plan.pictures
     with progress_bar("embed train") as progress:
-        held: ImageSet | None = None
+        held, aside_crops = None, None
         if category is not None:
             samples, surfaces = _rendered(category, anchor, count, plan, seed, progress)
         else:
             assert data is not None
-            samples, surfaces, held = annotated(
+            samples, surfaces, held, aside_crops = annotated(
                 data, surface, name, images, divisor, count, plan.image_size, seed, aside
             )
         matches = {} if match is None else read_match(match, first, matched, surfaces)
@@ -131,6 +133,7 @@ def train(
             recipe=plan,
             start=first,
             matches=matches,
+            aside=aside_crops,
             seed=seed,
             devices=devices,
             accelerator=accelerator,
@@ -269,6 +272,7 @@ def predict(
     from geoframe.viz.pixel_page import write_pixel_page
 
     predictor = load(model)
+    predictor.target(category)  # told before any work
     files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
     if not files:
         raise ValueError("images: expected at least one image, found none")
@@ -276,7 +280,7 @@ def predict(
         raise ValueError(
             "images: expected files of different names, found some alike; run them one after another"
         )
-    places = read_boxes(boxes)
+    places = read_boxes(boxes, [*files, *([] if to is None else [to])])
     options: dict[str, Any] = {"category": category, "flip": flip, "turn": turn}
     reference = None
     if to is not None:
@@ -294,7 +298,7 @@ def predict(
             except ValueError as err:
                 bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
                 continue
-            rows.append(_write(folder, file.stem, image, found, predictor, reference, embedding))
+            rows.append(_write(folder, file, image, found, predictor, reference, embedding))
             shown += [(image, found)] if len(shown) < show else []
         if not rows:
             raise ValueError(bad[0])
@@ -312,14 +316,14 @@ def predict(
     for line in bad:
         warn(line)
     page = "pixels.html, " if shown else ""
-    print(f"{len(rows)} images; wrote NAME.npz, NAME.png, {page}predictions.json to {out}")
+    print(f"{counted(len(rows), 'image')}; wrote NAME.npz, NAME.png, {page}predictions.json to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
 
 
 def _write(
     folder: Path,
-    name: str,
+    file: Path,
     image: Tensor,
     found: PixelMap,
     predictor: Predictor,
@@ -332,17 +336,18 @@ def _write(
     from geoframe.viz.images import draw_correspondence, draw_pixel_map
     from geoframe.viz.surfaces import save_picture
 
+    name = file.stem
     found.save(folder / f"{name}.npz", embedding=embedding)
     save_picture(draw_pixel_map(found, image), folder / f"{name}.png")
     if reference is not None:
         matches = found.correspond(reference[1])
-        with (folder / f"{name}.matches.npz").open("wb") as file:
+        with (folder / f"{name}.matches.npz").open("wb") as stream:
             arrays = {k: v.numpy() for k, v in matches._asdict().items()}
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(stream, **arrays)
         save_picture(draw_correspondence(image, reference[0], matches), folder / f"{name}.matches.png")
     verdict = predictor.verdict(found)
     share = float(found.mask.float().mean())
-    told = {"image": name, "score": verdict.score, "sides": verdict.sides, "foreground": share}
+    told = {"image": file.name, "score": verdict.score, "sides": verdict.sides, "foreground": share}
     told["turned"] = found.turned
     return told | {"warnings": list(verdict.warnings)}
 
@@ -402,16 +407,21 @@ def evaluate(
     print(f"wrote evaluation.json and evaluation.md to {out}")
 
 
-def export(model: Path | None = None, /, *, out: Path, size: int | None = None) -> None:
+def export(
+    model: Path | None = None, /, *, out: Path, size: int | None = None, category: list[str] | None = None
+) -> None:
     """Write the network as an ONNX file: image (1, 3, H, W) in [0, 1] to embedding (1, D, h, w) and mask (1, h, w).
 
     Beside it vertices.npz holds for each surface the embeddings of its vertices: the nearest one by inner product is
-    what a pixel shows.
+    what a pixel shows. This is one look at a square; `predict` takes the mean of three looks at other sizes and of
+    their mirror images.
 
     Args:
         model: folder that `geoframe embed train` wrote; by default the one that geoframe comes with.
         out: folder for network.onnx and vertices.npz.
         size: pixels of the square image; by default those of the training.
+        category: surfaces for vertices.npz, such as other species of the zoo for a model of animals; by default those
+            that the model was trained on.
     """
     import numpy as np
 
@@ -423,7 +433,7 @@ def export(model: Path | None = None, /, *, out: Path, size: int | None = None) 
     S = size or predictor.image_size
     with staged_folder(out) as folder:
         export_onnx(predictor.model.head, folder / "network.onnx", size=(S, S))
-        tables = {name: predictor.target(name).table.numpy() for name in predictor.names}
+        tables = {name: predictor.target(name).table.numpy() for name in category or predictor.names}
         with (folder / "vertices.npz").open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **tables)
     print(f"wrote network.onnx for images of {S} x {S} and vertices.npz to {out}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from geoframe.cli._common import PartFailed, given, progress_bar, read_boxes, save_json, warn
+from geoframe.cli._common import PartFailed, counted, given, progress_bar, read_boxes, save_json, warn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -152,6 +152,8 @@ def _plan(name: str, data: Path, keypoints: bool, changes: Mapping[str, Any]) ->
     from geoframe.models.to_the_point.recipe import THINGS_BEND
     from geoframe.zoo.things import THINGS
 
+    if not data.exists():
+        raise ValueError(f"--data: expected a folder of images, found nothing at {data}")
     things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
     usual: dict[str, Any] = {}
     if name == "geoframe":
@@ -333,7 +335,7 @@ def predict(
     files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
     if not files or len({f.stem for f in files}) < len(files):
         raise ValueError("images: expected one or more files of different names, found none or some alike")
-    places = read_boxes(boxes)
+    places = read_boxes(boxes, files)
     rows: list[dict[str, Any]] = []
     shown: list[tuple[Tensor, Reconstruction, str]] = []
     bad: list[str] = []
@@ -360,7 +362,10 @@ def predict(
             warn(f"{row['image']}: {line}")
     for line in bad:
         warn(line)
-    print(f"{len(rows)} images; wrote NAME.obj, NAME.json, NAME.npz, NAME.png, NAME.gif to {out}")
+    page = ", reconstruction.html" if shown else ""
+    print(
+        f"{counted(len(rows), 'image')}; wrote NAME.obj, NAME.json, NAME.npz, NAME.png, NAME.gif{page} to {out}"
+    )
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
 

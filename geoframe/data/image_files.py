@@ -104,7 +104,7 @@ def read_mask(path: str | Path) -> Tensor:
     Raises:
         ValueError: as `read_image`.
     """
-    image = _opened(path)
+    image = _opened(path, "mask")
     if image.mode == "P" and "transparency" not in image.info:
         return torch.from_numpy(np.asarray(image) > 0)
     if image.has_transparency_data:
@@ -114,7 +114,7 @@ def read_mask(path: str | Path) -> Tensor:
     return torch.from_numpy((values > top / 2) & (values > 0))
 
 
-def _opened(path: str | Path) -> Any:
+def _opened(path: str | Path, what: str = "image") -> Any:
     """The whole picture in memory, turned as its EXIF says."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -125,10 +125,10 @@ def _opened(path: str | Path) -> Any:
                 image.load()
                 return ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as err:
-        raise _unreadable(path, err) from err
+        raise _unreadable(path, err, what) from err
 
 
-def _unreadable(path: str | Path, err: Exception) -> ValueError:
+def _unreadable(path: str | Path, err: Exception, what: str = "image") -> ValueError:
     """One line that names the file and what is wrong with it."""
     if isinstance(err, OSError) and err.strerror:
         reason = err.strerror
@@ -138,7 +138,7 @@ def _unreadable(path: str | Path, err: Exception) -> ValueError:
         reason = "not a picture in a known format"
     else:
         reason = str(err)[:100]
-    return ValueError(f"cannot read the image {path}: {reason}")
+    return ValueError(f"cannot read the {what} {path}: {reason}")
 
 
 def list_images(folder: str | Path) -> list[Path]:

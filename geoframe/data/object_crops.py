@@ -206,7 +206,7 @@ def rendered_crops(
     if len(pictures.categories) != 1:
         raise ValueError(f"pictures: expected one category, found {', '.join(pictures.categories)}")
     if isinstance(pictures, RenderedFolder) and not pictures.has_verts:
-        raise ValueError(f"{pictures.folder}: expected vertices in the set; write it with --verts")
+        raise ValueError(f"{pictures.folder}: expected vertices in the set; write it with --keep-vertices")
     faces = pictures.surfaces()[0].faces
     rows: list[tuple[Any, ...]] = []
     for batch in pictures.batches(32):

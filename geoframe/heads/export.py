@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -13,6 +16,20 @@ from torch import nn
 from geoframe._check import check_int
 from geoframe._files import atomic_path
 from geoframe._optional import require
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch says of its own progress and of packages that it would have looked at."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def export_onnx(head: nn.Module, path: str | Path, *, size: tuple[int, int]) -> None:
@@ -34,8 +51,7 @@ def export_onnx(head: nn.Module, path: str | Path, *, size: tuple[int, int]) -> 
     head = head.eval()
     with torch.no_grad():
         names = list(head(image)._fields)
-    with atomic_path(Path(path)) as temporary, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
+    with atomic_path(Path(path)) as temporary, _quiet():
         program = torch.onnx.export(
             head, (image,), input_names=["image"], output_names=names, dynamo=True, verbose=False
         )

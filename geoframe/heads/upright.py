@@ -2,8 +2,7 @@
 
 A network that was trained on upright pictures is not at a loss before one that lies on its side: it sees a back where
 the picture is bright above. It is only less sure, its outline is less firm, and what it says of the heights of the
-surface fits the rows of the image less well. The three together tell the right look from the others; by the first
-alone, a third of the images that stood on their heads were taken as they were.
+surface fits the rows of the image less well. The three together tell the right look from the others.
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ from geoframe.heads.masks import foreground
 from geoframe.layers.logistic import fit_logistic
 
 TURNS = (0, 90, 180, 270)  # degrees counterclockwise
-AS_IT_IS = 0.7  # how many images are believed to be upright, before they were looked at
-SURE = 0.85  # that a look has to be the right one, to be taken without a word
-_NEVER = 0.995  # of the looks at pictures turned the wrong way have a score below what is enough
-_PENALTY = 1e-3
+AS_IT_IS = 0.7  # share of images that are believed to be upright, before they were looked at
+SURE = 0.85  # chance of being the right one that a look needs to be taken without a word
 LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
-_SOME = 400  # pixels of a look
-_USUAL = (3.0, 2.0, 0.0)  # weights of a network that none were fitted for
+_SOME = 400  # pixels of a look that are taken
+_FEWEST = 30  # pictures from which anything is learned
+_QUANTILE = 0.995  # of the scores of wrong looks: `enough`
+_PENALTY = 1e-3
+_USUAL = (3.0, 2.0, 0.0)  # weights where none were learned: heights do not count, as `rise` is not known
+_NOTHING = (-3.9, 0.0, 0.0)  # clues of a look without foreground: the least of each
 
 
 class Glimpse(NamedTuple):
@@ -52,7 +53,7 @@ class Upright(nn.Module):
     Attributes:
         rise: (D,) how embeddings change from below to above: their inner product with it rises with height.
         weight: (3,) of the clues.
-        enough: of the score, above which an image is upright and not looked at turned.
+        enough: a score above it is seldom one of a wrong look, and the image is not looked at turned.
     """
 
     rise: Tensor
@@ -66,20 +67,23 @@ class Upright(nn.Module):
         self.register_buffer("enough", torch.tensor(torch.inf))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, value in self.state_dict().items():  # models written before this was learned have none
-            state_dict.setdefault(prefix + name, value)
+        usual = Upright(len(self.rise)).state_dict()
+        if not any(prefix + name in state_dict for name in usual):  # written before this was learned
+            state_dict |= {prefix + name: value for name, value in usual.items()}
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def clues(self, seen: Glimpse) -> Tensor:
+    def clues(self, seen: Glimpse | None) -> Tensor:
         """(3,) of one look: log odds of the mean confidence, mean logit of the mask, how well heights fit rows."""
+        if seen is None:
+            return self.rise.new_tensor(_NOTHING)
         sure = seen.confidence.mean().clamp(0.02, 0.98).logit()
         height, up = _centred(seen.embedding @ self.rise), _centred(-seen.place[:, 0])
         fit = (height * up).mean() / (height.square().mean() * up.square().mean()).sqrt().clamp_min(1e-6)
         return torch.stack([sure, seen.mask.clamp(-8, 8).mean(), fit.clamp(-0.98, 0.98).atanh()])
 
     def score(self, seen: Glimpse | None) -> float:
-        """How much speaks for a look; differences between looks are log odds. None, nothing seen, has -inf."""
-        return -torch.inf if seen is None else float(self.clues(seen) @ self.weight)
+        """How much speaks for a look; differences between looks are log odds."""
+        return float(self.clues(seen) @ self.weight)
 
     def choose(self, scores: Sequence[float]) -> int | None:
         """Which of the looks at an image turned by `TURNS` is right.
@@ -90,35 +94,32 @@ class Upright(nn.Module):
         Returns:
             Degrees; None where that is not clear.
         """
-        if max(scores) == -torch.inf:
-            return 0
         others = (1 - AS_IT_IS) / (len(TURNS) - 1)
         before = torch.tensor([AS_IT_IS, *[others] * (len(TURNS) - 1)]).log()
         chance, best = (torch.tensor(scores) + before).softmax(0).max(0)
         return TURNS[int(best)] if float(chance) >= SURE else None
 
     def fit(self, pictures: Sequence[Sequence[Glimpse | None]]) -> None:
-        """Learn from pictures that are upright, each looked at turned by `TURNS`.
+        """Learn from different pictures that are upright, each looked at turned by `TURNS`; not from fewer than 30.
 
         Args:
-            pictures: of each the four looks, None for one in which nothing was seen.
+            pictures: of each the four looks, None for one in which nothing was seen. Those in which nothing was seen
+                upright are left out.
         """
-        seen = [(first, [g for g in others if g is not None]) for first, *others in pictures]
-        pairs = [(first, others) for first, others in seen if first is not None and others]
-        if not pairs:
+        seen = [(first, others) for first, *others in pictures if first is not None]
+        if len(seen) < _FEWEST:
             return
-        places = [_centred(first.place) for first, _ in pairs]
+        places = [_centred(first.place) for first, _ in seen]
         up = torch.cat([-p[:, 0] / p.square().sum(1).mean().sqrt().clamp_min(1e-6) for p in places])
-        x = torch.cat([first.embedding for first, _ in pairs])
-        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-        self.rise.copy_(torch.linalg.lstsq(x.double(), up.double()[:, None]).solution[:-1, 0])
-        right = torch.stack([self.clues(first) for first, others in pairs for _ in others])
-        wrong = torch.stack([self.clues(other) for _, others in pairs for other in others])
+        x = torch.cat([_centred(first.embedding) for first, _ in seen])
+        self.rise.copy_(torch.linalg.lstsq(x.double(), up.double()[:, None]).solution[:, 0])
+        right = torch.stack([self.clues(first) for first, others in seen for _ in others])
+        wrong = torch.stack([self.clues(other) for _, others in seen for other in others])
         apart = right - wrong  # which of two looks is right depends on their difference alone
         both = torch.cat([apart, -apart])
         first_is_right = torch.arange(len(both), device=both.device) < len(apart)
-        self.weight.copy_(fit_logistic(both, first_is_right, penalty=_PENALTY))
-        self.enough.copy_((wrong @ self.weight).quantile(_NEVER))
+        self.weight.copy_(fit_logistic(both, first_is_right, penalty=_PENALTY).clamp_min(0))
+        self.enough.copy_((wrong @ self.weight).quantile(_QUANTILE))
 
 
 def some_pixels(embedding: Tensor, mask: Tensor, turned: int) -> tuple[Tensor, Tensor, Tensor] | None:

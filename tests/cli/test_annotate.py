@@ -48,6 +48,13 @@ def test_the_page_is_written_and_goes_on_from_old_points(files, capsys):
     assert cli.main(_words(files, "embed annotate @ball.off @photos/a.png --out @p.html")) == 0
 
 
+def test_an_image_that_cannot_be_read_is_left_out(files, capsys):
+    (files / "photos" / "c.jpg").write_bytes(b"no picture")
+    assert cli.main(_words(files, "embed annotate @ball.off @photos --out @p.html")) == 1
+    told = capsys.readouterr()
+    assert "c.jpg" in told.err and "1 image left out" in told.err and "2 images" in told.out
+
+
 BAD = [
     ("embed annotate @ball.off @photos --out @p.json", "--out: expected a name that ends in .html"),
     ("embed annotate @nope.off @photos --out @p.html", "no such file"),

@@ -106,11 +106,23 @@ def test_a_folder_of_pictures_of_any_kind(model, tmp_path, capsys):
     found = PixelMap.load(tmp_path / "out" / "turned.npz", surface)
     assert found.size == (64, 40) and found.embedding is not None
     rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert [r["image"] for r in rows["images"]] == ["deep", "grey", "plain", "turned"]
+    assert [Path(r["image"]).stem for r in rows["images"]] == ["deep", "grey", "plain", "turned"]
+    assert all((tmp_path / "in" / r["image"]).is_file() for r in rows["images"])
     assert all(0 <= r["score"] <= 1 for r in rows["images"]) and len(rows["failed"]) == 1
     assert (tmp_path / "out" / "pixels.html").stat().st_size > 1000
     grey, deep = (PixelMap.load(tmp_path / "out" / f"{n}.npz", surface) for n in ("grey", "deep"))
     assert (grey.vertex == deep.vertex).float().mean() > 0.99
+
+
+def test_boxes_of_some_images_are_told_to_be_some(model, tmp_path, capsys):
+    for i in (1, 2):
+        Image.fromarray(_picture(i)[0]).save(tmp_path / f"{i}.png")
+    (tmp_path / "boxes.json").write_text('{"1.png": [0, 0, 64, 64]}')
+    files = [str(tmp_path / f"{i}.png") for i in (1, 2)]
+    words = ["--model", str(model), "--boxes", str(tmp_path / "boxes.json"), "--show", "0"]
+    assert main(["embed", "predict", *files, *words, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "no box for 1 image, first 2.png" in told.err and "2 images; wrote" in told.out
 
 
 def test_one_image_onto_another(model, tmp_path):
@@ -129,9 +141,7 @@ def test_a_users_own_mesh_with_twenty_images(model, tmp_path, capsys):
     out = str(tmp_path / "mine")
     assert main(["canonical", str(tmp_path / "mine.obj"), "--vertices", "300", "--out", out]) == 0
     mine = load_surface(tmp_path / "mine")
-    theirs = load_surface(model / "surfaces" / "it")
-    near = torch.cdist(mine.verts.double(), theirs.verts.double()).argmin(1)
-    np.savez(tmp_path / "map.npz", p2p_21=near.numpy())  # as geoframe match writes it
+    assert main(["match", str(model / "surfaces" / "it"), out, "--out", str(tmp_path / "map")]) == 0
     entries = []
     for i in range(20):
         picture, inside = _picture(i)
@@ -150,7 +160,7 @@ def test_a_users_own_mesh_with_twenty_images(model, tmp_path, capsys):
         "--start",
         str(model),
         "--match",
-        str(tmp_path / "map.npz"),
+        str(tmp_path / "map" / "map.npz"),
     ]
     plan = [
         "--backbone",
@@ -278,6 +288,7 @@ def test_bad_input_is_one_line(model, tmp_path, capsys):
     Image.fromarray(_picture(0)[0]).save(tmp_path / "a.png")
     image = str(tmp_path / "a.png")
     (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "typo.json").write_text('{"b.png": [0, 0, 9, 9]}')
     (tmp_path / "empty.json").write_text(json.dumps([{"image": "a.png", "points": []}]))
     (tmp_path / "far.json").write_text(json.dumps([{"image": "a.png", "points": [[3, 3, 9999]]}]))
     surface = str(model / "surfaces" / "it")
@@ -287,6 +298,10 @@ def test_bad_input_is_one_line(model, tmp_path, capsys):
         (["predict", image, "--model", str(tmp_path)], "expected model.json and model.safetensors"),
         (["predict", image, "--model", str(model), "--category", "unicorn"], "--category: expected one of"),
         (["predict", image, "--model", str(model), "--boxes", str(tmp_path / "bad.json")], "not valid JSON"),
+        (
+            ["predict", image, "--model", str(model), "--boxes", str(tmp_path / "typo.json")],
+            "as a.png, found b.png",
+        ),
         (["train"], "--category, --data: expected one of the two"),
         (
             ["train", "--data", str(tmp_path / "empty.json"), "--surface", surface],

@@ -65,6 +65,23 @@ def test_from_training_to_a_page(data, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no image")
     images = [str(data / "images/0.png"), str(tmp_path / "broken.png")]
     given = ["--model", str(model), "--masks", str(data / "masks"), "--out", str(out), "--views", "2"]
+    for box, line in (
+        ([99, 99, 120, 120], "expected boxes in the image of 40 x 40"),
+        (None, "as 0.png, found 7.png"),
+    ):
+        (tmp_path / "boxes.json").write_text(
+            json.dumps({"7.png": [1, 1, 9, 9]} if box is None else {"0.png": box})
+        )
+        there = [
+            "--model",
+            str(model),
+            "--boxes",
+            str(tmp_path / "boxes.json"),
+            "--out",
+            str(tmp_path / "no"),
+        ]
+        assert main(["reconstruct", "predict", images[0], *there]) == 2
+        assert line in capsys.readouterr().err
     assert main(["reconstruct", "predict", *images, *given]) == 1  # a part failed
     assert "broken.png" in capsys.readouterr().err
     mesh = load_mesh(out / "0.obj")
@@ -91,6 +108,8 @@ def test_bad_input_is_told_in_one_line(data, tmp_path, capsys):
     ):
         assert main([*start, *more]) == 2
         assert told in capsys.readouterr().err
+    nowhere = ["reconstruct", "train", "--out", str(tmp_path / "m"), "--data", str(tmp_path / "none")]
+    assert main(nowhere) == 2 and "--data: expected a folder of images" in capsys.readouterr().err
     assert main(["reconstruct", "predict", "x.png", "--model", str(data), "--out", str(tmp_path)]) == 2
     assert "expected model.json and model.safetensors" in capsys.readouterr().err
 

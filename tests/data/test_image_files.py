@@ -188,7 +188,7 @@ def test_points_by_vertex_and_by_name(tmp_path, surface):
         ({"points": [[1, 2, "tail"]]}, "unknown landmark 'tail'; the surface has nose"),
         ({"points": [[10, 2, 3]]}, "expected points inside the 9 x 6 image"),
         ({"image": "b.png"}, r"cannot read the image .*b\.png"),
-        ({"mask": "none.png"}, "cannot read the image"),
+        ({"mask": "none.png"}, "cannot read the mask"),
         ({"box": [3, 3, 1, 1]}, "box: expected x0 < x1"),
     ],
 )

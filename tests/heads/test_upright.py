@@ -16,15 +16,16 @@ from geoframe.heads.upright import (
 
 
 def _looks(generator, *, firm=1.0, n=120):
-    """Four looks at one picture: the first has heights that fit the rows, the others less so."""
+    """Four looks at one picture: of the first heights fit the rows, of the half turn they fit the other way round."""
     looks = []
     for k in range(4):
         place = 40 * torch.rand(n, 2, generator=generator)
-        up = -place[:, 0] if k == 0 else torch.randn(n, generator=generator) * 12
+        noise = torch.randn(n, generator=generator) * 12
+        up = (-place[:, 0], noise, place[:, 0] + noise, noise)[k]
         x = torch.stack([torch.randn(n, generator=generator), up / 20], 1)
-        noise = 0.3 * torch.randn(n, generator=generator)
-        mask = 3 + firm * (k == 0) + noise
-        looks.append(Glimpse(x, mask, torch.rand(n, generator=generator) * 0.3 + 0.5 + 0.1 * (k == 0), place))
+        mask = 3 + firm * (k == 0) + 0.3 * torch.randn(n, generator=generator)
+        sure = torch.rand(n, generator=generator) * 0.3 + 0.5 + 0.1 * (k == 0)
+        looks.append(Glimpse(x, mask, sure, place))
     return looks
 
 
@@ -72,20 +73,63 @@ def test_the_chance_is_that_of_bayes():
     assert model.choose([0, edge - 0.01, 0, 0]) is None
     assert model.choose([0, 0, 0, 0]) is None
     assert model.choose([5, 0, 0, 0]) == 0
-    assert model.choose([-math.inf] * 4) == 0  # nothing is seen: there is nothing to be turned
-    assert model.choose([-math.inf, -math.inf, 0, -math.inf]) == 180
 
 
-def test_without_pictures_nothing_changes_and_older_weights_get_the_usual_ones(fitted):
+def test_a_look_that_sees_nothing_speaks_for_nothing_but_does_not_decide(fitted):
+    dim = Glimpse(torch.zeros(4, 2), torch.zeros(4), torch.full((4,), 0.02), torch.rand(4, 2))
+    assert fitted.score(None) == pytest.approx(fitted.score(dim), abs=0.2)
+    looks = [None, dim, None, None]  # a speck of which nothing is sure
+    assert fitted.choose([fitted.score(seen) for seen in looks]) is None
+    one = Glimpse(torch.ones(1, 2), torch.ones(1), torch.ones(1), torch.ones(1, 2))
+    assert math.isfinite(fitted.score(one))
+
+
+def test_pictures_differ_in_what_they_show(fitted):
+    """Each is centred by itself: animals that are higher up in the embedding do not hide how heights rise."""
+    generator = torch.Generator().manual_seed(3)
+    shifted = []
+    for i in range(60):
+        by = torch.tensor([3.0 * i, -2.0 * i])
+        shifted.append([g._replace(embedding=g.embedding + by) for g in _looks(generator)])
     model = Upright(2)
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    model.fit([])
-    model.fit([[None] * 4])
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    fitted.load_state_dict(before)
-    holder = torch.nn.ModuleDict({"upright": Upright(2)})
+    model.fit(shifted)
+    torch.testing.assert_close(model.rise, fitted.rise, atol=0.05, rtol=0.05)
+
+
+def test_from_few_or_no_pictures_nothing_is_learned(fitted):
+    generator = torch.Generator().manual_seed(4)
+    before = {k: v.clone() for k, v in fitted.state_dict().items()}
+    fitted.fit([])
+    fitted.fit([[None] * 4] * 50)
+    fitted.fit([_looks(generator) for _ in range(29)])
+    assert all(torch.equal(v, before[k]) for k, v in fitted.state_dict().items())
+
+
+def test_where_all_looks_are_alike_it_is_not_clear_which_is_right():
+    generator = torch.Generator().manual_seed(5)
+    same = [[_looks(generator)[0]] * 4 for _ in range(40)]
+    model = Upright(2)
+    model.fit(same)
+    assert model.weight.abs().max() < 1e-6
+    scores = [model.score(seen) for seen in same[0]]
+    assert scores[0] <= float(model.enough) and model.choose(scores) is None
+
+
+def test_no_clue_counts_against_a_look():
+    generator = torch.Generator().manual_seed(6)
+    model = Upright(2)
+    model.fit([_looks(generator, firm=-1.0) for _ in range(60)])  # firmer where it is wrong
+    assert model.weight[1] == 0 and model.weight[2] > 0
+
+
+def test_weights_of_before_it_was_learned_get_the_usual_ones_and_damaged_ones_are_refused(fitted):
+    usual = Upright(2).state_dict()
+    holder = torch.nn.ModuleDict({"upright": fitted})
     holder.load_state_dict({})
-    assert torch.equal(holder["upright"].weight, before["weight"])
+    assert all(torch.equal(v, usual[k]) for k, v in fitted.state_dict().items())
+    with pytest.raises(RuntimeError, match="rise"):
+        holder.load_state_dict({"upright.weight": usual["weight"]})
+    assert usual["enough"].half().float() == math.inf
 
 
 def test_some_pixels_are_in_the_frame_that_was_looked_at():

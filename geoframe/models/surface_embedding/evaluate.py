@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,19 @@ from geoframe.data.image_files import ImageItem, ImageSet
 from geoframe.data.pixel_samples import PixelSamples
 from geoframe.data.rendered import RenderedSet
 from geoframe.heads.upright import TURNS, Glimpse
-from geoframe.metrics.embeddings import mean_scores, mesh_error, pixel_scores
+from geoframe.metrics.embeddings import mean_scores, mesh_error, pck, pixel_scores
 from geoframe.models.surface_embedding.network import KERNEL, Evidence, Target, at_points
 from geoframe.nearest.embedded import least_expected_distance, nearest_vertices
 
 if TYPE_CHECKING:
     from geoframe.models.surface_embedding.predictor import Predictor
+    from geoframe.pixels import PixelMap
 
 KAPPA = 0.185  # sqrt(area); 0.255 m, the released code's, on a human surface of 1.9 square metres
+_EVERY = 20  # of so many samples one is set aside, the last of all
+_FEWEST, _MOST = 200, 300  # samples, below which none is; so many at most are
+_CALIBRATED = 4  # pictures, below which nothing is fitted
+_CARRIED = 50  # points at most that are carried from image to image
 _TURNED = 200  # pictures at most that are looked at turned, to learn what tells which way is up
 DECODES = ("likeliest", "least_expected")
 
@@ -51,13 +57,56 @@ def evaluate(
         `geodesic_error_median` (in sqrt(area)), `gps` (a vertex for every annotated pixel), `gps_misses_zero` (pixels
         outside the predicted mask score 0), `gpsm`, `mask_iou`, `mask_iou_inside`, `mirrored`; with `points`, the
         number of annotated pixels, `ap` and `ar` of GPSm, `images` and `kappa`. Measures of masks are missing where
-        the images have none.
+        the images have none. `pck_10` and `pck_20` are those of `transferred`, missing where no two images show the
+        same vertices.
 
     Raises:
         ValueError: no images, an unknown decoding.
     """
     scores = evaluate_each(predictor, images, kappa=kappa, flip=flip, decode=decode, progress=progress)
-    return mean_scores(list(scores.values())) | {"images": float(len(scores)), "kappa": kappa}
+    carried = transferred(predictor, images, flip=flip)
+    return mean_scores(list(scores.values())) | carried | {"images": float(len(scores)), "kappa": kappa}
+
+
+def transferred(
+    predictor: Predictor, images: RenderedSet | ImageSet, *, flip: bool = True, most: int = 40
+) -> dict[str, float]:
+    """PCK of points that are carried from each image to the next one by the embeddings of their pixels.
+
+    The points are vertices that both images show, at most 50 spread evenly over their numbers; the unit is the longer
+    side of the box around all that are known in the second image.
+
+    Args:
+        predictor: what is measured.
+        images: see `evaluate`; neighbours of one surface are compared.
+        flip: see `Predictor.predict`.
+        most: look at so many images, the first ones.
+
+    Returns:
+        `pck_10` and `pck_20` in [0, 1], the mean over pairs; nothing where there is no pair.
+    """
+    shares: list[Tensor] = []
+    last: tuple[str, Tensor, PixelMap] | None = None
+    for _, (image, truth, _, name, box) in itertools.islice(_examples(images), most):
+        found = predictor.predict(image, [box], category=name, flip=flip)[0]
+        if last is not None and last[0] == name:
+            both = torch.tensor(sorted(set(last[1].unique().tolist()) & set(truth.unique().tolist()) - {-1}))
+            if len(both):
+                both = both[torch.linspace(0, len(both) - 1, min(len(both), _CARRIED)).long()]
+                there = last[2].correspond(found, _places(last[1], both)).target
+                known = torch.nonzero(truth >= 0)
+                side = float((known.max(0).values - known.min(0).values + 1).max())
+                true = _places(truth, both)
+                shares.append(torch.stack([pck(there, true, side, alpha=a) for a in (0.1, 0.2)]))
+        last = (name, truth, found)
+    mean = torch.stack(shares).mean(0).tolist() if shares else []
+    return dict(zip(("pck_10", "pck_20"), mean, strict=False))
+
+
+def _places(truth: Tensor, vertices: Tensor) -> Tensor:
+    """(N, 2) pixel x, pixel y: for each vertex the middle of the first pixel of `truth` (H, W) that shows it."""
+    flat = torch.stack([torch.nonzero(truth.flatten() == v)[0, 0] for v in vertices])
+    return torch.stack([flat % truth.shape[1], flat // truth.shape[1]], -1).float() + 0.5
 
 
 def evaluate_each(
@@ -204,12 +253,18 @@ def evaluate_meshes(predictor: Predictor, pairs: dict[tuple[str, str], Tensor]) 
     }
 
 
+def parted(samples: PixelSamples) -> tuple[PixelSamples, PixelSamples]:
+    """Samples to learn from, and the last twentieth to calibrate on: none of fewer than 200, 300 at most."""
+    kept = len(samples) - (min(len(samples) // _EVERY, _MOST) if len(samples) >= _FEWEST else 0)
+    return samples[:kept], samples[kept:]
+
+
 def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | None = None) -> None:
     """Fit confidence, limits and what tells which way is up, on upright pictures that were not trained on.
 
     Args:
-        predictor: changed in place.
-        samples: annotated pictures, with masks.
+        predictor: changed in place; not by fewer than four pictures, nor where all pixels are right, or all wrong.
+        samples: annotated pictures, with masks; which way is up is learned from 30 and more.
         nothing: (n, 3, S, S) in [0, 1], pictures of other things; None leaves the limit of the score as it is.
     """
     clues, right, scores, sides, mirrored = [], [], [], [], []
@@ -240,11 +295,12 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
             mirrored.append(float((other < error[:n])[seen[:n]].float().mean()) > 0.5)
         else:
             mirrored.append(False)
-    if not clues:
+    kinds = torch.cat(right) if right else torch.zeros(0, dtype=torch.bool)
+    if len(clues) < _CALIBRATED or bool(kinds.all()) or not bool(kinds.any()):
         return
     evidence = Evidence(*(torch.cat(x) for x in zip(*clues, strict=True)))
     calibration = predictor.model.calibration
-    calibration.fit(evidence, torch.cat(right))
+    calibration.fit(evidence, kinds)
     predictor.model.upright.fit(_turned(predictor, samples))
     limits = calibration.limits
     assert isinstance(limits, Tensor)

@@ -140,11 +140,11 @@ class Calibration(nn.Module):
             sides = float(found.embedding[found.mask].norm(dim=1).mean())
         if score < least:
             told.append(
-                f"the picture probably shows nothing of the category (score {score:.2f} below {least:.2f})"
+                f"the picture probably shows nothing of the category (score {score:.3f} below {least:.3f})"
             )
         elif sides < least_sides:
             told.append(
-                f"left and right, or front and back, may be exchanged (sides {sides:.2f} below {least_sides:.2f})"
+                f"left and right, or front and back, may be exchanged (sides {sides:.3f} below {least_sides:.3f})"
             )
         return Verdict(score, sides, tuple(told))
 
@@ -335,7 +335,7 @@ def upright(
         seen: some pixels of a look.
     """
     score = model.score(seen(first[1]))
-    if score >= float(model.enough):
+    if score > float(model.enough):
         return first
     looks = [first, *(look(degrees) for degrees in TURNS[1:])]
     turned = model.choose([score, *(model.score(seen(found)) for _, found in looks[1:])])

@@ -27,7 +27,7 @@ from geoframe.heads.masks import foreground, with_colors, with_edges
 from geoframe.heads.upright import Glimpse, some_pixels
 from geoframe.heads.zoo_maps import ANIMALS, SHIPPED, model_folder
 from geoframe.layers.vertex_embedding import SharedEmbedding, VertexEmbedding
-from geoframe.models.surface_embedding.evaluate import calibrate
+from geoframe.models.surface_embedding.evaluate import calibrate, parted
 from geoframe.models.surface_embedding.network import (
     Embedded,
     Evidence,
@@ -56,8 +56,6 @@ _MOST_EMBEDDED = 2**20  # pixels of an image, up to which their embeddings are k
 _FINER = 1.25  # of `image_size`: how finely, the second time
 _COARSER = 0.83  # the third time
 _BLOCK = 2**18  # probabilities held at a time: as many as stay in the cache
-_EVERY = 20  # of so many pictures one is set aside, the last of all
-_FEWEST, _MOST = 200, 300  # pictures, below which none is; so many at most are
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +200,7 @@ class Predictor:
             embedding (H, W, D) of each foreground pixel, whose length is how far image and mirror image agree.
 
         Raises:
-            TypeError, ValueError: images or boxes of another shape, a box outside its image, an unknown category.
+            TypeError, ValueError: images or boxes of another shape, a box all outside its image, an unknown category.
         """
         several = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
         places = [None] * len(several) if boxes is None else list(boxes)
@@ -419,6 +417,7 @@ def train(
     recipe: Recipe = OURS,
     start: Predictor | None = None,
     matches: Mapping[str, Tensor | None] | None = None,
+    aside: PixelSamples | None = None,
     seed: int = 0,
     accelerator: str = "auto",
     devices: int = 1,
@@ -426,8 +425,6 @@ def train(
     look: Callable[[Predictor, Mapping[str, float]], None] | None = None,
 ) -> Predictor:
     """Learn to map pixels to surfaces; a run that was killed goes on.
-
-    The last twentieth of the pictures (300 at most) is set aside: the confidence is calibrated on them.
 
     Args:
         samples: pictures with points on the surfaces.
@@ -437,6 +434,8 @@ def train(
         start: a predictor whose head and embeddings are gone on from, at half the learning rate.
         matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
             surface of `start`. A surface with neither starts at random.
+        aside: to calibrate the confidence on; too few (or none) leave that of `start`. By default the last twentieth
+            of 200 samples and more (300 at most): have crops of images that are learned from not be among these.
         seed: of initial weights and batches.
         accelerator: see `geoframe.training.fit`.
         devices: see `geoframe.training.fit`.
@@ -455,8 +454,7 @@ def train(
     if start is not None:
         take_over(model, start, matches or {})
         recipe = replace(recipe, schedule=replace(recipe.schedule, lr=recipe.schedule.lr / 2))
-    kept = len(samples) - (min(len(samples) // _EVERY, _MOST) if len(samples) >= _FEWEST else 0)
-    mine = samples[:kept]
+    mine, held = parted(samples) if aside is None else (samples, aside)
     if model.head.backbone.frozen:
         mine = mine.with_maps(model.head.backbone, skip=model.head.n_unused)
     about = {
@@ -492,7 +490,6 @@ def train(
     )
     about |= {"steps": int(history[-1]["step"]), "minutes": sum(r["seconds"] for r in history) / 60}
     predictor = described(model)
-    if kept < len(samples):
-        calibrate(predictor, samples[kept:])
+    calibrate(predictor, held)
     predictor.save(out)
     return predictor

@@ -17,6 +17,7 @@ from geoframe.canonical import load_surface
 from geoframe.data.crops import Crop
 from geoframe.data.object_crops import ObjectCrops, crop_object
 from geoframe.data.object_templates import ObjectTemplate
+from geoframe.data.pixel_samples import crop_box
 from geoframe.fitting.collections import Collection, on_screen
 from geoframe.fitting.explained import (
     Explained,
@@ -114,7 +115,7 @@ class Predictor:
             box: x0, y0, x1, y1 in pixels, in place of the mask. With neither the object fills the image.
 
         Raises:
-            TypeError, ValueError: another shape, an empty mask or box.
+            TypeError, ValueError: another shape, an empty mask or box, a box outside of the image.
         """
         sizes = check_shape(check_float(image, "image"), "3 H W", "image")
         H, W = sizes["H"], sizes["W"]
@@ -122,6 +123,7 @@ class Predictor:
             check_shape(mask, f"{H} {W}", "mask")
         if mask is None:
             where = torch.tensor([0.0, 0.0, W, H]) if box is None else torch.as_tensor(box).float()
+            crop_box(where, (H, W))  # parts of it that are not in the image are white
             padding = 0.0 if box is None else 0.1
             crop = crop_object(
                 image, torch.ones(H, W, dtype=torch.bool), self.size, box=where, padding=padding
