@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from geoframe.canonical.surface import Surface
-    from geoframe.data.image_files import ImageSet
     from geoframe.data.pixel_samples import PixelSamples
     from geoframe.models.surface_embedding import Predictor, Recipe
     from geoframe.pixels import PixelMap
@@ -115,15 +114,14 @@ def train(
     plan: Recipe = RECIPES[recipe or _recipe(data is not None, backbone, first)]
     changes = _changes(plan, first, changes | given(image_size=size, precision=precision), width)
     plan = replace(plan, **changes).lasting(minutes=minutes, steps=steps)
-    count = n or plan.pictures
     with progress_bar("embed train") as progress:
         held, aside_crops = None, None
         if category is not None:
-            samples, surfaces = _rendered(category, anchor, count, plan, seed, progress)
+            samples, surfaces = _rendered(category, anchor, n or plan.pictures, plan, seed, progress)
         else:
             assert data is not None
             samples, surfaces, held, aside_crops = annotated(
-                data, surface, name, images, divisor, count, plan.image_size, seed, aside
+                data, surface, name, images, divisor, n or plan.pictures, plan.image_size, seed, aside
             )
         matches = {} if match is None else read_match(match, first, matched, surfaces)
         predictor = learn(
