@@ -6,14 +6,15 @@
 Renders are made once in OUT/renders_CATEGORY (3,600 to train on, 400 of another seed to measure on; those in which the
 whole object is seen are used). Every run has a folder, OUT/CATEGORY_VARIANT_SEED: one that is finished is measured as
 it is, one that was killed goes on. results.json holds flat names -> numbers; CATEGORY_VARIANT.png shows images, the
-mesh over them and the mesh from another side. `--quick` is a smoke test whose figures mean nothing.
+mesh over them and the mesh from another side. `--quick` is a smoke test whose figures mean nothing. Variants:
+keypoints, masks, paper, paper_masks, each of these followed by _less_LOSS to leave one of its losses out, and modes_K.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,6 @@ from geoframe.viz.surfaces import draw_surface, save_picture
 from geoframe.zoo.things import THINGS
 
 UP = torch.tensor([0.0, 1.0, 0.0])
-LEFT_OUT = ("texture", "visibility", "equivariance")
 
 
 def variants(recipe: Recipe) -> dict[str, tuple[Recipe, bool]]:
@@ -42,16 +42,23 @@ def variants(recipe: Recipe) -> dict[str, tuple[Recipe, bool]]:
     out = {"keypoints": (recipe, True), "masks": (replace(recipe, n_modes=0), False)}
     out |= {f"modes_{k}": (replace(recipe, n_modes=k), True) for k in (0, 4, 8, 16, 32, 64)}
     paper = replace(PAPER, backbone=recipe.backbone, schedule=recipe.schedule, symmetric=recipe.symmetric)
-    for keypoints in (True, False):
-        tail = "" if keypoints else "_masks"
-        out["paper" + tail] = (paper, keypoints)
-        for name in LEFT_OUT:
-            changes = {name: 0.0} | ({"flip_pose": 0.0} if name == "equivariance" else {})
-            out[f"paper{tail}_less_{name}"] = (
-                replace(paper, losses=replace(paper.losses, **changes)),
-                keypoints,
-            )
+    out |= {"paper": (paper, True), "paper_masks": (paper, False)}
+    for name in ("keypoints", "masks", "paper", "paper_masks"):
+        full, keypoints = out[name]
+        for loss in losses_of(full):
+            out[f"{name}_less_{loss}"] = (without(full, loss), keypoints)
     return out
+
+
+def losses_of(recipe: Recipe) -> list[str]:
+    """The losses that have a weight in a recipe."""
+    return [k for k, weight in asdict(recipe.losses).items() if isinstance(weight, float) and weight]
+
+
+def without(recipe: Recipe, loss: str) -> Recipe:
+    """A recipe less one of its losses; equivariance has two forms, which go together."""
+    changes = {loss: 0.0} | ({"flip_pose": 0.0} if loss == "equivariance" else {})
+    return replace(recipe, losses=replace(recipe.losses, **changes))
 
 
 def main() -> None:
