@@ -37,7 +37,7 @@ from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models import surface_embedding
 from geoframe.models.to_the_point import OURS, Predictor, load, train
 from geoframe.models.to_the_point.evaluate import reconstructed
-from geoframe.models.to_the_point.recipe import embedded_points
+from geoframe.models.to_the_point.network import embedded_points
 from geoframe.render import rasterize
 from geoframe.viz.surfaces import save_picture
 

@@ -50,6 +50,7 @@ def train(
     steps: int | None = None,
     recipe: Literal["geoframe", "paper", "code"] = "geoframe",
     backbone: str | None = None,
+    tuned: float | None = None,
     size: int | None = None,
     vertices: int | None = None,
     modes: int | None = None,
@@ -85,7 +86,10 @@ def train(
         recipe: geoframe is ours; paper has the published losses, code those of the released code.
         backbone: small, tiny, efficientnet-lite0, or auto: with a folder or name of transformers' hub; or animals or
             things, which tell the parts of these apart: by default animals for renders of animals, and things for
-            cars and aeroplanes without keypoints.
+            renders of cars and aeroplanes.
+        tuned: share of the steps, the last ones, in which a pretrained backbone is learned, too (animals, things and
+            efficientnet-lite0): such a step takes six times as long. By default a quarter for renders with a backbone
+            that knows them, else 0.
         size: pixels of the crops.
         vertices: of the template.
         modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
@@ -100,10 +104,12 @@ def train(
 
     from geoframe.models.to_the_point import train as learn
 
-    changes = given(backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric)
+    changes = given(
+        backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric, tuned=tuned
+    )
     if backbone in ("small", "tiny"):  # learned from such crops, not from larger pictures
         changes["enlarged"] = 1
-    plan = _plan(recipe, data, keypoints, changes)
+    plan = _plan(recipe, data, changes)
     if minutes is not None or steps is not None:
         plan = plan.lasting(minutes=minutes, steps=steps)
     bad: list[str] = []
@@ -141,15 +147,15 @@ def train(
         raise PartFailed(f"{len(bad)} images were left out, see above")
 
 
-def _plan(name: str, data: Path, keypoints: bool, changes: Mapping[str, Any]) -> Recipe:
+def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
     """A recipe, changed; ours by default with fewer modes for renders of things, which do not bend, and with a backbone
-    that knows what is rendered, if there is one (of things without keypoints only: with them it brings nothing)."""
+    that knows what is rendered, if there is one, and is learned on in the end."""
     from dataclasses import replace
 
     from geoframe.data.rendered_files import load_rendered
-    from geoframe.heads.zoo_maps import ANIMALS, shipped_for
+    from geoframe.heads.zoo_maps import shipped_for
     from geoframe.models.to_the_point import RECIPES
-    from geoframe.models.to_the_point.recipe import THINGS_BEND
+    from geoframe.models.to_the_point.recipe import THINGS_BEND, TUNED
     from geoframe.zoo.things import THINGS
 
     if not data.exists():
@@ -160,8 +166,8 @@ def _plan(name: str, data: Path, keypoints: bool, changes: Mapping[str, Any]) ->
         usual = dict(THINGS_BEND) if things else {}
         shown = _shown(data)
         backbone = None if shown is None else shipped_for(shown)
-        if backbone == ANIMALS or (backbone is not None and not keypoints):
-            usual["backbone"] = backbone
+        if backbone is not None:
+            usual |= {"backbone": backbone, "tuned": TUNED}
     return replace(RECIPES[name], **{**usual, **changes})
 
 
@@ -259,7 +265,7 @@ def _embedded(
     """Correspondences of each crop by a surface embedding, by default the one that geoframe comes with."""
     from geoframe.heads.zoo_maps import SHIPPED, shipped_for
     from geoframe.models.surface_embedding import load
-    from geoframe.models.to_the_point.recipe import embedded_points
+    from geoframe.models.to_the_point.network import embedded_points
 
     usual = None if shown is None else shipped_for(shown)
     if path is None:

@@ -7,6 +7,7 @@ takes 20 kB.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from geoframe.data.rendered import RenderedSet
 from geoframe.data.rendered_files import RenderedFolder
 from geoframe.render import rasterize
 
+_log = logging.getLogger(__name__)
 PADDING = 0.1  # of the box's longer side, on each side
 LEAST_SEEN = 0.9  # share of an object's outline that has to be in the picture and not hidden
 _LEAST_SIDE = 16  # pixels of the box in the picture
@@ -353,3 +355,23 @@ def _marks_of(
             points[i] = torch.tensor(marks[name][:2])
             visible[i] = marks[name][2] > 0.5
     return crop.to_crop(points), visible & torch.isfinite(points).all(-1)
+
+
+def usable(crops: ObjectCrops) -> tuple[ObjectCrops, Tensor]:
+    """Crops that can be learned from and their numbers; the others are told in the log.
+
+    Raises:
+        ValueError: none is left.
+    """
+    ok = crops.mask.flatten(1).any(1)
+    ok &= torch.isfinite(torch.where(crops.visible[..., None], crops.points, 0.0)).flatten(1).all(1)
+    if not bool(ok.all()):
+        _log.warning(
+            "%d of %d crops are left out: their mask is empty, or a keypoint is NaN",
+            int((~ok).sum()),
+            len(ok),
+        )
+    if not bool(ok.any()):
+        raise ValueError("crops: expected some with an object in their mask, found only empty ones")
+    rows = torch.nonzero(ok)[:, 0]
+    return (crops if bool(ok.all()) else crops[rows]), rows

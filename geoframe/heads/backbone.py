@@ -155,9 +155,10 @@ class Backbone(nn.Module):
         return self
 
     def digest(self) -> str:
-        """SHA-256 of the weights, of a frozen backbone the means to tell that another one was loaded."""
+        """SHA-256 of the weights that are not saved with a model, the means to tell that others were loaded; else of
+        all."""
         found = hashlib.sha256()
-        for net in self._kept if self.frozen else (self.net,):
+        for net in self._kept or (self.net,):
             for _, value in sorted(net.state_dict().items()):
                 found.update(value.detach().cpu().contiguous().numpy().tobytes())
         return found.hexdigest()

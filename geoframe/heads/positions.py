@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoframe._check import check_int, check_shape
+from geoframe._precision import full_precision
 from geoframe.heads.backbone import Backbone, conv
 from geoframe.heads.fields import FieldHead
 from geoframe.warps import pixel_grid
@@ -115,18 +116,23 @@ class ControlPositions(nn.Module):
         """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
         maps = self.backbone(image) if isinstance(image, Tensor) else list(image)
         logits, parts = self.field(maps).embedding.split([len(self.controls), _FINE**2], dim=1)
-        heat = logits.flatten(2).softmax(-1)
-        places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
-        at = heat @ places
-        variance = heat @ places.square().sum(1) - at.square().sum(-1)
+        points, at, spread = self._placed(logits)
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
-        points, spread = cast(Tensor, self.spread) @ at, variance.clamp_min(0).sqrt().mean(1).detach()
         mask = F.pixel_shuffle(parts, _FINE)[:, 0]
         told = self.backbone.foreground(maps)  # of which the head then learns what is wrong
         if told is not None:
             size = list(mask.shape[-2:])
             mask = mask + F.interpolate(told[:, None], size, mode="bilinear", align_corners=False)[:, 0]
         return Positions(points, self.visible(inner), mask, logits, spread)
+
+    @full_precision
+    def _placed(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Positions (B, V, 2) of all vertices, (B, P, 2) of the control points, and the mean spread (B,) of these."""
+        heat = logits.flatten(2).softmax(-1)
+        places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
+        at = heat @ places
+        variance = heat @ places.square().sum(1) - at.square().sum(-1)
+        return cast(Tensor, self.spread) @ at, at, variance.clamp_min(0).sqrt().mean(1).detach()
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

@@ -6,6 +6,7 @@ others start from networks that have learned from annotated photographs.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -53,7 +54,7 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 class ZooMaps(Backbone):
-    """The frozen maps of the network under an embedding that geoframe comes with; one of them has more channels.
+    """The maps of the network under an embedding that geoframe comes with; one of them has more channels.
 
     These are the embeddings of the parts of each square, side by side, and then the logits of their masks: of the four
     quarters of the squares of stride 8, each the mean of what a finer field says there.
@@ -61,9 +62,10 @@ class ZooMaps(Backbone):
     Args:
         name: "animals" or "things".
         enlarged: see `backbone`.
+        trainable: whether the network is learned on; what its maps tell of parts is read from them as it always was.
     """
 
-    def __init__(self, name: str = ANIMALS, *, enlarged: int = 1) -> None:
+    def __init__(self, name: str = ANIMALS, *, enlarged: int = 1, trainable: bool = False) -> None:
         from safetensors.torch import load_file
 
         folder = SHIPPED[check_choice(name, tuple(SHIPPED), "name")]
@@ -79,10 +81,10 @@ class ZooMaps(Backbone):
         mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
         super().__init__(
             name,
-            net._kept[0] if net.frozen else net.net,
+            copy.deepcopy(net._kept[0] if net.frozen else net.net).requires_grad_(trainable),
             channels=channels,
             strides=[s // enlarged for s in net.strides],
-            frozen=True,
+            frozen=not trainable,
             normalisation=(mean, std),
         )
         self.enlarged = enlarged
@@ -91,7 +93,7 @@ class ZooMaps(Backbone):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Feature maps (B, C, h, w) of images (B, 3, H, W) in [0, 1], finest first."""
         maps = super().forward(image)
-        head = self._kept[1]
+        head = self._kept[-1]
         assert isinstance(head, FieldHead)
         field = head(maps)
         told = torch.cat([field.embedding, field.mask[:, None]], 1)

@@ -121,28 +121,23 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     from geoframe.cli.reconstruct import _known_shapes, _plan, _shown
     from geoframe.data import rendered_files
     from geoframe.models.to_the_point import OURS, PAPER
+    from geoframe.models.to_the_point.recipe import TUNED
 
     shown = SimpleNamespace(surface_names=("cow",))
     monkeypatch.setattr(rendered_files, "load_rendered", lambda folder: shown)
-    assert (
-        _shown(tmp_path) is None and _plan("geoframe", tmp_path, True, {"n_modes": 3}).n_modes == 3
-    )  # no renders
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {"n_modes": 3}).n_modes == 3  # no renders
     (tmp_path / "set.json").write_text("{}")
     assert _shown(tmp_path) == "cow"
-    assert _plan("geoframe", tmp_path, True, {}) == replace(OURS, backbone="animals")
-    assert _plan("geoframe", tmp_path, True, {"backbone": "small"}) == replace(OURS, backbone="small")
+    assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals", tuned=TUNED)
+    assert _plan("geoframe", tmp_path, {"backbone": "small", "tuned": 0.0}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
-    things = _plan("geoframe", tmp_path, True, {})
-    assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, OURS.backbone)
-    assert _plan("geoframe", tmp_path, False, {}) == replace(things, backbone="things")
+    things = _plan("geoframe", tmp_path, {})
+    assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, "things")
     assert _known_shapes(tmp_path, None, keypoints=True) is None
     shown.surface_names = ("my-scan",)
-    assert (
-        _known_shapes(tmp_path, None, keypoints=False) is None
-        and _plan("geoframe", tmp_path, False, {}) == OURS
-    )
+    assert _known_shapes(tmp_path, None, keypoints=False) is None and _plan("geoframe", tmp_path, {}) == OURS
     shown.surface_names = ("car",)
-    assert _plan("geoframe", tmp_path, True, {"n_modes": 5}).n_modes == 5
-    assert _plan("paper", tmp_path, True, {}) == PAPER
+    assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
+    assert _plan("paper", tmp_path, {}) == PAPER
     shown.surface_names = ("cow", "horse")  # several on surfaces of their own
-    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, True, {}) == OURS
+    assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {}) == OURS

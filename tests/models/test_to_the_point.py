@@ -24,8 +24,15 @@ from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models.surface_embedding.network import Embedded
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
 from geoframe.models.to_the_point.evaluate import doubt, reconstructed
-from geoframe.models.to_the_point.network import ToThePoint, flipped, position_head, shape_model
-from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets, embedded_points
+from geoframe.models.to_the_point.network import (
+    ToThePoint,
+    embedded_points,
+    features,
+    flipped,
+    position_head,
+    shape_model,
+)
+from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.surface.shapes import icosphere
 from geoframe.transforms import rotvec_to_rotation
@@ -484,3 +491,38 @@ def test_other_keypoints_than_the_templates_are_told(template, crops, tmp_path):
         train(hidden, template, out=tmp_path, recipe=QUICK)
     with pytest.raises(ValueError, match=r"expected model\.json"):
         load(tmp_path)
+
+
+def test_a_run_is_split_into_what_leaves_the_backbone_and_what_learns_it():
+    plan = replace(OURS, tuned=0.25).lasting(steps=800)
+    first, last = plan.split()
+    assert last is not None and (first.schedule.steps, last.schedule.steps) == (600, 200)
+    assert last.views == 0 and last.schedule.lr == OURS.schedule.lr / 4
+    by_time = replace(OURS, tuned=0.25, schedule=replace(OURS.schedule, steps=None, minutes=9.0)).split()
+    assert by_time[1] is not None
+    assert [p.schedule.minutes for p in by_time] == pytest.approx(
+        [3.0, 6.0]
+    )  # a step takes six times as long
+    assert OURS.lasting(steps=10).split() == (OURS.lasting(steps=10), None)
+    assert replace(OURS, tuned=0.25).lasting(steps=1).split()[1] is None
+    with pytest.raises(ValueError, match="tuned: expected a share"):
+        replace(OURS, tuned=1.5)
+
+
+@pytest.mark.parametrize("name", ["animals", "efficientnet-lite0"])
+def test_a_backbone_that_is_learned_on_starts_as_it_was_and_is_saved(template, crops, tmp_path, name):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    plan = replace(QUICK, backbone=name, enlarged=2, tuned=0.5)
+    predictor = train(crops, template, out=tmp_path, recipe=plan, accelerator="cpu")
+    net = predictor.model.head.backbone
+    assert not net.frozen and predictor.about["trunk"] == plan.trunk
+    start = features(name, enlarged=2, trunk=plan.trunk)
+    moved = {k: not torch.equal(v, net.state_dict()[k]) for k, v in start.state_dict().items()}
+    learned = {k for k, p in start.named_parameters() if p.requires_grad}
+    assert learned and {k for k, m in moved.items() if m} <= learned and any(moved.values())
+    image = torch.rand(2, 3, S, S)
+    one, two = predictor.model(image), load(tmp_path).model(image)
+    torch.testing.assert_close(one.points, two.points)
+    frozen = features(name, enlarged=2)
+    for a, b in zip(start(image), frozen(image), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)

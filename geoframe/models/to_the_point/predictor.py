@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -12,20 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from geoframe._check import check_float, check_shape
+from geoframe._precision import usual_precision
 from geoframe._random import seeded
 from geoframe.canonical import load_surface
 from geoframe.data.crops import Crop
-from geoframe.data.object_crops import ObjectCrops, crop_object
+from geoframe.data.object_crops import ObjectCrops, crop_object, usable
 from geoframe.data.object_templates import ObjectTemplate
 from geoframe.data.pixel_samples import crop_box
 from geoframe.fitting.collections import Collection, on_screen
-from geoframe.fitting.explained import (
-    Explained,
-    believed,
-    explain_by_keypoints,
-    explain_by_masks,
-    explain_by_points,
-)
+from geoframe.fitting.explained import Explained, believed, explain
+from geoframe.heads.backbone import LITE0, Backbone
+from geoframe.heads.zoo_maps import SHIPPED
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.models.to_the_point.evaluate import reconstructed, settle
 from geoframe.models.to_the_point.network import (
@@ -35,6 +31,7 @@ from geoframe.models.to_the_point.network import (
     features,
     position_head,
     shape_model,
+    unfrozen,
 )
 from geoframe.models.to_the_point.recipe import OURS, BatchLosses, Recipe, Targets, View
 from geoframe.pixels import PixelMap
@@ -44,12 +41,10 @@ from geoframe.training import Pictures, fit, load_model, save_model
 from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
-_log = logging.getLogger(__name__)
 _EVERY = 15  # which crop is set aside
 _FEWEST = 200  # crops, below which none is
 _SURE = 10.0  # logit of a mask that is given
 _FAR = 45.0  # degrees: a second pose that far away is another answer
-_KNOWN_PRIOR = 0.003  # of coefficients of known modes: 1.07 pixels of 300 horses, 1.13 with .01
 _ROUNDS = 3  # of learning from hypotheses and believing some of them more
 
 
@@ -257,8 +252,8 @@ def load(folder: str | Path) -> Predictor:
         reflection = torch.tensor(about["reflection"], dtype=torch.float64)
         template = ObjectTemplate(surface, near, share, near.clone(), share.clone(), reflection)
         shape = shape_model(template, about["n_modes"], n_symmetric=about["n_symmetric"])
-        net = features(told["backbone"], enlarged=told.get("enlarged", 1))
-        if net.frozen and told.get("digest", net.digest()) != net.digest():
+        net = features(told["backbone"], enlarged=told.get("enlarged", 1), trunk=told.get("trunk"))
+        if net._kept and told.get("digest", net.digest()) != net.digest():
             raise ValueError(f"trained with other weights of {told['backbone']}; train it again")
         head = position_head(told["head"], net, template, **told["head_settings"])
         return _Whole(ToThePoint(head, shape, template, **about["solver"]))
@@ -320,49 +315,119 @@ def train(
         shape.take_from(shapes)
     told = None
     if recipe.fit is not None:
-        start = (points, shapes is None, up)
-        told = _explained(crops, shape, template, vertices, recipe, keypoints, *start, seed, progress)
+        how = {"keypoints": keypoints, "points": points, "learn_shape": shapes is None, "up": up}
+        told = _explained(crops, shape, template, vertices, recipe, **how, seed=seed, progress=progress)
         shape.requires_grad_(False)
     model = _network(recipe, shape, template, 0.0 if told is None else told.lens, seed)
     net = model.head.backbone
     about = _about(recipe) | {"keypoints": keypoints, "crops": len(crops), "seed": seed}
     if net.frozen:
-        about["digest"] = net.digest()
+        about |= {"digest": net.digest(), "tuned": recipe.tuned}
 
-    def described(m: nn.Module) -> Predictor:
-        return Predictor(cast(ToThePoint, m), recipe.size, about)
-
+    run = _Run(Path(out), recipe.size, about, seed, accelerator, devices, progress, look)
     held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
-    mine = torch.nonzero(~held)[:, 0]
+    rows = torch.nonzero(~held)[:, 0]
+    first, last = recipe.split() if _tunable(recipe, net) else (recipe, None)
+    told = _taught(run, model, first, (crops, rows, vertices), told, final=last is None)
+    if last is not None:
+        model = unfrozen(model, recipe.enlarged, recipe.trunk)
+        about |= {"trunk": recipe.trunk, "digest": model.head.backbone.digest()}
+        goals = None if told is None else _targets(told, rows)
+        run.fit(
+            model,
+            BatchLosses(last, crops[rows], vertices, goals),
+            run.out,
+            _ROUNDS,
+            usual_precision(accelerator),
+        )
+    if told is not None:
+        settle(model, crops, told, held, seed=seed)
+    predictor = run.described(model.eval())
+    predictor.save(out)
+    return predictor
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Where and how a training runs: what all its parts have in common."""
+
+    out: Path
+    size: int
+    about: dict[str, Any]
+    seed: int
+    accelerator: str
+    devices: int
+    progress: Callable[[str, float], None] | None
+    look: Callable[[Predictor, Mapping[str, float]], None] | None
+
+    def described(self, model: nn.Module) -> Predictor:
+        return Predictor(cast(ToThePoint, model), self.size, self.about)
+
+    def fit(self, model: ToThePoint, losses: BatchLosses, out: Path, part: int, precision: str) -> None:
+        look = self.look
+        shown = (
+            None
+            if look is None
+            else Pictures(lambda m, t: look(self.described(m), t), epochs=None, minutes=1.0)
+        )
+        fit(
+            model,
+            losses.batches(self.seed),
+            losses,
+            out=out,
+            schedule=losses.recipe.schedule,
+            seed=self.seed + part,
+            accelerator=self.accelerator,
+            devices=self.devices,
+            precision=precision,
+            bad_steps="skip",
+            run=self.about,
+            progress=self.progress,
+            pictures=shown,
+        )
+
+
+def _taught(
+    run: _Run,
+    model: ToThePoint,
+    recipe: Recipe,
+    data: tuple[ObjectCrops, Tensor, Tensor],
+    told: Explained | None,
+    *,
+    final: bool,
+) -> Explained | None:
+    """Learn from what is believed of the crops, in rounds where there are several hypotheses; what is believed then.
+
+    Args:
+        run: of which this is a part.
+        model: changed in place.
+        recipe: of this part.
+        data: all crops, the rows that are learned from, and the keypoints' vertices.
+        told: what is believed.
+        final: whether this is all of the run.
+    """
+    crops, rows, vertices = data
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
     views: View | None = None
     for k in range(rounds):
-        goals = None if told is None else Targets(told.points[mine], told.seen[mine], told.belief[mine])
-        losses = BatchLosses(_part(recipe, k, rounds), crops[mine], vertices, goals)
-        few = len(mine) <= 2 * recipe.views
-        if few and net.frozen and recipe.head == "control" and not recipe.losses.need_image:
-            views = _kept(losses, model, views, seed, progress)
-        fit(
-            model,
-            _batches(losses, seed),
-            losses,
-            out=Path(out) if rounds == 1 else Path(out) / f"round{k}",
-            schedule=losses.recipe.schedule,
-            seed=seed + k,
-            accelerator=accelerator,
-            devices=devices,
-            bad_steps="skip",
-            run=about,
-            progress=progress,
-            pictures=None if look is None else _looks(look, described),
-        )
+        goals = None if told is None else _targets(told, rows)
+        losses = BatchLosses(recipe.part(k, rounds), crops[rows], vertices, goals)
+        few = len(rows) <= 2 * recipe.views
+        if few and model.head.backbone.frozen and recipe.head == "control" and not recipe.losses.need_image:
+            views = _kept(losses, model, views, run.seed, run.progress)
+        run.fit(model, losses, run.out if rounds == 1 and final else run.out / f"round{k}", k, "32-true")
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
-    if told is not None:
-        settle(model, crops, told, held, seed=seed)
-    predictor = described(model.eval())
-    predictor.save(out)
-    return predictor
+    return told
+
+
+def _targets(told: Explained, rows: Tensor) -> Targets:
+    return Targets(told.points[rows], told.seen[rows], told.belief[rows])
+
+
+def _tunable(recipe: Recipe, net: Backbone) -> bool:
+    """Whether a backbone that is frozen at first is learned in the end: such as compute quickly both ways."""
+    return bool(recipe.tuned) and net.frozen and recipe.head == "control" and (net.name in (LITE0, *SHIPPED))
 
 
 def _network(
@@ -414,83 +479,17 @@ def _vertices(crops: ObjectCrops, template: ObjectTemplate) -> Tensor:
     return torch.tensor([marks[n] for n in crops.names], dtype=torch.int64)
 
 
-def usable(crops: ObjectCrops) -> tuple[ObjectCrops, Tensor]:
-    """Crops that can be learned from and their numbers; the others are told in the log.
-
-    Raises:
-        ValueError: none is left.
-    """
-    ok = crops.mask.flatten(1).any(1)
-    ok &= torch.isfinite(torch.where(crops.visible[..., None], crops.points, 0.0)).flatten(1).all(1)
-    if not bool(ok.all()):
-        _log.warning(
-            "%d of %d crops are left out: their mask is empty, or a keypoint is NaN",
-            int((~ok).sum()),
-            len(ok),
-        )
-    if not bool(ok.any()):
-        raise ValueError("crops: expected some with an object in their mask, found only empty ones")
-    rows = torch.nonzero(ok)[:, 0]
-    return (crops if bool(ok.all()) else crops[rows]), rows
-
-
 def _explained(
     crops: ObjectCrops,
-    shape: Any,
+    shape: ShapeModes,
     template: ObjectTemplate,
     vertices: Tensor,
     recipe: Recipe,
-    keypoints: bool,
-    points: list[tuple[Tensor, Tensor, Tensor]] | None,
-    learn_shape: bool,
-    up: Tensor | None,
-    seed: int,
-    progress: Callable[[str, float], None] | None,
+    **how: Any,
 ) -> Explained:
-    """Where the vertices are believed to be in each crop."""
+    """Where the vertices are believed to be in each crop; `how` is of `explain`."""
     assert recipe.fit is not None
     where = torch.nan_to_num(2 * crops.points / crops.size - 1)
     collection = Collection(crops.mask.float(), where, crops.visible.float(), vertices)
-    faces = template.surface.faces
-    stiff = recipe.fit.arap_modes * (1 - recipe.symmetric)
-    fit = replace(recipe.fit, arap_modes=stiff)
-    if not learn_shape:  # what is known to happen need not be kept from happening
-        fit = replace(fit, arap=0.0, arap_modes=0.0, smooth=0.0, prior=_KNOWN_PRIOR)
-    settings: dict[str, Any] = {"losses": fit, "seed": seed, "progress": progress}
-    if keypoints:
-        settings |= {"epochs": recipe.fit_epochs, "learn_shape": learn_shape}
-        return explain_by_keypoints(collection, shape, faces, **settings)
-    if learn_shape:
-        shape.modes.data.zero_()  # nothing teaches them: what bends to a wrong pose or point would be learned
-    if points is not None:
-        settings |= {"epochs": recipe.fit_epochs, "learn_shape": False}
-        return explain_by_points(collection, shape, faces, points, **settings)
-    return explain_by_masks(collection, shape, faces, up=up, **settings)
-
-
-def _part(recipe: Recipe, k: int, rounds: int) -> Recipe:
-    """The recipe of one of several rounds, the last of which takes half of the time."""
-    share = 1.0 if rounds == 1 else 0.5 if k == rounds - 1 else 0.5 / (rounds - 1)
-    s = recipe.schedule
-    return recipe.lasting(
-        steps=None if s.steps is None else max(round(share * s.steps), 1),
-        minutes=None if s.minutes is None else share * s.minutes,
-    )
-
-
-def _batches(losses: BatchLosses, seed: int) -> Callable[[int, int, int], Iterator[dict[str, Tensor]]]:
-    """The crops of the losses in batches, each with the number of its step."""
-    crops, size = losses.crops, losses.recipe.batch
-
-    def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
-        drawn = crops.batches(size, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
-        first = epoch * max(len(crops) // size, 1)
-        return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
-
-    return batches
-
-
-def _looks(
-    look: Callable[[Predictor, Mapping[str, float]], None], described: Callable[[nn.Module], Predictor]
-) -> Pictures:
-    return Pictures(lambda m, told: look(described(m), told), epochs=None, minutes=1.0)
+    fit = replace(recipe.fit, arap_modes=recipe.fit.arap_modes * (1 - recipe.symmetric))
+    return explain(collection, shape, template.surface.faces, losses=fit, epochs=recipe.fit_epochs, **how)

@@ -9,9 +9,9 @@ modes from keypoints or pose hypotheses, and masks), and the network learns wher
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from geoframe._check import check_choice
 from geoframe.data.object_crops import ObjectCrops
-from geoframe.data.object_templates import ObjectTemplate, points_of_pixels
 from geoframe.data.object_views import Augmentation, View, affine_by_chance, moved, recolored, warped
 from geoframe.fitting.collections import CollectionLosses
 from geoframe.losses.pictures import region_loss, texture_loss
@@ -37,18 +36,14 @@ from geoframe.losses.positions import (
     visibility_loss,
 )
 from geoframe.models.to_the_point.network import HEADS, Posed, as_images, flipped
-from geoframe.nearest.embedded import nearest_vertices
-from geoframe.pixels import PixelMap
 from geoframe.render import image_texture, rasterize, soft_silhouette
 from geoframe.solve.arap import Arap
 from geoframe.solve.regularisers import laplacian_energy
 from geoframe.surface.topology import edges
 from geoframe.training import Schedule
 
-if TYPE_CHECKING:
-    from geoframe.models.surface_embedding import Predictor as Embedding
-
 _LOOKS = 4  # at each view that is kept, at least
+_COST = 6  # steps by maps that are kept, of one in which the backbone is learned
 _STEPS_A_MINUTE = 500  # of one core that others use, too
 _AT_ONCE = 64  # crops that the backbone looks at before training
 
@@ -150,6 +145,10 @@ class Recipe:
         fit_epochs: of that.
         warmup: share of the run without deformation, where there are no targets.
         augmentation: of crops.
+        tuned: share of the steps, the last ones, in which a frozen backbone is learned, too, from another half of the
+            learning rate; 0 leaves it as it is. A tuned step takes six times as long as one by maps that are kept, so
+            of a run measured in minutes the share is larger.
+        trunk: stride, in pixels of the crops, from which on it is learned.
         solver: arguments of `ToThePoint`.
         head_settings: arguments of `position_head`.
     """
@@ -170,11 +169,15 @@ class Recipe:
     fit_epochs: int = 5
     warmup: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
+    tuned: float = 0.0
+    trunk: int = 4
     solver: Mapping[str, Any] = field(default_factory=dict)
     head_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_choice(self.head, HEADS, "head")
+        if not 0 <= self.tuned <= 1:
+            raise ValueError(f"tuned: expected a share in [0, 1], found {self.tuned}")
 
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length, and no more views than are looked at four times in it."""
@@ -182,6 +185,30 @@ class Recipe:
         n = min(steps or math.inf, _STEPS_A_MINUTE * (minutes or math.inf), self.views)
         views = min(self.views, math.ceil(n * self.batch / _LOOKS))
         return replace(self, schedule=schedule, views=views)
+
+    def part(self, k: int, rounds: int) -> Recipe:
+        """The recipe of one of several rounds, the last of which takes half of the time."""
+        share = 1.0 if rounds == 1 else 0.5 if k == rounds - 1 else 0.5 / (rounds - 1)
+        s = self.schedule
+        return self.lasting(
+            steps=None if s.steps is None else max(round(share * s.steps), 1),
+            minutes=None if s.minutes is None else share * s.minutes,
+        )
+
+    def split(self) -> tuple[Recipe, Recipe | None]:
+        """The part of a run in which a frozen backbone stays as it is, and that in which it is learned, if any."""
+        s, share = self.schedule, self.tuned
+        steps = None if s.steps is None else round(share * s.steps)
+        minutes = None if s.minutes is None else s.minutes * _COST * share / (_COST * share + 1 - share)
+        if not share or steps == 0:
+            return self, None
+        first = self.lasting(
+            steps=None if steps is None or s.steps is None else max(s.steps - steps, 1),
+            minutes=None if minutes is None or s.minutes is None else s.minutes - minutes,
+        )
+        rates = {"lr": s.lr / 4, "lr_factors": {"head.field.backbone": 0.5, **s.lr_factors}}
+        schedule = replace(s.lasting(steps=steps, minutes=minutes), **rates)  # type: ignore[arg-type]
+        return first, replace(self, schedule=schedule, views=0)
 
 
 class BatchLosses:
@@ -242,6 +269,17 @@ class BatchLosses:
         if w.equivariance or w.flip_pose:
             parts |= self._equivariance(model, net, found, x)
         return parts
+
+    def batches(self, seed: int) -> Callable[[int, int, int], Iterator[dict[str, Tensor]]]:
+        """The crops in batches, each with the number of its step, as `fit` takes them."""
+        crops, size = self.crops, self.recipe.batch
+
+        def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
+            drawn = crops.batches(size, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+            first = epoch * max(len(crops) // size, 1)
+            return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
+
+        return batches
 
     def _of_pose(self, net: Any, found: Any, posed: Posed, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the solved poses."""
@@ -410,49 +448,6 @@ class BatchLosses:
         return found
 
 
-def embedded_points(
-    crops: ObjectCrops,
-    template: ObjectTemplate,
-    embedding: Embedding,
-    category: str,
-    *,
-    progress: Callable[[str, float], None] | None = None,
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Where a surface embedding sees which vertices: correspondences to start from without keypoints.
-
-    It looks once at each crop, in squares: three looks at every pixel take three times as long, and poses of horses by
-    them are no better (162: 10.6 and 11.4 degrees in the median, 13.6 and 12.3 % wrong).
-
-    Args:
-        crops: n.
-        template: of a surface that the embedding knows.
-        embedding: a predictor of surface embeddings.
-        category: the name of that surface.
-        progress: called with (text, share done).
-
-    Returns:
-        For each crop what `points_of_pixels` gives.
-
-    Raises:
-        ValueError: an unknown category, a template of another surface.
-    """
-    embedding = embedding.of(category)
-    target, out = embedding.target(category), []
-    for i, (image, mask) in enumerate(zip(crops.image, crops.mask, strict=True)):
-        found = embedding.fields(as_images(image))
-        size = (found.mask.shape[0], found.mask.shape[1])
-        inside = F.adaptive_avg_pool2d(mask[None].float(), size)[0] > 0.5
-        x = found.embedding[:, inside].T
-        vertex, confidence = torch.full(inside.shape, -1), torch.zeros(inside.shape)
-        vertex[inside] = nearest_vertices(x, target.table)
-        confidence[inside] = embedding.model.calibration(embedding.evidence(x, found.mask[inside], target))
-        pixels = PixelMap(target.surface, vertex, inside, confidence)
-        out.append(points_of_pixels(pixels, inside, template, target.surface))
-        if progress is not None and i % 10 == 0:
-            progress(f"embedding, {i + 1} of {len(crops)}", 0.0)
-    return out
-
-
 OURS = Recipe(
     name="geoframe",
     backbone="efficientnet-lite0",
@@ -495,6 +490,7 @@ PAPER = Recipe(
     warmup=0.5,
     solver={"scale": "std", "hidden": 0.0, "ridge": None},
 )
+TUNED = 0.25  # of the steps of OURS, where a backbone knows the category and there are thousands of renders
 THINGS_BEND: dict[str, Any] = {"n_modes": 12, "symmetric": 1.0}  # of OURS for what has no joints
 CODE = replace(PAPER, name="code", losses=replace(PAPER.losses, form="code", edges=3.0))
 RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, CODE)}
