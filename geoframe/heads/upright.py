@@ -17,12 +17,11 @@ from geoframe.heads.masks import foreground
 from geoframe.layers.logistic import fit_logistic
 
 TURNS = (0, 90, 180, 270)  # degrees counterclockwise
-AS_IT_IS = 0.7  # share of images that are believed to be upright, before they were looked at
+AS_IT_IS = 0.6  # share of images that are believed to be upright, before they were looked at
 SURE = 0.85  # chance of being the right one that a look needs to be taken without a word
 LEAST_AREA = 0.005  # of the picture: a smaller foreground is none
 _SOME = 400  # pixels of a look that are taken
 _FEWEST = 30  # pictures from which anything is learned
-_QUANTILE = 0.995  # of the scores of wrong looks: `enough`
 _PENALTY = 1e-3
 _USUAL = (3.0, 2.0, 0.0)  # weights where none were learned: heights do not count, as `rise` is not known
 _NOTHING = (-3.9, 0.0, 0.0)  # clues of a look without foreground: the least of each
@@ -53,7 +52,7 @@ class Upright(nn.Module):
     Attributes:
         rise: (D,) how embeddings change from below to above: their inner product with it rises with height.
         weight: (3,) of the clues.
-        enough: a score above it is seldom one of a wrong look, and the image is not looked at turned.
+        enough: no wrong look that was learned from had a score above it: such an image is not looked at turned.
     """
 
     rise: Tensor
@@ -119,7 +118,7 @@ class Upright(nn.Module):
         both = torch.cat([apart, -apart])
         first_is_right = torch.arange(len(both), device=both.device) < len(apart)
         self.weight.copy_(fit_logistic(both, first_is_right, penalty=_PENALTY).clamp_min(0))
-        self.enough.copy_((wrong @ self.weight).quantile(_QUANTILE))
+        self.enough.copy_((wrong @ self.weight).max())
 
 
 def some_pixels(embedding: Tensor, mask: Tensor, turned: int) -> tuple[Tensor, Tensor, Tensor] | None:
