@@ -21,8 +21,9 @@ from torch import Tensor
 from geoframe.data._backgrounds import background
 from geoframe.data.pixel_samples import rendered_samples
 from geoframe.data.rendered import render_set
-from geoframe.models.surface_embedding import evaluate, load
-from geoframe.models.surface_embedding.evaluate import calibrate
+from geoframe.metrics.embeddings import mean_scores
+from geoframe.models.surface_embedding import load
+from geoframe.models.surface_embedding.evaluate import calibrate, evaluate_each
 from geoframe.zoo import species
 
 SPECIES = ("horse", "cow", "sheep", "dog", "cat", "bear", "lion", "giraffe", "elephant", "zebra", "human")
@@ -60,8 +61,8 @@ def error_of(model: Path, category: str, share: float) -> float:
     """Mean geodesic error on renders of a category with a share of the backbone's learned weights."""
     predictor = load(model)
     predictor.model.head.backbone.toward_pretrained(share)
-    found = evaluate(predictor, render_set(category, N_CHOOSING, size=SIZE, seed=CHOOSING))
-    return found["geodesic_error_mean"]
+    found = evaluate_each(predictor, render_set(category, N_CHOOSING, size=SIZE, seed=CHOOSING))
+    return mean_scores(list(found.values()))["geodesic_error_mean"]
 
 
 def main() -> None:

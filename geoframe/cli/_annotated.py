@@ -133,17 +133,21 @@ def compared(
         held: the images.
         progress: called with (text, share done).
     """
-    from geoframe.models.surface_embedding import evaluate
+    from geoframe.metrics.embeddings import mean_scores
+    from geoframe.models.surface_embedding.evaluate import evaluate_each
+
+    def measured(model: Predictor) -> float:
+        return mean_scores(list(evaluate_each(model, held, progress=progress).values()))["gps"]
 
     name, surface = next(iter(held.surfaces.items()))
-    now = evaluate(predictor, held, progress=progress)["gps"]
+    now = measured(predictor)
     if first is not None and name in matches:
         first = first.with_surface(name, surface, matches[name], matched)
     try:
         known = first is not None and first.target(name).surface.n_verts == surface.n_verts
     except ValueError:  # an unknown name
         known = False
-    before = evaluate(first, held, progress=progress)["gps"] if first is not None and known else None
+    before = measured(first) if first is not None and known else None
     return "\n" + told(now, before, len(held))
 
 

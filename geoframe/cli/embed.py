@@ -65,9 +65,10 @@ def train(
     """Learn to map pixels to surfaces, from renders of the zoo or from annotated images; a run that was killed goes on.
 
     OUT gets model.safetensors and model.json, log.csv, the same for TensorBoard, pictures/ of a few fixed images while
-    it learns, and the state to go on from. A twentieth of the pictures is set aside to calibrate the confidence on.
+    it learns, and the state to go on from. A twentieth of the renders is set aside to calibrate the confidence on.
     Where ten images and more are annotated, every fifth (at most fifty) is not learned from: in the end GPS on these is
-    printed, of the model and, where it knows the surface, of its start, and four and more calibrate the confidence.
+    printed, of the model and, where it knows the surface, of its start. Thirty of them calibrate the confidence, which
+    else stays that of the start.
 
     Args:
         out: folder for the model.
@@ -100,7 +101,7 @@ def train(
         accelerator: cpu, cuda, mps or auto.
         precision: 32-true, bf16-mixed or, on a GPU, 16-mixed; by default the recipe geoframe computes in bf16-mixed
             on processors that have bfloat16, in two thirds of the time, and all else in 32-true.
-        aside: --no-aside learns from all annotated images.
+        aside: --no-aside learns from all annotated images, and leaves the confidence as it is.
     """
     from dataclasses import replace
 
@@ -428,10 +429,10 @@ def export(
     from geoframe.models.surface_embedding import load
 
     predictor = load(model)
+    tables = {name: predictor.target(name).table.numpy() for name in category or predictor.names}
     S = size or predictor.image_size
     with staged_folder(out) as folder:
         export_onnx(predictor.model.head, folder / "network.onnx", size=(S, S))
-        tables = {name: predictor.target(name).table.numpy() for name in category or predictor.names}
         with (folder / "vertices.npz").open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **tables)
     print(f"wrote network.onnx for images of {S} x {S} and vertices.npz to {out}")

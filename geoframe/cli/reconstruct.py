@@ -167,7 +167,8 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
         shown = _shown(data)
         backbone = None if shown is None else shipped_for(shown)
         if backbone is not None:
-            usual |= {"backbone": backbone, "tuned": TUNED}
+            usual["backbone"] = backbone
+            usual["tuned"] = TUNED if changes.get("backbone", backbone) == backbone else 0.0
     return replace(RECIPES[name], **{**usual, **changes})
 
 

@@ -142,7 +142,7 @@ class Backbone(nn.Module):
         """
         if not 0 <= share <= 1:
             raise ValueError(f"share: expected a number in [0, 1], found {share}")
-        if self.frozen or self.name in OWN:
+        if self.frozen or self.name in OWN or self._kept:
             found = "a frozen one" if self.frozen else f"{self.name!r}, which has no pretrained weights"
             raise ValueError(
                 f"backbone: expected one that was pretrained and then learned, found {found}; make it with "

@@ -104,13 +104,17 @@ class ControlPositions(nn.Module):
         check_shape(functions, f"{V} M", "functions")
         P = check_int(len(controls), "controls", low=4)
         self.field = FieldHead(backbone, P + _FINE**2, width=width, stride=stride, mask=False)
-        self.backbone = backbone
         self.controls = controls
         self.register_buffer("spread", spread_matrix(verts, functions, controls, stiffness).float())
         n_context = backbone.channels[-1]
         self.context = nn.Linear(n_context, width)
         self.inner = nn.Linear(width + 2 * P, 2 * width)
         self.visible = nn.Linear(2 * width, V)
+
+    @property
+    def backbone(self) -> Backbone:
+        """What gives the maps."""
+        return self.field.backbone
 
     def forward(self, image: Tensor | Sequence[Tensor]) -> Positions:
         """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
@@ -132,7 +136,7 @@ class ControlPositions(nn.Module):
         places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
         variance = heat @ places.square().sum(1) - at.square().sum(-1)
-        return cast(Tensor, self.spread) @ at, at, variance.clamp_min(0).sqrt().mean(1).detach()
+        return cast(Tensor, self.spread).to(at) @ at, at, variance.clamp_min(0).sqrt().mean(1).detach()
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

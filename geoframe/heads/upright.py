@@ -24,7 +24,11 @@ _SOME = 400  # pixels of a look that are taken
 _FEWEST = 30  # pictures from which anything is learned
 _PENALTY = 1e-3
 _USUAL = (3.0, 2.0, 0.0)  # weights where none were learned: heights do not count, as `rise` is not known
-_NOTHING = (-3.9, 0.0, 0.0)  # clues of a look without foreground: the least of each
+_NOTHING = (
+    -3.9,
+    0.0,
+    0.0,
+)  # clues of a look without foreground: log odds and logits are not below, heights tell nothing
 
 
 class Glimpse(NamedTuple):
@@ -75,6 +79,7 @@ class Upright(nn.Module):
         """(3,) of one look: log odds of the mean confidence, mean logit of the mask, how well heights fit rows."""
         if seen is None:
             return self.rise.new_tensor(_NOTHING)
+        seen = Glimpse(*(x.to(self.rise) for x in seen))
         sure = seen.confidence.mean().clamp(0.02, 0.98).logit()
         height, up = _centred(seen.embedding @ self.rise), _centred(-seen.place[:, 0])
         fit = (height * up).mean() / (height.square().mean() * up.square().mean()).sqrt().clamp_min(1e-6)

@@ -6,13 +6,12 @@ others start from networks that have learned from annotated photographs.
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from geoframe._check import check_choice
@@ -81,13 +80,15 @@ class ZooMaps(Backbone):
         mean, std = (cast(Tensor, x).flatten().tolist() for x in (net._mean, net._std))
         super().__init__(
             name,
-            copy.deepcopy(net._kept[0] if net.frozen else net.net).requires_grad_(trainable),
+            (net._kept[0] if net.frozen else net.net).requires_grad_(trainable),
             channels=channels,
             strides=[s // enlarged for s in net.strides],
             frozen=not trainable,
             normalisation=(mean, std),
         )
         self.enlarged = enlarged
+        # what it reads are maps, so that all it needs of its network is how large these are
+        head.backbone = Backbone(name, nn.Identity(), channels=net.channels, strides=net.strides, frozen=True)
         self._kept = (*self._kept, head.eval().requires_grad_(False))
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -444,11 +444,12 @@ class _Run:
         if self.job.pictures is None or not self.fabric.is_global_zero:
             return
         about = {"epoch": len(self.done.history), "step": self.done.step, "seconds": self.drawn}
-        training = self.job.model.training
-        self.job.model.eval()
+        on_cpu = self.fabric.device.type == "cpu"  # where the pictures are
+        model = self.job.model if on_cpu else copy.deepcopy(self.job.model).cpu()
+        training = model.training
         with torch.no_grad(), _seeded(self.fabric.device, self.job.identity["seed"]):
-            self.job.pictures.draw(self.job.model, about)
-        self.job.model.train(training)
+            self.job.pictures.draw(model.eval(), about)
+        model.train(training)
 
     def tell(self, epoch: int) -> None:
         """Report the mean loss so far, and the time left once an epoch (or a step) has told how long one takes."""

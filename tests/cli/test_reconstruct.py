@@ -129,7 +129,7 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     (tmp_path / "set.json").write_text("{}")
     assert _shown(tmp_path) == "cow"
     assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals", tuned=TUNED)
-    assert _plan("geoframe", tmp_path, {"backbone": "small", "tuned": 0.0}) == replace(OURS, backbone="small")
+    assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
     shown.surface_names = ("car",)
     things = _plan("geoframe", tmp_path, {})
     assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, "things")

@@ -342,7 +342,8 @@ def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
     oracle = _Oracle(trained[0].model, 64)
     blind = torch.randn(8, 64, 64)
     samples = _samples(surface)
-    half = iter([True, True, True, False, False, False] * 6)  # each picture is looked at three times
+    samples = samples[list(range(len(samples))) * 3]
+    half = iter([True, True, True, False, False, False] * 18)  # each picture is looked at three times
 
     class Half(_Oracle):
         def fields(self, crop, *, flip=True, size=None, turned=0):
@@ -352,6 +353,10 @@ def test_a_calibrated_confidence_tells_right_from_wrong(surface, trained):
             noise = blind[:, : true.mask.shape[0], : true.mask.shape[1]]
             return true._replace(embedding=0.3 * noise / noise.norm(dim=0))
 
+    before = oracle.model.calibration.weight.clone()
+    calibrate(Half(oracle.model, 64), samples[:29])
+    assert torch.equal(oracle.model.calibration.weight, before)  # too few to tell
+    half = iter([True, True, True, False, False, False] * 18)
     calibrate(Half(oracle.model, 64), samples)
     target = oracle.target()
     x = torch.cat([target.table[:50], 0.3 * torch.nn.functional.normalize(torch.randn(50, 8), dim=1)])

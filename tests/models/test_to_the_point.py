@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from geoframe.canonical import Surface
@@ -523,6 +525,13 @@ def test_a_backbone_that_is_learned_on_starts_as_it_was_and_is_saved(template, c
     image = torch.rand(2, 3, S, S)
     one, two = predictor.model(image), load(tmp_path).model(image)
     torch.testing.assert_close(one.points, two.points)
+    names = load_file(tmp_path / "model.safetensors")
+    assert sum("blocks.4._project_conv.weight" in name for name in names) == 1  # no weight is there twice
+    shutil.rmtree(next(tmp_path.glob("tuned*")))  # as if it had been killed between the two parts
+    again = train(crops, template, out=tmp_path, recipe=plan, accelerator="cpu")
+    torch.testing.assert_close(again.model(image).points, one.points)
+    with pytest.raises(ValueError, match="recipe: expected tuned 0"):
+        train(crops, template, out=tmp_path / "b", recipe=replace(plan, backbone="tiny", enlarged=1))
     frozen = features(name, enlarged=2)
     for a, b in zip(start(image), frozen(image), strict=True):
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 KAPPA = 0.185  # sqrt(area); 0.255 m, the released code's, on a human surface of 1.9 square metres
 _EVERY = 20  # of so many samples one is set aside, the last of all
 _FEWEST, _MOST = 200, 300  # samples, below which none is; so many at most are
-_CALIBRATED = 4  # pictures, below which nothing is fitted
+_CALIBRATED = 30  # pictures, below which nothing is fitted
 _CARRIED = 50  # points at most that are carried from image to image
 _TURNED = 200  # pictures at most that are looked at turned, to learn what tells which way is up
 DECODES = ("likeliest", "least_expected")
@@ -64,30 +64,39 @@ def evaluate(
         ValueError: no images, an unknown decoding.
     """
     scores = evaluate_each(predictor, images, kappa=kappa, flip=flip, decode=decode, progress=progress)
-    carried = transferred(predictor, images, flip=flip)
+    carried = transferred(predictor, images, flip=flip, progress=progress)
     return mean_scores(list(scores.values())) | carried | {"images": float(len(scores)), "kappa": kappa}
 
 
 def transferred(
-    predictor: Predictor, images: RenderedSet | ImageSet, *, flip: bool = True, most: int = 40
+    predictor: Predictor,
+    images: RenderedSet | ImageSet,
+    *,
+    flip: bool = True,
+    most: int = 40,
+    progress: Callable[[str, float], None] | None = None,
 ) -> dict[str, float]:
     """PCK of points that are carried from each image to the next one by the embeddings of their pixels.
 
-    The points are vertices that both images show, at most 50 spread evenly over their numbers; the unit is the longer
-    side of the box around all that are known in the second image.
+    The points are vertices that both images show, at most 50 spread evenly over their numbers, each at the first pixel
+    from the top that shows it; the unit is the longer side of the box around all that are known in the second image.
+    Images of more than a million pixels hold no embeddings: they are compared through the nearest vertices.
 
     Args:
         predictor: what is measured.
         images: see `evaluate`; neighbours of one surface are compared.
         flip: see `Predictor.predict`.
         most: look at so many images, the first ones.
+        progress: called with (text, share done).
 
     Returns:
         `pck_10` and `pck_20` in [0, 1], the mean over pairs; nothing where there is no pair.
     """
     shares: list[Tensor] = []
     last: tuple[str, Tensor, PixelMap] | None = None
-    for _, (image, truth, _, name, box) in itertools.islice(_examples(images), most):
+    for i, (_, (image, truth, _, name, box)) in enumerate(itertools.islice(_examples(images), most)):
+        if progress is not None:
+            progress(f"carrying points, {i + 1} images", 1.0)
         found = predictor.predict(image, [box], category=name, flip=flip)[0]
         if last is not None and last[0] == name:
             both = torch.tensor(sorted(set(last[1].unique().tolist()) & set(truth.unique().tolist()) - {-1}))
@@ -263,8 +272,8 @@ def calibrate(predictor: Predictor, samples: PixelSamples, nothing: Tensor | Non
     """Fit confidence, limits and what tells which way is up, on upright pictures that were not trained on.
 
     Args:
-        predictor: changed in place; not by fewer than four pictures, nor where all pixels are right, or all wrong.
-        samples: annotated pictures, with masks; which way is up is learned from 30 and more.
+        predictor: changed in place; not by fewer than 30 pictures, nor where all pixels are right, or all wrong.
+        samples: annotated pictures, with masks.
         nothing: (n, 3, S, S) in [0, 1], pictures of other things; None leaves the limit of the score as it is.
     """
     clues, right, scores, sides, mirrored = [], [], [], [], []

@@ -434,7 +434,7 @@ def train(
         start: a predictor whose head and embeddings are gone on from, at half the learning rate.
         matches: for surfaces that `start` does not know, by name, for each vertex the corresponding one of the first
             surface of `start`. A surface with neither starts at random.
-        aside: to calibrate the confidence on; too few (or none) leave that of `start`. By default the last twentieth
+        aside: to calibrate the confidence on; fewer than 30 leave that of `start`. By default the last twentieth
             of 200 samples and more (300 at most): have crops of images that are learned from not be among these.
         seed: of initial weights and batches.
         accelerator: see `geoframe.training.fit`.
@@ -449,6 +449,10 @@ def train(
     if tuple(surfaces) != samples.names:
         raise ValueError(
             f"surfaces: expected {', '.join(samples.names)} as the samples have, found {', '.join(surfaces)}"
+        )
+    if aside is not None and aside.names != samples.names:
+        raise ValueError(
+            f"aside: expected surfaces {', '.join(samples.names)}, found {', '.join(aside.names)}"
         )
     model = build(recipe, surfaces, seed=seed)
     if start is not None:

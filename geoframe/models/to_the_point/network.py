@@ -379,7 +379,7 @@ def unfrozen(model: ToThePoint, enlarged: int, trunk: int) -> ToThePoint:
     old = model.head
     assert isinstance(old, ControlPositions)
     head = copy.deepcopy(old)
-    head.backbone = head.field.backbone = features(old.backbone.name, enlarged=enlarged, trunk=trunk)
+    head.field.backbone = features(old.backbone.name, enlarged=enlarged, trunk=trunk)
     out = copy.copy(model)
     out._modules = {**model._modules, "head": head}
     return out

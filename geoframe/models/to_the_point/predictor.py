@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -20,7 +21,7 @@ from geoframe.data.object_templates import ObjectTemplate
 from geoframe.data.pixel_samples import crop_box
 from geoframe.fitting.collections import Collection, on_screen
 from geoframe.fitting.explained import Explained, believed, explain
-from geoframe.heads.backbone import LITE0, Backbone
+from geoframe.heads.backbone import LITE0
 from geoframe.heads.zoo_maps import SHIPPED
 from geoframe.layers.shape_modes import ShapeModes
 from geoframe.models.to_the_point.evaluate import reconstructed, settle
@@ -287,7 +288,8 @@ def train(
     Args:
         crops: to learn from.
         template: of the category; its landmarks are the keypoints.
-        out: folder for model, state and logs.
+        out: folder for model, state and logs; of rounds, and of the part in which the backbone is learned, in folders
+            of their own in it.
         recipe: network, losses, schedule.
         keypoints: whether to use the crops' keypoints.
         points: without keypoints, for each crop correspondences to start from, see `explain_by_points`; None starts
@@ -302,13 +304,19 @@ def train(
         look: called about once a minute with the model as it is and {"epoch", "step", "seconds"}.
 
     Raises:
-        ValueError: crops with empty masks only, no keypoint in use, anything that `fit` complains about.
+        ValueError: crops with empty masks only, no keypoint in use, a backbone that cannot be tuned, anything that
+            `fit` complains about.
     """
     crops, kept = usable(crops)
     points = None if points is None else [points[i] for i in kept.tolist()]
     if not keypoints:
         crops = crops.without_keypoints()
     vertices = _vertices(crops, template)
+    tunable = recipe.head == "control" and recipe.backbone in (LITE0, *SHIPPED)
+    if recipe.tuned and not tunable:
+        raise ValueError(
+            f"recipe: expected tuned 0 with head {recipe.head!r} and backbone {recipe.backbone!r}, found {recipe.tuned}"
+        )
     K = recipe.n_modes
     shape = shape_model(template, K, n_symmetric=round(recipe.symmetric * K), seed=seed)
     if shapes is not None:
@@ -322,24 +330,23 @@ def train(
     net = model.head.backbone
     about = _about(recipe) | {"keypoints": keypoints, "crops": len(crops), "seed": seed}
     if net.frozen:
-        about |= {"digest": net.digest(), "tuned": recipe.tuned}
-
+        about["digest"] = net.digest()
+    first, last = recipe.split() if tunable else (recipe, None)
+    if last is not None:
+        about |= {"tuned": recipe.tuned, "trunk": recipe.trunk}
     run = _Run(Path(out), recipe.size, about, seed, accelerator, devices, progress, look)
     held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
     rows = torch.nonzero(~held)[:, 0]
-    first, last = recipe.split() if _tunable(recipe, net) else (recipe, None)
-    told = _taught(run, model, first, (crops, rows, vertices), told, final=last is None)
+    told, steps = _taught(run, model, first, (crops, rows, vertices), told)
     if last is not None:
         model = unfrozen(model, recipe.enlarged, recipe.trunk)
-        about |= {"trunk": recipe.trunk, "digest": model.head.backbone.digest()}
-        goals = None if told is None else _targets(told, rows)
+        precision = usual_precision(accelerator)
+        about = about | {"digest": model.head.backbone.digest(), "precision": precision}
+        run = replace(run, about=about)
+        losses = BatchLosses(last, crops[rows], vertices, None if told is None else _targets(told, rows))
         run.fit(
-            model,
-            BatchLosses(last, crops[rows], vertices, goals),
-            run.out,
-            _ROUNDS,
-            usual_precision(accelerator),
-        )
+            model, losses, f"tuned{steps}", _ROUNDS, precision, after=steps
+        )  # another start, another folder
     if told is not None:
         settle(model, crops, told, held, seed=seed)
     predictor = run.described(model.eval())
@@ -363,18 +370,27 @@ class _Run:
     def described(self, model: nn.Module) -> Predictor:
         return Predictor(cast(ToThePoint, model), self.size, self.about)
 
-    def fit(self, model: ToThePoint, losses: BatchLosses, out: Path, part: int, precision: str) -> None:
-        look = self.look
-        shown = (
-            None
-            if look is None
-            else Pictures(lambda m, t: look(self.described(m), t), epochs=None, minutes=1.0)
-        )
-        fit(
+    def draw(self, after: int, model: nn.Module, told: Mapping[str, float]) -> None:
+        assert self.look is not None
+        self.look(self.described(model), {**told, "step": told["step"] + after})
+
+    def fit(
+        self,
+        model: ToThePoint,
+        losses: BatchLosses,
+        folder: str,
+        part: int,
+        precision: str,
+        *,
+        after: int = 0,
+    ) -> int:
+        """Train in a folder of the run, after so many steps of it; returns how many there are then."""
+        drawn = Pictures(partial(self.draw, after), epochs=None, minutes=1.0)
+        history = fit(
             model,
-            losses.batches(self.seed),
+            partial(losses.batches, self.seed),
             losses,
-            out=out,
+            out=self.out / folder,
             schedule=losses.recipe.schedule,
             seed=self.seed + part,
             accelerator=self.accelerator,
@@ -383,8 +399,9 @@ class _Run:
             bad_steps="skip",
             run=self.about,
             progress=self.progress,
-            pictures=shown,
+            pictures=None if self.look is None else drawn,
         )
+        return after + int(history[-1]["step"])
 
 
 def _taught(
@@ -393,10 +410,8 @@ def _taught(
     recipe: Recipe,
     data: tuple[ObjectCrops, Tensor, Tensor],
     told: Explained | None,
-    *,
-    final: bool,
-) -> Explained | None:
-    """Learn from what is believed of the crops, in rounds where there are several hypotheses; what is believed then.
+) -> tuple[Explained | None, int]:
+    """Learn from what is believed of the crops, in rounds where there are several hypotheses.
 
     Args:
         run: of which this is a part.
@@ -404,30 +419,33 @@ def _taught(
         recipe: of this part.
         data: all crops, the rows that are learned from, and the keypoints' vertices.
         told: what is believed.
-        final: whether this is all of the run.
+
+    Returns:
+        What is believed then, and how many steps were done.
     """
     crops, rows, vertices = data
     rounds = _ROUNDS if told is not None and told.belief.shape[1] > 1 else 1
     views: View | None = None
+    steps = 0
     for k in range(rounds):
         goals = None if told is None else _targets(told, rows)
         losses = BatchLosses(recipe.part(k, rounds), crops[rows], vertices, goals)
         few = len(rows) <= 2 * recipe.views
         if few and model.head.backbone.frozen and recipe.head == "control" and not recipe.losses.need_image:
-            views = _kept(losses, model, views, run.seed, run.progress)
-        run.fit(model, losses, run.out if rounds == 1 and final else run.out / f"round{k}", k, "32-true")
+            if views is None:
+                with seeded(run.seed):
+                    losses.keep_views(model.eval(), losses.recipe.views, progress=run.progress)
+                views = losses.views
+            losses.views = views
+            model.train()
+        steps = run.fit(model, losses, "" if rounds == 1 else f"round{k}", k, "32-true", after=steps)
         if rounds > 1 and told is not None and k < rounds - 1:
             told = believed(told, reconstructed(model.eval(), crops)[0].points)
-    return told
+    return told, steps
 
 
 def _targets(told: Explained, rows: Tensor) -> Targets:
     return Targets(told.points[rows], told.seen[rows], told.belief[rows])
-
-
-def _tunable(recipe: Recipe, net: Backbone) -> bool:
-    """Whether a backbone that is frozen at first is learned in the end: such as compute quickly both ways."""
-    return bool(recipe.tuned) and net.frozen and recipe.head == "control" and (net.name in (LITE0, *SHIPPED))
 
 
 def _network(
@@ -438,23 +456,6 @@ def _network(
         net = features(recipe.backbone, enlarged=recipe.enlarged)
         head = position_head(recipe.head, net, template, **recipe.head_settings)
         return ToThePoint(head, shape, template, **({"lens": lens} | dict(recipe.solver)))
-
-
-def _kept(
-    losses: BatchLosses,
-    model: ToThePoint,
-    views: View | None,
-    seed: int,
-    progress: Callable[[str, float], None] | None,
-) -> View | None:
-    """The views of the crops that are learned from, those of the round before where there was one."""
-    if views is None:
-        with seeded(seed):
-            losses.keep_views(model.eval(), losses.recipe.views, progress=progress)
-        model.train()
-    else:
-        losses.views = views
-    return losses.views
 
 
 def _about(recipe: Recipe) -> dict[str, Any]:

@@ -145,9 +145,9 @@ class Recipe:
         fit_epochs: of that.
         warmup: share of the run without deformation, where there are no targets.
         augmentation: of crops.
-        tuned: share of the steps, the last ones, in which a frozen backbone is learned, too, from another half of the
-            learning rate; 0 leaves it as it is. A tuned step takes six times as long as one by maps that are kept, so
-            of a run measured in minutes the share is larger.
+        tuned: share of the steps, the last ones, in which a frozen backbone is learned, too, at a quarter of the
+            learning rate, the backbone at an eighth; 0 leaves it as it is. Such a step takes six times as long as one
+            by maps that are kept, so of a run measured in minutes the share is larger.
         trunk: stride, in pixels of the crops, from which on it is learned.
         solver: arguments of `ToThePoint`.
         head_settings: arguments of `position_head`.
@@ -176,8 +176,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_choice(self.head, HEADS, "head")
-        if not 0 <= self.tuned <= 1:
-            raise ValueError(f"tuned: expected a share in [0, 1], found {self.tuned}")
+        if not 0 <= self.tuned < 1:
+            raise ValueError(f"tuned: expected a share in [0, 1), found {self.tuned}")
 
     def lasting(self, *, minutes: float | None = None, steps: int | None = None) -> Recipe:
         """The same recipe with another length, and no more views than are looked at four times in it."""
@@ -270,16 +270,12 @@ class BatchLosses:
             parts |= self._equivariance(model, net, found, x)
         return parts
 
-    def batches(self, seed: int) -> Callable[[int, int, int], Iterator[dict[str, Tensor]]]:
-        """The crops in batches, each with the number of its step, as `fit` takes them."""
+    def batches(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
+        """The crops of an epoch in batches, each with the number of its step; see `fit`."""
         crops, size = self.crops, self.recipe.batch
-
-        def batches(epoch: int, rank: int, world: int) -> Iterator[dict[str, Tensor]]:
-            drawn = crops.batches(size, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
-            first = epoch * max(len(crops) // size, 1)
-            return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
-
-        return batches
+        drawn = crops.batches(size, seed=seed * 1_000_003 + epoch, rank=rank, world=world)
+        first = epoch * max(len(crops) // size, 1)
+        return (b | {"step": torch.tensor(first + i)} for i, b in enumerate(drawn))
 
     def _of_pose(self, net: Any, found: Any, posed: Posed, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses of the solved poses."""
@@ -490,7 +486,7 @@ PAPER = Recipe(
     warmup=0.5,
     solver={"scale": "std", "hidden": 0.0, "ridge": None},
 )
-TUNED = 0.25  # of the steps of OURS, where a backbone knows the category and there are thousands of renders
+TUNED = 0.25  # of the steps of OURS, where a backbone knows the category
 THINGS_BEND: dict[str, Any] = {"n_modes": 12, "symmetric": 1.0}  # of OURS for what has no joints
 CODE = replace(PAPER, name="code", losses=replace(PAPER.losses, form="code", edges=3.0))
 RECIPES = {recipe.name: recipe for recipe in (OURS, PAPER, CODE)}
