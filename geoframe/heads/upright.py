@@ -24,11 +24,8 @@ _SOME = 400  # pixels of a look that are taken
 _FEWEST = 30  # pictures from which anything is learned
 _PENALTY = 1e-3
 _USUAL = (3.0, 2.0, 0.0)  # weights where none were learned: heights do not count, as `rise` is not known
-_NOTHING = (
-    -3.9,
-    0.0,
-    0.0,
-)  # clues of a look without foreground: log odds and logits are not below, heights tell nothing
+# clues of a look without foreground: log odds and logits are never lower, and heights tell nothing
+_NOTHING = (-3.9, 0.0, 0.0)
 
 
 class Glimpse(NamedTuple):

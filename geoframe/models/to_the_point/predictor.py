@@ -344,9 +344,8 @@ def train(
         about = about | {"digest": model.head.backbone.digest(), "precision": precision}
         run = replace(run, about=about)
         losses = BatchLosses(last, crops[rows], vertices, None if told is None else _targets(told, rows))
-        run.fit(
-            model, losses, f"tuned{steps}", _ROUNDS, precision, after=steps
-        )  # another start, another folder
+        # whoever lengthens a run gets another start for this part, and so another folder
+        run.fit(model, losses, f"tuned{steps}", _ROUNDS, precision, after=steps)
     if told is not None:
         settle(model, crops, told, held, seed=seed)
     predictor = run.described(model.eval())
