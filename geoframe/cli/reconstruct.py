@@ -103,6 +103,7 @@ def train(
     import torch
 
     from geoframe.models.to_the_point import train as learn
+    from geoframe.models.to_the_point.evaluate import UNCALIBRATED
 
     changes = given(
         backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric, tuned=tuned
@@ -143,6 +144,8 @@ def train(
         f"{told['crops']} images, {'with' if keypoints else 'without'} keypoints, K = {predictor.model.shape.n_modes}; "
         f"wrote model.safetensors, model.json, template and log.csv to {out}"
     )
+    if not predictor.model.calibrated:
+        warn(UNCALIBRATED)
     if bad:
         raise PartFailed(f"{len(bad)} images were left out, see above")
 
@@ -364,9 +367,8 @@ def predict(
             pictures, meshes, names = zip(*shown, strict=True)
             write_reconstruction_page(folder / "reconstruction.html", pictures, meshes, names)
         save_json({"model": str(model), "images": rows, "failed": bad}, folder / "predictions.json")
-    for row in rows:
-        for line in row["warnings"]:
-            warn(f"{row['image']}: {line}")
+    for line in _told(rows):
+        warn(line)
     for line in bad:
         warn(line)
     page = ", reconstruction.html" if shown else ""
@@ -386,6 +388,13 @@ def _mask_of(folder: Path, file: Path, image: Tensor) -> Tensor:
     if mask.shape != image.shape[-2:]:
         raise ValueError(f"{path}: expected a mask of {tuple(image.shape[-2:])}, found {tuple(mask.shape)}")
     return mask
+
+
+def _told(rows: list[dict[str, Any]]) -> list[str]:
+    """The warnings of images; what is true of each of several is told once."""
+    every = set.intersection(*(set(row["warnings"]) for row in rows)) if len(rows) > 1 else set()
+    each = [f"{row['image']}: {x}" for row in rows for x in row["warnings"] if x not in every]
+    return [*sorted(every), *each]
 
 
 def _write(folder: Path, file: Path, image: Tensor, found: Reconstruction, views: int) -> dict[str, Any]:

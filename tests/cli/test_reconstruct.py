@@ -61,7 +61,8 @@ def test_from_training_to_a_page(data, tmp_path, capsys):
     ]
     small = ["--steps", "2", "--size", "32", "--backbone", "tiny", "--modes", "1", "--vertices", "162"]
     assert main([*command, *small]) == 0
-    assert "5 images, with keypoints, K = 1" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "5 images, with keypoints, K = 1" in told.out and "how sure the pose is" in told.err
     (tmp_path / "broken.png").write_bytes(b"no image")
     images = [str(data / "images/0.png"), str(tmp_path / "broken.png")]
     given = ["--model", str(model), "--masks", str(data / "masks"), "--out", str(out), "--views", "2"]
@@ -83,7 +84,11 @@ def test_from_training_to_a_page(data, tmp_path, capsys):
         assert main(["reconstruct", "predict", images[0], *there]) == 2
         assert line in capsys.readouterr().err
     assert main(["reconstruct", "predict", *images, *given]) == 1  # a part failed
-    assert "broken.png" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "broken.png" in told and "0.png: how sure the pose is, this model cannot tell" in told
+    images.insert(1, str(data / "images/1.png"))
+    assert main(["reconstruct", "predict", *images, *given]) == 1
+    assert capsys.readouterr().err.count("how sure the pose is") == 1  # what is true of each is told once
     mesh = load_mesh(out / "0.obj")
     assert mesh.n_verts == 162 and mesh.uv is not None and mesh.colors is not None
     assert (out / "0.obj").read_text().startswith("mtllib 0.mtl\nusemtl photograph\n")

@@ -25,7 +25,7 @@ from geoframe.heads.positions import Positions
 from geoframe.metrics.reconstruction import soft_iou
 from geoframe.models.surface_embedding.network import Embedded
 from geoframe.models.to_the_point import OURS, PAPER, evaluate, load, train
-from geoframe.models.to_the_point.evaluate import doubt, reconstructed
+from geoframe.models.to_the_point.evaluate import UNCALIBRATED, doubt, reconstructed
 from geoframe.models.to_the_point.network import (
     ToThePoint,
     embedded_points,
@@ -34,6 +34,7 @@ from geoframe.models.to_the_point.network import (
     position_head,
     shape_model,
 )
+from geoframe.models.to_the_point.predictor import Predictor
 from geoframe.models.to_the_point.recipe import BatchLosses, Losses, Targets
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.surface.shapes import icosphere
@@ -404,6 +405,19 @@ def test_reconstructions_of_several_images_are_those_of_each(trained, crops):
             abs(together[i].confidence - alone.confidence) < 1e-3 and together[i].warnings == alone.warnings
         )
         assert together[i].pixels.size == alone.pixels.size == image.shape[1:]
+
+
+def test_a_confidence_that_was_not_calibrated_is_told(trained, template, crops, tmp_path):
+    """Twelve crops are too few to set some aside, 204 are not."""
+    predictor, _ = trained
+    found, posed = reconstructed(predictor.model, crops)
+    told = predictor.warnings(posed, predictor.model.evidence(found, posed))
+    assert not predictor.model.calibrated and all(UNCALIBRATED in x for x in told)
+    many = crops[torch.arange(204) % len(crops)]
+    other = train(many, template, out=tmp_path, recipe=replace(QUICK, tuned=0.0)).model
+    assert other.calibrated and load(tmp_path).model.calibrated
+    told = Predictor(other, S, {}).warnings(posed, other.evidence(found, posed))
+    assert not any(UNCALIBRATED in x for x in told)
 
 
 def test_an_ambiguous_pose_is_told(trained, template):

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from geoframe.models.to_the_point.predictor import Predictor
 
 RIGHT = 30.0  # degrees from the truth up to which a pose is right
+FEWEST = 200  # crops, below which none is set aside
+UNCALIBRATED = (
+    "how sure the pose is, this model cannot tell: that is learned from crops that are set aside, "
+    f"by recipe geoframe and of {FEWEST} crops or more"
+)
 _BATCH = 32
 _DOUBTFUL = 0.5  # confidence below which there is a warning in any case
 _TOLD = 0.95  # share of wrong poses of the set-aside crops that are to be told,

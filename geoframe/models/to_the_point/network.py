@@ -125,9 +125,12 @@ class ToThePoint(nn.Module):
         self.mode = check_choice(mode, ("alternation", "joint"), "mode")
         self.scale = check_choice(scale, ("free", "std"), "scale")
         self.hidden, self.ridge, self.lens, self.outline = hidden, ridge, lens, outline
-        self.register_buffer(
-            "calibration", torch.tensor([0.0] * (N_EVIDENCE - 1) + [1.0, 0.0])
-        )  # and the limit
+        self.register_buffer("calibration", torch.zeros(N_EVIDENCE + 1))  # weights of the evidence, the limit
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the confidence was calibrated on crops that were set aside; else it is the same for all."""
+        return bool(cast(Tensor, self.calibration)[: N_EVIDENCE - 1].any())
 
     @property
     def faces(self) -> Tensor:

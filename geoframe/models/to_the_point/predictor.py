@@ -24,7 +24,7 @@ from geoframe.fitting.explained import Explained, believed, explain
 from geoframe.heads.backbone import LITE0
 from geoframe.heads.zoo_maps import SHIPPED
 from geoframe.layers.shape_modes import ShapeModes
-from geoframe.models.to_the_point.evaluate import reconstructed, settle
+from geoframe.models.to_the_point.evaluate import FEWEST, UNCALIBRATED, reconstructed, settle
 from geoframe.models.to_the_point.network import (
     Posed,
     ToThePoint,
@@ -43,7 +43,6 @@ from geoframe.transforms import rotation_angle
 
 KIND = "to the point"
 _EVERY = 15  # which crop is set aside
-_FEWEST = 200  # crops, below which none is
 _SURE = 10.0  # logit of a mask that is given
 _FAR = 45.0  # degrees: a second pose that far away is another answer
 _ROUNDS = 3  # of learning from hypotheses and believing some of them more
@@ -205,6 +204,8 @@ class Predictor:
                 told.append(
                     f"the pose is doubtful, or this is something else (confidence {sure:.2f} below {limit:.2f})"
                 )
+            if not self.model.calibrated:
+                told.append(UNCALIBRATED)
             out.append(tuple(told))
         return out
 
@@ -335,7 +336,7 @@ def train(
     if last is not None:
         about |= {"tuned": recipe.tuned, "trunk": recipe.trunk}
     run = _Run(Path(out), recipe.size, about, seed, accelerator, devices, progress, look)
-    held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= _FEWEST)
+    held = (torch.arange(len(crops)) % _EVERY == _EVERY - 1) & (len(crops) >= FEWEST)
     rows = torch.nonzero(~held)[:, 0]
     told, steps = _taught(run, model, first, (crops, rows, vertices), told)
     if last is not None:
