@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geoframe.cli._common import PartFailed, counted, given, progress_bar, read_boxes, save_json, warn
+from geoframe.cli._reconstructed import reconstructed, told_once
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -319,6 +320,7 @@ def predict(
     boxes: Path | None = None,
     views: int = 8,
     show: int = 12,
+    jobs: int = 1,
 ) -> None:
     """Turn photographs into meshes: NAME.obj with texture, NAME.json, NAME.npz, NAME.png, NAME.gif and a page.
 
@@ -333,15 +335,14 @@ def predict(
         masks: a folder with the mask of each image, NAME.png.
         boxes: JSON file {"NAME.jpg": [x0, y0, x1, y1], ...} of where the object is; without masks or boxes it fills
             the image.
-        views: of a whole turn.
+        views: of a whole turn; 0 for none, and no NAME.gif, which takes two thirds of the time.
         show: how many images come into reconstruction.html; 0 for no page.
+        jobs: images at once, each in a process of its own with one thread, which has to load the model first.
     """
     from geoframe._files import staged_folder
-    from geoframe.data.image_files import list_images, read_image
-    from geoframe.models.to_the_point import load
+    from geoframe.data.image_files import list_images
     from geoframe.viz.reconstruction_page import write_reconstruction_page
 
-    predictor = load(model)
     files = [f for path in images for f in (list_images(path) if path.is_dir() else [path])]
     if not files or len({f.stem for f in files}) < len(files):
         raise ValueError("images: expected one or more files of different names, found none or some alike")
@@ -350,76 +351,28 @@ def predict(
     shown: list[tuple[Tensor, Reconstruction, str]] = []
     bad: list[str] = []
     with staged_folder(out) as folder, progress_bar("reconstruct predict") as progress:
-        for i, file in enumerate(files):
-            progress(file.name, i / len(files))
-            try:
-                image = read_image(file)
-                mask = None if masks is None else _mask_of(masks, file, image)
-                found = predictor.predict(image, mask=mask, box=places.get(file.name))
-            except ValueError as err:
-                bad.append(f"{file}: {err}" if str(file) not in str(err) else str(err))
-                continue
-            rows.append(_write(folder, file, image, found, views))
-            shown += [(image, found, file.name)] if len(shown) < show else []
+        done = reconstructed(
+            files, model, folder, masks=masks, boxes=places, views=views, show=show, jobs=jobs
+        )
+        for i, (row, kept, failed) in enumerate(done):
+            progress(files[i].name, (i + 1) / len(files))
+            rows += [] if row is None else [row]
+            shown += [] if kept is None else [kept]
+            bad += [] if failed is None else [failed]
         if not rows:
             raise ValueError(bad[0])
         if shown:
             pictures, meshes, names = zip(*shown, strict=True)
             write_reconstruction_page(folder / "reconstruction.html", pictures, meshes, names)
         save_json({"model": str(model), "images": rows, "failed": bad}, folder / "predictions.json")
-    for line in _told(rows):
+    for line in told_once(rows):
         warn(line)
     for line in bad:
         warn(line)
-    page = ", reconstruction.html" if shown else ""
-    print(
-        f"{counted(len(rows), 'image')}; wrote NAME.obj, NAME.json, NAME.npz, NAME.png, NAME.gif{page} to {out}"
-    )
+    more = f"{', NAME.gif' if views else ''}{', reconstruction.html' if shown else ''}"
+    print(f"{counted(len(rows), 'image')}; wrote NAME.obj, NAME.json, NAME.npz, NAME.png{more} to {out}")
     if bad:
         raise PartFailed(f"{len(bad)} of {len(files)} images were left out, see above")
-
-
-def _mask_of(folder: Path, file: Path, image: Tensor) -> Tensor:
-    """The mask of an image from a folder of masks."""
-    from geoframe.data.image_files import read_mask
-
-    path = folder / f"{file.stem}.png"
-    mask = read_mask(path)
-    if mask.shape != image.shape[-2:]:
-        raise ValueError(f"{path}: expected a mask of {tuple(image.shape[-2:])}, found {tuple(mask.shape)}")
-    return mask
-
-
-def _told(rows: list[dict[str, Any]]) -> list[str]:
-    """The warnings of images; what is true of each of several is told once."""
-    every = set.intersection(*(set(row["warnings"]) for row in rows)) if len(rows) > 1 else set()
-    each = [f"{row['image']}: {x}" for row in rows for x in row["warnings"] if x not in every]
-    return [*sorted(every), *each]
-
-
-def _write(folder: Path, file: Path, image: Tensor, found: Reconstruction, views: int) -> dict[str, Any]:
-    """All files of one image, and its row of predictions.json."""
-    from geoframe.viz.images import contact_sheet
-    from geoframe.viz.reconstruction_page import draw_on_image, draw_turntable, save_textured, save_turntable
-    from geoframe.viz.surfaces import save_picture, sheet
-
-    stem = file.stem
-    save_textured(image, found, folder / f"{stem}.obj")
-    found.pixels.save(folder / f"{stem}.npz")
-    strip = draw_turntable(found, n=views)
-    over = contact_sheet([image, draw_on_image(image, found)], columns=2, size=240)
-    save_picture(sheet([over, strip], columns=1), folder / f"{stem}.png")
-    save_turntable(strip, folder / f"{stem}.gif")
-    row = {
-        "image": file.name,
-        "rotation": found.rotation.tolist(),
-        "translation": found.translation.tolist(),
-        "scale": found.scale,
-        "confidence": found.confidence,
-        "warnings": list(found.warnings),
-    }
-    save_json(row | {"placed": found.placed.tolist(), "seen": found.seen.tolist()}, folder / f"{stem}.json")
-    return row
 
 
 def evaluate(

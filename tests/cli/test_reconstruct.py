@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from geoframe.canonical import Surface
-from geoframe.cli import main
+from geoframe.cli import _reconstructed, main
 from geoframe.data.image_files import read_image
 from geoframe.fitting.collections import on_screen, place
 from geoframe.render import rasterize
@@ -47,7 +47,7 @@ def data(tmp_path_factory):
     return out
 
 
-def test_from_training_to_a_page(data, tmp_path, capsys):
+def test_from_training_to_a_page(data, tmp_path, capsys, monkeypatch):
     model, out = tmp_path / "model", tmp_path / "out"
     command = [
         "reconstruct",
@@ -89,6 +89,18 @@ def test_from_training_to_a_page(data, tmp_path, capsys):
     images.insert(1, str(data / "images/1.png"))
     assert main(["reconstruct", "predict", *images, *given]) == 1
     assert capsys.readouterr().err.count("how sure the pose is") == 1  # what is true of each is told once
+    with (
+        monkeypatch.context() as patched
+    ):  # two at once, each in a process of its own, are what they are alone
+        patched.setattr(_reconstructed, "_CHUNK", 1)
+        again = [*given[:-4], "--out", str(tmp_path / "again"), "--views", "0", "--jobs", "2"]
+        assert main(["reconstruct", "predict", images[0], images[1], *again]) == 0
+        assert "NAME.png, reconstruction.html" in capsys.readouterr().out
+    for name in ("0.obj", "1.obj"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+    assert not [*(tmp_path / "again").glob("*.gif")]
+    assert main(["reconstruct", "predict", images[0], *again[:-1], "0"]) == 2
+    assert "--jobs: expected" in capsys.readouterr().err
     mesh = load_mesh(out / "0.obj")
     assert mesh.n_verts == 162 and mesh.uv is not None and mesh.colors is not None
     assert (out / "0.obj").read_text().startswith("mtllib 0.mtl\nusemtl photograph\n")
