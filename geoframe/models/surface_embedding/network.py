@@ -140,7 +140,8 @@ class Calibration(nn.Module):
             sides = float(found.embedding[found.mask].norm(dim=1).mean())
         if score < least:
             told.append(
-                f"the picture probably shows nothing of the category (score {score:.3f} below {least:.3f})"
+                f"the picture probably shows nothing of the category (score {score:.3f} below {least:.3f}); "
+                "where it is small in the picture, give its box"
             )
         elif sides < least_sides:
             told.append(
