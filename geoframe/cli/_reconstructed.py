@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from geoframe._check import check_int
 from geoframe.cli._common import save_json
 
 if TYPE_CHECKING:
@@ -59,6 +58,7 @@ def reconstructed(
         show: of how many images the page's part is given back.
         jobs: see `predict`.
     """
+    from geoframe._check import check_int
     from geoframe.models.to_the_point import load
 
     check_int(views, "views", low=0)

@@ -64,9 +64,9 @@ def train(
     """Learn to reconstruct a category from images with masks, with keypoints or without; a killed run goes on.
 
     OUT gets the model (model.safetensors, model.json, template/), log.csv, the same for TensorBoard, pictures/ of six
-    fixed images while it learns, and the state to go on from. A twentieth of the images is set aside to choose the
-    ridge and to calibrate the confidence. Of renders of an animal, and without keypoints of a thing, on the zoo's own
-    surface mean shape and modes are those of the zoo; of all else they are learned from the images.
+    fixed images while it learns, and the state to go on from. A fifteenth of the images, of 200 and more, is set aside
+    to choose the ridge and to calibrate the confidence. Of renders of an animal, and without keypoints of a thing, on
+    the zoo's own surface mean shape and modes are those of the zoo; of all else they are learned from the images.
 
     Args:
         data: a folder of `geoframe render --keep-vertices`; or of images/, masks/ and perhaps keypoints.json; or the
@@ -93,7 +93,8 @@ def train(
             that knows them, else 0.
         size: pixels of the crops.
         vertices: of the template.
-        modes: K, of deformation; 0 is rigid. By default the recipe's: 24, and 12 for renders of things.
+        modes: K, of deformation; 0 is rigid. By default 64 of the zoo's for renders of animals, 12 for renders of
+            things, and else the recipe's, 24.
         symmetric: share of the modes that are mirror-symmetric: 1 for things, less for animals, which bend; by default
             1 for renders of things and else the recipe's, .4.
         most: use at most so many images.
@@ -109,16 +110,13 @@ def train(
     changes = given(
         backbone=backbone, size=size, n_verts=vertices, n_modes=modes, symmetric=symmetric, tuned=tuned
     )
-    if backbone in ("small", "tiny"):  # learned from such crops, not from larger pictures
-        changes["enlarged"] = 1
     plan = _plan(recipe, data, changes)
     if minutes is not None or steps is not None:
         plan = plan.lasting(minutes=minutes, steps=steps)
     bad: list[str] = []
     with progress_bar("reconstruct train") as progress:
         shape = _template(template, data, plan.n_verts)
-        known = template is None and recipe == "geoframe"
-        shapes = _known_shapes(data, shape, keypoints) if known else None
+        plan, shapes = _known_shapes(plan, data, shape, template, keypoints=keypoints, modes=modes)
         crops = _crops(data, layout, shape, plan.size, part, category, most, bad, progress)
         shown = None if template is not None else _shown(data)
         points = None if keypoints else _embedded(embedding, crops, shape, category, shown, progress)
@@ -166,8 +164,10 @@ def _plan(name: str, data: Path, changes: Mapping[str, Any]) -> Recipe:
         raise ValueError(f"--data: expected a folder of images, found nothing at {data}")
     things = (data / "set.json").is_file() and set(load_rendered(data).surface_names) <= set(THINGS)
     usual: dict[str, Any] = {}
+    if changes.get("backbone") in ("small", "tiny"):  # learned from such crops, not from larger pictures
+        usual["enlarged"] = 1
     if name == "geoframe":
-        usual = dict(THINGS_BEND) if things else {}
+        usual |= THINGS_BEND if things else {}
         shown = _shown(data)
         backbone = None if shown is None else shipped_for(shown)
         if backbone is not None:
@@ -184,20 +184,34 @@ def _shown(data: Path) -> str | None:
     return names[0] if len(names) == 1 else None
 
 
-def _known_shapes(data: Path, template: ObjectTemplate, keypoints: bool) -> Tensor | None:
-    """Shapes of the zoo for renders of one category on its surface; with keypoints things do as well without."""
+def _known_shapes(
+    plan: Recipe,
+    data: Path,
+    template: ObjectTemplate,
+    own: Path | None,
+    *,
+    keypoints: bool,
+    modes: int | None,
+) -> tuple[Recipe, Tensor | None]:
+    """Shapes of the zoo for renders of one category on its surface, of which animals have more modes, if none are asked
+    for; with keypoints things do as well without."""
+    from dataclasses import replace
+
     from geoframe.data.object_templates import zoo_shapes
     from geoframe.data.rendered import categories
     from geoframe.data.rendered_files import load_rendered
     from geoframe.data.zoo_surfaces import zoo_surface
+    from geoframe.models.to_the_point.recipe import KNOWN_MODES
     from geoframe.zoo.things import THINGS
 
-    name = _shown(data)
+    name = _shown(data) if given is None and plan.name == "geoframe" else None
     if name is None or name not in categories() or (keypoints and name in THINGS):
-        return None
+        return plan, None
     if load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
-        return None
-    return zoo_shapes(name, template)
+        return plan, None
+    if modes is None and name not in THINGS:
+        plan = replace(plan, n_modes=KNOWN_MODES)
+    return plan, zoo_shapes(name, template)
 
 
 def _template(path: Path | None, data: Path, n_verts: int) -> ObjectTemplate:

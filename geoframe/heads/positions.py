@@ -17,6 +17,7 @@ from geoframe.warps import pixel_grid
 
 _COARSE = 4  # cells a side of the paper's last feature map
 _WIDTH = 256  # of that map
+_SHARP = 2.0  # power of the heat maps in use: .003 of IoU and .008 of surface for horses, nothing for cars
 _FINE = 4  # parts of each side of a square of the heat maps, for which the mask is told one by one
 
 
@@ -75,8 +76,9 @@ class ControlPositions(nn.Module):
     """Ours: P control points by soft-argmax, spread to all vertices by smooth functions of the template.
 
     A global linear layer stays at the mean shape for long; a point that is the mean of a heat map follows the image
-    from the first steps. Between control points the positions are a combination of 1, x, y, z and the surface's
-    lowest eigenfunctions, so that every view of the template and its smooth deformations can be said.
+    from the first steps. In evaluation mode it is the mean of a sharper map, nearer to the likeliest place: between two
+    legs that are as likely is neither. Between control points the positions are a combination of 1, x, y, z and the
+    surface's lowest eigenfunctions, so that every view of the template and its smooth deformations can be said.
 
     Args:
         backbone: gives the maps.
@@ -132,7 +134,7 @@ class ControlPositions(nn.Module):
     @full_precision
     def _placed(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Positions (B, V, 2) of all vertices, (B, P, 2) of the control points, and the mean spread (B,) of these."""
-        heat = logits.flatten(2).softmax(-1)
+        heat = ((1.0 if self.training else _SHARP) * logits.flatten(2)).softmax(-1)
         places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
         variance = heat @ places.square().sum(1) - at.square().sum(-1)

@@ -146,15 +146,44 @@ def test_what_renders_show_chooses_modes_and_start(tmp_path, monkeypatch):
     (tmp_path / "set.json").write_text("{}")
     assert _shown(tmp_path) == "cow"
     assert _plan("geoframe", tmp_path, {}) == replace(OURS, backbone="animals", tuned=TUNED)
-    assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small")
+    assert _plan("geoframe", tmp_path, {"backbone": "small"}) == replace(OURS, backbone="small", enlarged=1)
     shown.surface_names = ("car",)
     things = _plan("geoframe", tmp_path, {})
     assert (things.n_modes, things.symmetric, things.backbone) == (12, 1.0, "things")
-    assert _known_shapes(tmp_path, None, keypoints=True) is None
+    assert _known_shapes(things, tmp_path, None, None, keypoints=True, modes=None) == (things, None)
     shown.surface_names = ("my-scan",)
-    assert _known_shapes(tmp_path, None, keypoints=False) is None and _plan("geoframe", tmp_path, {}) == OURS
+    assert _known_shapes(OURS, tmp_path, None, None, keypoints=False, modes=None) == (OURS, None)
+    assert _plan("geoframe", tmp_path, {}) == OURS
     shown.surface_names = ("car",)
     assert _plan("geoframe", tmp_path, {"n_modes": 5}).n_modes == 5
     assert _plan("paper", tmp_path, {}) == PAPER
     shown.surface_names = ("cow", "horse")  # several on surfaces of their own
     assert _shown(tmp_path) is None and _plan("geoframe", tmp_path, {}) == OURS
+
+
+@pytest.mark.parametrize(
+    ("name", "modes", "expected"), [("horse", None, 64), ("horse", 9, 24), ("car", None, 24)]
+)
+def test_animals_of_the_zoo_have_more_modes(name, modes, expected, tmp_path, monkeypatch):
+    """A number that was asked for is in the recipe already, and stays."""
+    from types import SimpleNamespace
+
+    from geoframe.cli.reconstruct import _known_shapes
+    from geoframe.data import rendered_files
+    from geoframe.data.object_templates import zoo_template
+    from geoframe.data.zoo_surfaces import zoo_surface
+    from geoframe.models.to_the_point import OURS
+
+    shown = SimpleNamespace(surface_names=(name,), surfaces=lambda: [zoo_surface(name)])
+    monkeypatch.setattr(rendered_files, "load_rendered", lambda folder: shown)
+    (tmp_path / "set.json").write_text("{}")
+    own = _known_shapes(
+        OURS, tmp_path, zoo_template(name), tmp_path / "mesh.obj", keypoints=False, modes=modes
+    )
+    assert own == (OURS, None)  # a template of one's own has no shapes that are known
+    plan, shapes = _known_shapes(OURS, tmp_path, zoo_template(name), None, keypoints=False, modes=modes)
+    assert (
+        plan.n_modes == expected
+        and shapes is not None
+        and shapes.shape[1:] == (zoo_template(name).n_verts, 3)
+    )

@@ -244,6 +244,8 @@ def test_an_image_is_looked_at_in_a_mirror_too(template, crops):
     model = _model(template, kind="control").eval()
     image = crops.image[:4].float() / 255
     with torch.no_grad():
+        for x in model.head.field.out.parameters():
+            x *= 0.3  # flat maps, whose means are not far apart
         found, mirror = model.look(image), model.look(image.flip(-1))
         once = model(image)
     # carrying to the mirror image and back is not exact where the mesh itself is not mirror-symmetric

@@ -39,7 +39,8 @@ _PENALTY = 3e-3  # of the confidence's weights
 _CHANGED = 3  # times that each set-aside crop is looked at turned and moved, too
 _RIDGES = (0.02, 0.06, 0.2, 0.6, 2.0, 8.0, 32.0)  # of which the set-aside crops choose
 _USUAL = (0.02, 4.0)  # ridge and outline's weight where no crops are set aside
-_OUTLINES = (0.0, 1.0, 4.0, 10.0)  # likewise; the ridge is chosen with the second
+_OUTLINES = (0.0, 1.0, 2.5, 4.0, 6.0, 10.0)  # likewise; the ridge is chosen with the fourth
+_HIDDEN = (0.2, 1.0)  # what a hidden vertex counts, likewise
 
 
 def evaluate(
@@ -178,15 +179,15 @@ def settled(model: ToThePoint, found: Positions, *, deform: bool = True, steps: 
 
 
 def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor, *, seed: int = 0) -> None:
-    """Choose ridge and outline's weight and calibrate the confidence on crops that were set aside.
+    """Choose ridge, outline's and hidden vertices' weight and calibrate the confidence on crops that were set aside.
 
-    Without such crops ridge and weight are those that others had, and the confidence knows nothing.
+    Without such crops these are those that others had, and the confidence knows nothing.
 
     Pictures of something else are among them: the crops' tiles in another order, in which nothing is right. They count
     together as much as the wrong poses do, so that what is learned is to tell those.
 
     Args:
-        model: whose ridge, outline's weight and calibration are set.
+        model: whose ridge, weights and calibration are set.
         crops: all that were given.
         told: what is believed of them.
         held: (n,) bool, the crops that were set aside.
@@ -204,9 +205,11 @@ def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor,
         for x in (told.points, told.rotation)
     )
     found = reconstructed(model, some)[0]
-    model.outline = 0.0 if found.mask is None else _OUTLINES[1]
-    for name, choices in (("ridge", _RIDGES), ("outline", _OUTLINES)):
-        if (name == "ridge" and (model.ridge is None or not model.shape.n_modes)) or not model.outline:
+    model.outline = 0.0 if found.mask is None else _USUAL[1]
+    for name, choices in (("ridge", _RIDGES), ("outline", _OUTLINES), ("hidden", _HIDDEN)):
+        if (name == "ridge" and (model.ridge is None or not model.shape.n_modes)) or (
+            name == "outline" and found.mask is None
+        ):
             continue
         scores = []
         for value in choices:
@@ -249,12 +252,12 @@ def _near(R: Tensor, true: Tensor) -> Tensor:
 
 
 def _score(model: ToThePoint, posed: Posed, crops: ObjectCrops, points: Tensor) -> float:
-    """Mean of the overlap with the masks and of the share of vertices near the place where they are believed."""
+    """Mean of the overlap with the masks and of how near vertices are to where they are believed (1: there)."""
     S = crops.size
     drawn = rasterize(posed.screen(S), model.faces, (S, S)).mask
     overlap = torch.stack([*map(mask_iou, drawn, crops.mask)]).mean()
-    near = (posed.projected[..., :2] - points).norm(dim=-1) < 0.2 / (1 + 2 * PADDING)  # a tenth of the box
-    return float(overlap + near.double().mean()) / 2
+    off = (posed.projected[..., :2] - points).norm(dim=-1) / (0.2 / (1 + 2 * PADDING))  # in tenths of the box
+    return float(overlap + (1 - off).clamp_min(0).double().mean()) / 2
 
 
 def _changed(crops: ObjectCrops, seed: int) -> tuple[ObjectCrops, Tensor]:

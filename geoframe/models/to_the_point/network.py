@@ -46,9 +46,9 @@ _SPREAD_FUNCTIONS = 24  # that positions are made of
 N_EVIDENCE = 8  # numbers that the confidence is made of
 _FINEST = 64  # pixels a side of the silhouette that is compared with the head's mask, at least
 _APART = 0.15  # halves of the side: positions of an image and its mirror image that far apart contradict each other
-_OUTLINE_SIZE = 64  # pixels a side of the pictures in which outlines are compared
+_OUTLINE_SIZE = 128  # pixels a side of the pictures in which outlines are compared
 _OUTLINE_ROUNDS = 3
-_OUTLINE_REACH = 6.0  # of those pixels
+_OUTLINE_REACH = 12.0  # of those pixels
 _EDGE_SQUARES = 32  # see `with_edges`: masks of unseen cars have IoU .89 without, .92 with
 _LENS_STEPS = 2  # corrections of the positions for perspective
 
