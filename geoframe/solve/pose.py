@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -96,6 +97,7 @@ def solve_pose(
     mode: str = "alternation",
     steps: int = 4,
     loss: str = "squared",
+    start: Solution | None = None,
 ) -> Solution:
     """Rotation, translation and coefficients that project a deformable template onto 2D points.
 
@@ -118,6 +120,8 @@ def solve_pose(
         loss: "squared"; or "huber" or "geman-mcclure", which outliers move little or not at all: 20 % of 30 points
             may lie anywhere. Its scale follows the median distance. It is minimised jointly, whatever the mode, and
             needs a scale that is given or "free".
+        start: what was found for nearly the same points: the alternation goes on from its two poses, and nothing is
+            searched for.
 
     Returns:
         Solution, computed in float64 and returned in the dtype of the points. Gradients reach points, visibility,
@@ -126,7 +130,8 @@ def solve_pose(
 
     Raises:
         TypeError: dtypes that are not floating.
-        ValueError: shapes that do not agree, NaN, negative weights, a robust loss with the scale "std".
+        ValueError: shapes that do not agree, NaN, negative weights, a robust loss with the scale "std", a start with
+            another mode than "alternation" or with a robust loss.
 
     Source: Kokkinos & Kokkinos 2021, To The Point, eq. 3-7. Differs from the released code, which weights by
         v^2, leaves the visibility out of eq. 7 and out of "std", solves a batch as one problem from a random
@@ -138,6 +143,11 @@ def solve_pose(
     u, v, T, B, gamma, s, batch = prepare(points, visibility, template, basis, ridge, scale)
     free = isinstance(scale, str) and scale == "free"
     given = Given(u, v, T, B, gamma)
+    if start is not None and (mode != "alternation" or loss != "squared" or start.scale.shape != batch):
+        raise ValueError(
+            f"start: expected one for mode 'alternation', loss 'squared' and samples of shape {tuple(batch)}, found "
+            f"{mode!r}, {loss!r} and {tuple(start.scale.shape)}"
+        )
     if loss != "squared":
         if isinstance(scale, str) and scale == "std":
             raise ValueError(
@@ -148,8 +158,10 @@ def solve_pose(
     mom = moments(u, v, T, B)
     if s is None:
         s = affine_scale(mom) if free else spread(mom)
-    solve = _joint if mode == "joint" else _alternate
-    (R, s, c), good, n_steps, best, second = solve(given, mom, s, free, steps)
+    if mode == "joint":
+        (R, s, c), good, n_steps, best, second = _joint(given, mom, s, free)
+    else:
+        (R, s, c), good, n_steps, best, second = _alternate(given, mom, s, free, steps, start)
     if _asks_for_gradient(mom, s, gamma):
         best = judged(given, mom, R, s, c)
     enough = v.detach().count_nonzero(1) >= 3
@@ -220,31 +232,40 @@ Found = tuple[
 ]  # the best, whether it converged, steps; the two best, judged
 
 
-def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) -> Found:
-    """Eq. 5 and 6 in turn, from the two lowest rigid poses; each rotation is differentiated through its optimality."""
+def _alternate(
+    given: Given, mom: Moments, s: Tensor, free: bool, steps: int, start: Solution | None
+) -> Found:
+    """Eq. 5 and 6 in turn, from the two lowest rigid poses or those of `start`; each rotation is differentiated through
+    its optimality."""
     gamma, still = given.ridge, mom.detach()
-    steps = steps if mom.G.shape[1] > 1 else 1  # there is nothing to take turns with
+    steps = steps if mom.G.shape[1] > 1 or start is not None else 1  # there is nothing to take turns with
     nothing, alpha = torch.zeros_like(gamma), mom.G.new_zeros(len(s), mom.G.shape[1] - 1)
     with torch.no_grad():
-        first, second, told = _weak.two_lowest(
-            still.collapse(alpha), s, nothing, STARTS["alternation"], free=free
-        )
-        poses = _chain(still, first, gamma, free, steps)
+        if start is None:
+            first, second, told = _weak.two_lowest(
+                still.collapse(alpha), s, nothing, STARTS["alternation"], free=free
+            )
+        else:
+            first, second, told = _gone_on_from(start, s, free)
+        chain = partial(_chain, free=free, steps=steps, rigid=start is None)
+        poses = chain(still, first, gamma)
         rivals = _weak.Optimum(*(x.expand(steps, *x.shape) for x in second))  # not followed if far behind
         near = told & (second.values[:, 0] - first.values[:, 0] <= _weak.REFLECTED * mom.uu)
         rows = near.nonzero()[:, 0]
-        if len(rows) and steps > 1:
-            start = _weak.Optimum(*(x[rows] for x in second))
-            followed = _chain(still.take(rows), start, gamma[rows], free, steps)
+        if len(rows) and (steps > 1 or start is not None):
+            followed = chain(still.take(rows), _weak.Optimum(*(x[rows] for x in second)), gamma[rows])
             rivals = _weak.Optimum(*(x.index_copy(1, rows, y) for x, y in zip(rivals, followed, strict=True)))
         end = _ended(still, poses.at(-1), gamma)
         ends = [end, _ended_where(told, still, rivals.at(-1), gamma, end)]
         swap, lower, higher = _ranked(given, still, ends, told)
         if bool(swap.any()):
+            first = _weak.Optimum(*map(_chosen, [swap] * 5, second, first))
             poses = _weak.Optimum(*map(_chosen, [swap.expand(steps, -1)] * 5, rivals, poses))
         good, n_steps = poses.strict.all(0), poses.steps.sum(0)
     R, scale, alpha_end, _ = (_chosen(swap, y, x) for x, y in zip(*ends, strict=True))
     if _asks_for_gradient(mom, s, gamma):
+        if start is not None:
+            alpha = _weak.coefficients(mom, first.R, first.s if free else s, gamma)
         for i in range(steps):
             R, scale, _ = _differentiable(mom.collapse(alpha), s, nothing, poses.at(i), free)
             alpha = _weak.coefficients(mom, R, scale, gamma)
@@ -252,15 +273,36 @@ def _alternate(given: Given, mom: Moments, s: Tensor, free: bool, steps: int) ->
     return (R, scale, alpha_end), good, n_steps, lower, higher
 
 
-def _chain(mom: Moments, start: _weak.Optimum, gamma: Tensor, free: bool, steps: int) -> _weak.Optimum:
-    """The poses (steps, B, ...) of the alternation from a rigid one."""
+def _gone_on_from(start: Solution, s: Tensor, free: bool) -> tuple[_weak.Optimum, _weak.Optimum, Tensor]:
+    """The two poses of a solution, and whether there is a second one (B,) bool; scales are given if not free."""
+    told = start.second.value.isfinite().flatten()
+    out = []
+    for pose in (start, start.second):
+        R, scale, value = pose.R.detach().reshape(-1, 3, 3), pose.scale.detach(), pose.value.detach()
+        at = scale.flatten().double() if free else s.detach()
+        values = torch.nn.functional.pad(
+            value.reshape(-1, 1).double(), (0, 20 if free else 12)
+        )  # no derivatives
+        out.append(
+            _weak.Optimum(R.double(), at, values, start.converged.flatten(), 0 * start.steps.flatten())
+        )
+    first, second = out
+    return first, _weak.Optimum(*map(_chosen, [told] * 5, second, first)), told
+
+
+def _chain(
+    mom: Moments, start: _weak.Optimum, gamma: Tensor, *, free: bool, steps: int, rigid: bool
+) -> _weak.Optimum:
+    """The poses (steps, B, ...) of the alternation: `start` is the first, if it is of the rigid template, or before."""
+    if not rigid:
+        return _weak.alternate(mom, start.R, start.s, gamma, steps, free=free)
     if steps == 1:
         return _weak.Optimum(*(x[None] for x in start))
     more = _weak.alternate(mom, start.R, start.s, gamma, steps - 1, free=free)
     return _weak.Optimum(*(torch.cat([x[None], y]) for x, y in zip(start, more, strict=True)))
 
 
-def _joint(given: Given, mom: Moments, s: Tensor, free: bool, _: int) -> Found:
+def _joint(given: Given, mom: Moments, s: Tensor, free: bool) -> Found:
     """The minimum over pose and coefficients together."""
     still, gamma = mom.detach(), given.ridge
     with torch.no_grad():

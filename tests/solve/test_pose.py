@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,51 @@ def test_gradients(mode, scale):
 
     inputs = inputs if scale == "given" else inputs[:-1]
     assert torch.autograd.gradcheck(solve, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+
+
+@pytest.mark.parametrize("scale", ["given", "std", "free"])
+def test_an_alternation_goes_on_from_a_solution(scale):
+    """Twice three is six at once, both poses are followed, and gradients are those of the steps after the start."""
+    u, v, T, basis, _, s, _ = problem(3, 9, 2, noise=0.05)
+    v = 0.1 + v * torch.rand(v.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    way = {"ridge": 0.05, "scale": s if scale == "given" else scale}
+    once, whole = (solve_pose(u, v, T, basis, steps=n, **way) for n in (3, 6))
+    twice = solve_pose(u, v, T, basis, steps=3, start=once, **way)
+    assert bool((twice.value < once.value).all())
+    for name in ("R", "t", "scale", "alpha", "value", "residual", "unique"):
+        torch.testing.assert_close(getattr(twice, name), getattr(whole, name), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(twice.second.value, whole.second.value, rtol=1e-6, atol=1e-9)
+    alone = solve_pose(
+        u[:1],
+        v[:1],
+        T,
+        basis,
+        steps=3,
+        start=_row(once),
+        **(way | ({"scale": s[:1]} if scale == "given" else {})),
+    )
+    torch.testing.assert_close(alone.value, twice.value[:1])
+
+    def solve(u, v, T, basis):
+        sol = solve_pose(u, v, T, basis, steps=2, start=once, **way)
+        return sol.R, sol.t, sol.alpha, sol.value, sol.residual
+
+    inputs = [x.requires_grad_() for x in (u, v, T, basis)]
+    assert torch.autograd.gradcheck(solve, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+    with pytest.raises(ValueError, match="start: expected one for mode 'alternation'"):
+        solve_pose(u, v, T, basis, mode="joint", start=once)
+    with pytest.raises(ValueError, match="samples of shape \\(3,\\)"):
+        solve_pose(u, v, T, basis, start=_row(once))
+
+
+def _row(found):
+    """The first sample of a solution."""
+    second = type(found.second)(*(x[:1] for x in found.second))
+    return replace(
+        found,
+        second=second,
+        **{f.name: getattr(found, f.name)[:1] for f in fields(found) if f.name != "second"},
+    )
 
 
 def test_value_is_the_objective():
