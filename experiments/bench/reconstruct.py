@@ -33,21 +33,21 @@ from geoframe.heads.positions import Positions
 from geoframe.heads.zoo_maps import ANIMALS
 from geoframe.models.to_the_point import Predictor, Reconstruction
 from geoframe.models.to_the_point.network import ToThePoint, features, position_head, shape_model
-from geoframe.models.to_the_point.recipe import OURS
+from geoframe.models.to_the_point.recipe import KNOWN_MODES, OURS
 from geoframe.render import rasterize, vertex_visibility
 from geoframe.viz.reconstruction_page import save_textured
 
 CROPS, CROPS_A_SECOND, SIZE = 32, 64, 128
 NOISE = 0.03  # of the positions, in halves of the side
-LENS, RIDGE, OUTLINE = 0.15, 0.02, 4.0  # as trainings choose them for horses
+LENS, RIDGE, OUTLINE = 0.15, 0.02, 6.0  # as trainings choose them for horses
 
 
 def scene() -> tuple[Predictor, ObjectCrops]:
     """A network for horses that has learned nothing, and crops of renders."""
     template = zoo_template("horse")
     crops = rendered_crops(render_set("horse", 2 * CROPS, size=SIZE), template, size=SIZE, most=CROPS)
-    n_symmetric = round(OURS.symmetric * OURS.n_modes)
-    shape = shape_model(template, OURS.n_modes, n_symmetric=n_symmetric)
+    n_symmetric = round(OURS.symmetric * KNOWN_MODES)
+    shape = shape_model(template, KNOWN_MODES, n_symmetric=n_symmetric)
     shape.take_from(zoo_shapes("horse", template))
     with seeded(0):
         head = position_head(
