@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -52,3 +54,15 @@ def test_control_points_are_means_of_heat_maps():
     torch.testing.assert_close(head(torch.rand(1, 3, 64, 64)).spread, wide[None], atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="controls"):
         ControlPositions(backbone("tiny"), x, x, farthest_points(x, 3))
+
+
+def test_in_use_maps_are_sharper():
+    """Between two places of 3 to 1 the mean is at a quarter of the way while learning, and of 9 to 1 at a tenth in use."""
+    x = icosphere(1).verts
+    head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
+    logits = torch.full((1, 8, 2, 2), -60.0)
+    logits[:, :, 0, 0], logits[:, :, 0, 1] = math.log(3), 0.0  # at -1/2 and 1/2
+    for training, expected in ((True, -0.25), (False, -0.4)):
+        at = head.train(training)._placed(logits)[1]
+        torch.testing.assert_close(at[..., 0], torch.full((1, 8), expected))
+        torch.testing.assert_close(at[..., 1], torch.full((1, 8), -0.5))
