@@ -57,7 +57,7 @@ def test_control_points_are_means_of_heat_maps():
 
 
 def test_in_use_maps_are_sharper():
-    """Of two places of 3 to 1 the mean is a quarter of the way from the first while learning, in use a tenth: 9 to 1."""
+    """Of places of 3 to 1 the mean is a quarter of the way from the first while learning; in use a tenth, of 9 to 1."""
     x = icosphere(1).verts
     head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
     logits = torch.full((1, 8, 2, 2), -60.0)
