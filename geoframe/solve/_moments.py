@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 
 LIFT = 1e-14  # of the trace, added to the coefficients' equations: a basis of lower rank leaves them solvable
 BLOCK = 2**19  # numbers held at a time: about what the caches do
+MANY = 16  # samples, from which on it is quicker to make the products of a shared shape once
 COLUMNS = 8  # of the products of a shape with itself that are made at a time
 
 
@@ -91,7 +92,7 @@ def moments(u: Tensor, v: Tensor, T: Tensor, basis: Tensor) -> Moments:
     else:
         mean_f = (v[:, None] @ F)[:, 0] / safe
         H = vu @ F
-    if shared and m <= 2 * len(u):  # all products once, not once a sample
+    if shared and len(u) >= MANY:  # all products once, not once a sample
         G = _Squares.apply(v, F)
     else:
         G = (v[:, None] * F.mT) @ F

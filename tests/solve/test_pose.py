@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoframe.solve import Solution, _search, _weak, solve_pose
+from geoframe.solve import Solution, _moments, _search, _weak, solve_pose
 from geoframe.transforms import random_rotations, rotation_angle, rotvec_to_rotation
 
 F64 = torch.float64
@@ -105,6 +105,17 @@ def _row(found):
         second=second,
         **{f.name: getattr(found, f.name)[:1] for f in fields(found) if f.name != "second"},
     )
+
+
+def test_products_made_once_for_many_samples_are_those_of_each(monkeypatch):
+    u, v, T, basis, *_ = problem(3, 12, 4)
+    each = _moments.moments(u, v, T, basis)
+    monkeypatch.setattr(_moments, "MANY", 1)
+    once = _moments.moments(u, v, T, basis)
+    for a, b in zip(once, each, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    inputs = [x.requires_grad_() for x in (u, v, T, basis)]
+    assert torch.autograd.gradcheck(lambda *x: tuple(_moments.moments(*x)), inputs, fast_mode=True)
 
 
 def test_value_is_the_objective():
