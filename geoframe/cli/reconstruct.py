@@ -204,7 +204,7 @@ def _known_shapes(
     from geoframe.models.to_the_point.recipe import KNOWN_MODES
     from geoframe.zoo.things import THINGS
 
-    name = _shown(data) if given is None and plan.name == "geoframe" else None
+    name = _shown(data) if own is None and plan.name == "geoframe" else None
     if name is None or name not in categories() or (keypoints and name in THINGS):
         return plan, None
     if load_rendered(data).surfaces()[0].n_verts != zoo_surface(name).n_verts:
@@ -371,7 +371,7 @@ def predict(
         for i, (row, kept, failed) in enumerate(done):
             progress(files[i].name, (i + 1) / len(files))
             rows += [] if row is None else [row]
-            shown += [] if kept is None else [kept]
+            shown += [kept] if kept is not None and len(shown) < show else []
             bad += [] if failed is None else [failed]
         if not rows:
             raise ValueError(bad[0])
@@ -418,6 +418,7 @@ def evaluate(
     from geoframe._files import staged_folder
     from geoframe.models.to_the_point import evaluate as measure
     from geoframe.models.to_the_point import load
+    from geoframe.models.to_the_point.evaluate import UNCALIBRATED
 
     predictor = load(model)
     bad: list[str] = []
@@ -433,6 +434,8 @@ def evaluate(
         (folder / "evaluation.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     print(f"{len(crops)} images; wrote evaluation.json and evaluation.md to {out}")
+    if not predictor.model.calibrated:
+        warn(UNCALIBRATED)
     for line in bad:
         warn(line)
     if bad:

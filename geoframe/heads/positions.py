@@ -17,7 +17,6 @@ from geoframe.warps import pixel_grid
 
 _COARSE = 4  # cells a side of the paper's last feature map
 _WIDTH = 256  # of that map
-_SHARP = 2.0  # power of the heat maps in use: .003 of IoU and .008 of surface for horses, nothing for cars
 _FINE = 4  # parts of each side of a square of the heat maps, for which the mask is told one by one
 
 
@@ -76,8 +75,8 @@ class ControlPositions(nn.Module):
     """Ours: P control points by soft-argmax, spread to all vertices by smooth functions of the template.
 
     A global linear layer stays at the mean shape for long; a point that is the mean of a heat map follows the image
-    from the first steps. In evaluation mode it is the mean of a sharper map, nearer to the likeliest place: between two
-    legs that are as likely is neither. Between control points the positions are a combination of 1, x, y, z and the
+    from the first steps. In evaluation mode it may be the mean of a sharper map, nearer to the likeliest place: between
+    two legs that are as likely is neither. Between control points the positions are a combination of 1, x, y, z and the
     surface's lowest eigenfunctions, so that every view of the template and its smooth deformations can be said.
 
     Args:
@@ -88,6 +87,7 @@ class ControlPositions(nn.Module):
         width: of the decoder, see `FieldHead`.
         stride: of the heat maps, in pixels.
         stiffness: weight of the functions' squared coefficients against the control points' errors.
+        sharpness: power of the heat maps in evaluation mode.
     """
 
     def __init__(
@@ -100,13 +100,14 @@ class ControlPositions(nn.Module):
         width: int = 64,
         stride: int = 4,
         stiffness: float = 0.1,
+        sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         V = check_shape(verts, "V 3", "verts")["V"]
         check_shape(functions, f"{V} M", "functions")
         P = check_int(len(controls), "controls", low=4)
         self.field = FieldHead(backbone, P + _FINE**2, width=width, stride=stride, mask=False)
-        self.controls = controls
+        self.controls, self.sharpness = controls, sharpness
         self.register_buffer("spread", spread_matrix(verts, functions, controls, stiffness).float())
         n_context = backbone.channels[-1]
         self.context = nn.Linear(n_context, width)
@@ -122,7 +123,9 @@ class ControlPositions(nn.Module):
         """Positions of images (B, 3, H, W) in [0, 1], or of what the backbone says of them, see `FieldHead`."""
         maps = self.backbone(image) if isinstance(image, Tensor) else list(image)
         logits, parts = self.field(maps).embedding.split([len(self.controls), _FINE**2], dim=1)
-        points, at, spread = self._placed(logits)
+        at, spread = self._placed(logits)
+        in_use = not self.training and self.sharpness != 1
+        points = self._carried(self._placed(logits, self.sharpness)[0] if in_use else at)
         inner = F.relu(self.inner(torch.cat([self.context(maps[-1].mean((2, 3))), at.flatten(1)], 1)))
         mask = F.pixel_shuffle(parts, _FINE)[:, 0]
         told = self.backbone.foreground(maps)  # of which the head then learns what is wrong
@@ -132,13 +135,18 @@ class ControlPositions(nn.Module):
         return Positions(points, self.visible(inner), mask, logits, spread)
 
     @full_precision
-    def _placed(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Positions (B, V, 2) of all vertices, (B, P, 2) of the control points, and the mean spread (B,) of these."""
-        heat = ((1.0 if self.training else _SHARP) * logits.flatten(2)).softmax(-1)
+    def _placed(self, logits: Tensor, sharpness: float = 1.0) -> tuple[Tensor, Tensor]:
+        """(B, P, 2) the control points, and the mean (B,) of their standard deviations."""
+        heat = (sharpness * logits.flatten(2)).softmax(-1)
         places = pixel_grid(*logits.shape[-2:], like=heat).reshape(-1, 2)
         at = heat @ places
         variance = heat @ places.square().sum(1) - at.square().sum(-1)
-        return cast(Tensor, self.spread).to(at) @ at, at, variance.clamp_min(0).sqrt().mean(1).detach()
+        return at, variance.clamp_min(0).sqrt().mean(1).detach()
+
+    @full_precision
+    def _carried(self, at: Tensor) -> Tensor:
+        """(B, V, 2) positions of all vertices from those of the control points (B, P, 2)."""
+        return cast(Tensor, self.spread).to(at) @ at
 
 
 def spread_matrix(verts: Tensor, functions: Tensor, controls: Tensor, stiffness: float) -> Tensor:

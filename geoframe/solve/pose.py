@@ -121,7 +121,7 @@ def solve_pose(
             may lie anywhere. Its scale follows the median distance. It is minimised jointly, whatever the mode, and
             needs a scale that is given or "free".
         start: what was found for nearly the same points: the alternation goes on from its two poses, and nothing is
-            searched for.
+            searched for. It is a constant: no gradient reaches it.
 
     Returns:
         Solution, computed in float64 and returned in the dtype of the points. Gradients reach points, visibility,
@@ -143,6 +143,9 @@ def solve_pose(
     u, v, T, B, gamma, s, batch = prepare(points, visibility, template, basis, ridge, scale)
     free = isinstance(scale, str) and scale == "free"
     given = Given(u, v, T, B, gamma)
+    if start is not None:
+        check_finite(start.R, "start.R")
+        check_finite(start.scale, "start.scale")
     if start is not None and (mode != "alternation" or loss != "squared" or start.scale.shape != batch):
         raise ValueError(
             f"start: expected one for mode 'alternation', loss 'squared' and samples of shape {tuple(batch)}, found "
@@ -278,14 +281,13 @@ def _gone_on_from(start: Solution, s: Tensor, free: bool) -> tuple[_weak.Optimum
     told = start.second.value.isfinite().flatten()
     out = []
     for pose in (start, start.second):
-        R, scale, value = pose.R.detach().reshape(-1, 3, 3), pose.scale.detach(), pose.value.detach()
+        R, scale, value = pose.R.detach().reshape(-1, 3, 3).double(), pose.scale.detach(), pose.value.detach()
+        R = 1.5 * R - 0.5 * R @ R.mT @ R  # a rotation to more digits than those of float32
         at = scale.flatten().double() if free else s.detach()
         values = torch.nn.functional.pad(
             value.reshape(-1, 1).double(), (0, 20 if free else 12)
         )  # no derivatives
-        out.append(
-            _weak.Optimum(R.double(), at, values, start.converged.flatten(), 0 * start.steps.flatten())
-        )
+        out.append(_weak.Optimum(R, at, values, start.converged.flatten(), 0 * start.steps.flatten()))
     first, second = out
     return first, _weak.Optimum(*map(_chosen, [told] * 5, second, first)), told
 

@@ -108,6 +108,8 @@ def test_from_training_to_a_page(data, tmp_path, capsys, monkeypatch):
     assert read_image(out / "0_texture.png").shape == (3, 40, 40)
     with Image.open(out / "0.gif") as turning:
         assert turning.n_frames == 2
+    with Image.open(out / "0.png") as drawn:
+        assert drawn.size == (400, 400)  # image and mesh over it above, the two views below
     told = json.loads((out / "0.json").read_text())
     assert len(told["placed"]) == 162 and np.linalg.det(told["rotation"]) == pytest.approx(1, abs=1e-5)
     assert "0.png" in (out / "reconstruction.html").read_text()

@@ -56,13 +56,20 @@ def test_control_points_are_means_of_heat_maps():
         ControlPositions(backbone("tiny"), x, x, farthest_points(x, 3))
 
 
-def test_in_use_maps_are_sharper():
+def test_in_use_maps_may_be_sharper():
     """Of places of 3 to 1 the mean is a quarter of the way from the first while learning; in use a tenth, of 9 to 1."""
     x = icosphere(1).verts
-    head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
+    head = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16, sharpness=2.0)
     logits = torch.full((1, 8, 2, 2), -60.0)
     logits[:, :, 0, 0], logits[:, :, 0, 1] = math.log(3), 0.0  # at -1/2 and 1/2
-    for training, expected in ((True, -0.25), (False, -0.4)):
-        at = head.train(training)._placed(logits)[1]
+    for sharpness, expected in ((1.0, -0.25), (2.0, -0.4)):
+        at = head._placed(logits, sharpness)[0]
         torch.testing.assert_close(at[..., 0], torch.full((1, 8), expected))
         torch.testing.assert_close(at[..., 1], torch.full((1, 8), -0.5))
+    plain = ControlPositions(backbone("tiny"), x, x, farthest_points(x, 8), width=16)
+    plain.load_state_dict(head.state_dict())
+    image = torch.rand(2, 3, 32, 32)
+    learning, in_use, soft = head.train()(image), head.eval()(image), plain.eval()(image)
+    torch.testing.assert_close(learning.points, soft.points)
+    torch.testing.assert_close(in_use.visibility, soft.visibility)  # as it was learned
+    assert (in_use.points - soft.points).abs().max() > 1e-4

@@ -65,7 +65,7 @@ def evaluate(
         `pck_10` and `pck_15` (through the 3D shape) and `pck_10_regressed`, means over keypoints, thresholds in parts
         of the longer side of the object's box; where the truth is known `rotation_median_deg`, `reversed` (share of
         rotations more than 90 degrees away), `surface_percent` (of the box's diagonal) and `iou_3d`; `confidence`, the
-        mean, `right` (share of rotations within 30 degrees), `doubtful` (share of crops with a warning),
+        mean, `right` (share of rotations within 30 degrees), `doubtful` (share of crops with a warning of their own),
         `doubtful_where_right` and `doubtful_where_wrong`; `crops`, their number.
     """
     found, posed = reconstructed(predictor.model, crops, deform=deform, steps=steps)
@@ -102,7 +102,8 @@ def _against_truth(
 ) -> dict[str, float]:
     assert crops.truth is not None
     error = rotation_errors(predictor.model, crops, posed)
-    doubtful = torch.tensor([bool(w) for w in predictor.warnings(posed, evidence)])
+    told = predictor.warnings(posed, evidence)
+    doubtful = torch.tensor([any(line != UNCALIBRATED for line in lines) for lines in told])
     wrong = error > RIGHT
     x, faces = crops.truth.double(), predictor.model.faces
     surface = [surface_error(a, b, faces) for a, b in zip(posed.verts, x, strict=True)]

@@ -394,7 +394,13 @@ def unfrozen(model: ToThePoint, enlarged: int, trunk: int) -> ToThePoint:
 
 
 def position_head(
-    kind: str, net: Backbone, template: ObjectTemplate, *, n_controls: int = 64, width: int = 64
+    kind: str,
+    net: Backbone,
+    template: ObjectTemplate,
+    *,
+    n_controls: int = 64,
+    width: int = 64,
+    sharpness: float = 1.0,
 ) -> ControlPositions | DensePositions:
     """A head for the vertices of a template.
 
@@ -404,6 +410,7 @@ def position_head(
         template: of the category.
         n_controls: P, of "control".
         width: of the decoder of "control".
+        sharpness: of the heat maps of "control" in use, see `ControlPositions`.
     """
     check_choice(kind, HEADS, "kind")
     verts = template.surface.verts.double()
@@ -411,7 +418,7 @@ def position_head(
         return DensePositions(net, verts[:, :2] * verts.new_tensor([0.7, -0.7]))
     controls = farthest_points(verts, min(n_controls, template.n_verts))
     functions = smooth_functions(template.surface, _SPREAD_FUNCTIONS, damping=0.0)
-    return ControlPositions(net, verts, functions, controls, width=width)
+    return ControlPositions(net, verts, functions, controls, width=width, sharpness=sharpness)
 
 
 def embedded_points(

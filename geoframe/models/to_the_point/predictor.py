@@ -284,7 +284,7 @@ def train(
 ) -> Predictor:
     """Learn to reconstruct a category; a run that was killed goes on.
 
-    A fifteenth of the crops is set aside: ridge and outline's weight are chosen and the confidence calibrated on them.
+    A fifteenth of the crops is set aside: ridge and weights are chosen and the confidence calibrated on them.
 
     Args:
         crops: to learn from.
