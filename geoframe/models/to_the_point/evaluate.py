@@ -175,8 +175,7 @@ def settled(model: ToThePoint, found: Positions, *, deform: bool = True, steps: 
     """
     parts = []
     for rows in torch.arange(len(found.points)).split(_BATCH):
-        some: dict[str, Any] = {k: x if x is None else x[rows] for k, x in found._asdict().items()}
-        parts.append(model.settled(Positions(**some), deform=deform, steps=steps))
+        parts.append(model.settled(_rows(found, rows), deform=deform, steps=steps))
     return _in_one(parts)
 
 
@@ -209,7 +208,7 @@ def settle(model: ToThePoint, crops: ObjectCrops, told: Explained, held: Tensor,
     found = reconstructed(model, some)[0]
     model.outline = 0.0 if found.mask is None else _USUAL[1]
     few = torch.arange(0, len(some), max(len(some) // _COMPARED, 1))
-    sample = Positions(*(x if x is None else x[few] for x in found))
+    sample = _rows(found, few)
     for name, choices in (("ridge", _RIDGES), ("outline", _OUTLINES), ("hidden", _HIDDEN)):
         if (name == "ridge" and (model.ridge is None or not model.shape.n_modes)) or (
             name == "outline" and found.mask is None
@@ -285,6 +284,12 @@ def _in_one(parts: Sequence[Posed]) -> Posed:
     )
     verts, projected = (torch.cat([getattr(p, n) for p in parts]) for n in ("verts", "projected"))
     return Posed(verts, projected, replace(first, second=second, **some))
+
+
+def _rows(found: Positions, rows: Tensor) -> Positions:
+    """What is said of some crops."""
+    some: dict[str, Any] = {k: x if x is None else x[rows] for k, x in found._asdict().items()}
+    return Positions(**some)
 
 
 def _mean(x: list[float]) -> float:
