@@ -131,7 +131,7 @@ def solve_pose(
     Raises:
         TypeError: dtypes that are not floating.
         ValueError: shapes that do not agree, NaN, negative weights, a robust loss with the scale "std", a start with
-            another mode than "alternation" or with a robust loss.
+            another mode than "alternation", with a robust loss or for another number of samples.
 
     Source: Kokkinos & Kokkinos 2021, To The Point, eq. 3-7. Differs from the released code, which weights by
         v^2, leaves the visibility out of eq. 7 and out of "std", solves a batch as one problem from a random
@@ -144,13 +144,13 @@ def solve_pose(
     free = isinstance(scale, str) and scale == "free"
     given = Given(u, v, T, B, gamma)
     if start is not None:
+        if mode != "alternation" or loss != "squared" or start.scale.shape != batch:
+            raise ValueError(
+                f"start: expected one for mode 'alternation', loss 'squared' and samples of shape {tuple(batch)}, "
+                f"found {mode!r}, {loss!r} and {tuple(start.scale.shape)}"
+            )
         check_finite(start.R, "start.R")
         check_finite(start.scale, "start.scale")
-    if start is not None and (mode != "alternation" or loss != "squared" or start.scale.shape != batch):
-        raise ValueError(
-            f"start: expected one for mode 'alternation', loss 'squared' and samples of shape {tuple(batch)}, found "
-            f"{mode!r}, {loss!r} and {tuple(start.scale.shape)}"
-        )
     if loss != "squared":
         if isinstance(scale, str) and scale == "std":
             raise ValueError(
@@ -284,9 +284,8 @@ def _gone_on_from(start: Solution, s: Tensor, free: bool) -> tuple[_weak.Optimum
         R, scale, value = pose.R.detach().reshape(-1, 3, 3).double(), pose.scale.detach(), pose.value.detach()
         R = 1.5 * R - 0.5 * R @ R.mT @ R  # a rotation to more digits than those of float32
         at = scale.flatten().double() if free else s.detach()
-        values = torch.nn.functional.pad(
-            value.reshape(-1, 1).double(), (0, 20 if free else 12)
-        )  # no derivatives
+        no_derivatives = (0, 4 + 4**2 if free else 3 + 3**2)  # those of the last problem are none of this one
+        values = torch.nn.functional.pad(value.reshape(-1, 1).double(), no_derivatives)
         out.append(_weak.Optimum(R, at, values, start.converged.flatten(), 0 * start.steps.flatten()))
     first, second = out
     return first, _weak.Optimum(*map(_chosen, [told] * 5, second, first)), told

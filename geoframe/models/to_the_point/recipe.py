@@ -459,9 +459,7 @@ OURS = Recipe(
     ),
     fit=CollectionLosses(points=100.0, prior=0.01, arap=2.0, arap_modes=60.0),
     fit_epochs=3,
-    solver={
-        "steps": 8
-    },  # and 8 in each further solve, which goes on: as good as 16 and as 32 without going on
+    solver={"steps": 8},  # further solves go on from there: as good as 32 from the start each time
 )
 PAPER = Recipe(
     name="paper",
